@@ -1,0 +1,42 @@
+"""What every decoder returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Texts read from the logits of N images, and how sure the decoder is of them.
+
+    Attributes
+    ----------
+    texts
+        The readings, in the order of the images.
+    log_prob
+        float64 ``[N]``: natural logarithm of the text's CTC probability, summed over all paths that
+        collapse to it.
+    confidence
+        float64 ``[N]`` in 0 to 1: the text's probability among all texts that the decoder could have
+        answered. For decoders without a grammar that is ``exp(log_prob)``; for a grammar, the
+        probability is divided by that of all texts in the grammar.
+    runner_up
+        The text that the decoder would have taken next; "" where there is none.
+    margin
+        float64 ``[N]``: `log_prob` less the runner-up's, ``inf`` where there is none. Greedy and
+        best-path decoders do not maximise `log_prob`, so theirs can be negative.
+    decoder
+        Name of the decoder.
+    """
+
+    texts: list[str]
+    log_prob: np.ndarray
+    confidence: np.ndarray
+    runner_up: list[str]
+    margin: np.ndarray
+    decoder: str
+
+    def __len__(self) -> int:
+        return len(self.texts)

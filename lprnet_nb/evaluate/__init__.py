@@ -1,0 +1,21 @@
+"""Accuracy, error bars, paired tests, fidelity, calibration of confidence, timings.
+
+Takes labels and predictions, never files.
+"""
+
+from __future__ import annotations
+
+from .accuracy import (GAP, Confusion, align, character_accuracy, confusion, correct,
+                       edit_distance, error_kinds, exact_match)
+from .fidelity import cosine, sqnr_db
+from .intervals import bootstrap, wilson
+from .paired import CochranQ, McNemar, cochran_q, holm, mcnemar_exact
+from .published import (PublishedAccuracy, PublishedLatency, published_accuracy,
+                        published_latency)
+from .timings import STAGES, Stopwatch
+
+__all__ = ["GAP", "STAGES", "CochranQ", "Confusion", "McNemar", "PublishedAccuracy",
+           "PublishedLatency", "Stopwatch", "align", "bootstrap", "character_accuracy",
+           "cochran_q", "confusion", "correct", "cosine", "edit_distance", "error_kinds",
+           "exact_match", "holm", "mcnemar_exact", "published_accuracy", "published_latency",
+           "sqnr_db", "wilson"]

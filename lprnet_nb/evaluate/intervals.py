@@ -1,0 +1,62 @@
+"""Error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+from ..errors import ParameterError
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for k successes out of n (E. B. Wilson 1927), by scipy.
+
+    Raises
+    ------
+    ParameterError
+        When k is not within 0 to n, or n is 0.
+
+    Examples
+    --------
+    >>> low, high = wilson(894, 1000)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.873 0.912'
+    """
+    if not 0 <= k <= n or n < 1:
+        raise ParameterError(f"{k} of {n}: an interval needs 0 <= k <= n and n >= 1.")
+    interval = stats.binomtest(int(k), int(n)).proportion_ci(_checked(level), method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap(values: np.ndarray, statistic: Callable[..., float] = np.mean, *,
+              level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over images, by scipy.
+
+    Parameters
+    ----------
+    values
+        ``[N]`` or ``[N, K]``: one row per image; rows are drawn with replacement.
+    statistic
+        Called with resampled `values`; gives one number.
+
+    Raises
+    ------
+    ParameterError
+        When there are fewer than two rows.
+    """
+    values = np.asarray(values)
+    if values.ndim == 0 or len(values) < 2:
+        raise ParameterError("a bootstrap interval needs at least two images.")
+    result = stats.bootstrap((np.arange(len(values)),), lambda rows: statistic(values[rows]),
+                             vectorized=False, n_resamples=resamples, method="percentile",
+                             confidence_level=_checked(level), rng=np.random.default_rng(seed))
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _checked(level: float) -> float:
+    if not 0 < level < 1:
+        raise ParameterError(f"confidence level {level}: give a number between 0 and 1, "
+                             "such as 0.95.")
+    return level

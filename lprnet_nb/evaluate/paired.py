@@ -1,0 +1,92 @@
+"""Tests for readings of the same plates: which differences are more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from ..errors import ParameterError
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact McNemar test.
+
+    Attributes
+    ----------
+    b
+        Plates that only the first reads right.
+    c
+        Plates that only the second reads right.
+    p
+        Two-sided p-value of "both are right equally often"; 1 where they never differ.
+    """
+
+    b: int
+    c: int
+    p: float
+
+
+def mcnemar_exact(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
+    """Compare two ways of reading the same plates (McNemar 1947, exact binomial form).
+
+    Parameters
+    ----------
+    correct_a, correct_b
+        bool ``[N]``: which plates each reads right, in the same order.
+    """
+    a, b = _outcomes([correct_a, correct_b])
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
+    p = float(mcnemar(table, exact=True).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, min(p, 1.0))
+
+
+def holm(pvalues: Sequence[float]) -> np.ndarray:
+    """p-values corrected for their number by Holm's step-down method (1979), float64 ``[K]``."""
+    pvalues = np.asarray(pvalues, dtype=float)
+    if not pvalues.size:
+        return pvalues
+    if not ((0 <= pvalues) & (pvalues <= 1)).all():
+        raise ParameterError("p-values must lie between 0 and 1.")
+    return multipletests(pvalues, method="holm")[1]
+
+
+@dataclass(frozen=True)
+class CochranQ:
+    """Cochran's Q test: the statistic, its degrees of freedom and its p-value."""
+
+    q: float
+    degrees: int
+    p: float
+
+
+def cochran_q(correct: Sequence[Sequence[bool]]) -> CochranQ:
+    """Do K ways of reading the same plates differ at all (Cochran 1950)?
+
+    Parameters
+    ----------
+    correct
+        bool ``[K, N]``: one row per way of reading.
+    """
+    rows = _outcomes(correct)
+    if len(rows) < 2:
+        raise ParameterError("Cochran's Q compares at least two rows.")
+    if (rows == rows[0]).all():
+        return CochranQ(0.0, len(rows) - 1, 1.0)
+    result = cochrans_q(rows.T.astype(int))
+    return CochranQ(float(result.statistic), len(rows) - 1, float(result.pvalue))
+
+
+def _outcomes(rows: Sequence[Sequence[bool]]) -> np.ndarray:
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1:
+        raise ParameterError(f"paired tests need the same plates on each side, in the same order; "
+                             f"got {sorted(lengths)} outcomes.")
+    if lengths == {0}:
+        raise ParameterError("paired tests need at least one plate.")
+    return np.asarray(rows, dtype=bool)
