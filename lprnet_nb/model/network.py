@@ -1,0 +1,142 @@
+"""LPRNet (arXiv 1806.10447) as published by sirius-ai/LPRNet_Pytorch, and its portable form.
+
+The published network does two things that compilers for the TPU do not take: its max-pools are 3-D
+and stride over channels, and the global context is divided by a 0-d mean over the whole batch.
+`LPRNet` is the same function without them; `PublishedLPRNet` is kept to prove it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..errors import ParameterError
+
+BatchMean = Literal["batch", "image"]
+BATCH_MEANS: tuple[str, ...] = ("batch", "image")
+STEPS = 18  # time steps of the output
+KEPT = (2, 6, 13, 22)  # backbone layers whose maps form the global context
+
+
+def check_batch_mean(value: str) -> str:
+    """Return `value` when it is "batch" or "image", else raise a ParameterError."""
+    if value not in BATCH_MEANS:
+        raise ParameterError(f"batch_mean={value!r} is not known. Choose 'batch' (as published: "
+                             "the mean runs over all images of a batch) or 'image'.")
+    return value
+
+
+class BasicBlock(nn.Module):
+    """Small basic block: 1x1, 3x1, 1x3, 1x1 convolutions through a quarter of the channels."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        inner = channels_out // 4
+        self.block = nn.Sequential(
+            nn.Conv2d(channels_in, inner, 1), nn.ReLU(),
+            nn.Conv2d(inner, inner, (3, 1), padding=(1, 0)), nn.ReLU(),
+            nn.Conv2d(inner, inner, (1, 3), padding=(0, 1)), nn.ReLU(),
+            nn.Conv2d(inner, channels_out, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``[N, channels_in, H, W]`` to ``[N, channels_out, H, W]``."""
+        return self.block(x)
+
+
+class ChannelStridedMaxPool(nn.Module):
+    """2-D max-pool, then every `step`-th channel: equal to the published 3-D pool, bit for bit."""
+
+    def __init__(self, step: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.step = step
+        self.pool = nn.MaxPool2d(3, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``[N, C, H, W]`` to ``[N, C / step, H', W']``."""
+        # Selecting channels first is the same result for less work.
+        return self.pool(x[:, ::self.step] if self.step > 1 else x)
+
+
+def _backbone(classes: int, pools: tuple[nn.Module, nn.Module, nn.Module]) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(),
+        pools[0],
+        BasicBlock(64, 128), nn.BatchNorm2d(128), nn.ReLU(),
+        pools[1],
+        BasicBlock(64, 256), nn.BatchNorm2d(256), nn.ReLU(),
+        BasicBlock(256, 256), nn.BatchNorm2d(256), nn.ReLU(),
+        pools[2],
+        nn.Dropout(0.5),
+        nn.Conv2d(64, 256, (1, 4)), nn.BatchNorm2d(256), nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(256, classes, (13, 1)), nn.BatchNorm2d(classes), nn.ReLU())
+
+
+class LPRNet(nn.Module):
+    """LPRNet in the form that compilers take.
+
+    Parameters
+    ----------
+    classes
+        Output classes, the CTC blank included.
+    batch_mean
+        ``"batch"``: the global context is divided by its mean square over the whole batch, as
+        published, so a plate reads differently in other company. ``"image"``: per image, which
+        gives at any batch what the published network gives at batch 1.
+
+    Notes
+    -----
+    State-dict names are the published ones.
+    """
+
+    def __init__(self, classes: int = 68, batch_mean: BatchMean = "image") -> None:
+        super().__init__()
+        self.batch_mean = check_batch_mean(batch_mean)
+        self.backbone = _backbone(classes, (
+            ChannelStridedMaxPool(1, (1, 1)), ChannelStridedMaxPool(2, (1, 2)),
+            ChannelStridedMaxPool(4, (1, 2))))
+        self.container = nn.Sequential(nn.Conv2d(448 + classes, classes, 1))
+        self.context_pools = nn.ModuleList([
+            nn.AvgPool2d(5, 5), nn.AvgPool2d(5, 5), nn.AvgPool2d((4, 10), (4, 2))])
+
+    def divisor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean square of a context map; the dimensions stay, since a 0-d mean cannot be compiled."""
+        dims = (1, 2, 3) if self.batch_mean == "image" else (0, 1, 2, 3)
+        return torch.mean(x * x, dim=dims, keepdim=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images ``[N, 3, 24, 94]`` to logits ``[N, classes, 18]``."""
+        maps = []
+        for index, layer in enumerate(self.backbone):
+            x = layer(x)
+            if index in KEPT:
+                maps.append(x)
+        context = [pool(m) for pool, m in zip(self.context_pools, maps[:3])] + [maps[3]]
+        scaled = [m / self.divisor(m) for m in context]
+        return self.container(torch.cat(scaled, 1)).mean(dim=2)
+
+
+class PublishedLPRNet(LPRNet):
+    """The network as published: 3-D max-pools and a 0-d mean over the batch.
+
+    Kept as the reference of the porting traps; its input must be contiguous.
+    """
+
+    def __init__(self, classes: int = 68) -> None:
+        super().__init__(classes, "batch")
+        for index, stride in ((3, (1, 1, 1)), (7, (2, 1, 2)), (14, (4, 1, 2))):
+            self.backbone[index] = nn.MaxPool3d((1, 3, 3), stride)
+
+    def divisor(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean square over everything, 0-d."""
+        return torch.mean(torch.pow(x, 2))
+
+
+def initialize(network: nn.Module) -> None:
+    """Kaiming initialization of all convolutions (fan out), biases 0.01, as for training."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            nn.init.constant_(module.bias, 0.01)
