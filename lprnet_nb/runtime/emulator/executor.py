@@ -1,0 +1,119 @@
+"""The emulator: a quantized graph, run for any number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from lprnet_nb.errors import EngineError, ParameterError
+from lprnet_nb.runtime.emulator.graph import Graph, load_graph
+from lprnet_nb.runtime.emulator.lower import lower
+from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
+
+# Images that run together, rounded up to a multiple of the graph's batch.
+CHUNK = 32
+
+
+class Emulator:
+    """Runs an exported quantized graph, bit for bit as the vendor's interpreter does.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``graph.json`` and ``graph.npz`` (``BModel.graph``).
+    threads
+        Cores to use; all by default.
+
+    Raises
+    ------
+    EngineError
+        A graph that cannot be read or that has something the emulator does not know.
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None):
+        self.graph: Graph = load_graph(folder)
+        self.steps = lower(self.graph)
+        self._torch = TorchExecutor(self.graph, self.steps)
+
+    @property
+    def batch(self) -> int:
+        """Batch size the graph was compiled for."""
+        return self.graph.batch
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All layers, in execution order."""
+        return tuple(step.name for step in self.steps)
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Logits of any number of images.
+
+        Parameters
+        ----------
+        inputs
+            float32 ``[N, 3, 24, 94]``, or what the graph's input is (uint8 with fused
+            preprocessing).
+
+        Returns
+        -------
+        float32 ``[N, classes, 18]``. A graph compiled for batch B with ``batch_mean="batch"``
+        couples the images of a group of B, in order; the last group is filled up with its last
+        image.
+        """
+        return self.tensors(inputs, [self.graph.output])[self.graph.output]
+
+    def tensors(
+        self, inputs: np.ndarray, names: Iterable[str] | None = None, raw: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Output of layers: dequantized (float32), or as stored with ``raw=True``.
+
+        Parameters
+        ----------
+        names
+            Layers; all by default.
+
+        Returns
+        -------
+        ``{name: float32 [N, ...]}``; a tensor that a compiled batch shares has one entry for it.
+        """
+        names = list(self.names) if names is None else list(names)
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise ParameterError(f"unknown layer {unknown[0]!r}; the graph has {self.names}")
+        inputs = self._check(inputs)
+        count, batch = len(inputs), self.batch
+        if not count:
+            return {n: np.zeros((0, *self.graph.types[n].shape[1:]), np.float32) for n in names}
+        if count % batch:
+            filler = np.repeat(inputs[-1:], batch - count % batch, axis=0)
+            inputs = np.concatenate([inputs, filler])
+        chunk = -(-CHUNK // batch) * batch
+        parts = [
+            self._torch.run(inputs[start : start + chunk], names)
+            for start in range(0, len(inputs), chunk)
+        ]
+        results = {}
+        for name in names:
+            values = np.concatenate([part[name] for part in parts])
+            if len(values) == len(inputs):
+                values = values[:count]
+            kind = self.graph.types[name]
+            if kind.is_quantized and not raw:
+                values = (values - np.float32(kind.zero_point)) * np.float32(kind.scale)
+            results[name] = values
+        return results
+
+    def _check(self, inputs: np.ndarray) -> np.ndarray:
+        wanted = self.graph.types[self.graph.input]
+        inputs = np.asarray(inputs)
+        if inputs.ndim != len(wanted.shape) or inputs.shape[1:] != wanted.shape[1:]:
+            raise EngineError(
+                f"inputs of shape {inputs.shape}; the graph takes [N, "
+                f"{', '.join(map(str, wanted.shape[1:]))}]"
+            )
+        dtype = np.float32 if wanted.is_float else np.dtype(wanted.storage.replace("u", "uint"))
+        if inputs.dtype != dtype:
+            raise EngineError(f"inputs of dtype {inputs.dtype}; the graph takes {np.dtype(dtype)}")
+        return np.ascontiguousarray(inputs)

@@ -1,0 +1,140 @@
+"""Reading an exported quantized graph (see `lprnet_nb/toolchain/export_graph.py` for the format)."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lprnet_nb.errors import EngineError
+
+FORMAT = 1
+FLOATS = ("f32", "f16", "bf16")
+# Smallest and largest stored value of the integer kinds an activation can have.
+INTEGER_RANGE = {"i8": (-128, 127), "u8": (0, 255), "i16": (-32768, 32767), "u16": (0, 65535)}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and representation of one tensor.
+
+    ``storage`` is what is kept (f32, f16, bf16, i8, u8, ...). Quantized tensors have ``scale`` and
+    ``zero_point``: real value = (stored - zero_point) * scale.
+    """
+
+    shape: tuple[int, ...]
+    storage: str
+    expressed: str | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def is_float(self) -> bool:
+        return self.storage in FLOATS
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.scale is not None
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest stored integer."""
+        return INTEGER_RANGE[self.storage]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation as the compiler wrote it. ``operands`` has None for an absent one."""
+
+    type: str
+    name: str
+    operands: tuple[str | None, ...]
+    result: TensorType
+    attributes: dict
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A quantized graph: operations in execution order, one input, one output.
+
+    ``types`` covers every tensor, activations and weights; ``weights`` holds the arrays.
+    ``batch`` is the batch size that the graph was compiled for.
+    """
+
+    chip: str
+    mode: str
+    asymmetric: bool
+    input: str
+    output: str
+    ops: tuple[Op, ...]
+    types: dict[str, TensorType]
+    weights: dict[str, np.ndarray]
+    folder: Path
+
+    @property
+    def batch(self) -> int:
+        return self.types[self.input].shape[0]
+
+
+def _tensor_type(record: dict) -> TensorType:
+    return TensorType(
+        shape=tuple(record["shape"]),
+        storage=record["storage"],
+        expressed=record["expressed"],
+        scale=record["scale"],
+        zero_point=record["zero_point"],
+    )
+
+
+def load_graph(folder: str | Path) -> Graph:
+    """Read ``graph.json`` and ``graph.npz`` of an exported graph.
+
+    Parameters
+    ----------
+    folder
+        The folder that `export_graph.py` wrote (``BModel.graph``).
+
+    Raises
+    ------
+    EngineError
+        Files missing or damaged, another format, or more than one input or output.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "graph.json").read_text())
+        with np.load(folder / "graph.npz") as stored:
+            weights = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise EngineError(
+            f"{folder}: not a readable exported graph ({error}); compile the model again"
+        ) from error
+    if record.get("format") != FORMAT:
+        raise EngineError(
+            f"{folder / 'graph.json'}: format {record.get('format')}, this version reads {FORMAT}; "
+            "compile the model again"
+        )
+    if len(record["inputs"]) != 1 or len(record["outputs"]) != 1:
+        raise EngineError(
+            f"{folder / 'graph.json'}: {len(record['inputs'])} inputs and "
+            f"{len(record['outputs'])} outputs; the emulator runs graphs with one of each"
+        )
+    ops = tuple(
+        Op(o["type"], o["name"], tuple(o["operands"]), _tensor_type(o["result"]), o["attributes"])
+        for o in record["ops"]
+    )
+    types = {name: _tensor_type(kind) for name, kind in record["weights"].items()}
+    types |= {op.name: op.result for op in ops}
+    return Graph(
+        chip=record["module"]["module.chip"].upper(),
+        mode=record["module"]["module.mode"],
+        asymmetric=record["module"]["module.asymmetric"],
+        input=record["inputs"][0],
+        output=record["outputs"][0],
+        ops=ops,
+        types=types,
+        weights=weights,
+        folder=folder,
+    )
