@@ -1,0 +1,67 @@
+"""The fast exact emulator behind the engine interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..cache import file_digest
+from ..errors import EngineError
+from .bmodel_file import Graph, Stage, read_contents
+from .emulator import Emulator
+from .interface import Arrays, Engine, Job, to_chip
+
+_CHUNK = 64  # images of one call: enough to keep the cores busy, few enough for a moving bar
+
+
+class EmulatorEngine(Engine):
+    """The quantized graph that a BModel was generated from, run on ordinary CPU kernels.
+
+    Parameters
+    ----------
+    bmodel
+        A `BModel` record with its `graph` exported.
+    threads
+        Threads of the kernels; by default one per core.
+
+    Raises
+    ------
+    EngineError
+        When the graph is missing, unreadable or for another chip, or has an unknown operation.
+    """
+
+    backend = "emulator"
+
+    def __init__(self, bmodel: Any, *, threads: int | None = None) -> None:
+        if bmodel.graph is None:
+            raise EngineError(f"BModel {bmodel.path} has no exported graph, which the emulator "
+                              "runs. Compile it with this package, or use the simulator.")
+        super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
+        self._emulator = Emulator(bmodel.graph, threads=threads)
+        if self._emulator.graph.chip != bmodel.chip:
+            raise EngineError(f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
+                              f"BModel, the record says {bmodel.chip}. Compile it again.")
+        self.description |= {
+            "chip": bmodel.chip, "tool": "lprnet_nb emulator",
+            "libraries": {path.name: file_digest(path)
+                          for path in sorted(bmodel.graph.glob("graph.*"))}}
+
+    def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
+        tensor = stage.inputs[0]
+        logits = self._emulator.run(to_chip(inputs[tensor.name], tensor))
+        return {stage.outputs[0].name: logits}
+
+    def _run_many(self, jobs: list[Job]) -> Iterator[tuple[int, Arrays]]:
+        """Calls of the emulator take many batches at once."""
+        first = 0
+        while first < len(jobs):
+            graph, stage, _ = jobs[first]
+            tensor = stage.inputs[0]
+            together = jobs[first:first + max(1, _CHUNK // tensor.shape[0])]
+            inputs = np.concatenate([job[2][tensor.name] for job in together])
+            [(name, logits)] = self._run(graph, stage, {tensor.name: inputs}).items()
+            for index, part in enumerate(np.split(logits, len(together))):
+                yield first + index, {name: part}
+            first += len(together)

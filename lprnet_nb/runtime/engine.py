@@ -1,0 +1,99 @@
+"""Open a model on a backend."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from ..cache import file_digest
+from ..errors import EngineError, ParameterError
+from ..model.trace import TracedModel
+from .bmodel_file import read_contents
+from .interface import Engine
+
+BACKENDS = ("auto", "simulator", "emulator", "torch")
+
+
+def open_engine(model: Any, backend: str = "auto", **options: Any) -> Engine:
+    """Open a model; the result has sail's methods and is closed by `close()` or `with`.
+
+    Parameters
+    ----------
+    model
+        A `BModel` record, the path of a ``.bmodel`` file, or a `TracedModel`.
+    backend
+        "device" (sophon.sail), "simulator" (the BModel on Sophgo's chip simulator), "emulator"
+        (the compiler's quantized graph, exact and fast), "torch" (a traced model, the float
+        reference), or "auto": the device if there is one, else the
+        simulator; torch for a traced model. `Engine.description` says which it is.
+    options
+        Of the backend: see `SimulatorEngine`.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown backend or option, or a backend that does not take this kind of model.
+    EngineError
+        When the model cannot be loaded, is not the one that its record describes, or the backend
+        is not there.
+    """
+    if backend not in BACKENDS:
+        raise ParameterError(f"unknown backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
+    if isinstance(model, TracedModel):
+        if backend not in ("auto", "torch"):
+            raise ParameterError(f"backend {backend!r} runs BModels; a traced model runs on "
+                                 "\"torch\". Compile it first.")
+        from .torch_engine import TorchEngine
+
+        return _make(TorchEngine, options, model)
+    if backend == "torch":
+        raise ParameterError("backend \"torch\" runs traced models, not BModels. Use "
+                             "\"simulator\" for a BModel.")
+    path, record = (Path(model), None) if isinstance(model, str | Path) else (model.path, model)
+    if record:
+        _check_record(record)
+    if backend == "emulator":
+        if record is None:
+            raise ParameterError(f"backend \"emulator\" needs the record of a compiled BModel, "
+                                 f"not the file {path} alone: it runs the exported graph. Use "
+                                 "BModel.load or another backend.")
+        from .emulator_engine import EmulatorEngine
+
+        return _make(EmulatorEngine, options, record)
+    if record:
+        options["batch_mean"] = record.batch_mean
+    return _simulator(path, options)
+
+
+def _simulator(path: Path, options: dict[str, Any]) -> Engine:
+    from .simulator import SimulatorEngine
+
+    if "libraries" not in options:
+        from ..toolchain.environment import compiler
+
+        found = compiler()
+        options |= {"libraries": found.library_folder, "tool": f"tpu_mlir {found.version}"}
+    return _make(SimulatorEngine, options, path)
+
+
+def _make(kind: type[Engine], options: dict[str, Any], *arguments: Any) -> Engine:
+    possible = list(inspect.signature(kind).parameters)[len(arguments):]
+    unknown = set(options) - set(possible)
+    if unknown:
+        raise ParameterError(f"backend {kind.backend!r} has no option "
+                             f"{', '.join(sorted(unknown))}. It has: "
+                             f"{', '.join(possible) or 'none'}.")
+    return kind(*arguments, **options)
+
+
+def _check_record(record: Any) -> None:
+    """Make sure that a BModel is the file that its record describes."""
+    contents = read_contents(record.path)
+    if contents.chip != record.chip:
+        raise EngineError(f"BModel {record.path} is for {contents.chip}, its record says "
+                          f"{record.chip}. Compile it again.")
+    found = file_digest(record.path)
+    if found != record.sha256:
+        raise EngineError(f"BModel {record.path} was altered after it was compiled: its SHA-256 is "
+                          f"{found}, its record says {record.sha256}. Compile it again.")
