@@ -58,7 +58,9 @@ def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
     Parameters
     ----------
     path
-        The file; fp16 tensors are widened to float32.
+        The file; fp16 tensors are widened to float32. Subnormal values become zero: weight decay
+        left the published weights full of them (up to 86 % of a layer), they change no logit, and
+        a CPU computes with them several times slower.
     alphabet
         Class list of the weights.
     name
@@ -81,7 +83,8 @@ def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise DataError(f"weights {path} are not a state dict of tensors. Save "
                         "`network.state_dict()` and name that file.")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    state = {k: _without_subnormals(v.float()) if v.is_floating_point() else v
+             for k, v in state.items()}
     outputs = state.get("container.0.weight")
     if outputs is not None and outputs.shape[0] != alphabet.size:
         raise DataError(f"weights {path} have {outputs.shape[0]} classes, the class list "
@@ -105,6 +108,11 @@ def load_published_weights() -> Weights:
     path = fetch.weights_path()
     fetch.check_file(path, fetch.registry()[fetch.WEIGHTS])
     return load_weights(path, name="published")
+
+
+def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.where(tensor.abs() < torch.finfo(torch.float32).tiny,
+                       torch.zeros((), dtype=tensor.dtype), tensor)
 
 
 def _first_misfit(error: RuntimeError) -> str:

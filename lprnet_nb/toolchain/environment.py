@@ -1,0 +1,291 @@
+"""The compiler's own environment: TPU-MLIR on Python 3.10, apart from the workbook's.
+
+It is installed on first need into the cache folder, mended (the wheel bundles Ubuntu 22.04's C
+library, which crashes under any other), and proved by compiling and running a tiny network.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..cache import atomic_write, cache_dir, locked
+from ..errors import ToolchainError
+from .process import run_logged
+
+VERSION = "1.30.2"
+ENVIRONMENT_VARIABLE = "LPRNET_TPU_MLIR"
+PYTHON_VARIABLE = "LPRNET_PYTHON310"
+# What the wheel needs and does not declare, and its own extra.
+REQUIREMENTS = (f"tpu_mlir[onnx]=={VERSION}", "psutil", "torch", "torchvision")
+# Parts of Ubuntu 22.04's C and Python runtime in the wheel's lib/third_party. With another glibc
+# everything crashes ("GLIBC_2.36 not found", "stack smashing detected"); the system's serve.
+BUNDLED_SYSTEM_LIBRARIES = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libgcc_s.so.1",
+                            "libstdc++.so.6", "libz.so.1", "libpython3.10.so.1.0")
+INSTALL_TIMEOUT = 3600.0  # seconds
+EXPECTED_PACKAGES = 98  # with CUDA parts; only the progress bar's length hangs on it
+
+HELP = (f"TPU-MLIR needs Python 3.10. Install one that is found by itself (`pyenv install 3.10`, "
+        f"`uv python install 3.10`, `conda create -n py310 python=3.10`, or your system's "
+        f"python3.10 with venv), name one in {PYTHON_VARIABLE}, or name an existing TPU-MLIR "
+        f"environment in {ENVIRONMENT_VARIABLE}.")
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A TPU-MLIR installation.
+
+    Parameters
+    ----------
+    prefix
+        Its environment's folder (``bin/python`` below it).
+    package
+        Folder of the `tpu_mlir` package.
+    version
+        Version of the package, such as "1.30.2".
+    """
+
+    prefix: Path
+    package: Path
+    version: str
+
+    @property
+    def python(self) -> Path:
+        """The environment's Python."""
+        return self.prefix / "bin" / "python"
+
+    @property
+    def library_folder(self) -> Path:
+        """Folder of Sophgo's runtime libraries and chip simulators."""
+        return self.package / "lib"
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables that its tools need: they call one another through PATH."""
+        keep = {k: v for k, v in os.environ.items()
+                if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD",
+                             "TPUKERNEL_FIRMWARE_PATH", "MPLBACKEND")}
+        return {**keep, "PATH": f"{self.prefix / 'bin'}{os.pathsep}{keep.get('PATH', '')}",
+                "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(self, command: Sequence[str | Path], *, cwd: Path, log: Path, what: str,
+            timeout: float = 900.0) -> None:
+        """Run one of the environment's programs; see `process.run_logged`."""
+        program = self.prefix / "bin" / str(command[0])
+        run_logged([str(program), *(str(c) for c in command[1:])], cwd=cwd, log=log,
+                   env=self.environment(), python=str(self.python), timeout=timeout, what=what)
+
+
+def default_prefix() -> Path:
+    """Where the environment is installed when the user names none."""
+    return cache_dir() / f"tpu_mlir-{VERSION}"
+
+
+def find_compiler() -> Compiler | None:
+    """The installation that would be used, or None when there is none yet.
+
+    Raises
+    ------
+    ToolchainError
+        When `LPRNET_TPU_MLIR` names something that is not a TPU-MLIR installation.
+    """
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        path = Path(named).expanduser()
+        prefix = path.parent.parent if path.name.startswith("python") else path
+        return _describe(prefix, f"{ENVIRONMENT_VARIABLE}={named}")
+    ready = default_prefix() / "ready.json"
+    if not ready.exists():
+        return None
+    facts = json.loads(ready.read_text("utf8"))
+    return Compiler(default_prefix(), default_prefix() / facts["package"], facts["version"])
+
+
+def compiler() -> Compiler:
+    """The TPU-MLIR installation, made first when it is not there.
+
+    Raises
+    ------
+    ToolchainError
+        When there is no Python 3.10, the installation fails, or its self-test does.
+    """
+    found = find_compiler()
+    if found is not None:
+        return found
+    prefix = default_prefix()
+    with locked(prefix, "the compiler's environment"):
+        found = find_compiler()
+        return found if found is not None else _install(prefix)
+
+
+def _describe(prefix: Path, named: str) -> Compiler:
+    script = ("import importlib.metadata as m, importlib.util as u; "
+              "print(m.version('tpu_mlir')); print(u.find_spec('tpu_mlir').origin)")
+    try:
+        answer = subprocess.run([prefix / "bin" / "python", "-c", script], text=True,
+                                capture_output=True, timeout=120, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolchainError(f"{named} is not a Python environment with TPU-MLIR ({error}). Name "
+                             "its folder (with bin/python in it) or its Python.") from error
+    return Compiler(prefix, Path(answer[1]).parent, answer[0])
+
+
+def python310_candidates() -> Iterator[str]:
+    """Commands and paths where people have Python 3.10, the user's own choice first."""
+    if PYTHON_VARIABLE in os.environ:
+        yield os.environ[PYTHON_VARIABLE]
+        return
+    if sys.version_info[:2] == (3, 10):
+        yield sys.executable
+    found = shutil.which("python3.10")
+    if found:
+        yield found
+    home = Path.home()
+    roots = [os.environ.get("PYENV_ROOT", str(home / ".pyenv")) + "/versions/3.10*"]
+    conda = [os.environ.get("CONDA_PREFIX"), os.environ.get("MAMBA_ROOT_PREFIX"),
+             os.environ.get("CONDA_EXE") and str(Path(os.environ["CONDA_EXE"]).parent.parent),
+             *(str(home / n) for n in ("miniconda3", "miniforge3", "anaconda3", "mambaforge",
+                                       "micromamba"))]
+    roots += [r for base in conda if base for r in (base, f"{base}/envs/*")]
+    roots += [str(home / ".local/share/uv/python/cpython-3.10*")]
+    for root in roots:
+        yield from sorted(glob.glob(f"{root}/bin/python3.10"), reverse=True)
+    uv = shutil.which("uv")
+    if uv:
+        yield from _from_uv(uv)
+
+
+def _from_uv(uv: str) -> Iterator[str]:
+    for command in (["python", "find", "3.10"], ["python", "install", "3.10"],
+                    ["python", "find", "3.10"]):
+        try:
+            answer = subprocess.run([uv, *command], text=True, capture_output=True, timeout=600)
+        except (OSError, subprocess.SubprocessError):
+            return
+        if command[1] == "find" and answer.returncode == 0:
+            yield answer.stdout.strip()
+            return
+
+
+def find_python310() -> str:
+    """A working Python 3.10 that can make environments.
+
+    Raises
+    ------
+    ToolchainError
+        When there is none, saying where it looked.
+    """
+    tried = []
+    for candidate in python310_candidates():
+        check = "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))"
+        try:
+            code = subprocess.run([candidate, "-c", check], capture_output=True,
+                                  timeout=60).returncode
+        except (OSError, subprocess.SubprocessError):
+            code = -1
+        if code == 0:
+            return candidate
+        tried.append(candidate)
+    where = f" (tried and unfit: {', '.join(tried)})" if tried else ""
+    raise ToolchainError(f"no Python 3.10 was found{where}. {HELP}")
+
+
+def _install(prefix: Path) -> Compiler:
+    python = find_python310()
+    log = prefix.parent / f"{prefix.name}.install.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    constraints = resources.files(__package__).joinpath("compiler-constraints.txt")
+    print(f"Installing the compiler (TPU-MLIR {VERSION}, once, up to 6.5 GB) into {prefix}",
+          file=sys.stderr)
+    with resources.as_file(constraints) as file:
+        steps = ([python, "-m", "venv", str(prefix)],
+                 [str(prefix / "bin" / "python"), "-m", "pip", "install", "--no-input",
+                  "--disable-pip-version-check", "-c", str(file), *REQUIREMENTS])
+        try:
+            with _progress(prefix, log):
+                for step in steps:
+                    run_logged(step, cwd=prefix.parent, log=log, env=env, python=python,
+                               timeout=INSTALL_TIMEOUT, what="installing the compiler")
+            package = prefix / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
+            _mend(package)
+            made = Compiler(prefix, package, VERSION)
+            self_test(made, log)
+        except BaseException:
+            shutil.rmtree(prefix, ignore_errors=True)
+            raise
+    atomic_write(prefix / "ready.json", json.dumps(
+        {"version": VERSION, "package": package.relative_to(prefix).as_posix(),
+         "python": python, "glibc": platform.libc_ver()[1]}, indent=1))
+    return made
+
+
+def _mend(package: Path) -> None:
+    """Move the bundled system libraries where no loader looks."""
+    aside = package / "lib" / "third_party" / "aside"
+    aside.mkdir(exist_ok=True)
+    for name in BUNDLED_SYSTEM_LIBRARIES:
+        library = aside.parent / name
+        if library.exists():
+            library.rename(aside / name)
+
+
+def self_test(made: Compiler, log: Path) -> None:
+    """Compile a tiny network for the BM1684X and run it on the simulator.
+
+    Raises
+    ------
+    ToolchainError
+        When any of the tools fails, or the simulator's answer is off.
+    """
+    script = resources.files(__package__).joinpath("self_test.py")
+    folder = made.prefix / "self-test"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with resources.as_file(script) as file:
+        made.run(["python", file], cwd=folder, log=log, what="the compiler's self-test",
+                 timeout=300)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _progress:
+    """Progress of an installation: packages collected in pip's log, then seen in the folder."""
+
+    def __init__(self, prefix: Path, log: Path) -> None:
+        self.prefix, self.log = prefix, log
+        self.stop = threading.Event()
+
+    def __enter__(self) -> None:
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("compiler: starting", total=2 * EXPECTED_PACKAGES)
+            while not self.stop.wait(0.5):
+                text = self.log.read_text("utf8", "replace") if self.log.exists() else ""
+                collected = text.count("\nCollecting ")
+                installed = len(list(self.prefix.glob("lib/python3.10/site-packages/*.dist-info")))
+                last = text.rsplit("\nCollecting ", 1)[-1].split(maxsplit=1)[0] if collected else ""
+                doing = "installing" if "\nInstalling collected" in text else f"fetching {last}"
+                bar.update(task, completed=min(collected, EXPECTED_PACKAGES) + installed,
+                           description=f"compiler: {doing}")
+            bar.update(task, completed=2 * EXPECTED_PACKAGES, description="compiler: installed")

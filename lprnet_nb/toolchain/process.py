@@ -1,0 +1,83 @@
+"""Run a vendor tool: own folder, output to a log, killed with us, errors with the end of the log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ToolchainError
+
+LOG_TAIL_LINES = 15
+
+# PR_SET_PDEATHSIG survives exec: the tool dies when we do, even by kill -9.
+_DIE_WITH_PARENT = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+                    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)")
+
+
+def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """Last meaningful lines of a log, progress bars left out."""
+    try:
+        text = log.read_text("utf8", errors="replace")
+    except OSError:
+        return "(no log)"
+    useful = [line.rstrip()[:300] for line in re.split(r"[\r\n]+", text)
+              if line.strip() and not re.search(r"\d+%\|", line)]
+    return "\n".join(useful[-lines:])
+
+
+def run_logged(command: Sequence[str], *, cwd: Path, log: Path, env: dict[str, str],
+               python: str, timeout: float, what: str) -> None:
+    """Run a command to its end.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    cwd
+        Folder for the many files that the tools leave.
+    log
+        File that gets standard output and error, appended.
+    env
+        The whole environment.
+    python
+        A Python that starts the command; it arranges that the command dies with this process.
+    timeout
+        Seconds until it is killed, with everything it started.
+    what
+        What is being done, for the error.
+
+    Raises
+    ------
+    ToolchainError
+        With the end of the log and its path, when the command fails or runs out of time.
+    """
+    with open(log, "ab") as output:
+        output.write(("$ " + " ".join(command) + "\n").encode())
+        output.flush()
+        process = subprocess.Popen([python, "-c", _DIE_WITH_PARENT, *command], cwd=cwd, env=env,
+                                   stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            raise ToolchainError(f"{what} did not end within {timeout:.0f} s. Log: {log}\n"
+                                 f"{log_tail(log)}") from None
+        except BaseException:
+            _kill_group(process)
+            raise
+    if code != 0:
+        _kill_group(process)
+        reason = f"was ended by signal {-code}" if code < 0 else f"failed with exit status {code}"
+        raise ToolchainError(f"{what} {reason}. The end of its log ({log}):\n{log_tail(log)}")
+
+
+def _kill_group(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
