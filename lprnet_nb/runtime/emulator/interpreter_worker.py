@@ -32,6 +32,7 @@ def main() -> None:
     inputs_path, output_path = arguments.inputs.resolve(), arguments.output.resolve()
     os.chdir(arguments.graph.resolve().parent)
 
+    import tpu_mlir  # noqa: F401  (puts the interpreter on the path)
     import pymlir
 
     # Without this, layers share buffers and only the last one of each buffer can be read.

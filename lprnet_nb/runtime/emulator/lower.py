@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lprnet_nb.errors import EngineError
-from lprnet_nb.runtime.emulator.graph import Graph, Op, TensorType
+from lprnet_nb.runtime.emulator.graph import FLOATS, Graph, Op, TensorType
 
 # Rounding of a right shift, and of a float on its way to an integer.
 HALF_UP = "HalfUp"  # floor(x + 1/2)
@@ -128,6 +128,22 @@ class ChannelScale(Step):
 
 
 @dataclass(frozen=True)
+class FloatScale(Step):
+    """``x * scale + bias`` for each channel, two float32 roundings, then ReLU (BM1684 in F32)."""
+
+    scale: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    relu: bool = False
+
+
+@dataclass(frozen=True)
+class Lookup(Step):
+    """Table of 256 entries, indexed by the stored byte (a negative one counts from the end)."""
+
+    table: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Multiply(Step):
     """Element-wise product; integers are requantized (half up), floats rounded to storage."""
 
@@ -156,13 +172,14 @@ class Mean(Step):
 
 @dataclass(frozen=True)
 class Quantize(Step):
-    """Float to integer: ``clip(round(x * float32(1 / scale)) + zero_point)``, half away from zero.
+    """Float to integer: ``clip(round(p) + zero_point)``, half away from zero.
 
-    The product is float32; a bf16 input is rounded to bf16 first.
+    ``p`` is ``round_e(x * round_e(1 / scale))`` where e is the ``expressed`` kind of the quantized
+    type (f32, f16, bf16: what the layer before computes in) and ``round_e`` rounds to it.
     """
 
     inverse_scale: float = 0.0
-    from_storage: str = "f32"
+    expressed: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -354,6 +371,12 @@ def _pool(op: Op, graph: Graph, attributes: _Attributes) -> Step:
 
 def _scale(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     source = graph.types[op.operands[0]]
+    if op.result.storage == "f32" and source.storage == "f32":
+        scale, bias = (graph.weights[name].reshape(-1) for name in op.operands[1:3])
+        relu = attributes.get("do_relu", False)
+        attributes.expect(relu_limit=-1.0)
+        head = (op.name, op.type, (op.operands[0],), op.result)
+        return FloatScale(*head, scale=scale, bias=bias, relu=relu)
     if op.result.is_float or graph.chip != "BM1684" or graph.asymmetric:
         raise attributes.fail("scale outside BM1684's symmetric integer graphs")
     if source.zero_point or op.result.zero_point:
@@ -452,13 +475,15 @@ def _cast(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     source = graph.types[op.operands[0]]
     attributes.expect(with_scale=True, round_mode=HALF_AWAY)
     head = (op.name, op.type, (op.operands[0],), op.result)
-    for kind in (source, op.result):
-        if kind.is_quantized and kind.expressed != "f32":
-            raise attributes.fail(f"quantized type expressed in {kind.expressed}")
     if source.is_float and op.result.is_quantized:
-        inverse = float(np.float32(1.0 / op.result.scale))
-        return Quantize(*head, inverse_scale=inverse, from_storage=source.storage)
+        expressed = op.result.expressed
+        if expressed not in FLOATS or (source.storage == "bf16") != (expressed == "bf16"):
+            raise attributes.fail(f"{source.storage} to a type expressed in {expressed}")
+        inverse = round_float(np.array([1.0 / op.result.scale]), expressed)[0]
+        return Quantize(*head, inverse_scale=float(inverse), expressed=expressed)
     if source.is_quantized and op.result.is_float:
+        # A quantized type says f32 or the kind of the float layer that produced it; the result's
+        # own storage decides.
         scale = round_float(np.array([source.scale]), op.result.storage)[0]
         return Dequantize(*head, scale=float(scale), zero_point=source.zero_point)
     if source.is_float and op.result.is_float:
@@ -489,11 +514,21 @@ def _slice(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     return Slice(op.name, op.type, (op.operands[0],), op.result, offset=offset, steps=steps)
 
 
+def _lookup(op: Op, graph: Graph, attributes: _Attributes) -> Step:
+    table = graph.weights.get(op.operands[1])
+    source = graph.types[op.operands[0]]
+    if table is None or table.size != 256 or source.storage not in ("i8", "u8"):
+        raise attributes.fail("a table that is not 256 constants for a byte")
+    table = table.reshape(-1)
+    return Lookup(op.name, op.type, (op.operands[0],), op.result, table=table)
+
+
 _LOWERINGS: dict[str, Callable[[Op, Graph, _Attributes], Step]] = {
     "top.Input": _input,
     "tpu.Conv2D": _convolution,
     "tpu.Pool2D": _pool,
     "tpu.Scale": _scale,
+    "tpu.Lut": _lookup,
     "tpu.Mul": _multiply,
     "tpu.Div": _divide,
     "tpu.Reduce": _reduce,

@@ -108,6 +108,18 @@ def _channel_scale(step: l.ChannelScale, x: torch.Tensor) -> torch.Tensor:
     return requantize(x.long() * scale + bias, step.requant)
 
 
+def _float_scale(step: l.FloatScale, x: torch.Tensor) -> torch.Tensor:
+    scale = torch.as_tensor(step.scale, device=x.device).view(1, -1, 1, 1)
+    bias = torch.as_tensor(step.bias, device=x.device).view(1, -1, 1, 1)
+    result = x * scale + bias
+    return result.relu() if step.relu else result
+
+
+def _lookup(step: l.Lookup, x: torch.Tensor) -> torch.Tensor:
+    table = torch.as_tensor(step.table.astype(np.float32), device=x.device)
+    return table[x.long() & 255]
+
+
 def _pair(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Two operands with equal first dimension: one per image, however they were kept.
 
@@ -144,9 +156,9 @@ def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 def _quantize(step: l.Quantize, x: torch.Tensor) -> torch.Tensor:
-    x = round_storage(x, "bf16" if step.from_storage == "bf16" else "f32")
-    scaled = round_half_away(x * torch.tensor(step.inverse_scale, dtype=torch.float32))
-    return (scaled + step.type.zero_point).clamp(*step.type.limits)
+    scaled = x * torch.tensor(step.inverse_scale, dtype=torch.float32)
+    whole = round_half_away(round_storage(scaled, step.expressed))
+    return (whole + step.type.zero_point).clamp(*step.type.limits)
 
 
 def _slice(step: l.Slice, x: torch.Tensor) -> torch.Tensor:
@@ -167,6 +179,10 @@ def execute(step: l.Step, inputs: list[torch.Tensor], batch: int) -> torch.Tenso
         return _average_pool(step, *inputs)
     if isinstance(step, l.ChannelScale):
         return _channel_scale(step, *inputs)
+    if isinstance(step, l.FloatScale):
+        return _float_scale(step, *inputs)
+    if isinstance(step, l.Lookup):
+        return _lookup(step, *inputs)
     if isinstance(step, l.Multiply):
         return _multiply(step, *inputs)
     if isinstance(step, l.Divide):
