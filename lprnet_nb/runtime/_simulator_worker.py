@@ -17,6 +17,7 @@ import threading
 import time
 
 _DIMENSIONS = 8  # of bm_shape_t
+_LINE_BUFFERED = 1  # _IOLBF of stdio.h
 
 
 class _Shape(ctypes.Structure):
@@ -117,6 +118,8 @@ def _launch(runtime, handle, memory: int, request: dict) -> dict:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is reported, not dumped
+    libc = ctypes.CDLL(None)  # the log has to tell all up to a crash: write it line by line
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _LINE_BUFFERED, 0)
     threading.Thread(target=_end_with, args=(settings["parent"],), daemon=True).start()
 
     def reply(message: dict) -> None:

@@ -109,8 +109,8 @@ class _Reader:
         self.data = data
 
     def number(self, kind: str, at: int) -> float:
-        if at < 0:
-            raise IndexError("an offset in its metadata points before the start")
+        if at < 0 or at + struct.calcsize(f"<{kind}") > len(self.data):
+            raise IndexError("an offset in its metadata points outside it")
         return struct.unpack_from(f"<{kind}", self.data, at)[0]
 
     def follow(self, at: int) -> int:

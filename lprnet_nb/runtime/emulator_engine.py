@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cache import file_digest
 from ..errors import EngineError
+from . import emulator
 from .bmodel_file import Graph, Stage, read_contents
-from .emulator import Emulator
 from .interface import Arrays, Engine, Job, to_chip
 
 _CHUNK = 64  # images of one call: enough to keep the cores busy, few enough for a moving bar
@@ -39,14 +40,14 @@ class EmulatorEngine(Engine):
             raise EngineError(f"BModel {bmodel.path} has no exported graph, which the emulator "
                               "runs. Compile it with this package, or use the simulator.")
         super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
-        self._emulator = Emulator(bmodel.graph, threads=threads)
+        self._emulator = emulator.Emulator(bmodel.graph, threads=threads)
         if self._emulator.graph.chip != bmodel.chip:
             raise EngineError(f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
                               f"BModel, the record says {bmodel.chip}. Compile it again.")
         self.description |= {
-            "chip": bmodel.chip, "tool": "lprnet_nb emulator",
-            "libraries": {path.name: file_digest(path)
-                          for path in sorted(bmodel.graph.glob("graph.*"))}}
+            "model": file_digest(bmodel.path), "chip": bmodel.chip, "tool": "lprnet_nb emulator",
+            "libraries": {path.name: file_digest(path) for path in sorted(
+                [*Path(emulator.__file__).parent.glob("*.py"), *bmodel.graph.glob("graph.*")])}}
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
         tensor = stage.inputs[0]

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from .progress import progress_bar
 Arrays = dict[str, np.ndarray]
 Job = tuple[Graph, Stage, Arrays]
 
-_STORED = {"BM_FLOAT32": np.float32, "BM_INT8": np.int8, "BM_UINT8": np.uint8,
-           "BM_INT16": np.int16, "BM_UINT16": np.uint16}
+_STORED = {"BM_FLOAT32": np.float32, "BM_FLOAT16": np.float16, "BM_INT8": np.int8,
+           "BM_UINT8": np.uint8, "BM_INT16": np.int16, "BM_UINT16": np.uint16}
 
 
 class Engine(ABC):
@@ -152,7 +152,8 @@ class Engine(ABC):
 
     # What notebooks and the report use
 
-    def infer(self, inputs: np.ndarray, progress: bool = False) -> np.ndarray:
+    def infer(self, inputs: np.ndarray,
+              progress: bool | Callable[[int], None] = False) -> np.ndarray:
         """Logits of any number of preprocessed images.
 
         Parameters
@@ -160,7 +161,8 @@ class Engine(ABC):
         inputs
             float32 ``[N, 3, 24, 94]``, as `datasets.images.preprocess` makes them.
         progress
-            Show a bar, in a notebook or a terminal.
+            Show a bar, in a notebook or a terminal; or a function that is called with the number
+            of images done since its last call.
 
         Returns
         -------
@@ -186,7 +188,9 @@ class Engine(ABC):
             places.append((start, stop))
         output = next(iter(self._graphs.values())).stages[0].outputs[0]
         logits = np.empty((len(inputs), *output.shape[1:]), np.float32)
-        with self._lock, progress_bar(len(inputs), f"{self.backend}", progress) as advance:
+        shown = progress_bar(len(inputs), self.backend, progress is True)
+        with self._lock, shown as advance:
+            advance = progress if callable(progress) else advance
             started = time.perf_counter()
             for index, outputs in self._run_many(jobs):
                 start, stop = places[index]
@@ -341,15 +345,15 @@ def stored_dtype(tensor: TensorInfo) -> np.dtype:
     """
     if tensor.dtype not in _STORED:
         raise EngineError(f"tensor {tensor.name} is stored as {tensor.dtype}, which this engine "
-                          "does not convert. Compile with float32 or 8-bit inputs and outputs.")
+                          "does not convert. Compile with float or 8-bit inputs and outputs.")
     return np.dtype(_STORED[tensor.dtype])
 
 
 def to_chip(array: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     """Real values as an input is stored: scaled, rounded half to even and cut."""
     kind = stored_dtype(tensor)
-    if kind == np.float32:
-        return array
+    if kind.kind == "f":
+        return array.astype(kind, copy=False)
     bounds = np.iinfo(kind)
     return np.clip(np.rint(array * np.float32(tensor.scale)), bounds.min, bounds.max).astype(kind)
 
@@ -357,5 +361,5 @@ def to_chip(array: np.ndarray, tensor: TensorInfo) -> np.ndarray:
 def from_chip(raw: bytes, shape: tuple[int, ...], tensor: TensorInfo) -> np.ndarray:
     """Stored output bytes as real values, float32."""
     stored = np.frombuffer(raw, stored_dtype(tensor)).reshape(shape)
-    scale = 1.0 if stored.dtype == np.float32 else tensor.scale
+    scale = 1.0 if stored.dtype.kind == "f" else tensor.scale
     return stored.astype(np.float32) * np.float32(scale)

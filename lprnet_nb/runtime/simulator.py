@@ -92,7 +92,8 @@ class SimulatorEngine(Engine):
         self._lost_loading = 0
         self.runtime_seconds = 0.0
         self.description |= {
-            "chip": contents.chip, "tool": tool, "shim": shim_state, "workers": self._limit,
+            "model": file_digest(bmodel), "chip": contents.chip, "tool": tool,
+            "shim": shim_state, "workers": self._limit,
             "libraries": {name: file_digest(Path(libraries) / name)
                           for name in (*RUNTIME_LIBRARIES, chip_library.name)}}
         self._owner = os.getpid()

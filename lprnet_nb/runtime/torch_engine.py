@@ -34,11 +34,11 @@ class TorchEngine(Engine):
                          batch_mean=model.batch_mean)
         try:
             self._network = torch.jit.load(str(model.path), map_location="cpu").eval()
-            trace = file_digest(model.path)
+            digest = file_digest(model.path)
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"cannot load the traced model {model.path}: "
                               f"{str(error).strip().splitlines()[0]} Trace it again.") from error
-        self.description |= {"tool": f"torch {torch.__version__}", "trace": trace,
+        self.description |= {"model": digest, "tool": f"torch {torch.__version__}",
                              "threads": torch.get_num_threads()}
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
