@@ -10,10 +10,8 @@ import numpy as np
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime.emulator.graph import Graph, load_graph
 from lprnet_nb.runtime.emulator.lower import lower
+from lprnet_nb.runtime.emulator.native import NativeExecutor, Unsupported
 from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
-
-# Images that run together, rounded up to a multiple of the graph's batch.
-CHUNK = 32
 
 
 class Emulator:
@@ -25,6 +23,11 @@ class Emulator:
         Folder with ``graph.json`` and ``graph.npz`` (``BModel.graph``).
     threads
         Cores to use; all by default.
+    kernels
+        "native" (compiled on first use), "torch" (slower, no compiler needed, any device), or
+        "auto": native, and torch where that is impossible; `description` says which and why.
+    device
+        Device of the torch kernels, such as "cuda". Anything but "cpu" implies them.
 
     Raises
     ------
@@ -32,10 +35,31 @@ class Emulator:
         A graph that cannot be read or that has something the emulator does not know.
     """
 
-    def __init__(self, folder: str | Path, threads: int | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        threads: int | None = None,
+        kernels: str = "auto",
+        device: str = "cpu",
+    ):
+        if kernels not in ("auto", "native", "torch"):
+            raise ParameterError(f"kernels {kernels!r}; choose auto, native or torch")
+        if device != "cpu" and kernels == "native":
+            raise ParameterError(f"native kernels run on the CPU, not on {device!r}")
         self.graph: Graph = load_graph(folder)
         self.steps = lower(self.graph)
-        self._torch = TorchExecutor(self.graph, self.steps)
+        self.description = {"kernels": "torch", "device": device}
+        self._executor: NativeExecutor | TorchExecutor | None = None
+        if kernels != "torch" and device == "cpu":
+            try:
+                self._executor = NativeExecutor(self.graph, self.steps, threads)
+                self.description["kernels"] = f"native ({self._executor.instruction_set})"
+            except Unsupported as error:
+                if kernels == "native":
+                    raise EngineError(f"no native kernels: {error}") from error
+                self.description["reason"] = str(error)
+        if self._executor is None:
+            self._executor = TorchExecutor(self.graph, self.steps, device, threads)
 
     @property
     def batch(self) -> int:
@@ -89,14 +113,10 @@ class Emulator:
         if count % batch:
             filler = np.repeat(inputs[-1:], batch - count % batch, axis=0)
             inputs = np.concatenate([inputs, filler])
-        chunk = -(-CHUNK // batch) * batch
-        parts = [
-            self._torch.run(inputs[start : start + chunk], names)
-            for start in range(0, len(inputs), chunk)
-        ]
+        stored = self._executor.run(inputs, names)
         results = {}
         for name in names:
-            values = np.concatenate([part[name] for part in parts])
+            values = stored[name]
             if len(values) == len(inputs):
                 values = values[:count]
             kind = self.graph.types[name]

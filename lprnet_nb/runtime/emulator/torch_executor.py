@@ -13,8 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from lprnet_nb.errors import EngineError
 from lprnet_nb.runtime.emulator import lower as l
 from lprnet_nb.runtime.emulator.graph import Graph
+
+# Images that run together, rounded up to a multiple of the graph's batch.
+CHUNK = 32
+DEVICE_CHUNK = 256
 
 
 def right_shift(values: torch.Tensor, shift: torch.Tensor, rounding: str) -> torch.Tensor:
@@ -208,8 +213,19 @@ def execute(step: l.Step, inputs: list[torch.Tensor], batch: int) -> torch.Tenso
 class TorchExecutor:
     """Runs the steps of a graph on a torch device."""
 
-    def __init__(self, graph: Graph, steps: tuple[l.Step, ...], device: str = "cpu"):
-        self.graph, self.steps, self.device = graph, steps, torch.device(device)
+    def __init__(
+        self,
+        graph: Graph,
+        steps: tuple[l.Step, ...],
+        device: str = "cpu",
+        threads: int | None = None,
+    ):
+        self.graph, self.steps, self.threads = graph, steps, threads
+        try:
+            self.device = torch.device(device)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise EngineError(f"torch has no device {device!r} here: {error}") from error
 
     def run(self, inputs: np.ndarray, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``.
@@ -217,6 +233,21 @@ class TorchExecutor:
         ``inputs`` is ``[N, ...]`` with N a multiple of the graph's batch.
         """
         keep = set(keep)
+        images = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
+        chunk = -(-images // self.graph.batch) * self.graph.batch
+        before = torch.get_num_threads()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            parts = [
+                self._run_chunk(inputs[start : start + chunk], keep)
+                for start in range(0, len(inputs), chunk)
+            ]
+        finally:
+            torch.set_num_threads(before)
+        return {name: np.concatenate([part[name] for part in parts]) for name in keep}
+
+    def _run_chunk(self, inputs: np.ndarray, keep: set[str]) -> dict[str, np.ndarray]:
         last_use = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
         values: dict[str, torch.Tensor] = {}
         kept: dict[str, np.ndarray] = {}
