@@ -38,8 +38,26 @@ def check_logits(logits: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     return logits
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities of the classes at each step, ``[N, C, T]``, in the logits' own dtype."""
+def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Log-probabilities of the classes at each step, ``[N, C, T]``, in the logits' own dtype.
+
+    Parameters
+    ----------
+    logits
+        ``[N, C, T]``.
+    temperature
+        Logits are divided by it; above 1 makes the network less sure of itself.
+
+    Raises
+    ------
+    ParameterError
+        When the temperature is not positive.
+    """
+    if not 0 < temperature < np.inf:
+        raise ParameterError(f"temperature {temperature}: give a positive number; 1 leaves the "
+                             "logits as they are.")
+    if temperature != 1.0:
+        logits = logits / logits.dtype.type(temperature)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
@@ -102,30 +120,39 @@ def text_log_prob(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.nd
     np.ndarray
         float64 ``[N]``; ``-inf`` where a text needs more steps than there are.
     """
+    _, lengths, emit, blocked = _trellis(log_probs, texts, blank)
+    alpha = np.full(emit.shape[1:], -np.inf)
+    alpha[:2] = emit[0, :2]
+    for step in emit[1:]:
+        alpha = _log_sum(_predecessors(alpha, blocked)) + step
+    last = 2 * lengths
+    column = np.arange(len(texts))
+    ends = np.stack([alpha[last, column],
+                     np.where(lengths > 0, alpha[np.maximum(last - 1, 0), column], -np.inf)])
+    return _log_sum(ends)
+
+
+def _trellis(log_probs: np.ndarray, texts: np.ndarray, blank: int,
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """States ``[N, S]``, lengths ``[N]``, emissions ``[T, S, N]``, penalty of skips ``[S, N]``."""
     images, width = texts.shape
-    lengths = (texts != PAD).sum(axis=1)
     # States alternate blank, character, blank, ...; padding becomes states that nobody ends in.
     states = np.full((images, 2 * width + 1), blank, np.int64)
     states[:, 1::2] = np.where(texts == PAD, blank, texts)
     skip = np.zeros(states.shape, bool)  # may state s be entered from s - 2?
     skip[:, 3::2] = states[:, 3::2] != states[:, 1:-2:2]
     emit = np.take_along_axis(log_probs, states[:, :, None], axis=1).transpose(2, 1, 0)
-    emit = np.ascontiguousarray(emit, dtype=np.float64)  # [T, S, N]
-    blocked = np.where(skip.T, 0.0, -np.inf)
+    return (states, (texts != PAD).sum(axis=1), np.ascontiguousarray(emit, dtype=np.float64),
+            np.where(skip.T, 0.0, -np.inf))
 
-    alpha = np.full(emit.shape[1:], -np.inf)
-    alpha[:2] = emit[0, :2]
-    for step in emit[1:]:
-        terms = np.full((3, *alpha.shape), -np.inf)
-        terms[0] = alpha
-        terms[1, 1:] = alpha[:-1]
-        terms[2, 2:] = alpha[:-2] + blocked[2:]
-        alpha = _log_sum(terms) + step
-    last = 2 * lengths
-    column = np.arange(images)
-    ends = np.stack([alpha[last, column],
-                     np.where(lengths > 0, alpha[np.maximum(last - 1, 0), column], -np.inf)])
-    return _log_sum(ends)
+
+def _predecessors(score: np.ndarray, blocked: np.ndarray) -> np.ndarray:
+    """Scores ``[3, S, N]`` of coming from the same state, the one before, the one before that."""
+    terms = np.full((3, *score.shape), -np.inf)
+    terms[0] = score
+    terms[1, 1:] = score[:-1]
+    terms[2, 2:] = score[:-2] + blocked[2:]
+    return terms
 
 
 def _log_sum(terms: np.ndarray) -> np.ndarray:
@@ -136,7 +163,40 @@ def _log_sum(terms: np.ndarray) -> np.ndarray:
             np.exp(terms - np.where(np.isneginf(top), 0.0, top)).sum(axis=0))
 
 
-def greedy(logits: np.ndarray, alphabet: Alphabet) -> Readings:
+def best_path(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
+    """The most probable path of one text per image, to draw over the logits.
+
+    Parameters
+    ----------
+    log_probs, texts, blank
+        As for `text_log_prob`; each text must fit into the steps.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``[N, T]``: a class per step.
+    """
+    states, _, emit, blocked = _trellis(log_probs, texts, blank)
+    steps, _, images = emit.shape
+    score = np.full(emit.shape[1:], -np.inf)
+    score[:2] = emit[0, :2]
+    came_from = np.zeros(emit.shape, np.int64)
+    for t in range(1, steps):
+        terms = _predecessors(score, blocked)
+        came_from[t] = terms.argmax(axis=0)
+        score = terms.max(axis=0) + emit[t]
+    column = np.arange(images)
+    last = 2 * (texts != PAD).sum(axis=1)
+    before = np.maximum(last - 1, 0)
+    place = np.where(score[before, column] > score[last, column], before, last)
+    path = np.empty((images, steps), np.int64)
+    for t in range(steps - 1, -1, -1):
+        path[:, t] = states[column, place]
+        place = np.maximum(place - came_from[t, place, column], 0)
+    return path
+
+
+def greedy(logits: np.ndarray, alphabet: Alphabet, *, temperature: float = 1.0) -> Readings:
     """The published baseline: the most probable class per step, collapsed.
 
     The first step's character counts, and a repeat across a blank is two characters. The runner-up
@@ -149,9 +209,11 @@ def greedy(logits: np.ndarray, alphabet: Alphabet) -> Readings:
         ``[N, C, T]``.
     alphabet
         Class list with the blank.
+    temperature
+        Logits are divided by it, which changes the scores and not the texts.
     """
     logits = check_logits(logits, alphabet)
-    log_probs = log_softmax(logits)
+    log_probs = log_softmax(logits, temperature)
     best = logits.argmax(axis=1)
     texts = collapse(best, alphabet.blank)
     log_prob = text_log_prob(log_probs, texts, alphabet.blank)

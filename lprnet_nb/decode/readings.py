@@ -29,6 +29,9 @@ class Readings:
         best-path decoders do not maximise `log_prob`, so theirs can be negative.
     decoder
         Name of the decoder.
+    exact
+        bool ``[N]``: is it proved that no other text that the decoder could have answered scores
+        more? None for decoders that prove nothing.
     """
 
     texts: list[str]
@@ -37,6 +40,7 @@ class Readings:
     runner_up: list[str]
     margin: np.ndarray
     decoder: str
+    exact: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -1,0 +1,1 @@
+"""Grammars as data; the format is described in `lprnet_nb.decode.grammar`."""
