@@ -37,6 +37,8 @@ class TracedModel:
         Images per call.
     batch_mean
         "batch" or "image", see `network.LPRNet`.
+    form
+        "published" or "forked", see `network.ForkedLPRNet`.
     weights
         Name of the weights.
     alphabet
@@ -48,6 +50,7 @@ class TracedModel:
     digest: str
     batch: int
     batch_mean: str
+    form: str
     weights: str
     alphabet: Alphabet
 
@@ -67,7 +70,8 @@ class TracedModel:
         return (self.batch, self.classes, STEPS)
 
 
-def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image") -> TracedModel:
+def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
+                form: str = "published") -> TracedModel:
     """Trace the portable network with `torch.jit.trace` and export it to ONNX.
 
     Parameters
@@ -78,6 +82,8 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image") -> 
         Images per call, 1 to 256.
     batch_mean
         "batch" (as published) or "image".
+    form
+        "published" or "forked" (the same function, kinder to INT8).
 
     Raises
     ------
@@ -88,11 +94,11 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image") -> 
     if not 1 <= batch <= 256:
         raise ParameterError(f"batch={batch} is not possible. Choose 1 to 256.")
     inputs = {"weights": weights.digest, "batch": batch, "batch_mean": batch_mean,
-              "network": file_digest(network_module.__file__), "torch": torch.__version__,
-              "opset": OPSET}
+              "form": form, "network": file_digest(network_module.__file__),
+              "torch": torch.__version__, "opset": OPSET}
 
     def build(folder: Path) -> None:
-        network = weights.network(batch_mean)
+        network = weights.network(batch_mean, form)
         example = torch.zeros(batch, 3, HEIGHT, WIDTH)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecation notes on trace; it is what the TPU takes
@@ -101,7 +107,7 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image") -> 
 
     folder = artifact("trace", inputs, build)
     return TracedModel(folder / "LPRNet_model_trace.pt", folder / "lprnet.onnx", digest(inputs),
-                       batch, batch_mean, weights.name, weights.alphabet)
+                       batch, batch_mean, form, weights.name, weights.alphabet)
 
 
 def _export_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> None:

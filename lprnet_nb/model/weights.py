@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
-from ..errors import DataError
-from .network import LPRNet
+from ..errors import DataError, ParameterError
+from .network import FORMS, LPRNet, ForkedLPRNet
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Weights:
         return digest({"tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
                        "classes": self.alphabet.classes, "blank": self.alphabet.blank})
 
-    def network(self, batch_mean: str = "image") -> LPRNet:
-        """The portable network with these weights, in evaluation mode."""
+    def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
+        """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
+        if form not in FORMS:
+            raise ParameterError(f"form={form!r} is not known. Choose from {', '.join(FORMS)}.")
         network = LPRNet(self.classes, batch_mean)
         network.load_state_dict(self.state)
-        return network.eval()
+        return (ForkedLPRNet(network) if form == "forked" else network).eval()
 
 
 def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,

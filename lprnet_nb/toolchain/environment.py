@@ -76,7 +76,9 @@ class Compiler:
         keep = {k: v for k, v in os.environ.items()
                 if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD",
                              "TPUKERNEL_FIRMWARE_PATH", "MPLBACKEND")}
+        lib = self.library_folder
         return {**keep, "PATH": f"{self.prefix / 'bin'}{os.pathsep}{keep.get('PATH', '')}",
+                "LD_LIBRARY_PATH": f"{lib}:{lib / 'capi'}:{lib / 'third_party'}",
                 "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
     def run(self, command: Sequence[str | Path], *, cwd: Path, log: Path, what: str,

@@ -1,0 +1,153 @@
+"""Records of compiled models, and what the compiler says is inside one."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..cache import file_digest
+from ..datasets.alphabet import PUBLISHED, Alphabet
+from ..errors import DataError
+from .environment import compiler
+
+NETWORK = "lprnet"  # the network's name inside every BModel of ours
+
+
+@dataclass(frozen=True)
+class BModel:
+    """A compiled model and where it came from.
+
+    Parameters
+    ----------
+    path
+        The ``.bmodel`` file.
+    chip, precision
+        What it was compiled for, such as "BM1684X" and "int8".
+    batch, batch_mean, form
+        Of the traced network.
+    strategy
+        Name of the quantization strategy; None for float models.
+    predicted_latency_ms
+        The compiler's own figure for one call, milliseconds; None where it has none (BM1684).
+    sha256
+        Of the file.
+    digest
+        SHA-256 of everything that went in.
+    tools
+        Versions of compiler and torch.
+    input_shape, output_shape
+        Per call.
+    input_dtype
+        "float32", or "uint8" with the preprocessing fused in.
+    weights
+        Name of the weights.
+    graph
+        Folder with the exported quantized graph (`graph.json`, `graph.npz`), or None.
+    alphabet
+        Class list of the output channels.
+    folder
+        Everything else that the compile left: logs, tables, profile.
+    """
+
+    path: Path
+    chip: str
+    precision: str
+    batch: int
+    batch_mean: str
+    form: str
+    strategy: str | None
+    predicted_latency_ms: float | None
+    sha256: str
+    digest: str
+    tools: dict[str, str]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    input_dtype: str
+    weights: str
+    network: str = NETWORK
+    graph: Path | None = None
+    alphabet: Alphabet = field(default=PUBLISHED, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the compile."""
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        """Users' file stem, such as ``lprnet_int8_1b``."""
+        return f"lprnet_{self.precision}_{self.batch}b"
+
+    def save(self, folder: Path) -> None:
+        """Write ``record.json`` beside the file."""
+        values = asdict(self)
+        values["path"] = self.path.name
+        values["graph"] = self.graph.name if self.graph else None
+        values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
+        (folder / "record.json").write_text(json.dumps(values, indent=1, ensure_ascii=False),
+                                            encoding="utf8")
+
+    @classmethod
+    def load(cls, place: str | Path) -> BModel:
+        """Read a record from its folder, or from a BModel's path with ``<stem>.json`` beside it.
+
+        Raises
+        ------
+        DataError
+            When there is no record or the BModel differs from what the record says.
+        """
+        place = Path(place)
+        record = place / "record.json" if place.is_dir() else place.with_suffix(".json")
+        try:
+            values = json.loads(record.read_text("utf8"))
+            path = record.parent / values["path"]
+            values["path"] = path
+            values["graph"] = record.parent / values["graph"] if values["graph"] else None
+            values["alphabet"] = Alphabet(tuple(values["alphabet"]["classes"]),
+                                          values["alphabet"]["blank"])
+            for shape in ("input_shape", "output_shape"):
+                values[shape] = tuple(values[shape])
+            model = cls(**values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{place} has no readable record ({record.name}: {error}). Compile it "
+                            "with `lprnet-nb compile` or scripts/gen_*bmodel.sh.") from error
+        if not path.exists() or file_digest(path) != model.sha256:
+            raise DataError(f"{path} is missing or differs from its record (SHA-256). Compile it "
+                            "again.")
+        return model
+
+
+def predicted_latency_ms(profile: Path) -> float | None:
+    """Run time that the compiler predicts, from ``compiler_profile_0.txt``; None without one."""
+    if not profile.exists():
+        return None
+    found = re.findall(r"runtime:\s*([0-9.]+)\s*ms", profile.read_text("utf8", "replace"))
+    return float(found[-1]) if found else None
+
+
+def inspect_bmodel(path: str | Path) -> dict[str, Any]:
+    """What `model_tool --info` and `--chip` say of a BModel, parsed and as text.
+
+    Raises
+    ------
+    ToolchainError
+        When the tool refuses the file.
+    """
+    path = Path(path).resolve()
+    with tempfile.TemporaryDirectory(prefix="lprnet-info-") as folder:
+        log = Path(folder) / "info.log"
+        compiler().run(["model_tool", "--info", path], cwd=Path(folder), log=log,
+                       what=f"reading {path}")
+        text = log.read_text("utf8", "replace").split("\n", 1)[1]
+    facts: dict[str, Any] = {"text": text}
+    for key in ("bmodel version", "chip", "create time"):
+        found = re.search(rf"^{key}:\s*(.+)$", text, re.MULTILINE)
+        facts[key.replace(" ", "_")] = found.group(1).strip() if found else None
+    for key in ("device mem size", "host mem size"):
+        found = re.search(rf"^{key}:\s*(\d+)", text, re.MULTILINE)
+        facts[key.replace(" ", "_")] = int(found.group(1)) if found else None
+    return facts

@@ -1,0 +1,333 @@
+"""From a traced network to a BModel with TPU-MLIR, each step compiled once.
+
+Three artifacts, each addressed by the digest of all that went in: the top-level graph (trace), the
+calibration table (graph, images, options), the BModel (graph, table, chip, precision). A table is
+made on the batch-1 graph and serves every batch: layer names are the same, and a batch only repeats
+the images.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..cache import array_digest, artifact, digest, file_digest
+from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
+from ..errors import ParameterError, ToolchainError
+from ..model.trace import TracedModel
+from .bmodel import BModel, predicted_latency_ms
+from .chips import check_supported, parse_chip, parse_precision
+from .environment import Compiler, compiler
+from .layers import layers_of_roles
+from .strategies import Strategy
+
+_QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
+# Cosine and Euclidean similarity that the deploy step demands of INT8 layers against float; the
+# values of the vendor's own scripts for this network. Accuracy is judged on plates, not by these.
+# That the BModel computes what the graph says is not checked here (--skip_validation) but by
+# `runtime.crosscheck`, on more than one image and with the simulator made fast.
+_TOLERANCE = {"fp32": "0.99,0.99", "fp16": "0.95,0.80", "bf16": "0.90,0.60", "int8": "0.5,0.1"}
+SEARCH_IMAGES = 30  # images on which the compiler's searches infer, its own default
+
+
+@dataclass(frozen=True)
+class TopGraph:
+    """A network in the compiler's top-level form.
+
+    Parameters
+    ----------
+    folder
+        ``lprnet.mlir``, its weights, reference tensors ``top.npz`` and ``in.npz``.
+    layers
+        ``{"name", "op", "inputs", "shape"}`` in execution order.
+    fused
+        Whether the preprocessing is part of the graph's input.
+    digest
+        Digest of all that went in.
+    """
+
+    folder: Path
+    layers: list[dict]
+    fused: bool
+    digest: str
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Thresholds of a network's activations.
+
+    Parameters
+    ----------
+    path
+        The compiler's table, ``name threshold min max`` a line.
+    float_table
+        Layers that a search wants in float, or None.
+    digest
+        Digest of all that went in.
+    """
+
+    path: Path
+    float_table: Path | None
+    digest: str
+
+    def thresholds(self) -> dict[str, tuple[float, float, float]]:
+        """``(threshold, minimum, maximum)`` by layer name."""
+        table = {}
+        for line in self.path.read_text("utf8").splitlines():
+            words = line.split()
+            if len(words) == 4 and not line.startswith("#"):
+                table[words[0]] = (float(words[1]), float(words[2]), float(words[3]))
+        return table
+
+
+def sample_plate() -> np.ndarray:
+    """A drawn plate, uint8 BGR ``[24, 94, 3]``: what the deploy step checks its results on."""
+    image = np.full((HEIGHT, WIDTH, 3), (160, 60, 20), np.uint8)
+    cv2.putText(image, "A12345", (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (235, 235, 235), 2,
+                cv2.LINE_AA)
+    return image
+
+
+def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph:
+    """Translate a trace (`model_transform.py`); the compiler checks it against torch.
+
+    Raises
+    ------
+    ToolchainError
+        With the end of the log.
+    """
+    tool = compiler()
+    inputs = {"trace": traced.digest, "fused": fuse_preprocess, "tpu_mlir": tool.version,
+              "sample": array_digest(sample_plate())}
+
+    def build(folder: Path) -> None:
+        images = np.stack([sample_plate()] * traced.batch)
+        options: list[str] = []
+        if fuse_preprocess:
+            cv2.imwrite(str(folder / "in.png"), images[0])
+            given = str(folder / "in.png")
+            mean, scale = ",".join([str(MEAN)] * 3), ",".join([str(SCALE)] * 3)
+            options = ["--mean", mean, "--scale", scale, "--pixel_format", "bgr",
+                       "--channel_format", "nchw"]
+        else:
+            given = "in.npz"
+            np.savez(folder / "in.npz", **{_input_name(traced): preprocess(images)})
+        shape = json.dumps([list(traced.input_shape)], separators=(",", ":"))
+        tool.run(["model_transform.py", "--model_name", "lprnet", "--model_def",
+                  traced.path, "--input_shapes", shape, "--test_input", given,
+                  "--test_result", "top.npz", *options, "--mlir", "lprnet.mlir"],
+                 cwd=folder, log=folder / "transform.log", what="translating the trace")
+        with _script("list_layers.py") as script:
+            tool.run(["python", script, "lprnet.mlir", "layers.json"], cwd=folder,
+                     log=folder / "transform.log", what="listing the layers")
+
+    folder = artifact("top", inputs, build)
+    layers = json.loads((folder / "layers.json").read_text("utf8"))
+    return TopGraph(folder, layers, fuse_preprocess, digest(inputs))
+
+
+def _input_name(traced: TracedModel) -> str:
+    # The front end takes the arrays of an npz in order, whatever they are called.
+    return "input"
+
+
+def _script(name: str):
+    return resources.as_file(resources.files(__package__).joinpath(name))
+
+
+def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
+              ) -> CalibrationTable:
+    """Choose the thresholds of all activations (`run_calibration.py`).
+
+    Parameters
+    ----------
+    graph
+        Top-level graph of batch 1.
+    images
+        Calibration images, uint8 BGR ``[N, 24, 94, 3]``; all of them are used.
+    strategy
+        Method, tuning, channel order, equalization, search.
+    chip
+        Only a search depends on it.
+
+    Raises
+    ------
+    ParameterError
+        When `images` is not such an array or empty.
+    ToolchainError
+        With the end of the log.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
+        raise ParameterError(f"calibration images are {images.dtype} {list(images.shape)}, "
+                             f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0.")
+    tool = compiler()
+    if strategy.channel_order == "rgb":
+        images = np.ascontiguousarray(images[..., ::-1])
+    inputs = {"top": graph.digest, "images": array_digest(images),
+              "options": strategy.calibration_options(), "tpu_mlir": tool.version,
+              "chip": chip if strategy.search else None}
+
+    def build(folder: Path) -> None:
+        data = folder / "images"
+        data.mkdir()
+        for path in graph.folder.iterdir():
+            if path.name.startswith("lprnet"):
+                shutil.copy(path, folder / path.name)
+        for index, array in enumerate(preprocess(images)):
+            np.savez(data / f"{index:06d}.npz", input=array[None])
+        command = ["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num",
+                   len(images), "--cali_method", strategy.method, "--tune_num",
+                   min(strategy.tune, len(images)), "-o", "table"]
+        if strategy.weight_equalization:
+            command.append("--we")
+        if strategy.bias_correction:
+            command += ["--bc", "--bc_inference_num", min(SEARCH_IMAGES, len(images))]
+        if strategy.search:
+            command += ["--search", strategy.search, "--quantize_table", "float_table",
+                        "--chip", chip.lower(), "--inference_num",
+                        min(SEARCH_IMAGES, len(images))]
+        tool.run(command, cwd=folder, log=folder / "calibration.log", what="calibrating",
+                 timeout=3600)
+        shutil.rmtree(data)
+        if not (folder / "table").exists():
+            raise ToolchainError("calibrating left no table. Its log: "
+                                 f"{folder / 'calibration.log'}")
+
+    folder = artifact("calibration", inputs, build)
+    float_table = folder / "float_table"
+    return CalibrationTable(folder / "table", float_table if float_table.exists() else None,
+                            digest(inputs))
+
+
+def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
+                   strategy: Strategy | None = None,
+                   calibration_images: np.ndarray | None = None,
+                   single: TracedModel | None = None) -> BModel:
+    """Compile a traced network for a chip.
+
+    Parameters
+    ----------
+    traced
+        The network at the batch size that is wanted.
+    chip, precision
+        See `chips`.
+    strategy
+        How to quantize; needed for "int8" only.
+    calibration_images
+        uint8 BGR ``[N, 24, 94, 3]``; needed for "int8" only.
+    single
+        The same network traced at batch 1, on which to calibrate; `traced` itself by default.
+
+    Returns
+    -------
+    BModel
+        Its folder holds the BModel, the exported quantized graph, tables, logs and profile.
+
+    Raises
+    ------
+    ParameterError
+        For a chip or precision that does not exist or do not go together, or when strategy and
+        trace do not.
+    ToolchainError
+        When a tool fails, with the end of its log.
+    """
+    chip, precision = parse_chip(chip), parse_precision(precision)
+    check_supported(chip, precision)
+    if precision != "int8" and strategy is not None:
+        raise ParameterError(f"strategy {strategy.name!r} does not apply to {precision}.")
+    if precision == "int8" and (strategy is None or calibration_images is None):
+        raise ParameterError("int8 needs a strategy and calibration images.")
+    if strategy is not None and strategy.form != traced.form:
+        raise ParameterError(f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
+                             f"network, the trace is {traced.form!r}.")
+    fused = strategy is not None and strategy.fuse_preprocess
+    graph = top_graph(traced, fuse_preprocess=fused)
+    table = None
+    if strategy is not None:
+        first = top_graph(single, fuse_preprocess=fused) if single is not None else graph
+        table = calibrate(first, calibration_images, strategy, chip)
+    tool = compiler()
+    inputs = {"top": graph.digest, "chip": chip, "precision": precision, "tpu_mlir": tool.version,
+              "table": table.digest if table else None,
+              "strategy": strategy.key() if strategy else None,
+              "export": file_digest(Path(__file__).with_name("export_graph.py"))}
+
+    def build(folder: Path) -> None:
+        _deploy(tool, graph, folder, chip, precision, strategy, table)
+        _export(tool, folder)
+        path = folder / "lprnet.bmodel"
+        BModel(path=path, chip=chip, precision=precision, batch=traced.batch,
+               batch_mean=traced.batch_mean, form=traced.form,
+               strategy=strategy.name if strategy else None,
+               predicted_latency_ms=predicted_latency_ms(folder / "compiler_profile_0.txt"),
+               sha256=file_digest(path), digest=digest(inputs),
+               tools={"tpu_mlir": tool.version}, input_shape=traced.input_shape,
+               output_shape=traced.output_shape, input_dtype="uint8" if fused else "float32",
+               weights=traced.weights, graph=folder / "graph", alphabet=traced.alphabet
+               ).save(folder)
+
+    return BModel.load(artifact("bmodel", inputs, build))
+
+
+def _deploy(tool: Compiler, graph: TopGraph, folder: Path, chip: str, precision: str,
+            strategy: Strategy | None, table: CalibrationTable | None) -> None:
+    for path in graph.folder.iterdir():
+        if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
+            shutil.copy(path, folder / path.name)
+    options: list[str] = []
+    if strategy is not None:
+        # Weight equalization and bias correction rewrite graph and weights beside the table.
+        for path in table.path.parent.glob("lprnet*"):
+            shutil.copy(path, folder / path.name)
+        shutil.copy(table.path, folder / "calibration_table")
+        options = ["--calibration_table", "calibration_table"]
+        lines = _float_lines(graph, chip, strategy, table)
+        if lines:
+            (folder / "float_layers").write_text("\n".join(lines) + "\n", "utf8")
+            options += ["--quantize_table", "float_layers"]
+        if not strategy.symmetric:
+            options.append("--asymmetric")
+        if strategy.fuse_preprocess:
+            options.append("--fuse_preprocess")
+    given = "in.png" if graph.fused else "in.npz"
+    with _script("deploy.py") as script:
+        tool.run(["python", script, "--mlir", "lprnet.mlir", "--quantize", _QUANTIZE[precision],
+                  "--chip", chip.lower(), *options, "--test_input", given,
+                  "--test_reference", "top.npz", "--tolerance", _TOLERANCE[precision],
+                  "--skip_validation", "--model", "lprnet.bmodel"], cwd=folder, log=folder / "deploy.log",
+                 what=f"compiling for {chip} {precision}")
+    if not (folder / "lprnet.bmodel").exists():
+        raise ToolchainError(f"compiling for {chip} {precision} left no BModel. The log: "
+                             f"{folder / 'deploy.log'}")
+
+
+def _float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
+                 ) -> list[str]:
+    """Lines ``LAYER F16`` for the layers that stay in float (F32 where there is no 16-bit)."""
+    kind = "F32" if chip == "BM1684" else "F16"
+    lines = [f"{name} {kind}" for name in layers_of_roles(graph.layers, strategy.float_roles)]
+    if table.float_table is not None:
+        found = table.float_table.read_text("utf8").splitlines()
+        lines += [line for line in found if line.strip() and not line.startswith("#")]
+    return lines
+
+
+def _export(tool: Compiler, folder: Path) -> None:
+    lowered = [path for path in folder.glob("lprnet_*_tpu.mlir")]
+    if len(lowered) != 1:
+        raise ToolchainError(f"expected one quantized graph in {folder}, found "
+                             f"{[path.name for path in lowered]}.")
+    with _script("export_graph.py") as script:
+        tool.run(["python", script, lowered[0].name, "graph"], cwd=folder,
+                 log=folder / "deploy.log", what="exporting the quantized graph")
+    keep = {lowered[0].name, f"{lowered[0].stem}_weights.npz", "lprnet.bmodel", "graph",
+            "deploy.log", "compiler_profile_0.txt", "calibration_table", "float_layers"}
+    for path in folder.iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,75 @@
+"""Roles of a compiled network's layers: the compiler's names change, what a layer does does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ToolchainError
+from .strategies import ROLES
+
+# Height and width of a convolution's output tell where it stands, in the published form as in the
+# forked one (input 24x94, arXiv 1806.10447, table 2).
+_CONV_BY_SIZE = {(22, 92): "input", (20, 90): "block4", (16, 18): "neck"}
+
+
+def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Group the layers of a top-level graph by role.
+
+    Parameters
+    ----------
+    layers
+        ``{"name", "op", "inputs", "shape"}`` in execution order, as `list_layers` writes them.
+
+    Returns
+    -------
+    dict
+        Layer names by role, in the order of `strategies.ROLES`; roles without a layer are left out.
+    """
+    by_name = {layer["name"]: layer for layer in layers}
+    role: dict[str, str] = {}
+    convolutions_18x44 = 0
+    for layer in layers:
+        kind, size = layer["op"].removeprefix("top."), tuple(layer["shape"][2:])
+        source = by_name.get(layer["inputs"][0], {}) if layer["inputs"] else {}
+        if kind == "Conv":
+            if size == (18, 44):
+                role[layer["name"]] = "block8" if convolutions_18x44 < 4 else "block11"
+                convolutions_18x44 += 1
+            elif size == (4, 18):
+                from_neck = tuple(source.get("shape", ())[2:]) == (16, 18)
+                role[layer["name"]] = "output" if from_neck else "container"
+            elif size in _CONV_BY_SIZE:
+                role[layer["name"]] = _CONV_BY_SIZE[size]
+        elif kind == "Scale":
+            if source.get("name") in role:
+                role[layer["name"]] = role[source["name"]]
+        elif kind == "AvgPool":
+            role[layer["name"]] = "context-pool"
+        elif kind == "Mul":
+            role[layer["name"]] = "context-square"
+        elif kind == "Reduce":
+            squares = role.get(source.get("name", "")) == "context-square"
+            role[layer["name"]] = "context-mean" if squares else "final-mean"
+        elif kind == "Div":
+            role[layer["name"]] = "context-divide"
+        elif kind == "Concat":
+            role[layer["name"]] = "concat"
+    return {r: names for r in ROLES
+            if (names := [name for name, value in role.items() if value == r])}
+
+
+def layers_of_roles(layers: list[dict[str, Any]], roles: tuple[str, ...]) -> list[str]:
+    """Layer names of some roles, in execution order.
+
+    Raises
+    ------
+    ToolchainError
+        When this network has no layer of a role.
+    """
+    known = roles_of_layers(layers)
+    missing = [role for role in roles if role not in known]
+    if missing:
+        raise ToolchainError(f"this network has no layer of role {missing[0]!r}; it has "
+                             f"{', '.join(known)}.")
+    chosen = {name for role in roles for name in known[role]}
+    return [layer["name"] for layer in layers if layer["name"] in chosen]

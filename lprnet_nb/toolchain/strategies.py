@@ -1,0 +1,185 @@
+"""Quantization strategies as data: what to calibrate with, and what to leave in float."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import ParameterError
+
+Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
+METHODS: tuple[str, ...] = ("kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace")
+Search = Literal["search_threshold", "search_qtable"]
+
+# Roles of layers, independent of the names that a compiler gives them. `toolchain.layers` finds the
+# layers of each role in a compiled network.
+ROLES: tuple[str, ...] = (
+    "input", "block4", "block8", "block11", "neck", "output",
+    "context-pool", "context-square", "context-mean", "context-divide", "concat", "container",
+    "final-mean")
+
+
+class Strategy(BaseModel):
+    """One way to quantize.
+
+    Parameters
+    ----------
+    name
+        Key in the registry and in results.
+    about
+        One sentence: what it does, and who advises it.
+    method
+        How the threshold of an activation is chosen from its histogram.
+    images
+        Calibration images.
+    tune
+        Images on which the compiler refines the thresholds (its default is 5; 0 leaves it out).
+    channel_order
+        Order in which calibration images are fed; inference is always BGR. The tutorial's
+        ``bgr2rgb`` is "rgb".
+    weight_equalization, bias_correction
+        The compiler's ``--we`` and ``--bc``.
+    symmetric
+        Signed thresholds without a zero point; False asks for the compiler's ``--asymmetric``.
+    float_roles
+        Roles of layers that stay in float, see `ROLES`.
+    fuse_preprocess
+        Take uint8 images and put the preprocessing into the model.
+    search
+        Let the compiler search thresholds or float layers by itself.
+    form
+        Form of the network: "published", or "forked", see `model.network.ForkedLPRNet`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=60)
+    about: str = ""
+    method: Method = "kl"
+    images: int = Field(default=100, ge=1, le=100_000)
+    tune: int = Field(default=5, ge=0, le=1000)
+    channel_order: Literal["bgr", "rgb"] = "bgr"
+    weight_equalization: bool = False
+    bias_correction: bool = False
+    symmetric: bool = True
+    float_roles: tuple[str, ...] = ()
+    fuse_preprocess: bool = False
+    search: Search | None = None
+    form: Literal["published", "forked"] = "published"
+
+    @field_validator("float_roles")
+    @classmethod
+    def _known_roles(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [role for role in roles if role not in ROLES]
+        if unknown:
+            raise ValueError(f"role {unknown[0]!r} is not known; choose from {', '.join(ROLES)}")
+        return tuple(sorted(set(roles), key=ROLES.index))
+
+    def calibration_options(self) -> dict:
+        """What the calibration table depends on, besides network and images."""
+        return {"method": self.method, "tune": self.tune, "search": self.search,
+                "weight_equalization": self.weight_equalization,
+                "bias_correction": self.bias_correction, "channel_order": self.channel_order,
+                "fuse_preprocess": self.fuse_preprocess}
+
+    def key(self) -> dict:
+        """All that decides the result, name and description aside."""
+        return self.model_dump(mode="json", exclude={"name", "about"})
+
+
+def make_strategy(**fields: object) -> Strategy:
+    """A validated strategy.
+
+    Raises
+    ------
+    ParameterError
+        Naming the field, what is wrong with it and what is possible.
+    """
+    try:
+        return Strategy(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ParameterError(f"strategy {fields.get('name', '')!r}: {field}={first['input']!r}: "
+                             f"{first['msg']}.") from error
+
+
+def read_strategy(path: str | Path) -> Strategy:
+    """Read a strategy from a JSON file.
+
+    Raises
+    ------
+    ParameterError
+        When the file is missing, not JSON, or not a strategy.
+    """
+    try:
+        fields = json.loads(Path(path).read_text("utf8"))
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    if not isinstance(fields, dict):
+        raise ParameterError(f"strategy file {path} is not a JSON object of a strategy's fields.")
+    # A recommendation carries its evidence beside the strategy.
+    return make_strategy(**fields.get("strategy", fields))
+
+
+def _registry(*strategies: Strategy) -> dict[str, Strategy]:
+    return {strategy.name: strategy for strategy in strategies}
+
+
+STRATEGIES: dict[str, Strategy] = _registry(
+    Strategy(name="kl", about="The compilers' default: KL divergence, 100 images, all INT8."),
+    Strategy(name="mse", method="mse", about="Threshold of least squared error."),
+    Strategy(name="max", method="max", about="Largest value seen; nothing saturates."),
+    Strategy(name="percentile9999", method="percentile9999",
+             about="The 99.99th percentile of what was seen."),
+    Strategy(name="aciq-gauss", method="aciq_gauss",
+             about="Analytic clipping under a Gaussian (ACIQ)."),
+    Strategy(name="aciq-laplace", method="aciq_laplace",
+             about="Analytic clipping under a Laplacian (ACIQ)."),
+    Strategy(name="kl-rgb", channel_order="rgb",
+             about="Tutorial's first tip: build the calibration set with bgr2rgb."),
+    Strategy(name="kl-20", images=20, about="Tutorial's second tip, few: 20 images."),
+    Strategy(name="kl-450", images=450, about="Tutorial's second tip: iterations=450."),
+    Strategy(name="kl-in-out", float_roles=("input", "output"),
+             about="Tutorial's third tip: x.1 and 237, the first and the last layer, in float."),
+    Strategy(name="mse-in-out", method="mse", float_roles=("input", "output"),
+             about="Third tip on top of mse."),
+    Strategy(name="mse-context", method="mse",
+             float_roles=("context-pool", "context-square", "context-mean", "context-divide",
+                          "concat", "container", "final-mean"),
+             about="The whole global context in float."),
+    Strategy(name="mse-450", method="mse", images=450, about="mse on 450 images."),
+    Strategy(name="mse-tune0", method="mse", tune=0, about="mse without the tuning pass."),
+    Strategy(name="kl-we", weight_equalization=True, about="Weight equalization."),
+    Strategy(name="kl-bc", bias_correction=True, about="Bias correction."),
+    Strategy(name="kl-asymmetric", symmetric=False, about="Zero points on activations."),
+    Strategy(name="mse-uint8", method="mse", fuse_preprocess=True,
+             about="uint8 images in, preprocessing fused into the model."),
+    Strategy(name="search-threshold", search="search_threshold",
+             about="The compiler tries its threshold methods and keeps the best."),
+    Strategy(name="search-qtable", search="search_qtable",
+             about="The compiler searches layers to keep in float."),
+    Strategy(name="kl-forked", form="forked",
+             about="Pooled channels get a convolution, and so a scale, of their own."),
+    Strategy(name="mse-forked", method="mse", form="forked",
+             about="The forked form with thresholds of least squared error."),
+)
+
+
+def strategy_named(name: str) -> Strategy:
+    """Strategy by registry name, or from a JSON file when `name` is a path.
+
+    Raises
+    ------
+    ParameterError
+        Listing what there is.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if name.endswith(".json"):
+        return read_strategy(name)
+    raise ParameterError(f"strategy {name!r} is not known. Choose from {', '.join(STRATEGIES)}, or "
+                         "name a strategy's JSON file.")
