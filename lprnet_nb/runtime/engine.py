@@ -9,26 +9,29 @@ from typing import Any
 from ..cache import file_digest
 from ..errors import EngineError, ParameterError
 from ..model.trace import TracedModel
+from ..toolchain.bmodel import BModel
 from .bmodel_file import read_contents
 from .interface import Engine
 
-BACKENDS = ("auto", "simulator", "emulator", "torch")
+BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
 
 
-def open_engine(model: Any, backend: str = "auto", **options: Any) -> Engine:
+def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
+                **options: Any) -> Engine:
     """Open a model; the result has sail's methods and is closed by `close()` or `with`.
 
     Parameters
     ----------
     model
-        A `BModel` record, the path of a ``.bmodel`` file, or a `TracedModel`.
+        A `BModel` record, the path of a ``.bmodel`` file (its record is used if it lies beside
+        it), or a `TracedModel`.
     backend
         "device" (sophon.sail), "simulator" (the BModel on Sophgo's chip simulator), "emulator"
         (the compiler's quantized graph, exact and fast), "torch" (a traced model, the float
-        reference), or "auto": the device if there is one, else the
-        simulator; torch for a traced model. `Engine.description` says which it is.
+        reference), or "auto": the device if there is one, else the simulator; torch for a traced
+        model. `Engine.description` says which it is.
     options
-        Of the backend: see `SimulatorEngine`.
+        Of the backend: see `DeviceEngine`, `SimulatorEngine`, `EmulatorEngine`.
 
     Raises
     ------
@@ -50,9 +53,7 @@ def open_engine(model: Any, backend: str = "auto", **options: Any) -> Engine:
     if backend == "torch":
         raise ParameterError("backend \"torch\" runs traced models, not BModels. Use "
                              "\"simulator\" for a BModel.")
-    path, record = (Path(model), None) if isinstance(model, str | Path) else (model.path, model)
-    if record:
-        _check_record(record)
+    path, record = _path_and_record(model)
     if backend == "emulator":
         if record is None:
             raise ParameterError(f"backend \"emulator\" needs the record of a compiled BModel, "
@@ -63,7 +64,38 @@ def open_engine(model: Any, backend: str = "auto", **options: Any) -> Engine:
         return _make(EmulatorEngine, options, record)
     if record:
         options["batch_mean"] = record.batch_mean
+    if backend == "auto":
+        from .device import device_there
+
+        backend = "device" if device_there(options.get("sail_module", "sophon.sail")
+                                           ) else "simulator"
+    if backend == "device":
+        from .device import DeviceEngine
+
+        return _make(DeviceEngine, options, path)
     return _simulator(path, options)
+
+
+def _path_and_record(model: BModel | str | Path) -> tuple[Path, BModel | None]:
+    """A BModel's file, which is made sure to be the one that the record describes."""
+    if isinstance(model, BModel):
+        path, record = Path(model.path), model
+    else:
+        path = Path(model)
+        beside = path / "record.json" if path.is_dir() else path.with_suffix(".json")
+        if not beside.is_file():
+            return path, None
+        record = BModel.load(path)
+        path = record.path
+    contents = read_contents(path)
+    if contents.chip != record.chip:
+        raise EngineError(f"BModel {path} is for {contents.chip}, its record says {record.chip}. "
+                          "Compile it again.")
+    found = file_digest(path)
+    if found != record.sha256:
+        raise EngineError(f"BModel {path} was altered after it was compiled: its SHA-256 is "
+                          f"{found}, its record says {record.sha256}. Compile it again.")
+    return path, record
 
 
 def _simulator(path: Path, options: dict[str, Any]) -> Engine:
@@ -86,14 +118,3 @@ def _make(kind: type[Engine], options: dict[str, Any], *arguments: Any) -> Engin
                              f"{', '.join(possible) or 'none'}.")
     return kind(*arguments, **options)
 
-
-def _check_record(record: Any) -> None:
-    """Make sure that a BModel is the file that its record describes."""
-    contents = read_contents(record.path)
-    if contents.chip != record.chip:
-        raise EngineError(f"BModel {record.path} is for {contents.chip}, its record says "
-                          f"{record.chip}. Compile it again.")
-    found = file_digest(record.path)
-    if found != record.sha256:
-        raise EngineError(f"BModel {record.path} was altered after it was compiled: its SHA-256 is "
-                          f"{found}, its record says {record.sha256}. Compile it again.")

@@ -17,7 +17,7 @@ from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime import simulator
 from lprnet_nb.runtime.bmodel_file import read_contents
 
-TOLERANCE = 1e-4  # of float32 logits up to about 10, sums in another order
+TOLERANCE = 5e-4  # of float32 logits up to 30, sums in another order
 
 
 @pytest.fixture
