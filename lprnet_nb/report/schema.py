@@ -114,11 +114,30 @@ class Row(_Record):
         return self
 
 
+class Calibration(_Record):
+    """The images that thresholds were chosen on."""
+
+    name: str = Field(description="Of the images drawn from.")
+    images: int = Field(ge=0, description="How many there were to draw from.")
+    among_evaluated: bool = Field(
+        description="Whether they are drawn from the very images that are evaluated.")
+
+
+class Source(_Record):
+    """Where images and weights are from."""
+
+    source: Literal["published", "generated", "folder"] = Field(description="Of the images.")
+    weights: str = Field(description='"published", "generated" (our own, trained on generated '
+                                     "plates) or the name of a file.")
+    calibration: Calibration
+
+
 class Metrics(_Record):
     """All accuracies of a report. The same parameters give the same bytes."""
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
     dataset: Dataset
+    data: Source | None = Field(default=None, description="Where images and weights are from.")
     rows: tuple[Row, ...] = Field(description="In the order of the report's main table.")
 
     @model_validator(mode="after")
@@ -137,30 +156,23 @@ Milliseconds = Annotated[float, Field(ge=0)] | None
 
 
 class TimingRow(_Record):
-    """Mean time of an image on the machine that made the report, by the vendor's stages."""
+    """Mean wall time of an image on the machine that made the logits, by the vendor's stages."""
 
-    chip: Chip | None = Field(description="As in metrics.json.")
-    precision: Precision = Field(description="As in metrics.json.")
-    batch: int = Field(ge=1, description="As in metrics.json.")
-    strategy: Name | None = Field(description="As in metrics.json.")
+    id: Name = Field(description="As in `bmodels/<id>.json`.")
+    decoder: str = Field(description="As in metrics.json.")
     backend: str = Field(description="As in metrics.json. Only a device's times tell how fast a "
                                      "chip is.")
-    decoder: str = Field(description="As in metrics.json.")
-    decode_ms: Milliseconds = Field(description="Reading and decoding an image file.")
-    preprocess_ms: Milliseconds = Field(description="Resizing and normalizing.")
-    inference_ms: Milliseconds = Field(description="Running the network.")
-    postprocess_ms: Milliseconds = Field(description="Turning logits into text.")
-
-    @property
-    def id(self) -> str:
-        """As `Row.id`."""
-        return model_id(self.chip, self.precision, self.batch, self.strategy)
+    decode_ms: Milliseconds = Field(default=None, description="Reading and decoding a file.")
+    preprocess_ms: Milliseconds = Field(default=None, description="Resizing and normalizing.")
+    inference_ms: Milliseconds = Field(default=None, description="Running the network.")
+    postprocess_ms: Milliseconds = Field(default=None, description="Turning logits into text.")
 
 
 class Timings(_Record):
     """All that may differ between two runs with the same parameters."""
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    note: str = Field(default="", description="What to bear in mind.")
     machine: dict[str, JsonValue] = Field(
         default_factory=dict, description="What the report was made on: processor, cores, memory.")
     rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
@@ -225,6 +237,9 @@ class BModelFacts(_Record):
     precision: Precision = Field(description="Of the compiled network.")
     batch: int = Field(ge=1, description="Images a call.")
     strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    form: str | None = Field(
+        default=None, description='Of the network: "published", or "forked" (the same function, '
+                                  "its channels with scales of their own).")
     predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
         description="The compiler's own prediction for one call; null where it makes none.")
     sha256: Sha256 = Field(description="Of the ``.bmodel`` file.")
@@ -253,10 +268,11 @@ def model_id(chip: str | None, precision: str, batch: int, strategy: str | None)
     >>> model_id("BM1684X", "int8", 1, "kl")
     'bm1684x_int8_1b_kl'
     >>> model_id(None, "fp32", 4, None)
-    'torch_fp32_4b'
+    'float_4b'
     """
-    parts = [(chip or "torch").lower(), precision, f"{batch}b", strategy]
-    return "_".join(part for part in parts if part)
+    if chip is None:
+        return f"float_{batch}b"
+    return "_".join(part for part in (chip.lower(), precision, f"{batch}b", strategy) if part)
 
 
 def read_metrics(path: str | Path) -> Metrics:
@@ -329,12 +345,12 @@ def markdown() -> str:
         "`python -m lprnet_nb.report.schema > docs/metrics.md`; a test holds the two together.", "",
         "A report is a folder. Besides the files described here it has `index.html`, executed "
         "`notebooks/`, `figures/` (each with a JSON of its caption), `tables/` "
-        "(`{\"caption\", \"rows\"}`) and `results/<id>.json` (`{file name: plate}`).", "",
+        "(`{\"caption\", \"rows\"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`).", "",
         "Reading is strict: unknown keys, missing keys and values out of range are errors. NaN is "
         "never written; a thing that does not apply is null. A change that readers would notice "
         "gets a new schema number.", "",
         "`<id>` is `chip_precision_batch_strategy`, such as `bm1684x_int8_1b_kl`; the strategy is "
-        "left out for float precisions, and `torch` stands for the chip of the float network.", "",
+        "left out for float precisions. The float network in PyTorch is `float_1b`.", "",
         "```python",
         "from lprnet_nb.report.schema import read_metrics",
         "",
