@@ -1,0 +1,69 @@
+"""Users' own plates: a folder of crops with their labels, wherever those are written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ..errors import DataError
+from .alphabet import PUBLISHED, Alphabet
+from .images import PlateImages, image_files, load_folder, read_labels
+
+LABEL_FILES = ("labels.json", "labels.csv")
+
+
+def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: int | None = None
+                ) -> PlateImages:
+    """Read a folder of plate crops with labels.
+
+    Labels come from ``labels.json`` (``{file name: plate}``) or ``labels.csv`` (two columns, file
+    name and plate, with or without a heading) in the folder, from ``<folder>_label.json`` beside it
+    (the vendor's layout), else from the file names up to the first ``_`` or ``.``.
+
+    Parameters
+    ----------
+    folder
+        Images of any size; they are resized to 94x24.
+    alphabet
+        Class list that the labels must be written in.
+    limit
+        Only the first images by name.
+
+    Raises
+    ------
+    DataError
+        Naming the image or label that is wrong.
+    """
+    folder = Path(folder)
+    files = image_files(folder)
+    beside = folder.with_name(f"{folder.name}_label.json")
+    if (folder / "labels.json").exists():
+        labels = read_labels(folder / "labels.json")
+    elif (folder / "labels.csv").exists():
+        labels = _read_csv(folder / "labels.csv", {path.name for path in files})
+    elif beside.exists():
+        labels = read_labels(beside)
+    else:
+        labels = {path.name: path.name.split(".")[0].split("_")[0] for path in files}
+    for path in files:
+        if path.name in labels:
+            try:
+                alphabet.encode(labels[path.name])
+            except DataError as error:
+                raise DataError(f"{folder / path.name}: {error}") from error
+    return load_folder(folder, labels, limit=limit)
+
+
+def _read_csv(path: Path, names: set[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for number, row in enumerate(csv.reader(file), 1):
+                if len(row) < 2:
+                    raise DataError(f"label file {path}, line {number}: expected 'file name,plate'.")
+                if number == 1 and row[0] not in names:
+                    continue  # a heading
+                labels[row[0]] = row[1]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"label file {path} cannot be read: {error}.") from error
+    return labels

@@ -1,0 +1,75 @@
+"""What a notebook leaves: figures, tables and values, shown and, in a report, written."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..cache import atomic_write
+from ..errors import ParameterError
+
+SVG_LIMIT = 200_000  # bytes; a heavier figure is drawn as PNG
+
+
+class Output:
+    """Shows results, and writes them into a report's folder when there is one.
+
+    Parameters
+    ----------
+    folder
+        The report's folder, or None to show only.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = Path(folder) if folder else None
+
+    def figure(self, figure: Figure, name: str, caption: str) -> None:
+        """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
+        from IPython.display import display
+
+        display(figure)
+        if self.folder:
+            svg = io.BytesIO()
+            # No date and fixed ids: the same figure gives the same bytes.
+            figure.savefig(svg, format="svg", metadata={"Date": None})
+            kind, data = "svg", svg.getvalue()
+            if len(data) > SVG_LIMIT:
+                png = io.BytesIO()
+                figure.savefig(png, format="png", dpi=110)
+                kind, data = "png", png.getvalue()
+            atomic_write(self._path("figures", name, kind), data)
+            self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
+
+    def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> pd.DataFrame:
+        """Write ``tables/<name>.json``; return the table for the notebook to show."""
+        if self.folder:
+            self._write("tables", name, {"caption": caption, "rows": rows})
+        return pd.DataFrame(rows).style.hide(axis="index").set_caption(caption)
+
+    def json(self, name: str, value: Any) -> None:
+        """Write ``<name>.json`` into the report's folder."""
+        if self.folder:
+            atomic_write(self.folder / f"{_checked(name)}.json", to_json(value))
+
+    def _path(self, part: str, name: str, kind: str) -> Path:
+        return self.folder / part / f"{_checked(name)}.{kind}"
+
+    def _write(self, part: str, name: str, value: Any) -> None:
+        atomic_write(self._path(part, name, "json"), to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """JSON as this project writes it: UTF-8, one-space indent, a final newline, no NaN."""
+    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*", name):
+        raise ParameterError(f"{name!r} cannot be a file name here. Use letters, digits, '_', '-'.")
+    return name

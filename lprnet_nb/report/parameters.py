@@ -1,0 +1,153 @@
+"""Parameters of the notebooks and the report, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..decode import DECODERS
+from ..errors import ParameterError
+from ..model.network import BATCH_MEANS
+from ..runtime.engine import BACKENDS
+from ..toolchain.chips import CHIPS, parse_chip, parse_precision
+from ..toolchain.strategies import strategy_named
+
+DATA = ("auto", "published", "generated")
+TOOLCHAINS = ("mlir", "nntc")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Checked parameters; a notebook has those that it declares, the rest keep their defaults.
+
+    Parameters
+    ----------
+    data
+        "auto" (published where it can be had, else generated), "published", "generated", or the
+        path of a folder of images.
+    weights
+        "auto" (those that go with the data), "published", "generated", or the path of a ``.pth``.
+    classes
+        Path of a class list; "" for the published one.
+    images
+        How many images to evaluate, a fixed random choice; 0 for all.
+    chips, precisions, batches, strategies, decoders
+        What to compile and compare.
+    batch_mean
+        "batch" (as published) or "image".
+    backend
+        See `runtime.open_engine`; "auto" is the device, else the emulator with the simulator as
+        judge.
+    toolchain
+        "mlir" or "nntc".
+    output
+        Folder of the report; None shows results only.
+    """
+
+    data: str = "auto"
+    weights: str = "auto"
+    classes: str = ""
+    images: int = 100
+    chips: tuple[str, ...] = ("BM1684X", "BM1684")
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    batches: tuple[int, ...] = (1,)
+    strategies: tuple[str, ...] = ("kl", "recommended")
+    decoders: tuple[str, ...] = ("greedy", "plate")
+    batch_mean: str = "image"
+    backend: str = "auto"
+    toolchain: str = "mlir"
+    output: Path | None = None
+
+
+def check(**given: Any) -> Parameters:
+    """Check notebook parameters, given by their upper-case names.
+
+    Parameters
+    ----------
+    given
+        ``CHIPS="BM1684X,BM1684"`` and so on: lists are comma-separated text or sequences.
+
+    Returns
+    -------
+    Parameters
+
+    Raises
+    ------
+    ParameterError
+        For an unknown name or an impossible value, listing what is valid.
+
+    Examples
+    --------
+    >>> check(CHIPS="bm1684x", BATCHES="1,4").batches
+    (1, 4)
+    """
+    known = [field.name for field in fields(Parameters)]
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name = "output" if key == "OUTPUT_DIR" else key.lower()
+        if name not in known or (key != key.upper()):
+            possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
+            raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
+        values[name] = _CHECKS[name](key, value)
+    return Parameters(**values)
+
+
+def _items(key: str, value: Any) -> list[Any]:
+    items = value.split(",") if isinstance(value, str) else (
+        list(value) if isinstance(value, Sequence) else [value])
+    items = [item.strip() if isinstance(item, str) else item for item in items]
+    if not items or "" in items:
+        raise ParameterError(f"{key}={value!r} has an empty entry. Separate values by commas.")
+    if len(set(items)) != len(items):
+        raise ParameterError(f"{key}={value!r} names something twice.")
+    return items
+
+
+def _number(key: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)) \
+            or not low <= int(value) <= high:
+        raise ParameterError(f"{key}={value!r} is not a whole number from {low} to {high}.")
+    return int(value)
+
+
+def _one_of(valid: Sequence[str], path: str = "") -> Any:
+    def checked(key: str, value: Any) -> str:
+        if value in valid or (path and isinstance(value, str) and
+                              (Path(value).exists() or "/" in value)):
+            return value
+        more = f", or {path}" if path else ""
+        raise ParameterError(f"{key}={value!r} is not known. Choose from "
+                             f"{', '.join(valid)}{more}.")
+    return checked
+
+
+def _strategies(key: str, value: Any) -> tuple[str, ...]:
+    names = _items(key, value)
+    for name in names:
+        strategy_named(name, CHIPS[0])
+    return tuple(names)
+
+
+def _decoders(key: str, value: Any) -> tuple[str, ...]:
+    check_one = _one_of(DECODERS, "the path of a grammar file")
+    return tuple(check_one(key, item) for item in _items(key, value))
+
+
+_CHECKS: dict[str, Any] = {
+    "data": _one_of(DATA, "the path of a folder of images"),
+    "weights": _one_of(DATA, "the path of a .pth file"),
+    "classes": lambda key, value: str(value),
+    "images": lambda key, value: _number(key, value, 0, 10_000_000),
+    "chips": lambda key, value: tuple(parse_chip(c) for c in _items(key, value)),
+    "precisions": lambda key, value: tuple(parse_precision(p) for p in _items(key, value)),
+    "batches": lambda key, value: tuple(_number(key, b, 1, 256) for b in _items(key, value)),
+    "strategies": _strategies,
+    "decoders": _decoders,
+    "batch_mean": _one_of(BATCH_MEANS),
+    "backend": _one_of(BACKENDS),
+    "toolchain": _one_of(TOOLCHAINS),
+    "output": lambda key, value: Path(value) if value else None,
+}

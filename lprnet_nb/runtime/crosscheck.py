@@ -1,0 +1,57 @@
+"""The simulator as judge: a sample of every BModel is run on it, in the same run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..datasets.images import PlateImages
+from ..errors import EngineError
+from .inference import infer_plates
+
+SAMPLE = 4  # images; a BM1684X image takes about half a second on the simulator
+
+
+def crosscheck(model: Any, plates: PlateImages, logits: np.ndarray, *, images: int = SAMPLE,
+               progress: bool = False) -> dict[str, Any]:
+    """Run the first images on the simulator and compare them with another backend's logits.
+
+    Parameters
+    ----------
+    model
+        The `BModel`.
+    plates
+        All images that `logits` belong to.
+    logits
+        float32 ``[N, classes, 18]`` of the backend that is checked.
+    images
+        How many to run, rounded up to whole batches (a batch may couple its images).
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    dict
+        ``images``, ``identical`` (bit for bit), ``max_abs_difference``, ``same_classes`` (the
+        arg-max of every time step), ``simulator`` (its description).
+
+    Raises
+    ------
+    EngineError
+        When the arg-max of any time step differs: then one of the two is wrong, and no result of
+        this BModel can be trusted.
+    """
+    count = min(len(plates), -(-images // model.batch) * model.batch)
+    judged = infer_plates(model, plates.take(slice(count)), "simulator", progress=progress)
+    mine, judge = logits[:count], judged.logits
+    different = (mine.argmax(1) != judge.argmax(1)).any(1)
+    if different.any():
+        first = plates.names[int(np.flatnonzero(different)[0])]
+        raise EngineError(f"{model.chip} {model.name}: {int(different.sum())} of {count} images "
+                          f"read differently on the chip simulator, the first is {first}. The "
+                          "simulator runs the BModel itself and is right; report this, and use "
+                          "backend 'simulator' until it is mended.")
+    return {"images": count, "identical": bool((mine == judge).all()),
+            "max_abs_difference": float(np.abs(mine - judge).max()), "same_classes": True,
+            "simulator": judged.description}
