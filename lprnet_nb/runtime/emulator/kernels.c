@@ -8,8 +8,7 @@
  * Exactness. Integer convolutions accumulate in int32: the largest sum, 255 * 127 * 3328, needs 27
  * bits (native.py checks each layer). With VNNI the dot product of four bytes goes straight into an
  * int32 lane without intermediate saturation; without it the operands are widened to int16 and
- * vpmaddwd is used, because vpmaddubsw saturates. Requantization is in int64, or in float64 where
- * native.py has shown that 53 bits hold the product. Float convolutions use one fused multiply-add
+ * vpmaddwd is used, because vpmaddubsw saturates. Requantization: see Requant. Float convolutions use one fused multiply-add
  * per element, in the order (channel, row, column) and in the blocks that native.py gives, which is
  * the order of the vendor's interpreter. -ffp-contract=off keeps the compiler from fusing others.
  */
@@ -21,16 +20,17 @@
 #endif
 
 enum { F32, F16, BF16 };
+#define WIDEST_CHANNELS 4096 /* of the buffers on the stack; native.py checks both */
+#define WIDEST_ROW 32768
 
 typedef struct {
     int32_t kind, src[4], dst, scratch, n_src;
     int32_t i[24];
     float f[4];
-    const void *p[10];
+    const void *p[11];
 } Op;
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* ---- vectors -------------------------------------------------------------------------------- */
 
@@ -60,7 +60,11 @@ INLINE ivec ibroadcast(const void *p) {
 #if defined(__AVX512VNNI__)
 #define KSTEP 4
 typedef uint8_t elem;
-INLINE ivec dot(ivec acc, ivec x, ivec w) { return _mm512_dpbusd_epi32(acc, x, w); }
+/* Not the intrinsic: GCC 12 copies and spills its accumulator around every use. */
+INLINE ivec dot(ivec acc, ivec x, ivec w) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+    return acc;
+}
 #else
 #define KSTEP 2
 typedef int16_t elem;
@@ -203,32 +207,82 @@ INLINE float round_half_away(float x) {
 
 /* ---- convolution of bytes ---------------------------------------------------------------------- */
 
-/* Constants of the requantization, each [padded output channels]. */
+/* Constants of the requantization, each [padded output channels].
+ *
+ * The short way (`line` set). x = v * m / 2**s with |v| < 2**24 and m < 2**24 is v times a float32
+ * that holds m / 2**s exactly. Rounding down, fma(v, m / 2**s, 1.5 * 2**22 + 1/2) is the largest
+ * multiple of one half not above x + 1/2 + 1.5 * 2**22, because floats between 2**22 and 2**23 are
+ * the multiples of one half; its bits, shifted right once, are floor(x + 1/2). One rounding, and
+ * the one that is wanted: no threshold can be missed. native.py checks the three bounds.
+ *
+ * The long way: 64-bit integers with AVX-512, else float64 (exact below 2**53, also checked).
+ */
 typedef struct {
     const int32_t *bias, *multiplier, *shift, *least, *most;
     const int64_t *half;
     const double *factor;
+    const float *line;
     int32_t low, high, add;
 } Requant;
 
+#define LINE_START 6291456.5f /* 1.5 * 2**22 + 1/2 */
+#define LINE_BITS 0x4ac00000  /* bits of 1.5 * 2**22 */
+
+#if defined(WIDE)
+INLINE ivec on_line(ivec acc, const Requant *q, long c) {
+    __m512 t = _mm512_fmadd_round_ps(_mm512_cvtepi32_ps(acc), fload(q->line + c),
+                                     _mm512_set1_ps(LINE_START),
+                                     _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512i start = _mm512_set1_epi32(LINE_BITS - 2 * q->add);
+    return _mm512_srai_epi32(_mm512_sub_epi32(_mm512_castps_si512(t), start), 1);
+}
+#elif !defined(PLAIN)
+INLINE ivec on_line(ivec acc, const Requant *q, long c) {
+    /* convolve_bytes has set the rounding mode */
+    __m256 t = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), fload(q->line + c),
+                               _mm256_set1_ps(LINE_START));
+    __m256i start = _mm256_set1_epi32(LINE_BITS - 2 * q->add);
+    return _mm256_srai_epi32(_mm256_sub_epi32(_mm256_castps_si256(t), start), 1);
+}
+#endif
+
 INLINE void requant_store(uint8_t *out, ivec acc, const Requant *q, long c, int lanes) {
 #if defined(WIDE)
-    __m512i v = _mm512_max_epi32(acc, iload(q->least + c));
-    v = _mm512_min_epi32(v, iload(q->most + c));
-    __m512i m = iload(q->multiplier + c), s = iload(q->shift + c);
-    __m512i even = _mm512_mul_epi32(v, m);
-    __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(v, 32), _mm512_srli_epi64(m, 32));
-    /* half is stored as the eight even lanes, then the eight odd ones */
-    even = _mm512_add_epi64(even, iload(q->half + c));
-    odd = _mm512_add_epi64(odd, iload(q->half + c + 8));
-    even = _mm512_srav_epi64(even, _mm512_and_si512(s, _mm512_set1_epi64(63)));
-    odd = _mm512_srav_epi64(odd, _mm512_srli_epi64(s, 32));
-    v = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
-    v = _mm512_add_epi32(v, _mm512_set1_epi32(q->add));
+    __m512i v;
+    if (q->line) {
+        v = on_line(acc, q, c);
+    } else {
+        v = _mm512_max_epi32(acc, iload(q->least + c));
+        v = _mm512_min_epi32(v, iload(q->most + c));
+        __m512i m = iload(q->multiplier + c), s = iload(q->shift + c);
+        __m512i even = _mm512_mul_epi32(v, m);
+        __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(v, 32), _mm512_srli_epi64(m, 32));
+        /* half is stored as the eight even lanes, then the eight odd ones */
+        even = _mm512_add_epi64(even, iload(q->half + c));
+        odd = _mm512_add_epi64(odd, iload(q->half + c + 8));
+        even = _mm512_srav_epi64(even, _mm512_and_si512(s, _mm512_set1_epi64(63)));
+        odd = _mm512_srav_epi64(odd, _mm512_srli_epi64(s, 32));
+        v = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+        v = _mm512_add_epi32(v, _mm512_set1_epi32(q->add));
+    }
     v = _mm512_max_epi32(v, _mm512_set1_epi32(q->low));
     v = _mm512_min_epi32(v, _mm512_set1_epi32(q->high));
     _mm_mask_storeu_epi8(out, (__mmask16)((1u << lanes) - 1), _mm512_cvtepi32_epi8(v));
 #else
+#if !defined(PLAIN)
+    if (q->line) {
+        __m256i v = on_line(acc, q, c);
+        v = _mm256_max_epi32(v, _mm256_set1_epi32(q->low));
+        v = _mm256_min_epi32(v, _mm256_set1_epi32(q->high));
+        __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+        words = _mm_packus_epi16(words, words);
+        if (lanes == VL)
+            _mm_storel_epi64((__m128i *)out, words);
+        else
+            memcpy(out, &words, (size_t)lanes);
+        return;
+    }
+#endif
     int32_t v[VL];
     memcpy(v, &acc, sizeof v);
     int32_t r[VL];
@@ -243,61 +297,122 @@ INLINE void requant_store(uint8_t *out, ivec acc, const Requant *q, long c, int 
 #endif
 }
 
-/* NV vectors of output channels for MP pixels, all of the kernel. */
+#if defined(WIDE)
+/* Four vectors at once; the saturating packs do the clipping, so only for results in 0..255. */
+INLINE void requant_store_64(uint8_t *out, ivec a, ivec b, ivec c, ivec d, const Requant *q,
+                             long at) {
+    const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    a = on_line(a, q, at), b = on_line(b, q, at + VL);
+    c = on_line(c, q, at + 2 * VL), d = on_line(d, q, at + 3 * VL);
+    __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes));
+}
+#endif
+
+/* A tile is NV vectors of output channels for MP pixels, with one named variable for each vector:
+ * arrays of vectors end up on the stack. V2(F, m) is F(0, m) F(1, m); M2(F) is F(0) F(1). */
+#define V1(F, m) F(0, m)
+#define V2(F, m) V1(F, m) F(1, m)
+#define V3(F, m) V2(F, m) F(2, m)
+#define V4(F, m) V3(F, m) F(3, m)
+#define V5(F, m) V4(F, m) F(4, m)
+#define M1(F) F(0)
+#define M4(F) M1(F) F(1) F(2) F(3)
+#define M5(F) M4(F) F(4)
+#define M6(F) M5(F) F(5)
+#define M8(F) M6(F) F(6) F(7)
+#define M12(F) M8(F) F(8) F(9) F(10) F(11)
+
+#define BYTE_START(v, m) ivec a##v##_##m = iload(q->bias + c + v * VL);
+#define BYTE_WEIGHT(v, nv) ivec w##v = iload(weights + (g * nv + v) * (long)sizeof(ivec));
+#define BYTE_DOT(v, m) a##v##_##m = dot(a##v##_##m, b, w##v);
+#define BYTE_STORE(v, m)                                                                          \
+    requant_store(out + m * out_step + v * VL, a##v##_##m, q, c + v * VL,                         \
+                  valid - v * VL < VL ? valid - v * VL : VL);
+
+/* Four or five vectors: the first four in one go where the packs' clipping is the right one. */
+#define STORE_1(m) V1(BYTE_STORE, m)
+#define STORE_2(m) V2(BYTE_STORE, m)
+#define STORE_3(m) V3(BYTE_STORE, m)
+#if defined(WIDE)
+#define STORE_4(m)                                                                                \
+    if (together)                                                                                 \
+        requant_store_64(out + m * out_step, a0_##m, a1_##m, a2_##m, a3_##m, q, c);               \
+    else {                                                                                        \
+        V4(BYTE_STORE, m)                                                                         \
+    }
+#define STORE_5(m) STORE_4(m) BYTE_STORE(4, m)
+#endif
+
 #define BYTE_TILE(NV, MP)                                                                         \
     static void byte_tile_##NV##_##MP(const elem *x, long step, const int8_t *weights,            \
                                       const int32_t *offsets, long groups, const Requant *q,      \
-                                      long c, uint8_t *out, long out_step, int valid) {           \
-        ivec acc[NV][MP];                                                                         \
-        UNROLL for (int v = 0; v < NV; v++)                                                       \
-            UNROLL for (int m = 0; m < MP; m++) acc[v][m] = iload(q->bias + c + v * VL);          \
+                                      long c, uint8_t *out, long out_step, int valid,             \
+                                      int together) {                                             \
+        M##MP(BYTE_START_##NV)                                                                    \
         for (long g = 0; g < groups; g++) {                                                       \
             const elem *xg = x + offsets[g];                                                      \
-            ivec w[NV];                                                                           \
-            UNROLL for (int v = 0; v < NV; v++)                                                   \
-                w[v] = iload(weights + (g * NV + v) * (long)sizeof(ivec));                        \
-            UNROLL for (int m = 0; m < MP; m++) {                                                 \
-                ivec b = ibroadcast(xg + m * step);                                               \
-                UNROLL for (int v = 0; v < NV; v++) acc[v][m] = dot(acc[v][m], b, w[v]);          \
-            }                                                                                     \
+            V##NV(BYTE_WEIGHT, NV)                                                                \
+            M##MP(BYTE_DOT_##NV)                                                                  \
         }                                                                                         \
-        UNROLL for (int v = 0; v < NV; v++) {                                                     \
-            int lanes = valid - v * VL < VL ? valid - v * VL : VL;                                \
-            UNROLL for (int m = 0; m < MP; m++)                                                   \
-                requant_store(out + m * out_step + v * VL, acc[v][m], q, c + v * VL, lanes);      \
-        }                                                                                         \
+        (void)together;                                                                           \
+        M##MP(STORE_##NV)                                                                         \
     }
+#define BYTE_START_1(m) V1(BYTE_START, m)
+#define BYTE_START_2(m) V2(BYTE_START, m)
+#define BYTE_START_3(m) V3(BYTE_START, m)
+#define BYTE_START_4(m) V4(BYTE_START, m)
+#define BYTE_START_5(m) V5(BYTE_START, m)
+#define BYTE_PIXEL(m, V) { ivec b = ibroadcast(xg + m * step); V(BYTE_DOT, m) }
+#define BYTE_DOT_1(m) BYTE_PIXEL(m, V1)
+#define BYTE_DOT_2(m) BYTE_PIXEL(m, V2)
+#define BYTE_DOT_3(m) BYTE_PIXEL(m, V3)
+#define BYTE_DOT_4(m) BYTE_PIXEL(m, V4)
+#define BYTE_DOT_5(m) BYTE_PIXEL(m, V5)
 
 /* The same for floats, one block of the reduction: the result is added to what is there. */
+#define FLOAT_START(v, m) fvec a##v##_##m = fzero();
+#define FLOAT_WEIGHT(v, nv) fvec w##v = fload(weights + (g * nv + v) * VL);
+#define FLOAT_DOT(v, m) a##v##_##m = ffma(b, w##v, a##v##_##m);
+#define FLOAT_STORE(v, m)                                                                         \
+    float_store(out + m * out_step + v * VL, a##v##_##m, begin, bias ? bias + v * VL : 0, relu,   \
+                valid - v * VL < VL ? valid - v * VL : VL);
 #define FLOAT_TILE(NV, MP)                                                                        \
     static void float_tile_##NV##_##MP(const float *x, long step, const float *weights,           \
                                        const int32_t *offsets, long begin, long end,              \
                                        const float *bias, int relu, float *out, long out_step,    \
                                        int valid) {                                               \
-        fvec acc[NV][MP];                                                                         \
-        UNROLL for (int v = 0; v < NV; v++) UNROLL for (int m = 0; m < MP; m++)                   \
-            acc[v][m] = fzero();                                                                  \
+        M##MP(FLOAT_START_##NV)                                                                   \
         for (long g = begin; g < end; g++) {                                                      \
             const float *xg = x + offsets[g];                                                     \
-            fvec w[NV];                                                                           \
-            UNROLL for (int v = 0; v < NV; v++) w[v] = fload(weights + (g * NV + v) * VL);        \
-            UNROLL for (int m = 0; m < MP; m++) {                                                 \
-                fvec b = fbroadcast(xg + m * step);                                               \
-                UNROLL for (int v = 0; v < NV; v++) acc[v][m] = ffma(b, w[v], acc[v][m]);         \
-            }                                                                                     \
+            V##NV(FLOAT_WEIGHT, NV)                                                               \
+            M##MP(FLOAT_DOT_##NV)                                                                 \
         }                                                                                         \
-        UNROLL for (int v = 0; v < NV; v++) {                                                     \
-            int lanes = valid - v * VL < VL ? valid - v * VL : VL;                                \
-            UNROLL for (int m = 0; m < MP; m++) {                                                 \
-                float *o = out + m * out_step + v * VL;                                           \
-                fvec r = acc[v][m];                                                               \
-                if (begin) r = fadd(fload_part(o, lanes), r);                                     \
-                if (bias) r = fadd(r, fload(bias + v * VL));                                      \
-                if (relu) r = frelu(r);                                                           \
-                fstore(o, r, lanes);                                                              \
-            }                                                                                     \
-        }                                                                                         \
+        M##MP(FLOAT_STORE_##NV)                                                                   \
     }
+#define FLOAT_START_1(m) V1(FLOAT_START, m)
+#define FLOAT_START_2(m) V2(FLOAT_START, m)
+#define FLOAT_START_3(m) V3(FLOAT_START, m)
+#define FLOAT_START_4(m) V4(FLOAT_START, m)
+#define FLOAT_START_5(m) V5(FLOAT_START, m)
+#define FLOAT_PIXEL(m, V) { fvec b = fbroadcast(xg + m * step); V(FLOAT_DOT, m) }
+#define FLOAT_DOT_1(m) FLOAT_PIXEL(m, V1)
+#define FLOAT_DOT_2(m) FLOAT_PIXEL(m, V2)
+#define FLOAT_DOT_3(m) FLOAT_PIXEL(m, V3)
+#define FLOAT_DOT_4(m) FLOAT_PIXEL(m, V4)
+#define FLOAT_DOT_5(m) FLOAT_PIXEL(m, V5)
+#define FLOAT_STORE_1(m) V1(FLOAT_STORE, m)
+#define FLOAT_STORE_2(m) V2(FLOAT_STORE, m)
+#define FLOAT_STORE_3(m) V3(FLOAT_STORE, m)
+#define FLOAT_STORE_4(m) V4(FLOAT_STORE, m)
+#define FLOAT_STORE_5(m) V5(FLOAT_STORE, m)
+
+INLINE void float_store(float *out, fvec r, long begin, const float *bias, int relu, int lanes) {
+    if (begin) r = fadd(fload_part(out, lanes), r);
+    if (bias) r = fadd(r, fload(bias));
+    if (relu) r = frelu(r);
+    fstore(out, r, lanes);
+}
 
 #if defined(WIDE)
 #define TILES(F) F(1, 1) F(1, 12) F(2, 1) F(2, 12) F(3, 1) F(3, 8) F(4, 1) F(4, 6) F(5, 1) F(5, 5)
@@ -319,6 +434,14 @@ int32_t usual_vectors(void) { return 2; }
 #endif
 TILES(BYTE_TILE)
 TILES(FLOAT_TILE)
+
+INLINE void fill(elem *to, elem value, long count) {
+    for (long j = 0; j < count; j++) to[j] = value;
+}
+
+INLINE void widen(elem *restrict to, const uint8_t *restrict from, long count) {
+    for (long j = 0; j < count; j++) to[j] = from[j];
+}
 
 /* Geometry shared by both convolutions, in Op.i */
 enum { IH, IW, IC, TOP, LEFT, BOTTOM, RIGHT, PAD, OH, OW, OC, OCS, SH, SW, GROUPS, BLOCKS, COPY,
@@ -343,32 +466,38 @@ static void convolve_bytes(const Op *op, void **buffers, long n) {
     if (i[COPY]) {
         elem *copy = buffers[op->scratch];
         x = copy;
+        long left = i[LEFT] * ic, middle = i[IW] * ic, right = i[RIGHT] * ic;
+        elem pad = (elem)i[PAD];
         for (long image = 0; image < n; image++)
-            for (long r = 0; r < ph; r++, copy += pw * ic) {
-                long from = r - i[TOP];
-                if (from < 0 || from >= i[IH]) {
-                    for (long j = 0; j < pw * ic; j++) copy[j] = (elem)i[PAD];
+            for (long r = -i[TOP]; r < ph - i[TOP]; r++, copy += pw * ic) {
+                if (r < 0 || r >= i[IH]) {
+                    fill(copy, pad, pw * ic);
                     continue;
                 }
-                const uint8_t *row = src + ((image * i[IH]) + from) * i[IW] * ic;
-                for (long j = 0; j < i[LEFT] * ic; j++) copy[j] = (elem)i[PAD];
-                for (long j = 0; j < i[IW] * ic; j++) copy[i[LEFT] * ic + j] = row[j];
-                for (long j = (i[LEFT] + i[IW]) * ic; j < pw * ic; j++) copy[j] = (elem)i[PAD];
+                fill(copy, pad, left);
+                widen(copy + left, src + (image * i[IH] + r) * middle, middle);
+                fill(copy + left + middle, pad, right);
             }
     } else {
         x = (const elem *)src;
     }
     Requant q = {.bias = op->p[2], .multiplier = op->p[3], .shift = op->p[4], .half = op->p[5],
-                 .least = op->p[6], .most = op->p[7], .factor = op->p[8],
+                 .least = op->p[6], .most = op->p[7], .factor = op->p[8], .line = op->p[10],
                  .low = i[LOW], .high = i[HIGH], .add = i[ADD]};
     const int32_t *offsets = op->p[1], *vectors = op->p[9];
     long images, rows, columns, step = i[SW] * ic;
     runs(i, n, &images, &rows, &columns);
     const int8_t *weights = op->p[0];
     long c = 0;
+#if !defined(WIDE) && !defined(PLAIN)
+    unsigned rounding = _mm_getcsr();
+    if (q.line) _mm_setcsr((rounding & ~(unsigned)_MM_ROUND_MASK) | _MM_ROUND_DOWN);
+    __asm__ volatile("" ::: "memory");
+#endif
     for (int block = 0; block < i[BLOCKS]; block++) {
         int nv = vectors[block], mp = PIXELS[nv];
         int valid = i[OC] - c < (long)nv * VL ? (int)(i[OC] - c) : nv * VL;
+        int together = q.line && q.low == 0 && q.high == 255 && valid >= 4 * VL;
         for (long image = 0; image < images; image++)
             for (long r = 0; r < rows; r++) {
                 const elem *xr = x + (image * ph + r * i[SH]) * pw * ic;
@@ -380,15 +509,19 @@ static void convolve_bytes(const Op *op, void **buffers, long n) {
                         m = columns - mp; /* the last tile overlaps the one before */
                     }
                     PICK(byte_tile, nv, 0)(xr + m * step, step, weights, offsets, i[GROUPS], &q, c,
-                                           out + m * i[OCS], i[OCS], valid);
+                                           out + m * i[OCS], i[OCS], valid, together);
                 }
                 for (; m < columns; m++)
                     PICK(byte_tile, nv, 1)(xr + m * step, step, weights, offsets, i[GROUPS], &q, c,
-                                           out + m * i[OCS], i[OCS], valid);
+                                           out + m * i[OCS], i[OCS], valid, together);
             }
         weights += (long)i[GROUPS] * nv * (long)sizeof(ivec);
         c += (long)nv * VL;
     }
+#if !defined(WIDE) && !defined(PLAIN)
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(rounding);
+#endif
     /* Padding channels: byte 0, and the weights that meet it are 0. */
     if (i[OCS] > i[OC])
         for (long p = 0; p < n * i[OH] * i[OW]; p++)
@@ -448,70 +581,139 @@ enum { P_IH, P_IW, P_C, P_OH, P_OW, P_KH, P_KW, P_SH, P_SW, P_OFF_IN, P_MUL, P_S
        P_ADD, P_STORAGE, P_MODE };
 enum { MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS };
 
+#if defined(WIDE)
+#define BYTES 64
+typedef __m512i bvec;
+INLINE bvec bload(const void *p) { return _mm512_loadu_si512(p); }
+INLINE void bstore(void *p, bvec v) { _mm512_storeu_si512(p, v); }
+INLINE bvec bmax(bvec a, bvec b) { return _mm512_max_epu8(a, b); }
+#elif !defined(PLAIN)
+#define BYTES 32
+typedef __m256i bvec;
+INLINE bvec bload(const void *p) { return _mm256_loadu_si256(p); }
+INLINE void bstore(void *p, bvec v) { _mm256_storeu_si256(p, v); }
+INLINE bvec bmax(bvec a, bvec b) { return _mm256_max_epu8(a, b); }
+#endif
+
+INLINE void max_bytes(uint8_t *restrict out, const uint8_t *restrict x, long c, long kh, long kw,
+                      long row) {
+    long j = 0;
+#if defined(BYTES)
+    for (; j + BYTES <= c; j += BYTES) {
+        bvec most = bload(x + j);
+        for (long a = 0; a < kh; a++)
+            for (long b = 0; b < kw; b++) most = bmax(most, bload(x + a * row + b * c + j));
+        bstore(out + j, most);
+    }
+#endif
+    for (; j < c; j++) {
+        uint8_t most = x[j];
+        for (long a = 0; a < kh; a++)
+            for (long b = 0; b < kw; b++) {
+                uint8_t y = x[a * row + b * c + j];
+                most = most > y ? most : y;
+            }
+        out[j] = most;
+    }
+}
+
+INLINE void max_floats(float *restrict out, const float *restrict x, long c, long kh, long kw,
+                       long row) {
+    for (long j = 0; j < c; j++) out[j] = x[j];
+    for (long a = 0; a < kh; a++)
+        for (long b = 0; b < kw; b++) {
+            const float *restrict y = x + a * row + b * c;
+            for (long j = 0; j < c; j++) out[j] = out[j] > y[j] ? out[j] : y[j];
+        }
+}
+
+/* Window sums one row of the window after the other, as the vendor's loop does. */
+INLINE void mean_floats(float *restrict out, const float *restrict x, long c, long kh, long kw,
+                        long row, int storage) {
+    for (long j = 0; j < c; j++) out[j] = x[j];
+    for (long a = 0; a < kh; a++)
+        for (long b = a ? 0 : 1; b < kw; b++) {
+            const float *restrict y = x + a * row + b * c;
+            for (long j = 0; j < c; j++) out[j] += y[j];
+        }
+    float count = (float)(kh * kw);
+    for (long j = 0; j < c; j++) out[j] /= count;
+    round_storage(out, c, storage);
+}
+
 static void pool(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i;
-    long c = i[P_C];
-    int32_t sums[4096];
-    for (long p = 0; p < n * i[P_OH] * i[P_OW]; p++) {
-        long image = p / (i[P_OH] * i[P_OW]), r = p / i[P_OW] % i[P_OH], w = p % i[P_OW];
-        long first = ((image * i[P_IH] + r * i[P_SH]) * i[P_IW] + w * i[P_SW]) * c;
-        const uint8_t *xb = (const uint8_t *)buffers[op->src[0]] + first;
-        const float *xf = (const float *)buffers[op->src[0]] + first;
-        uint8_t *ob = (uint8_t *)buffers[op->dst] + p * c;
-        float *of = (float *)buffers[op->dst] + p * c;
-        if (i[P_MODE] == MAX_BYTES) {
-            memcpy(ob, xb, (size_t)c);
-            for (int a = 0; a < i[P_KH]; a++)
-                for (int b = 0; b < i[P_KW]; b++) {
-                    const uint8_t *y = xb + (a * i[P_IW] + b) * c;
-                    for (long j = 0; j < c; j++) ob[j] = ob[j] > y[j] ? ob[j] : y[j];
-                }
-        } else if (i[P_MODE] == MAX_FLOATS) {
-            memcpy(of, xf, sizeof(float) * (size_t)c);
-            for (int a = 0; a < i[P_KH]; a++)
-                for (int b = 0; b < i[P_KW]; b++) {
-                    const float *y = xf + (a * i[P_IW] + b) * c;
-                    for (long j = 0; j < c; j++) of[j] = of[j] > y[j] ? of[j] : y[j];
-                }
-        } else if (i[P_MODE] == MEAN_FLOATS) {
-            memcpy(of, xf, sizeof(float) * (size_t)c);
-            for (int a = 0; a < i[P_KH]; a++)
-                for (int b = 0; b < i[P_KW]; b++) {
-                    const float *y = xf + (a * i[P_IW] + b) * c;
-                    if (a + b)
-                        for (long j = 0; j < c; j++) of[j] += y[j];
-                }
-            float count = (float)(i[P_KH] * i[P_KW]);
-            for (long j = 0; j < c; j++) of[j] /= count;
-            round_storage(of, c, i[P_STORAGE]);
-        } else {
-            int32_t count = i[P_KH] * i[P_KW], start = -i[P_OFF_IN] * count;
-            for (long j = 0; j < c; j++) sums[j] = start;
-            for (int a = 0; a < i[P_KH]; a++)
-                for (int b = 0; b < i[P_KW]; b++) {
-                    const uint8_t *y = xb + (a * i[P_IW] + b) * c;
-                    for (long j = 0; j < c; j++) sums[j] += y[j];
-                }
-            if (i[P_MODE] == MEAN_BYTES) {
-                int32_t m = i[P_MUL], s = i[P_SHIFT], half = s ? 1 << (s - 1) : 0;
-                for (long j = 0; j < c; j++) {
-                    int32_t v = ((sums[j] * m + half) >> s) + i[P_ADD];
-                    v = v > i[P_LOW] ? v : i[P_LOW];
-                    ob[j] = (uint8_t)(v < i[P_HIGH] ? v : i[P_HIGH]);
-                }
-            } else {
-                const double *affine = op->p[0];
-                for (long j = 0; j < c; j++) {
-                    float mean = (float)sums[j] / (float)count;
-                    mean = mean * (float)i[P_KH] * (float)i[P_KW];
-                    float v = round_half_away((float)((double)mean * affine[0] + affine[1]));
-                    v += (float)i[P_ADD];
-                    v = v > (float)i[P_LOW] ? v : (float)i[P_LOW];
-                    ob[j] = (uint8_t)(v < (float)i[P_HIGH] ? v : (float)i[P_HIGH]);
-                }
+    long c = i[P_C], row = i[P_IW] * c, kh = i[P_KH], kw = i[P_KW];
+    for (long image = 0; image < n; image++)
+        for (long r = 0; r < i[P_OH]; r++) {
+            long first = (image * i[P_IH] + r * i[P_SH]) * row;
+            long to = (image * i[P_OH] + r) * i[P_OW] * c;
+            for (long w = 0; w < i[P_OW]; w++, first += i[P_SW] * c, to += c)
+                if (i[P_MODE] == MAX_BYTES)
+                    max_bytes((uint8_t *)buffers[op->dst] + to,
+                              (const uint8_t *)buffers[op->src[0]] + first, c, kh, kw, row);
+                else if (i[P_MODE] == MAX_FLOATS)
+                    max_floats((float *)buffers[op->dst] + to,
+                               (const float *)buffers[op->src[0]] + first, c, kh, kw, row);
+                else
+                    mean_floats((float *)buffers[op->dst] + to,
+                                (const float *)buffers[op->src[0]] + first, c, kh, kw, row,
+                                i[P_STORAGE]);
+        }
+}
+
+INLINE void requant_means(uint8_t *restrict out, const int32_t *restrict sums, long c, int32_t m,
+                          int32_t s, int32_t low, int32_t high, int32_t add) {
+    int32_t half = s ? 1 << (s - 1) : 0;
+    for (long j = 0; j < c; j++) {
+        int32_t v = ((sums[j] * m + half) >> s) + add;
+        v = v > low ? v : low;
+        out[j] = (uint8_t)(v < high ? v : high);
+    }
+}
+
+INLINE void affine_means(uint8_t *restrict out, const int32_t *restrict sums, long c, long kh,
+                         long kw, const double *affine, float low, float high, float add) {
+    float count = (float)(kh * kw);
+    for (long j = 0; j < c; j++) {
+        float mean = (float)sums[j] / count;
+        mean = mean * (float)kh * (float)kw;
+        float v = round_half_away((float)((double)mean * affine[0] + affine[1])) + add;
+        v = v > low ? v : low;
+        out[j] = (uint8_t)(v < high ? v : high);
+    }
+}
+
+/* The sum over the window's rows is shared by all windows of an output row; it fits 16 bits. */
+static void mean_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    long c = i[P_C], row = i[P_IW] * c, kh = i[P_KH], kw = i[P_KW];
+    uint16_t columns[WIDEST_ROW];
+    int32_t sums[WIDEST_CHANNELS];
+    for (long image = 0; image < n; image++)
+        for (long r = 0; r < i[P_OH]; r++) {
+            const uint8_t *x = (const uint8_t *)buffers[op->src[0]]
+                               + (image * i[P_IH] + r * i[P_SH]) * row;
+            uint8_t *out = (uint8_t *)buffers[op->dst] + (image * i[P_OH] + r) * i[P_OW] * c;
+            for (long j = 0; j < row; j++) columns[j] = x[j];
+            for (long a = 1; a < kh; a++) {
+                const uint8_t *y = x + a * row;
+                for (long j = 0; j < row; j++) columns[j] = (uint16_t)(columns[j] + y[j]);
+            }
+            for (long w = 0; w < i[P_OW]; w++, out += c) {
+                const uint16_t *first = columns + w * i[P_SW] * c;
+                int32_t start = -i[P_OFF_IN] * (int32_t)(kh * kw);
+                for (long j = 0; j < c; j++) sums[j] = start;
+                for (long b = 0; b < kw; b++, first += c)
+                    for (long j = 0; j < c; j++) sums[j] += first[j];
+                if (i[P_MODE] == MEAN_BYTES)
+                    requant_means(out, sums, c, i[P_MUL], i[P_SHIFT], i[P_LOW], i[P_HIGH],
+                                  i[P_ADD]);
+                else
+                    affine_means(out, sums, c, kh, kw, op->p[0], (float)i[P_LOW],
+                                 (float)i[P_HIGH], (float)i[P_ADD]);
             }
         }
-    }
 }
 
 /* ---- element by element --------------------------------------------------------------------------- */
@@ -542,52 +744,79 @@ static void input_bytes(const Op *op, void **buffers, long n) {
 
 enum { Q_C, Q_PIXELS, Q_STRIDE, Q_LOW, Q_HIGH, Q_ADD, Q_EXPRESSED };
 
-static void quantize(const Op *op, void **buffers, long n) {
-    const int32_t *i = op->i;
-    long c = i[Q_C], stride = i[Q_STRIDE];
-    const float *x = buffers[op->src[0]];
-    uint8_t *y = buffers[op->dst];
-    float inverse = op->f[0], row[4096];
-    float low = (float)i[Q_LOW], high = (float)i[Q_HIGH], add = (float)i[Q_ADD];
-    for (long p = 0; p < n * i[Q_PIXELS]; p++, x += c, y += stride) {
-        for (long j = 0; j < c; j++) row[j] = x[j] * inverse;
-        round_storage(row, c, i[Q_EXPRESSED]);
-        for (long j = 0; j < c; j++) {
-            float v = round_half_away(row[j]) + add;
-            v = v > low ? v : low;
-            v = v < high ? v : high;
-            y[j] = (uint8_t)(int32_t)v;
-        }
-        for (long j = c; j < stride; j++) y[j] = 0;
+INLINE void quantize_run(uint8_t *restrict y, const float *restrict x, long count, float inverse,
+                         int expressed, float low, float high, float add) {
+    float p[WIDEST_CHANNELS];
+    for (long j = 0; j < count; j++) p[j] = x[j] * inverse;
+    round_storage(p, count, expressed);
+    for (long j = 0; j < count; j++) {
+        float v = round_half_away(p[j]) + add;
+        v = v > low ? v : low;
+        v = v < high ? v : high;
+        y[j] = (uint8_t)(int32_t)v;
     }
 }
 
-/* bytes -> floats or bytes by a table of 256 */
-static void lookup(const Op *op, void **buffers, long n) {
-    long c = op->i[L_C], pixels = n * op->i[L_PIXELS], stride = op->i[L_STRIDE];
-    const uint8_t *x = buffers[op->src[0]];
-    if (op->p[0]) {
-        const float *table = op->p[0];
-        float *y = buffers[op->dst];
-        for (long p = 0; p < pixels; p++, x += stride, y += c)
-            for (long j = 0; j < c; j++) y[j] = table[x[j]];
-    } else {
-        const uint8_t *table = op->p[1];
-        uint8_t *y = buffers[op->dst];
-        for (long p = 0; p < pixels; p++, x += stride, y += stride) {
-            for (long j = 0; j < c; j++) y[j] = table[x[j]];
-            for (long j = c; j < stride; j++) y[j] = 0;
-        }
+static void quantize(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    long c = i[Q_C], stride = i[Q_STRIDE], count = n * i[Q_PIXELS];
+    const float *x = buffers[op->src[0]];
+    uint8_t *y = buffers[op->dst];
+    /* Whole pixels at a time: with few channels, a pixel alone is too short a loop. */
+    long pixels = WIDEST_CHANNELS / c;
+    uint8_t bytes[WIDEST_CHANNELS];
+    for (long p = 0; p < count; p += pixels, x += pixels * c, y += pixels * stride) {
+        if (pixels > count - p) pixels = count - p;
+        quantize_run(stride == c ? y : bytes, x, pixels * c, op->f[0], i[Q_EXPRESSED],
+                     (float)i[Q_LOW], (float)i[Q_HIGH], (float)i[Q_ADD]);
+        if (stride == c) continue;
+        memset(y, 0, (size_t)(pixels * stride));
+        for (long k = 0; k < pixels; k++) memcpy(y + k * stride, bytes + k * c, (size_t)c);
     }
+}
+
+/* f: scale, offset and zero point together; i: channels, pixels, stride, storage */
+static void dequantize(const Op *op, void **buffers, long n) {
+    long c = op->i[L_C], pixels = n * op->i[L_PIXELS], stride = op->i[L_STRIDE];
+    const uint8_t *restrict x = buffers[op->src[0]];
+    float *restrict y = buffers[op->dst];
+    float scale = op->f[0], zero = op->f[1];
+    for (long p = 0; p < pixels; p++)
+        for (long j = 0; j < c; j++) y[p * c + j] = ((float)x[p * stride + j] - zero) * scale;
+    round_storage(y, pixels * c, op->i[L_STORAGE]);
+}
+
+/* i: values per image (padding included), what is subtracted from each operand, multiplier, shift,
+ * low, high, what is added to the result */
+static void multiply_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    const uint8_t *restrict a = buffers[op->src[0]], *restrict b = buffers[op->src[1]];
+    uint8_t *restrict y = buffers[op->dst];
+    int32_t za = i[1], zb = i[2], m = i[3], s = i[4], low = i[5], high = i[6], add = i[7];
+    int32_t half = s ? 1 << (s - 1) : 0;
+    long count = n * i[0];
+    for (long j = 0; j < count; j++) {
+        int32_t v = ((((int32_t)a[j] - za) * ((int32_t)b[j] - zb) * m + half) >> s) + add;
+        v = v > low ? v : low;
+        y[j] = (uint8_t)(v < high ? v : high);
+    }
+}
+
+static void lookup(const Op *op, void **buffers, long n) {
+    long count = n * op->i[0];
+    const uint8_t *restrict x = buffers[op->src[0]], *restrict table = op->p[0];
+    uint8_t *restrict y = buffers[op->dst];
+    for (long j = 0; j < count; j++) y[j] = table[x[j]];
 }
 
 enum { S_C, S_STRIDE, S_PIXELS, S_OFF_IN, S_MIN, S_MAX, S_LOW, S_HIGH, S_ADD };
 
 static void channel_scale(const Op *op, void **buffers, long n) {
-    const int32_t *i = op->i, *scale = op->p[0], *bias = op->p[1], *shift = op->p[2];
+    const int32_t *i = op->i;
+    const int32_t *restrict scale = op->p[0], *restrict bias = op->p[1], *restrict shift = op->p[2];
     long c = i[S_C], stride = i[S_STRIDE];
-    const uint8_t *x = buffers[op->src[0]];
-    uint8_t *y = buffers[op->dst];
+    const uint8_t *restrict x = buffers[op->src[0]];
+    uint8_t *restrict y = buffers[op->dst];
     int32_t off = i[S_OFF_IN], least = i[S_MIN], most = i[S_MAX];
     int32_t low = i[S_LOW], high = i[S_HIGH], add = i[S_ADD];
     for (long p = 0; p < n * i[S_PIXELS]; p++, x += stride, y += stride)
@@ -602,8 +831,9 @@ static void channel_scale(const Op *op, void **buffers, long n) {
 }
 
 static void float_scale(const Op *op, void **buffers, long n) {
-    const float *scale = op->p[0], *bias = op->p[1], *x = buffers[op->src[0]];
-    float *y = buffers[op->dst];
+    const float *restrict scale = op->p[0], *restrict bias = op->p[1];
+    const float *restrict x = buffers[op->src[0]];
+    float *restrict y = buffers[op->dst];
     long c = op->i[0];
     for (long p = 0; p < n * op->i[1]; p++, x += c, y += c)
         for (long j = 0; j < c; j++) {
@@ -639,26 +869,46 @@ static void float_cast(const Op *op, void **buffers, long n) {
 }
 
 /* i: channels, pixels, storage, images of a group. One accumulator for a group, channel by channel,
- * pixel by pixel, as the values lie in the interpreter's memory; four groups side by side. */
+ * pixel by pixel, as the values lie in the interpreter's memory; up to four groups side by side,
+ * because each addition waits for the one before. Sixteen channels are copied together first: a
+ * walk down one channel would meet the same few cache sets again and again. */
+#define STRIP 16
+#if defined(__x86_64__)
+/* Keeps GCC from gathering the four sums into a vector, which takes longer than adding. */
+#define SEPARATE(a, b, c, d) __asm__("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d))
+#else
+#define SEPARATE(a, b, c, d)
+#endif
+#define WIDEST_PLANE 1024
+
 static void mean_all(const Op *op, void **buffers, long n) {
     long c = op->i[0], pixels = op->i[1], shared = op->i[3], groups = n / shared;
     long size = c * pixels * shared;
-    const float *x = buffers[op->src[0]];
     float *y = buffers[op->dst];
+    float strip[4][WIDEST_PLANE * STRIP];
     for (long g = 0; g < groups; g += 4) {
-        long g1 = g + 1 < groups ? g + 1 : g, g2 = g + 2 < groups ? g + 2 : g;
-        long g3 = g + 3 < groups ? g + 3 : g;
-        float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        float sums[4] = {0, 0, 0, 0};
+        long side = groups - g < 4 ? groups - g : 4;
         for (long image = 0; image < shared; image++)
-            for (long k = 0; k < c; k++)
-                for (long p = 0; p < pixels; p++) {
-                    const float *at = x + (image * pixels + p) * c + k;
-                    s0 += at[g * size], s1 += at[g1 * size];
-                    s2 += at[g2 * size], s3 += at[g3 * size];
+            for (long k = 0; k < c; k += STRIP) {
+                long width = c - k < STRIP ? c - k : STRIP;
+                for (long q = 0; q < 4; q++) {
+                    long from = g + (q < side ? q : 0);
+                    const float *x = (const float *)buffers[op->src[0]] + from * size
+                                     + image * pixels * c + k;
+                    for (long p = 0; p < pixels; p++)
+                        memcpy(strip[q] + p * STRIP, x + p * c, sizeof(float) * (size_t)width);
                 }
-        y[g] = s0 * op->f[0], y[g1] = g1 > g ? s1 * op->f[0] : y[g1];
-        if (g2 > g) y[g2] = s2 * op->f[0];
-        if (g3 > g) y[g3] = s3 * op->f[0];
+                float s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+                for (long j = 0; j < width; j++)
+                    for (long p = 0; p < pixels; p++) {
+                        s0 += strip[0][p * STRIP + j], s1 += strip[1][p * STRIP + j];
+                        s2 += strip[2][p * STRIP + j], s3 += strip[3][p * STRIP + j];
+                        SEPARATE(s0, s1, s2, s3);
+                    }
+                sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+            }
+        for (long q = 0; q < side; q++) y[g + q] = sums[q] * op->f[0];
     }
     round_storage(y, groups, op->i[2]);
 }
@@ -689,6 +939,22 @@ static void concat(const Op *op, void **buffers, long n) {
     }
 }
 
+/* Every second or fourth byte is the low byte of a wider word; compilers know how to pack those. */
+typedef uint16_t __attribute__((aligned(1), may_alias)) word16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
+
+INLINE void pick_bytes(uint8_t *restrict y, const uint8_t *restrict x, long count, long step) {
+    long j = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    /* The last word may reach past the tensor, so the last byte is taken alone. */
+    if (step == 2)
+        for (; j < count - 1; j++) y[j] = (uint8_t)((const word16 *)x)[j];
+    else if (step == 4)
+        for (; j < count - 1; j++) y[j] = (uint8_t)((const word32 *)x)[j];
+#endif
+    for (; j < count; j++) y[j] = x[step * j];
+}
+
 /* i: input rows, columns, channel stride; output rows, columns, channels, stride;
  * offsets and steps of channel, row, column; bytes per channel */
 static void slice(const Op *op, void **buffers, long n) {
@@ -698,14 +964,8 @@ static void slice(const Op *op, void **buffers, long n) {
         long image = p / (oh * ow), r = p / ow % oh, w = p % ow;
         long from = ((image * ih + i[8] + r * i[11]) * iw + i[9] + w * i[12]) * is + i[7];
         if (i[13] == 1) {
-            const uint8_t *x = (const uint8_t *)buffers[op->src[0]] + from;
             uint8_t *y = (uint8_t *)buffers[op->dst] + p * os;
-            if (i[10] == 2)
-                for (long j = 0; j < oc; j++) y[j] = x[2 * j];
-            else if (i[10] == 4)
-                for (long j = 0; j < oc; j++) y[j] = x[4 * j];
-            else
-                for (long j = 0; j < oc; j++) y[j] = x[i[10] * j];
+            pick_bytes(y, (const uint8_t *)buffers[op->src[0]] + from, oc, i[10]);
             for (long j = oc; j < os; j++) y[j] = 0;
         } else {
             const float *x = (const float *)buffers[op->src[0]] + from;
@@ -717,8 +977,9 @@ static void slice(const Op *op, void **buffers, long n) {
 
 typedef void (*Kernel)(const Op *, void **, long);
 static const Kernel KERNELS[] = {
-    input_floats, input_bytes, convolve_bytes, convolve_floats, pool, quantize, lookup, channel_scale,
-    float_scale, multiply_floats, divide, float_cast, mean_all, mean_rows, concat, slice};
+    input_floats, input_bytes, convolve_bytes, convolve_floats, pool, mean_bytes, quantize,
+    dequantize, lookup, channel_scale, float_scale, multiply_floats, multiply_bytes, divide,
+    float_cast, mean_all, mean_rows, concat, slice};
 
 /* Run a program on n images. */
 void run_program(const Op *ops, long count, void **buffers, long n) {

@@ -25,12 +25,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-
 from lprnet_nb.cache import artifact, file_digest
 from lprnet_nb.errors import LprnetError
 from lprnet_nb.runtime.emulator import lower as l
-from lprnet_nb.runtime.emulator import torch_executor
 from lprnet_nb.runtime.emulator.graph import Graph, TensorType
 
 log = logging.getLogger(__name__)
@@ -51,26 +48,33 @@ IMAGES_PER_CALL = 4
 # AVX-512 kernel); the last two blocks share what is left.
 FLOAT_BLOCK = 384
 STORAGE = {"f32": 0, "f16": 1, "bf16": 2}
-WIDEST_CHANNELS = 4096  # row buffers in kernels.c
+# Sizes of the buffers that kernels.c keeps on the stack.
+WIDEST_CHANNELS = 4096
+WIDEST_ROW = 32768
+WIDEST_PLANE = 1024
 
+# The order of KERNELS in kernels.c.
 (
     INPUT_FLOATS,
     INPUT_BYTES,
     CONVOLVE_BYTES,
     CONVOLVE_FLOATS,
     POOL,
+    POOL_MEAN_BYTES,
     QUANTIZE,
+    DEQUANTIZE,
     LOOKUP,
     CHANNEL_SCALE,
     FLOAT_SCALE,
     MULTIPLY,
+    MULTIPLY_BYTES,
     DIVIDE,
     FLOAT_CAST,
     MEAN_ALL,
     MEAN_ROWS,
     CONCAT,
     SLICE,
-) = range(16)
+) = range(19)
 COPY = 16  # place in _Op.i of "the input is copied into the scratch buffer, padded"
 MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS = range(5)
 
@@ -88,7 +92,7 @@ class _Op(ctypes.Structure):
         ("n_src", ctypes.c_int32),
         ("i", ctypes.c_int32 * 24),
         ("f", ctypes.c_float * 4),
-        ("p", ctypes.c_void_p * 10),
+        ("p", ctypes.c_void_p * 11),
     ]
 
 
@@ -277,12 +281,12 @@ class _Program:
             l.AveragePool: self._average_pool,
             l.ChannelScale: self._channel_scale,
             l.FloatScale: self._float_scale,
-            l.Lookup: self._byte_table,
+            l.Lookup: self._lookup,
             l.Multiply: self._multiply,
             l.Divide: self._divide,
             l.Mean: self._mean,
             l.Quantize: self._quantize,
-            l.Dequantize: self._byte_table,
+            l.Dequantize: self._dequantize,
             l.FloatCast: self._float_cast,
             l.Concat: self._concat,
             l.Slice: self._slice,
@@ -376,6 +380,9 @@ class _Program:
             full[:out_channels] = values
             return self._constant(full, dtype)
 
+        # The short way of kernels.c: float32 holds sums and multipliers, and |x| + 1 < 2**21.
+        factor = np.ldexp(multiplier.astype(np.float64), -shift)
+        short = reach.max() < 2**24 and multiplier.max() < 2**24 and (reach * factor).max() < 2**20
         half = np.zeros(wide, np.int64)
         half[:out_channels] = (1 << shift.astype(np.int64)) >> 1
         # Even lanes, then odd ones, of every vector (see requant_store).
@@ -393,8 +400,9 @@ class _Program:
             self._constant(half, np.int64),
             per_channel(least, np.int32),
             per_channel(most, np.int32),
-            per_channel(np.ldexp(multiplier.astype(np.float64), -shift), np.float64),
+            per_channel(factor, np.float64),
             self._constant(blocks, np.int32),
+            per_channel(factor, np.float32) if short else 0,
         )
         return self._op(CONVOLVE_BYTES, step, numbers, (), pointers)
 
@@ -435,7 +443,10 @@ class _Program:
         stride = channels if source.is_float else padded(channels)
         numbers = [ih, iw, stride, oh, ow, *step.kernel, *step.strides, _offset(source)]
         numbers += [*requant, STORAGE.get(step.type.storage, 0), mode]
-        return self._op(POOL, step, numbers, (), pointers)
+        kind = POOL_MEAN_BYTES if mode in (MEAN_BYTES, MEAN_AFFINE) else POOL
+        if kind == POOL_MEAN_BYTES and (iw * stride > WIDEST_ROW or 255 * step.kernel[0] >= 2**16):
+            raise Unsupported(f"'{step.name}': rows of {iw * stride} bytes, kernel {step.kernel}")
+        return self._op(kind, step, numbers, (), pointers)
 
     def _max_pool(self, step: l.MaxPool) -> _Op:
         return self._pool(step, MAX_FLOATS if step.type.is_float else MAX_BYTES)
@@ -477,30 +488,44 @@ class _Program:
         numbers = (channels, rows * columns, int(step.relu))
         return self._op(FLOAT_SCALE, step, numbers, (), pointers)
 
-    def _byte_table(self, step: l.Step) -> _Op:
-        """Anything that maps each byte by itself, as a table filled by the PyTorch executor."""
+    def _lookup(self, step: l.Lookup) -> _Op:
+        offset, (channels, rows, columns) = _offset(self.types[step.inputs[0]]), _image_size(step.type)
+        # From the index by byte of the input to the byte of the result.
+        table = np.roll(step.table.astype(np.int64), offset) + _offset(step.type)
+        numbers = (padded(channels) * rows * columns,)
+        return self._op(LOOKUP, step, numbers, (), (self._constant(table, np.uint8),))
+
+    def _dequantize(self, step: l.Dequantize) -> _Op:
         source = self.types[step.inputs[0]]
         if source.storage not in ("i8", "u8"):
             raise Unsupported(f"'{step.name}': {source.storage} operand")
-        stored = torch.arange(256, dtype=torch.float32).view(256, 1, 1, 1) - _offset(source)
-        inputs = [stored] * len(step.inputs)
-        table = torch_executor.execute(step, inputs, 1).numpy().reshape(-1)
+        # q - zero_point, up to 383, is exact in f16 and in bf16 up to 256 only.
+        if step.type.storage == "bf16" and step.zero_point:
+            raise Unsupported(f"'{step.name}': zero point with a bf16 result")
         channels, rows, columns = _image_size(step.type)
-        numbers = (channels, rows * columns, padded(channels))
-        if step.type.is_float:
-            return self._op(LOOKUP, step, numbers, (), (self._constant(table, np.float32), 0))
-        table = self._constant(table + _offset(step.type), np.uint8)
-        return self._op(LOOKUP, step, numbers, (), (0, table))
+        storage = STORAGE[step.type.storage]
+        numbers = (channels, rows * columns, padded(channels), storage)
+        zero = _offset(source) + step.zero_point
+        return self._op(DEQUANTIZE, step, numbers, (step.scale, zero))
 
     def _multiply(self, step: l.Multiply) -> _Op:
-        if step.requant is not None:
-            if len(set(step.inputs)) != 1:
-                raise Unsupported(f"'{step.name}': product of two different integer tensors")
-            return self._byte_table(step)
-        if any(self.types[name].shape != step.type.shape for name in step.inputs):
+        sources = [self.types[name] for name in step.inputs]
+        if any(source.shape != step.type.shape for source in sources):
             raise Unsupported(f"'{step.name}': product with broadcasting")
-        size = int(np.prod(step.type.shape[1:]))
-        return self._op(MULTIPLY, step, (size, STORAGE[step.type.storage]))
+        channels, rows, columns = _image_size(step.type)
+        if step.requant is None:
+            size = channels * rows * columns
+            return self._op(MULTIPLY, step, (size, STORAGE[step.type.storage]))
+        q, offset = step.requant, _offset(step.type)
+        multiplier, shift = int(q.multiplier[0]), int(q.shift[0])
+        if q.rounding != l.HALF_UP or not 0 <= shift < 31:
+            raise Unsupported(f"'{step.name}': requantization {q.rounding}, shift {shift}")
+        if 383 * 383 * abs(multiplier) + (1 << shift) >= 2**31:
+            raise Unsupported(f"'{step.name}': multiplier {multiplier} exceeds 32 bits")
+        zeros = [_offset(s) + z for s, z in zip(sources, step.zero_points, strict=True)]
+        numbers = [padded(channels) * rows * columns, *zeros, multiplier, shift]
+        numbers += [q.low + offset, q.high + offset, q.zero_point + offset]
+        return self._op(MULTIPLY_BYTES, step, numbers)
 
     def _divide(self, step: l.Divide) -> _Op:
         dividend, divisor = (self.types[name].shape for name in step.inputs)
@@ -515,6 +540,8 @@ class _Program:
         channels, rows, columns = _image_size(source)
         storage = STORAGE[step.type.storage]
         if step.axes in ((1, 2, 3), (0, 1, 2, 3)) and step.keep_dims:
+            if rows * columns > WIDEST_PLANE:
+                raise Unsupported(f"'{step.name}': mean over planes of {rows} x {columns}")
             shared = source.shape[0] if step.axes[0] == 0 else 1
             numbers = (channels, rows * columns, storage, shared)
             return self._op(MEAN_ALL, step, numbers, (step.coefficient,))
@@ -581,33 +608,30 @@ class NativeExecutor:
     def __init__(self, graph: Graph, steps: tuple[l.Step, ...], threads: int | None = None):
         self.graph, self.steps = graph, steps
         self.threads = threads or len(os.sched_getaffinity(0))
-        self._programs: dict[frozenset[str], _Program] = {}
         self.instruction_set = library().instruction_set().decode()
-        self._program(frozenset([graph.output]))
-
-    def _program(self, keep: frozenset[str]) -> _Program:
-        if keep not in self._programs:
-            self._programs[keep] = _Program(self.graph, self.steps, keep)
-        return self._programs[keep]
+        self.images_per_call = -(-IMAGES_PER_CALL // graph.batch) * graph.batch
+        self._program = _Program(graph, steps, frozenset([graph.output]))
+        # Workspaces of the usual program, kept: a fresh one costs as much as running an image.
+        self._spaces: list[_Workspace] = []
 
     def run(self, inputs: np.ndarray, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``; as `TorchExecutor.run`."""
         names = frozenset(keep)
-        program = self._program(names)
-        batch = self.graph.batch
-        per_call = -(-IMAGES_PER_CALL // batch) * batch
-        results = {
-            name: np.empty((self._entries(name, len(inputs)), *self.graph.types[name].shape[1:]),
-                           np.float32)
-            for name in names
-        }
-        starts = range(0, len(inputs), per_call)
-        workers = min(self.threads, len(starts))
+        usual = names <= {self.graph.output}
+        program = self._program if usual else _Program(self.graph, self.steps, names)
+        results = {}
+        for name in names:
+            shape = self.graph.types[name].shape[1:]
+            results[name] = np.empty((self._entries(name, len(inputs)), *shape), np.float32)
+        pending = iter(range(0, len(inputs), self.images_per_call))
 
-        def work(mine: range) -> None:
-            space = _Workspace(program, per_call)
-            for start in mine:
-                chunk = inputs[start : start + per_call]
+        def work(_: int) -> None:
+            try:
+                space = self._spaces.pop() if usual else _Workspace(program, self.images_per_call)
+            except IndexError:
+                space = _Workspace(program, self.images_per_call)
+            for start in pending:  # shared: each takes the next chunk when it is done with one
+                chunk = inputs[start : start + self.images_per_call]
                 space.pointers[0] = chunk.ctypes.data
                 program.lib.run_program(
                     program.code,
@@ -617,12 +641,15 @@ class NativeExecutor:
                 )
                 for name in names:
                     self._fetch(program, space, name, start, len(chunk), results[name])
+            if usual:
+                self._spaces.append(space)
 
+        workers = min(self.threads, -(-len(inputs) // self.images_per_call))
         if workers <= 1:
-            work(starts)
+            work(0)
         else:
             with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(work, [starts[k::workers] for k in range(workers)]))
+                list(pool.map(work, range(workers)))
         return results
 
     def _entries(self, name: str, images: int) -> int:
