@@ -99,7 +99,7 @@ def datasets_for(parameters: Parameters) -> Data:
         When the data that was asked for cannot be had. With ``data="auto"`` the published data is
         fetched if possible, else generated plates are used and `Data.reason` says why.
     """
-    alphabet = read_alphabet(parameters.classes) if parameters.classes else PUBLISHED
+    alphabet = _alphabet(parameters)
     source, reason = _source(parameters.data)
     weights = _weights(parameters.weights, source, alphabet)
     started = time.perf_counter()
@@ -122,6 +122,16 @@ def datasets_for(parameters: Parameters) -> Data:
         overlap = len(rest) < len(everything) // 2
         pool = everything if overlap else everything.take(rest)
     return Data(plates, pool, overlap, weights, source, reason, seconds * len(plates))
+
+
+def weights_for(parameters: Parameters) -> Weights:
+    """The weights that the parameters name, without loading images."""
+    source = _source(parameters.data)[0] if parameters.weights == "auto" else ""
+    return _weights(parameters.weights, source, _alphabet(parameters))
+
+
+def _alphabet(parameters: Parameters) -> Alphabet:
+    return read_alphabet(parameters.classes) if parameters.classes else PUBLISHED
 
 
 def _evaluated(everything: PlateImages, images: int) -> PlateImages:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cache import file_digest
+from ..cache import atomic_write, file_digest
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError
 from .environment import compiler
@@ -83,13 +83,23 @@ class BModel:
         return f"lprnet_{self.precision}_{self.batch}b"
 
     def save(self, folder: Path) -> None:
-        """Write ``record.json`` beside the file."""
-        values = asdict(self)
-        values["path"] = self.path.name
-        values["graph"] = self.graph.name if self.graph else None
+        """Write ``record.json`` into the folder of the compile."""
+        graph = self.graph.name if self.graph else None
+        (folder / "record.json").write_text(self._record(self.path.name, graph), encoding="utf8")
+
+    def save_beside(self, target: Path) -> Path:
+        """Write the record of a copy at `target` as ``<stem>.json`` beside it.
+
+        The graph stays where it is, in the cache; without it the copy runs on every backend but
+        the emulator.
+        """
+        graph = str(self.graph) if self.graph else None
+        return atomic_write(target.with_suffix(".json"), self._record(target.name, graph))
+
+    def _record(self, path: str, graph: str | None) -> str:
+        values = asdict(self) | {"path": path, "graph": graph}
         values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
-        (folder / "record.json").write_text(json.dumps(values, indent=1, ensure_ascii=False),
-                                            encoding="utf8")
+        return json.dumps(values, indent=1, ensure_ascii=False)
 
     @classmethod
     def load(cls, place: str | Path) -> BModel:
@@ -106,7 +116,8 @@ class BModel:
             values = json.loads(record.read_text("utf8"))
             path = record.parent / values["path"]
             values["path"] = path
-            values["graph"] = record.parent / values["graph"] if values["graph"] else None
+            graph = record.parent / values["graph"] if values["graph"] else None
+            values["graph"] = graph if graph and graph.is_dir() else None
             values["alphabet"] = Alphabet(tuple(values["alphabet"]["classes"]),
                                           values["alphabet"]["blank"])
             for shape in ("input_shape", "output_shape"):

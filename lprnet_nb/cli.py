@@ -1,0 +1,153 @@
+"""`lprnet-nb`: the steps of the workbook on the command line; each command calls one function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import LprnetError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="LPRNet from PyTorch to a Sophgo TPU, with or without the device.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure; one JSON line comes last.")
+app.add_typer(bench_app, name="bench")
+
+Chips = Annotated[str | None, typer.Option(help="Comma-separated, such as BM1684X,BM1684.")]
+Precisions = Annotated[str | None, typer.Option(help="Of fp32, fp16, bf16, int8.")]
+Batches = Annotated[str | None, typer.Option(help="Images per call, such as 1,4.")]
+BatchMean = Annotated[str | None, typer.Option(help="batch (as published) or image.")]
+Strategies = Annotated[str | None, typer.Option(help="INT8 strategies by name, or JSON files.")]
+Decoders = Annotated[str | None, typer.Option(help="greedy, beam, plate, …, or a grammar file.")]
+Images = Annotated[int | None, typer.Option(help="How many images; 0 for all.")]
+DataOption = Annotated[str | None, typer.Option(
+    "--data", help="auto, published, generated, or a folder of images.")]
+WeightsOption = Annotated[str | None, typer.Option(
+    "--weights", help="auto, published, generated, or a .pth file.")]
+Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
+Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
+Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
+
+
+def _upper(**values: Any) -> dict[str, Any]:
+    return {key.upper(): value for key, value in values.items() if value is not None}
+
+
+@app.command()
+def download() -> None:
+    """Fetch the published weights and test images, each checked by its SHA-256."""
+    from .datasets.fetch import fetch_published
+
+    print(f"weights, images and labels are in {fetch_published()}")
+
+
+@app.command()
+def trace(batches: Batches = "1,4", batch_mean: BatchMean = "image", weights: WeightsOption = None,
+          classes: Classes = None) -> None:
+    """Trace the network and export it to ONNX, into data/models/torch/."""
+    from .report.gen import gen_traces
+    from .report.parameters import check
+
+    for path in gen_traces(check(**_upper(batches=batches, batch_mean=batch_mean, weights=weights,
+                                          classes=classes))):
+        print(path)
+
+
+@app.command("compile")
+def compile_(target: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
+             precisions: Precisions = "fp32", batches: Batches = "1,4",
+             batch_mean: BatchMean = None, strategy: Annotated[str, typer.Option(
+                 help="INT8 strategy by name, or a JSON file.")] = "recommended",
+             data: DataOption = None, weights: WeightsOption = None, classes: Classes = None,
+             toolchain: Toolchain = None) -> None:
+    """Compile BModels into data/models/TARGET/ under the names that users know."""
+    from .report.gen import gen_bmodels
+    from .report.parameters import check
+
+    for path in gen_bmodels(check(**_upper(chips=target, precisions=precisions, batches=batches,
+                                           batch_mean=batch_mean, strategies=strategy, data=data,
+                                           weights=weights, classes=classes, images=0,
+                                           toolchain=toolchain))):
+        print(path)
+
+
+@app.command()
+def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+          images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
+          output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+          backend: Backend = "auto", decoder: Annotated[str, typer.Option()] = "greedy") -> None:
+    """Read a folder of plates with a BModel: JSON {file: plate}."""
+    from .report.gen import read_plates
+
+    _emit(read_plates(bmodel, images, backend, decoder), output)
+
+
+@app.command()
+def evaluate(results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
+             labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")]
+             ) -> None:
+    """Judge a results file: exact match with its 95 % interval, character accuracy."""
+    from .report.gen import judge_results
+
+    _emit(judge_results(results, labels), None)
+
+
+@app.command()
+def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+           name: Annotated[str | None, typer.Option(help="Folder below reports/.")] = None,
+           chips: Chips = None, precisions: Precisions = None, batches: Batches = None,
+           images: Images = None, data: DataOption = None, weights: WeightsOption = None,
+           classes: Classes = None, strategies: Strategies = None, decoders: Decoders = None,
+           batch_mean: BatchMean = None, backend: Backend = None,
+           toolchain: Toolchain = None) -> None:
+    """Run the notebooks and leave reports/NAME/ with index.html and metrics.json."""
+    from .report.run import make_report
+
+    print(make_report(profile, name=name, **_upper(
+        chips=chips, precisions=precisions, batches=batches, images=images, data=data,
+        weights=weights, classes=classes, strategies=strategies, decoders=decoders,
+        batch_mean=batch_mean, backend=backend, toolchain=toolchain)))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Say which backends, compilers, data and versions are there, and what is missing."""
+    from .report.doctor import examine
+
+    facts = examine()
+    if as_json:
+        _emit(facts, None)
+        return
+    table = Table("what", "state", "found", show_lines=False, box=None)
+    for row in facts["checks"]:
+        table.add_row(row["what"], "ok" if row["ok"] else "missing", row["found"])
+    Console(width=160).print(table)
+
+
+def _emit(value: Any, output: Path | None) -> None:
+    from .cache import atomic_write
+
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    if output:
+        print(atomic_write(output, text + "\n"))
+    else:
+        print(text)
+
+
+def main() -> None:
+    """Entry point: errors of ours are one message and exit status 2, without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except LprnetError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+            f"lprnet-nb: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("lprnet-nb: stopped; finished work is kept, the same command goes on.",
+              file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""The single steps of the command line and the users' scripts, under the file names they know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..cache import atomic_write, data_dir
+from ..datasets.images import load_folder, read_labels
+from ..decode import decode
+from ..errors import DataError, ParameterError
+from ..evaluate.accuracy import character_accuracy, correct
+from ..evaluate.intervals import wilson
+from ..model.trace import trace_model
+from ..runtime.inference import infer_plates
+from ..toolchain.bmodel import BModel
+from .measure import compile_all, datasets_for, weights_for
+from .parameters import Parameters
+
+
+def gen_traces(parameters: Parameters) -> list[Path]:
+    """Trace for each batch size into ``data/models/torch/``: batch 1 under the published name."""
+    weights = weights_for(parameters)
+    folder = data_dir() / "models" / "torch"
+    written = []
+    for batch in parameters.batches:
+        traced = trace_model(weights, batch, parameters.batch_mean)
+        stem = "LPRNet_model_trace" + (f"_{batch}b" if batch > 1 else "")
+        written.append(atomic_write(folder / f"{stem}.pt", traced.path.read_bytes()))
+        written.append(atomic_write(folder / f"{stem}.onnx", traced.onnx.read_bytes()))
+    return written
+
+
+def gen_bmodels(parameters: Parameters) -> list[Path]:
+    """Compile into ``data/models/<CHIP>/lprnet_<precision>_<batch>b.bmodel``, a record beside each.
+
+    Raises
+    ------
+    ParameterError
+        When two strategies would write the same file.
+    """
+    if len(parameters.strategies) != 1:
+        raise ParameterError("one strategy at a time: both would write lprnet_int8_*.bmodel.")
+    data = datasets_for(parameters)
+    written = []
+    for item in compile_all(parameters, data):
+        bmodel = item.bmodel
+        folder = data_dir() / "models" / bmodel.chip
+        target = folder / f"{bmodel.name}.bmodel"
+        # A BModel with another's record beside it is refused on loading (SHA-256), so a stop
+        # between these two lines is noticed.
+        atomic_write(target, bmodel.path.read_bytes())
+        bmodel.save_beside(target)
+        written.append(target)
+    return written
+
+
+def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
+                decoder: str = "greedy") -> dict[str, str]:
+    """Read a folder of crops with a BModel: ``{file name: plate}``, sorted by name.
+
+    Raises
+    ------
+    DataError
+        When the BModel has no record beside it or an image is unreadable.
+    """
+    model = BModel.load(bmodel)
+    plates = load_folder(images)
+    inference = infer_plates(model, plates, backend, progress=True)
+    readings = decode(inference.logits, model.alphabet, decoder)
+    return dict(zip(plates.names, readings.texts))
+
+
+def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
+    """Accuracy of a results file against a labels file, both ``{file name: plate}``.
+
+    Raises
+    ------
+    DataError
+        When a result has no label.
+    """
+    read, truth = read_labels(results), read_labels(labels)
+    missing = sorted(set(read) - set(truth))
+    if missing or not read:
+        raise DataError(f"{results}: {len(missing)} of {len(read)} results have no label in "
+                        f"{labels}" + (f", the first is {missing[0]}." if missing else "."))
+    names = sorted(read)
+    right = correct([truth[n] for n in names], [read[n] for n in names])
+    return {"images": len(names), "exact_match": float(right.mean()),
+            "ci95": list(wilson(int(right.sum()), len(names))),
+            "character_accuracy": character_accuracy([truth[n] for n in names],
+                                                     [read[n] for n in names])}

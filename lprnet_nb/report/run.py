@@ -1,0 +1,195 @@
+"""Run the notebooks by papermill and leave a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+from rich.console import Console
+
+from ..cache import atomic_write, file_digest, locked, repository
+from ..errors import LprnetError, ParameterError
+from .output import to_json
+from .parameters import check
+
+NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": {"CHIPS": "BM1684X,BM1684", "PRECISIONS": "fp32,int8", "BATCHES": "1", "IMAGES": 100},
+    "full": {"CHIPS": "BM1684,BM1684X,BM1688,CV186X", "PRECISIONS": "fp32,fp16,int8",
+             "BATCHES": "1,4", "IMAGES": 0}}
+VERSIONS_OF = ("lprnet-nb", "torch", "numpy", "onnx", "onnxruntime", "opencv-python-headless",
+               "papermill", "matplotlib", "scipy", "statsmodels")
+NOTEBOOK_TIMEOUT = 3600  # seconds for one cell
+
+
+def notebook_path(name: str) -> Path:
+    """Path of a notebook by its stem, such as "01_trace".
+
+    Raises
+    ------
+    ParameterError
+        Listing the notebooks there are.
+    """
+    folder = repository() / "notebooks"
+    path = folder / f"{name}.ipynb"
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb")))
+        raise ParameterError(f"there is no notebook {name!r}. There are: {there}.")
+    return path
+
+
+def declared_parameters(path: Path) -> set[str]:
+    """Names that a notebook's parameters cell declares."""
+    return set(papermill.inspect_notebook(str(path)))
+
+
+def run_notebook(name: str, output: Path, parameters: dict[str, Any], *,
+                 log: Path | None = None) -> Path:
+    """Execute a notebook by papermill.
+
+    Parameters
+    ----------
+    name
+        Stem, such as "04_infer".
+    output
+        Executed notebook, written also when a cell fails.
+    parameters
+        Values by upper-case name; one that the notebook does not declare is an error here, where
+        papermill only warns.
+    log
+        File for what the cells print; nothing is printed otherwise.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown parameter, before anything runs.
+    LprnetError
+        When a cell fails: its error, and the path of the executed notebook.
+    """
+    path = notebook_path(name)
+    declared = declared_parameters(path)
+    unknown = sorted(set(parameters) - declared)
+    if unknown:
+        raise ParameterError(f"notebook {name} has no parameter {unknown[0]!r}. It has: "
+                             f"{', '.join(sorted(declared))}.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            str(path), str(output), parameters=parameters, kernel_name="python3",
+            progress_bar=False, log_output=False, cwd=str(repository()),
+            execution_timeout=NOTEBOOK_TIMEOUT, start_timeout=120)
+    except PapermillExecutionError as error:
+        message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
+        raise LprnetError(f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}\n"
+                          f"The notebook as far as it ran: {output}") from error
+    return output
+
+
+def report_folder(name: str) -> Path:
+    """Folder of a report by name, below ``reports/``.
+
+    Raises
+    ------
+    ParameterError
+        When the name could lead elsewhere.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", name):
+        raise ParameterError(f"report name {name!r} is not possible. Use letters, digits, '.', "
+                             "'_', '-', at most 81 of them.")
+    base = os.environ.get("LPRNET_REPORTS")
+    return (Path(base) if base else repository() / "reports") / name
+
+
+def make_report(profile: str = "quick", *, name: str | None = None,
+                notebooks: tuple[str, ...] = NOTEBOOKS, **given: Any) -> Path:
+    """Run the notebooks and write ``reports/<name>/``.
+
+    Parameters
+    ----------
+    profile
+        "quick" or "full", see `PROFILES`.
+    name
+        Folder name; the profile's by default. A report of that name is replaced file by file.
+    notebooks
+        Which to run, in order.
+    given
+        Parameters that differ from the profile's, by upper-case name.
+
+    Returns
+    -------
+    Path
+        ``index.html`` of the report.
+
+    Raises
+    ------
+    ParameterError
+        For an impossible parameter, before anything runs.
+    LprnetError
+        When a notebook fails; finished work stays in the cache and is not done again.
+    """
+    if profile not in PROFILES:
+        raise ParameterError(f"profile {profile!r} is not known. Choose from "
+                             f"{', '.join(PROFILES)}.")
+    values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
+    check(**values)
+    folder = report_folder(name or profile)
+    paths = {stem: notebook_path(stem) for stem in notebooks}
+    with locked(folder, "this report"):
+        started = time.time()
+        for stem, path in paths.items():
+            declared = declared_parameters(path)
+            chosen = {k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items()
+                      if k in declared}
+            _say(f"{stem} …")
+            begun = time.time()
+            run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
+            _say(f"{stem} done in {time.time() - begun:.0f} s")
+        atomic_write(folder / "manifest.json", to_json(manifest(profile, values, folder)))
+        from .html import write_html
+
+        index = write_html(folder)
+        _say(f"report in {time.time() - started:.0f} s: {index}")
+    return index
+
+
+def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Where a report came from: parameters, versions, digests, revision, machine."""
+    metrics = folder / "metrics.json"
+    facts = json.loads(metrics.read_text("utf8")) if metrics.exists() else {}
+    bmodels = {path.stem: json.loads(path.read_text("utf8"))["sha256"]
+               for path in sorted((folder / "bmodels").glob("*.json"))}
+    versions = {package: version(package) for package in VERSIONS_OF}
+    return {"schema": 1, "profile": profile, "parameters": parameters,
+            "versions": {"python": platform.python_version(), **versions},
+            "data": {**facts.get("dataset", {}), **facts.get("data", {})}, "bmodels": bmodels,
+            "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
+            "revision": git_revision(), "machine": {"system": platform.platform(),
+                                                    "processors": os.cpu_count()},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout, with "+changes" when files differ from it; None outside git."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(repository()), *arguments], text=True,
+                              capture_output=True, check=True, timeout=30).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text)
