@@ -173,8 +173,6 @@ class Timings(_Record):
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
     note: str = Field(default="", description="What to bear in mind.")
-    machine: dict[str, JsonValue] = Field(
-        default_factory=dict, description="What the report was made on: processor, cores, memory.")
     rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
     notebooks: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="Seconds that each notebook took.")
@@ -186,23 +184,20 @@ class Manifest(_Record):
     """Where a report comes from."""
 
     schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
-    name: str = Field(description="The report's name, that of its folder.")
-    command: str = Field(description="The command that makes it again.")
-    parameters: dict[str, JsonValue] = Field(description="All parameters as they were given.")
-    data: dict[str, JsonValue] = Field(
-        description='`source` is "published", "generated" or "folder"; `name`, `images`, `digest` '
-                    "and whatever else tells where the images are from. `calibration` tells the "
-                    "same of the calibration images.")
-    weights: dict[str, JsonValue] = Field(
-        description='`source` is "published", "generated" (our own, trained on generated plates) '
-                    "or \"file\"; `name`, `sha256`.")
-    models: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
-    backend: dict[str, JsonValue] = Field(
-        description="What computed the logits, with versions and digests of its libraries.")
+    profile: str = Field(description='"quick" or "full": the parameters to start from.')
+    parameters: dict[str, JsonValue] = Field(description="All parameters, by upper-case name.")
     versions: dict[str, str | None] = Field(
         description="Versions of Python, packages and compiler; null for what is not there.")
-    git_revision: str | None = Field(description="Commit of the workbook; null outside git.")
-    git_modified: bool | None = Field(description="Whether the checkout differed from that commit.")
+    data: dict[str, JsonValue] = Field(
+        description="`dataset` and `data` of metrics.json, and why that source was taken.")
+    bmodels: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
+    metrics_sha256: Sha256 | None = Field(description="Of metrics.json; null when there is none.")
+    revision: str | None = Field(
+        description='Commit of the workbook, with "+changes" when the checkout differed from it; '
+                    "null outside git.")
+    machine: dict[str, JsonValue] = Field(
+        default_factory=dict, description="What the report was made on.")
+    created: str | None = Field(default=None, description="When, as ISO 8601 in UTC.")
 
 
 class Layer(_Record):
