@@ -154,3 +154,9 @@ def read_profile(folder: str | Path) -> Profile | None:
     """The profile in a compile's folder, or None where the compiler left none (BM1684)."""
     path = Path(folder) / "compiler_profile_0.txt"
     return parse_profile(path.read_text("utf8", "replace")) if path.exists() else None
+
+
+def latency_by_layer(folder: str | Path) -> list[dict[str, str | int]]:
+    """`Profile.by_layer` of a compile's folder; empty where the compiler left no profile."""
+    profile = read_profile(folder)
+    return profile.by_layer() if profile else []
