@@ -1,0 +1,183 @@
+"""Glyphs of plate characters: a stroke face drawn here, and free fonts stretched to its cells.
+
+The face of the standard (GA 36) is not free. Real plates carry upright letters of one stroke width
+in a 45x90 mm cell, so the main face is drawn from skeletons of lines and elliptic arcs, at several
+stroke widths. Subsets of fonts under the SIL Open Font License add variety, and give the Chinese
+characters; each is stretched to the cell and thickened or thinned. Every glyph is rasterised once.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..alphabet import PROVINCES
+
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+DIGITS = "0123456789"
+LATIN = DIGITS + LETTERS
+FINE = 4  # pixels per mm at which glyphs are drawn before they are reduced
+DRAWN = 0.5  # pixels per mm of a drawn plate: three times what a 94x24 crop resolves
+CELL = (45, 90)  # mm, width and height of a character in the one-row forms
+
+STROKE_WIDTHS = (6.5, 8.0, 9.5, 11.0)  # mm
+LATIN_FONTS = ("BarlowCondensed-Medium", "BarlowSemiCondensed-Medium", "Overpass-SemiBold")
+CHINESE_FONTS = ("NotoSansSC-Regular", "NotoSansSC-Bold")
+FONT_THICKENING = (0.0, 1.5, 3.0)  # mm added to the strokes of a font
+NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
+
+
+def _arc(cx: float, cy: float, rx: float, ry: float, start: float, end: float) -> np.ndarray:
+    angles = np.radians(np.linspace(start, end, 25))
+    return np.stack([cx + rx * np.cos(angles), cy + ry * np.sin(angles)], 1)
+
+
+def _path(*pieces: tuple[float, ...] | np.ndarray) -> np.ndarray:
+    return np.concatenate([np.atleast_2d(np.asarray(p, np.float64)) for p in pieces])
+
+
+def _skeletons() -> dict[str, list[np.ndarray]]:
+    """Centre lines in the unit square (x to the right, y down)."""
+    zero = _path(_arc(.5, .27, .5, .27, 180, 360), _arc(.5, .73, .5, .27, 0, 180), (0, .27))
+    six = [_path((.66, 0), (.22, .41), (.05, .6)), _arc(.5, .71, .5, .29, 0, 360)]
+    p = _path((0, 1), (0, 0), (.52, 0), _arc(.55, .27, .45, .27, 270, 450), (0, .54))
+    c = _path(_arc(.5, .27, .5, .27, 350, 180), _arc(.5, .73, .5, .27, 180, 10))
+    return {
+        "0": [zero],
+        "1": [_path((.28, .12), (.5, 0), (.5, 1))],
+        "2": [_path(_arc(.5, .27, .48, .27, 190, 393), (0, 1), (1, 1))],
+        "3": [_arc(.47, .245, .46, .245, 200, 450), _arc(.47, .745, .53, .255, 270, 520)],
+        "4": [_path((.68, 0), (0, .7), (1, .7)), _path((.72, .0), (.72, 1))],
+        "5": [_path((.92, 0), (.12, 0), (.05, .46)), _arc(.47, .69, .53, .31, 216, 515)],
+        "6": six,
+        "7": [_path((0, 0), (1, 0), (.4, 1))],
+        "8": [_arc(.5, .25, .44, .25, 0, 360), _arc(.5, .75, .5, .25, 0, 360)],
+        "9": [1 - piece for piece in six],
+        "A": [_path((0, 1), (.5, 0), (1, 1)), _path((.17, .68), (.83, .68))],
+        "B": [_path((0, .47), (0, 0), (.52, 0), _arc(.55, .235, .4, .235, 270, 450), (0, .47)),
+              _path((0, .47), (.52, .47), _arc(.55, .735, .45, .265, 270, 450), (0, 1), (0, .47))],
+        "C": [c],
+        "D": [_path((0, 0), (.45, 0), _arc(.5, .3, .5, .3, 270, 360),
+                    _arc(.5, .7, .5, .3, 0, 90), (0, 1), (0, 0))],
+        "E": [_path((1, 0), (0, 0), (0, 1), (1, 1)), _path((0, .48), (.85, .48))],
+        "F": [_path((1, 0), (0, 0), (0, 1)), _path((0, .48), (.85, .48))],
+        "G": [c, _path((1, .77), (1, .56), (.55, .56))],
+        "H": [_path((0, 0), (0, 1)), _path((1, 0), (1, 1)), _path((0, .48), (1, .48))],
+        "J": [_path((.85, 0), (.85, .74), _arc(.42, .74, .43, .26, 0, 175))],
+        "K": [_path((0, 0), (0, 1)), _path((.95, 0), (0, .62)), _path((.34, .4), (1, 1))],
+        "L": [_path((0, 0), (0, 1), (1, 1))],
+        "M": [_path((0, 1), (0, 0), (.5, .64), (1, 0), (1, 1))],
+        "N": [_path((0, 1), (0, 0), (1, 1), (1, 0))],
+        "P": [p],
+        "Q": [zero, _path((.58, .74), (1, 1.02))],
+        "R": [p, _path((.5, .54), (1, 1))],
+        "S": [_path(_arc(.5, .25, .47, .25, 345, 90), _arc(.5, .75, .5, .25, 270, 525))],
+        "T": [_path((0, 0), (1, 0)), _path((.5, 0), (.5, 1))],
+        "U": [_path((0, 0), (0, .73), _arc(.5, .73, .5, .27, 180, 0), (1, 0))],
+        "V": [_path((0, 0), (.5, 1), (1, 0))],
+        "W": [_path((0, 0), (.24, 1), (.5, .3), (.76, 1), (1, 0))],
+        "X": [_path((0, 0), (1, 1)), _path((1, 0), (0, 1))],
+        "Y": [_path((0, 0), (.5, .5), (1, 0)), _path((.5, .5), (.5, 1))],
+        "Z": [_path((0, 0), (1, 0), (0, 1), (1, 1))],
+    }
+
+
+def stroke_glyph(character: str, stroke: float, width: float = CELL[0],
+                 height: float = CELL[1]) -> np.ndarray:
+    """Coverage of a character of the stroke face, uint8 ``[height*FINE, width*FINE]``.
+
+    Parameters
+    ----------
+    character
+        One of the digits and letters of a plate (no I, no O).
+    stroke
+        Stroke width in mm.
+    width, height
+        The cell in mm, filled by the glyph.
+    """
+    cell = np.zeros((round(height * FINE), round(width * FINE)), np.uint8)
+    inner = np.array([width - stroke, height - stroke])
+    for line in _skeletons()[character]:
+        points = (line * inner + stroke / 2) * FINE
+        cv2.polylines(cell, [np.round(points * 16).astype(np.int32)], False, 255,
+                      max(1, round(stroke * FINE)), cv2.LINE_AA, 4)
+    return cell
+
+
+@cache
+def _font(name: str) -> ImageFont.FreeTypeFont:
+    file = resources.files("lprnet_nb.datasets").joinpath("fonts", f"{name}-plates.ttf")
+    with resources.as_file(file) as path:
+        return ImageFont.truetype(str(path), 400)
+
+
+def _ink(name: str, character: str) -> np.ndarray:
+    font = _font(name)
+    left, top, right, bottom = font.getbbox(character)
+    page = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(page).text((-left, -top), character, font=font, fill=255)
+    return np.asarray(page)
+
+
+def font_glyph(name: str, character: str, thickening: float = 0.0, width: float = CELL[0],
+               height: float = CELL[1]) -> np.ndarray:
+    """Coverage of a character of a packaged font stretched to the cell, uint8.
+
+    Parameters
+    ----------
+    name
+        One of `LATIN_FONTS` or `CHINESE_FONTS`.
+    character
+        A character that the font's subset has.
+    thickening
+        Millimetres added to the stroke width.
+    width, height
+        The cell in mm.
+    """
+    cell = np.zeros((round(height * FINE), round(width * FINE)), np.uint8)
+    ink = _ink(name, character)
+    across = cell.shape[1]
+    if character in LATIN:
+        ratio = ink.shape[1] / _ink(name, "0").shape[1]
+        if ratio < NARROW:
+            across = round(across * ratio)
+    start = (cell.shape[1] - across) // 2
+    cell[:, start:start + across] = cv2.resize(ink, (across, cell.shape[0]),
+                                               interpolation=cv2.INTER_AREA)
+    if thickening:
+        side = round(thickening * FINE)
+        cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    return cell
+
+
+@cache
+def atlas(width: int, height: int, chinese: bool) -> np.ndarray:
+    """All glyphs of all faces for one cell size.
+
+    Parameters
+    ----------
+    width, height
+        Cell in mm.
+    chinese
+        Provinces in place of digits and letters.
+
+    Returns
+    -------
+    np.ndarray
+        uint8 ``[faces, characters, height * DRAWN, width * DRAWN]`` (rounded), characters in the
+        order of `PROVINCES` or `LATIN`. The drawn faces come first.
+    """
+    size = (round(width * DRAWN), round(height * DRAWN))
+    if chinese:
+        faces = [[font_glyph(name, c, t, width, height) for c in PROVINCES]
+                 for name in CHINESE_FONTS for t in FONT_THICKENING]
+    else:
+        faces = [[stroke_glyph(c, s, width, height) for c in LATIN] for s in STROKE_WIDTHS]
+        faces += [[font_glyph(name, c, t, width, height) for c in LATIN]
+                  for name in LATIN_FONTS for t in FONT_THICKENING[:2]]
+    return np.stack([[cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in face]
+                     for face in faces])

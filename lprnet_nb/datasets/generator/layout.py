@@ -1,0 +1,148 @@
+"""Plate forms of GA 36: where each character stands, and in which colours.
+
+All lengths are millimetres. A drawn plate is a coverage mask (255: paint of the characters), not
+yet coloured, at `DRAWN` pixels per mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from ..alphabet import PROVINCES
+from .glyphs import DIGITS, DRAWN, LATIN, LETTERS, atlas
+
+NEW_ENERGY = "DF"  # most frequent third character of small new-energy vehicles
+NEW_ENERGY_SINCE_2018 = "ABCEGHJK"
+LETTER_SHARE = 0.5  # of the free places; letters and digits then occur about equally often
+
+
+@dataclass(frozen=True)
+class Form:
+    """Geometry and colours of one kind of plate.
+
+    Parameters
+    ----------
+    width, height
+        Outer size.
+    cells
+        ``(x, y, width, height)`` of each character, in reading order.
+    dot
+        Centre of the separating dot, or None.
+    ground, ink
+        BGR of the upper and lower edge of the ground (equal but for green), and of the characters.
+    """
+
+    width: int
+    height: int
+    cells: tuple[tuple[float, float, int, int], ...]
+    dot: tuple[float, float] | None
+    ground: tuple[tuple[int, int, int], tuple[int, int, int]]
+    ink: tuple[int, int, int]
+
+
+def _row(start: float, top: float, widths: list[int], height: int, gaps: list[float]
+         ) -> tuple[tuple[float, float, int, int], ...]:
+    lefts = start + np.cumsum([0.0, *(w + g for w, g in zip(widths, gaps))])
+    return tuple((float(x), top, w, height) for x, w in zip(lefts, widths))
+
+
+_ONE_ROW = _row(15.5, 25, [45] * 7, 90, [12, 34, 12, 12, 12, 12])
+_BLUE, _YELLOW, _WHITE, _BLACK = (122, 27, 0), (0, 189, 255), (255, 255, 255), (0, 0, 0)
+_GREEN = ((214, 253, 180), (104, 217, 5))
+FORMS: dict[str, Form] = {
+    "blue": Form(440, 140, _ONE_ROW, (134.5, 70), (_BLUE, _BLUE), _WHITE),
+    "yellow": Form(440, 140, _ONE_ROW, (134.5, 70), (_YELLOW, _YELLOW), _BLACK),
+    "green": Form(480, 140, _row(15.5, 25, [45] + [43] * 7, 90, [9, 49] + [9] * 5), None,
+                  _GREEN, _BLACK),
+    "two-row": Form(440, 220, _row(110, 15, [80, 80], 60, [60])
+                    + _row(27.5, 90, [65] * 5, 110, [15] * 4), (220, 45), (_YELLOW, _YELLOW),
+                    _BLACK),
+}
+
+
+def draw_texts(form: str, provinces: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Random plate numbers of a form.
+
+    Parameters
+    ----------
+    form
+        Name of a form; green ones follow the new-energy grammar, with eight characters.
+    provinces
+        Index of the province of each plate.
+    rng
+        Source of the rest.
+    """
+    count = len(provinces)
+    free = np.where(rng.random((count, 6)) < LETTER_SHARE,
+                    rng.integers(10, 34, (count, 6)), rng.integers(0, 10, (count, 6)))
+    city = rng.integers(0, 24, count)
+    heads = [PROVINCES[p] + LETTERS[c] for p, c in zip(provinces, city)]
+    if form != "green":
+        return [head + "".join(LATIN[i] for i in row[:5]) for head, row in zip(heads, free)]
+    digits = rng.integers(0, 10, (count, 5))
+    kinds = rng.random((count, 2))
+    texts = []
+    for head, row, number, (kind, age) in zip(heads, free, digits, kinds):
+        marks = NEW_ENERGY if age < 0.5 else NEW_ENERGY_SINCE_2018
+        mark = marks[int(row[5]) % len(marks)]
+        if kind < 0.75:  # small vehicles: mark, letter or digit, four digits
+            texts.append(head + mark + LATIN[row[0]] + "".join(DIGITS[i] for i in number[:4]))
+        else:  # large vehicles: five digits, mark
+            texts.append(head + "".join(DIGITS[i] for i in number) + NEW_ENERGY[int(age * 8) % 2])
+    return texts
+
+
+@cache
+def blank_plate(form: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of frame and dot, and of the plate's outline, uint8 ``[H, W]`` each."""
+    shape = FORMS[form]
+    size = round(shape.height * DRAWN), round(shape.width * DRAWN)
+    fine = 4
+    scale = fine * DRAWN
+    ink = np.zeros((size[0] * fine, size[1] * fine), np.uint8)
+    _rounded(ink, 1.5, 4.5, 10, scale, shape)
+    if shape.dot is not None:
+        cv2.circle(ink, tuple(round(v * scale) for v in shape.dot), round(5 * scale), 255, -1,
+                   cv2.LINE_AA)
+    outline = np.zeros_like(ink)
+    r = round(10 * scale)
+    h, w = outline.shape
+    cv2.rectangle(outline, (r, 0), (w - 1 - r, h - 1), 255, -1)
+    cv2.rectangle(outline, (0, r), (w - 1, h - 1 - r), 255, -1)
+    for x in (r, w - 1 - r):
+        for y in (r, h - 1 - r):
+            cv2.circle(outline, (x, y), r, 255, -1)
+    return tuple(cv2.resize(m, size[::-1], interpolation=cv2.INTER_AREA) for m in (ink, outline))
+
+
+def _rounded(image: np.ndarray, outer: float, inner: float, radius: float, scale: float,
+             shape: Form) -> None:
+    """Frame between `outer` and `inner` millimetres from the edge: filled, then hollowed."""
+    for inset, value in ((outer, 255), (inner, 0)):
+        left, right = inset * scale, (shape.width - inset) * scale - 1
+        top, bottom = left, (shape.height - inset) * scale - 1
+        r = (radius - inset / 2) * scale
+        quarter = np.radians(np.linspace(0, 90, 8))
+        corners = []
+        for x, y, turn in ((right - r, bottom - r, 0), (left + r, bottom - r, 1),
+                           (left + r, top + r, 2), (right - r, top + r, 3)):
+            angle = quarter + turn * np.pi / 2
+            corners.append(np.stack([x + r * np.cos(angle), y + r * np.sin(angle)], 1))
+        cv2.fillPoly(image, [np.round(np.concatenate(corners)).astype(np.int32)], value)
+
+
+def draw_mask(form: str, text: str, latin_face: int, chinese_face: int) -> np.ndarray:
+    """Coverage of a plate's paint, uint8 ``[height * DRAWN, width * DRAWN]``."""
+    mask = blank_plate(form)[0].copy()
+    for place, (character, (x, y, width, height)) in enumerate(zip(text, FORMS[form].cells)):
+        if place:
+            glyph = atlas(width, height, False)[latin_face, LATIN.index(character)]
+        else:
+            glyph = atlas(width, height, True)[chinese_face, PROVINCES.index(character)]
+        column, row = round(x * DRAWN), round(y * DRAWN)
+        mask[row:row + glyph.shape[0], column:column + glyph.shape[1]] = glyph
+    return mask

@@ -1,0 +1,382 @@
+"""Train LPRNet from scratch, on generated plates or on a set of one's own.
+
+The loss is CTC. On generated plates the place of every character is known, so for the first steps a
+second term tells each time step its character: it spares CTC the long phase in which it emits
+nothing but blanks, and fades out. Batches depend on the seed and the step alone, so an interrupted
+run goes on from its checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..datasets.alphabet import PUBLISHED, Alphabet
+from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunks, with_margin
+from ..datasets.images import PlateImages, preprocess
+from ..decode import decode
+from ..errors import DataError, ParameterError
+from .network import STEPS, LPRNet, initialize
+from .weights import Weights
+
+# Centre, in input columns, of what time step t sees: three unpadded layers of stride 1, two
+# poolings of stride 2 and a convolution of width 4 make 4 t + 11.
+STEP_STRIDE, STEP_START = 4, 11
+BLANK_SHARE = 0.3  # weight of blank time steps in the alignment term
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run depends on.
+
+    Parameters
+    ----------
+    output
+        Where the weights go (``.pth``, fp16 but for the batch norms).
+    checkpoint
+        Where the state of the run is kept; beside it ``.jsonl`` gets one line of metrics a
+        report.
+    steps, batch
+        Optimizer steps, and plates a step.
+    learning_rate
+        Peak of the one-cycle schedule (AdamW).
+    seed
+        Of the initial weights and of all plates.
+    forms
+        Plate forms to generate.
+    easy_steps
+        Steps over which the pictures go from easy to fully hard.
+    align_steps
+        Steps over which the alignment term fades out.
+    dropout
+        Probability in the two dropout layers; endless fresh plates need none.
+    weight_decay
+        Of AdamW, on convolution weights.
+    average
+        Decay of the exponential moving average of the weights, which is what is kept.
+    report_every, report_plates
+        Steps between two reports, and held-out plates they are read on.
+    workers
+        Processes that draw plates; 0 draws in this one.
+    threads
+        Threads of torch; None leaves them as they are.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    """
+
+    output: Path
+    checkpoint: Path
+    steps: int = 6000
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+    forms: tuple[str, ...] = ONE_ROW
+    easy_steps: int = 1500
+    align_steps: int = 1000
+    dropout: float = 0.0
+    weight_decay: float = 1e-4
+    average: float = 0.998
+    report_every: int = 200
+    report_plates: int = 512
+    workers: int = 1
+    threads: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "report_every", "report_plates"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"training: {name}={getattr(self, name)} must be at least 1.")
+        if not 0 < self.learning_rate < 1:
+            raise ParameterError(f"training: learning_rate={self.learning_rate} must be between 0 "
+                                 "and 1.")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ParameterError(f"training: device={self.device!r} is not known. Choose auto, cpu "
+                                 "or cuda.")
+
+
+# May differ between the parts of an interrupted run: none of them changes a batch.
+_FREE = ("output", "checkpoint", "steps", "report_every", "report_plates", "workers", "threads",
+         "device")
+
+
+def train(config: TrainConfig, plates: PlateImages | None = None,
+          alphabet: Alphabet = PUBLISHED, *, stop_at: int | None = None) -> Path:
+    """Train, or go on where the checkpoint stopped, and write the weights.
+
+    Parameters
+    ----------
+    config
+        The run.
+    plates
+        Labelled plates to train on; generated ones by default.
+    alphabet
+        Class list of the new weights.
+    stop_at
+        Leave after this step with the checkpoint written, as an interruption would.
+
+    Returns
+    -------
+    Path
+        The weights, readable by `load_weights`.
+
+    Raises
+    ------
+    ParameterError
+        When the checkpoint belongs to another run.
+    DataError
+        When the plates have no labels or a label does not fit the network.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = _device(config.device)
+    network, average, optimizer, first = _start(config, alphabet, device)
+    held_out = plates or generate_plates(config.report_plates, config.seed + 1_000_003,
+                                         forms=config.forms, workers=0)
+    batches = (_generated(config, first) if plates is None
+               else _own(plates, config, first, alphabet))
+    log = config.checkpoint.with_suffix(".jsonl")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    losses, started = [], time.perf_counter()
+    last = min(config.steps, stop_at or config.steps)
+    for step in range(first, last):
+        images, targets, lengths, aligned = next(batches)
+        rate = learning_rate(config, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        share = max(0.0, 1 - step / config.align_steps) if config.align_steps else 0.0
+        loss = _loss(network(_tensor(images, device)), targets, lengths, aligned, share, alphabet)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        _follow(average, network, min(config.average, (1 + step) / (10 + step)))
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if done % config.report_every == 0 or done == last:
+            seconds = time.perf_counter() - started
+            report = {"step": done, "loss": round(float(np.mean(losses)), 4),
+                      "rate": round(rate, 6), "seconds": round(seconds, 1),
+                      "plates_per_second": round(len(losses) * config.batch / seconds, 1),
+                      "exact_match": round(exact_match(
+                          Weights("in training", average, alphabet), held_out), 4)}
+            with log.open("a", encoding="utf8") as lines:
+                lines.write(json.dumps(report) + "\n")
+            _save(config, alphabet, done, network, average, optimizer)
+            losses, started = [], time.perf_counter()
+    batches.close()
+    return write_weights(config.output, average)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """One cycle: a linear rise over 5 % of the steps, then half a cosine down to 1 %."""
+    rise = max(1, config.steps // 20)
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    along = (step - rise) / max(1, config.steps - rise)
+    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * along)) / 2)
+
+
+def alignment(centres: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
+    """Class of every time step when each character is told at the step that looks at it.
+
+    Parameters
+    ----------
+    centres
+        ``[N, L]``: column of each character's centre in the crop, NaN past the text's end.
+    texts
+        int ``[N, L]``: class of each character.
+    blank
+        Class of the time steps between.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``[N, 18]``; the characters stand in order, one step each.
+    """
+    there = ~np.isnan(centres)
+    steps = np.round((np.where(there, centres, 0) - STEP_START) / STEP_STRIDE).astype(int)
+    length = there.sum(1)
+    for place in range(steps.shape[1]):
+        room = STEPS - length + place  # leaves a step for each character still to come
+        steps[:, place] = np.clip(steps[:, place], place, room)
+        if place:
+            steps[:, place] = np.maximum(steps[:, place], steps[:, place - 1] + 1)
+    classes = np.full((len(centres), STEPS), blank, np.int64)
+    rows, places = np.nonzero(there)
+    classes[rows, steps[rows, places]] = texts[rows, places]
+    return classes
+
+
+def exact_match(weights: Weights, plates: PlateImages, batch: int = 128) -> float:
+    """Share of plates that the weights read right in float, greedily, mean per image."""
+    network = weights.network("image")
+    logits = []
+    with torch.inference_mode():
+        for start in range(0, len(plates), batch):
+            images = torch.from_numpy(preprocess(plates.images[start:start + batch]))
+            logits.append(network(images).numpy())
+    texts = decode(np.concatenate(logits), weights.alphabet).texts
+    return float(np.mean([a == b for a, b in zip(texts, plates.labels)]))
+
+
+def margin_curve(weights: Weights, plates: PlateImages,
+                 margins: tuple[float, ...] = (-.1, -.05, -.025, 0, .025, .05, .1, .15)
+                 ) -> dict[float, float]:
+    """Exact match by the margin that is added to (or cut from) the crops."""
+    return {margin: exact_match(weights, with_margin(plates, margin)) for margin in margins}
+
+
+def write_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    """Write a plain state dict: fp16, but batch norms (small, and beyond fp16's range) as they are.
+
+    The file appears by rename.
+    """
+    norms = {name.rsplit(".", 1)[0] for name in state if name.endswith("running_var")}
+    small = {name: (value if name.rsplit(".", 1)[0] in norms or not value.is_floating_point()
+                    else value.half()).detach().cpu().clone()
+             for name, value in state.items()}
+    _write_torch(path, small)
+    return path
+
+
+def _write_torch(path: Path, value: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    torch.save(value, part)
+    os.replace(part, path)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("training: device='cuda', but torch sees no GPU. Choose cpu or auto.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _start(config: TrainConfig, alphabet: Alphabet, device: torch.device
+           ) -> tuple[nn.Module, dict, torch.optim.Optimizer, int]:
+    torch.manual_seed(config.seed)
+    network = LPRNet(alphabet.size, "image")
+    initialize(network)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = config.dropout
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+    network.to(device, memory_format=torch.channels_last).train()
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
+                                   {"params": others, "weight_decay": 0.0}],
+                                  lr=config.learning_rate, foreach=True)
+    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+    if not config.checkpoint.exists():
+        return network, average, optimizer, 0
+    try:
+        state = torch.load(config.checkpoint, map_location=device, weights_only=True)
+        known = json.loads(state["config"])
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"checkpoint {config.checkpoint} cannot be read: "
+                        f"{str(error).splitlines()[0]}. Remove it to start afresh.") from error
+    for name, value in _identity(config, alphabet).items():
+        if known.get(name) != value:
+            raise ParameterError(f"checkpoint {config.checkpoint} is of a run with {name}="
+                                 f"{known.get(name)!r}, not {value!r}. Name another checkpoint, "
+                                 "or remove it to start afresh.")
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    if config.dropout:
+        torch.set_rng_state(state["random"].cpu())
+    return network, {k: v.clone() for k, v in state["average"].items()}, optimizer, state["step"]
+
+
+def _identity(config: TrainConfig, alphabet: Alphabet) -> dict:
+    whole = json.loads(json.dumps(asdict(config), default=str))
+    return {k: v for k, v in whole.items() if k not in _FREE} | {"classes": alphabet.classes}
+
+
+def _save(config: TrainConfig, alphabet: Alphabet, step: int, network: nn.Module, average: dict,
+          optimizer: torch.optim.Optimizer) -> None:
+    _write_torch(config.checkpoint, {
+        "config": json.dumps(_identity(config, alphabet)), "step": step,
+        "network": network.state_dict(), "average": average,
+        "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()})
+
+
+def _follow(average: dict, network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                average[name].lerp_(value, 1 - decay)
+            else:
+                average[name].copy_(value)
+
+
+def _tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(preprocess(images)).to(device, memory_format=torch.channels_last)
+
+
+def _loss(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
+          aligned: torch.Tensor | None, share: float, alphabet: Alphabet) -> torch.Tensor:
+    log_probs = logits.permute(2, 0, 1).log_softmax(2)
+    steps = torch.full((log_probs.shape[1],), log_probs.shape[0], dtype=torch.long)
+    loss = functional.ctc_loss(log_probs, targets.to(logits.device), steps, lengths,
+                               blank=alphabet.blank, zero_infinity=True)
+    if aligned is None or not share:
+        return loss
+    weight = torch.ones(alphabet.size, device=logits.device)
+    weight[alphabet.blank] = BLANK_SHARE
+    told = functional.cross_entropy(logits, aligned.to(logits.device), weight)
+    return loss + 2 * share * told
+
+
+Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
+def _generated(config: TrainConfig, first: int) -> Iterator[Batch]:
+    stages = 5
+    severities = {}
+    for stage in range(stages):
+        hard = 0.3 + 0.7 * stage / (stages - 1)
+        severities[config.easy_steps * stage // (stages - 1)] = Severity(hard, hard)
+    chunks = stream_chunks(config.seed, first=first, forms=config.forms, severities=severities,
+                           workers=config.workers, size=config.batch)
+    for chunk in chunks:
+        texts = np.full(chunk.centres.shape, PUBLISHED.blank)
+        for row, label in zip(texts, chunk.labels):
+            row[:len(label)] = PUBLISHED.encode(label)
+        aligned = alignment(chunk.centres, texts, PUBLISHED.blank)
+        yield (chunk.images, *_packed(chunk.labels, PUBLISHED), torch.from_numpy(aligned))
+
+
+def _own(plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabet
+         ) -> Iterator[Batch]:
+    if plates.labels is None:
+        raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
+    for label in plates.labels:
+        repeats = sum(a == b for a, b in zip(label, label[1:]))
+        if not label or len(alphabet.encode(label)) + repeats > STEPS:
+            raise DataError(f"{plates.name}: label {label!r} does not fit {STEPS} time steps.")
+    step = first
+    while True:
+        rng = np.random.default_rng([config.seed, step])
+        chosen = rng.integers(0, len(plates), config.batch)
+        images = plates.images[chosen]
+        labels = [plates.labels[i] for i in chosen]
+        yield (images, *_packed(labels, alphabet), None)
+        step += 1
+
+
+def _packed(labels: list[str] | tuple[str, ...], alphabet: Alphabet
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+    targets = np.concatenate([alphabet.encode(label) for label in labels])
+    return torch.from_numpy(targets), torch.tensor([len(label) for label in labels])
