@@ -82,7 +82,7 @@ def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
     except (OSError, RuntimeError, EOFError, ValueError, KeyError,
             pickle.UnpicklingError) as error:
         raise DataError(f"weights {path} cannot be read as a torch state dict: "
-                        f"{str(error).splitlines()[0]}. Fetch them again.") from error
+                        f"{_first_line(error)}. Fetch them again.") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise DataError(f"weights {path} are not a state dict of tensors. Save "
                         "`network.state_dict()` and name that file.")
@@ -116,6 +116,10 @@ def load_published_weights() -> Weights:
 def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(tensor.abs() < torch.finfo(torch.float32).tiny,
                        torch.zeros((), dtype=tensor.dtype), tensor)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _first_misfit(error: RuntimeError) -> str:

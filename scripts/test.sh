@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Run the tests; arguments go to pytest (`scripts/test.sh -m slow` runs the slow ones).
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$root"
+# Report pages are looked at in a real browser; without one those tests say so and are skipped.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "test: installing chromium for the report's pages" >&2
+    (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
+        >"$venv/chromium.log" 2>&1 || echo "test: no chromium; see $venv/chromium.log" >&2
+fi
+exec python -m pytest "$@"

@@ -1,0 +1,43 @@
+"""Fixtures shared by all tests: the published data and the compiler, the real ones."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from lprnet_nb.datasets import fetch
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.errors import DataError
+from lprnet_nb.model.weights import Weights, load_published_weights
+from lprnet_nb.toolchain.environment import Compiler
+from lprnet_nb.toolchain.environment import compiler as find_or_install
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def published() -> PlateImages:
+    """The 1,000 published test images; skips where they cannot be had."""
+    if not fetch.is_published_data_here():
+        if not os.environ.get("LPRNET_MIRROR"):
+            pytest.skip("the published data is not here: run scripts/download.sh, or name a "
+                        "mirror folder in LPRNET_MIRROR")
+        try:
+            fetch.fetch_published()
+        except DataError as error:
+            pytest.skip(f"the published data cannot be had: {error}")
+    return fetch.load_published()
+
+
+@pytest.fixture(scope="session")
+def weights(published: PlateImages) -> Weights:
+    """The published weights."""
+    return load_published_weights()
+
+
+@pytest.fixture(scope="session")
+def compiler() -> Compiler:
+    """TPU-MLIR, installed on first need."""
+    return find_or_install()
