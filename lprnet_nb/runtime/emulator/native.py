@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = (
     "-O3",
-    "-march=native",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -97,8 +96,13 @@ class _Op(ctypes.Structure):
 
 
 @cache
-def library() -> ctypes.CDLL:
+def library(target: str = "native") -> ctypes.CDLL:
     """The compiled kernels.
+
+    Parameters
+    ----------
+    target
+        The compiler's ``-march``: the machine at hand, or a lesser one for the tests.
 
     Raises
     ------
@@ -109,9 +113,9 @@ def library() -> ctypes.CDLL:
     if compiler is None:
         raise Unsupported("no C compiler found (cc, gcc, clang)")
     try:
-        # Version and everything that -march=native turns on.
+        # The compiler's version and everything that the target turns on.
         machine = subprocess.run(
-            [compiler, "-march=native", "-dM", "-E", "-"],
+            [compiler, f"-march={target}", "-dM", "-E", "-"],
             input="",
             capture_output=True,
             text=True,
@@ -119,9 +123,9 @@ def library() -> ctypes.CDLL:
         ).stdout
 
         def build(folder: Path) -> None:
-            target = folder / "kernels.so"
+            shared = folder / "kernels.so"
             subprocess.run(
-                [compiler, *FLAGS, "-o", str(target), str(SOURCE), "-lm"],
+                [compiler, *FLAGS, f"-march={target}", "-o", str(shared), str(SOURCE), "-lm"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -223,8 +227,14 @@ def unsaturated_range(requant: l.Requant, channels: int) -> tuple[np.ndarray, np
 class _Program:
     """A graph's instructions, its constants, and the buffers that it needs."""
 
-    def __init__(self, graph: Graph, steps: tuple[l.Step, ...], keep: frozenset[str]):
-        self.lib = library()
+    def __init__(
+        self,
+        graph: Graph,
+        steps: tuple[l.Step, ...],
+        keep: frozenset[str],
+        lib: ctypes.CDLL,
+    ):
+        self.lib = lib
         self.lanes, self.k_step = self.lib.vector_lanes(), self.lib.dot_step()
         self.graph = graph
         self.types = {step.name: step.type for step in steps}
@@ -605,20 +615,30 @@ class NativeExecutor:
         The kernels cannot be built, or the graph has something they do not do.
     """
 
-    def __init__(self, graph: Graph, steps: tuple[l.Step, ...], threads: int | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        steps: tuple[l.Step, ...],
+        threads: int | None = None,
+        target: str = "native",
+    ):
         self.graph, self.steps = graph, steps
         self.threads = threads or len(os.sched_getaffinity(0))
-        self.instruction_set = library().instruction_set().decode()
+        self._lib = library(target)
+        self.instruction_set = self._lib.instruction_set().decode()
         self.images_per_call = -(-IMAGES_PER_CALL // graph.batch) * graph.batch
-        self._program = _Program(graph, steps, frozenset([graph.output]))
+        self._program = self._build(frozenset([graph.output]))
         # Workspaces of the usual program, kept: a fresh one costs as much as running an image.
         self._spaces: list[_Workspace] = []
+
+    def _build(self, names: frozenset[str]) -> _Program:
+        return _Program(self.graph, self.steps, names, self._lib)
 
     def run(self, inputs: np.ndarray, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``; as `TorchExecutor.run`."""
         names = frozenset(keep)
         usual = names <= {self.graph.output}
-        program = self._program if usual else _Program(self.graph, self.steps, names)
+        program = self._program if usual else self._build(names)
         results = {}
         for name in names:
             shape = self.graph.types[name].shape[1:]
