@@ -184,7 +184,8 @@ def _form(form: _FormFile, sets: dict[str, str], name: str) -> Form:
 class Automaton:
     """Minimal deterministic automaton of a grammar over class indices.
 
-    State 0 is the start. Every state is reachable, and the end can be reached from it.
+    State 0 is the start; every state comes before those it leads to. Every state can be reached, and
+    an end can be reached from it.
 
     Attributes
     ----------
@@ -317,10 +318,16 @@ def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name
         merged[state] = by_future[key]
     if merged[0] is None or not rows[merged[0]]:
         raise ParameterError(f"grammar {name}: no text fits it. Loosen its limits or pairs.")
-    # Post-order puts the start last; number from the start on.
-    last = len(rows) - 1
+    # Number by the longest way from the start: sources before targets, and lengths together. The
+    # start is last in post-order.
+    depth = [0] * len(rows)
+    for state in range(len(rows) - 1, -1, -1):
+        for other in rows[state].values():
+            depth[other] = max(depth[other], depth[state] + 1)
+    order = sorted(range(len(rows)), key=lambda state: (depth[state], -state))
+    number = {state: k for k, state in enumerate(order)}
     table = np.full((len(rows), classes), -1, np.int32)
     for state, row in enumerate(rows):
         for c, other in row.items():
-            table[last - state, c] = last - other
-    return Automaton(table, np.array(ends[::-1]))
+            table[number[state], c] = number[other]
+    return Automaton(table, np.array([ends[state] for state in order]))

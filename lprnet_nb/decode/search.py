@@ -15,7 +15,8 @@ When the best complete text is at least as probable as that bound, it is proved 
 rest are searched again with a larger width. For the best *path* in place of the best sum, replace sums by
 maxima: the same bound then always holds at once.
 
-Arrays have the images last, so that numpy works on contiguous rows and never loops over classes.
+Step 1 has the images last, so that numpy adds and multiplies long rows; step 2 has them first, so that
+the sums over time are matrix products. Neither loops over classes or images.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from .ctc import PAD
 from .grammar import Automaton
 
 CHUNK = 128          # images a pass: the working set stays within the processor's cache
-WIDTHS = (4, 32, 256)  # prefixes kept per image; the next width is for those not proved
-FLOOR = 1e-17        # least probability of a class; keeps products of 18 of them from underflow
-RELIABLE = 1e-9      # below this the floor could show: such images are searched in the log domain
+WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
+FLOOR = 1e-20        # least probability of a class; keeps products of many from underflow
+RELIABLE = 1e-11     # below this, floor and rounding could show: searched in the log domain
 
 
 @dataclass(frozen=True)
@@ -76,39 +77,39 @@ class Found:
 class Plan:
     """An automaton unrolled for a number of time steps.
 
-    A node is a state together with the class that led to it; an arc leads from a state to a node.
-    Nodes are in topological order of their states, arcs in that of their sources.
+    A node is a state together with the class that led to it. Nodes are in order of their states. One
+    node more than there are, with number M, stands for none.
     """
 
     state: np.ndarray       # [M] state of each node
     label: np.ndarray       # [M] class of each node
     ends: np.ndarray        # bool [M]: may the text end here?
-    arcs: np.ndarray        # [A] the node that each arc leads to
-    first_arc: np.ndarray   # [B] where the arcs of each state begin ...
-    source: np.ndarray      # [B] ... and which state that is; states without arcs are not listed
-    again: np.ndarray       # [R] nodes whose state can be left by the node's own class ...
-    repeat: np.ndarray      # [R] ... and the arc that this takes
-    follow: np.ndarray      # [states, C]: node that a class leads to, -1 where it is not allowed
+    repeat: np.ndarray      # [M] node that the node's own class leads to from its state, or M
+    follow: np.ndarray      # [states, C]: node that a class leads to, or M
     follows: np.ndarray     # bool [states, M]: does the node follow the state?
+    leaving: np.ndarray     # the same as float64, to sum with
+    padded: np.ndarray      # [states, K] all nodes that follow each state, then M
+    place: np.ndarray       # [M] where in `padded` of its state the node's `repeat` is, or 0
     windows: tuple[slice, ...]  # by time step: nodes that can be entered then, and still finish
     levels: tuple[slice, ...]   # by length of the prefix: nodes that can be its last
+    spans: tuple[slice, ...]    # by length of the prefix: steps in which these can be entered
 
 
 @lru_cache(maxsize=64)
 def plan(automaton: Automaton, steps: int) -> Plan:
     """Unroll an automaton for a number of time steps."""
     target = automaton.target
-    sources, labels = np.nonzero(target >= 0)
-    nodes, arcs = np.unique(np.stack([target[sources, labels], labels], axis=1), axis=0,
+    sources, classes = np.nonzero(target >= 0)
+    nodes, arcs = np.unique(np.stack([target[sources, classes], classes], axis=1), axis=0,
                             return_inverse=True)
-    arcs = arcs.reshape(-1)
-    state, label = nodes[:, 0], nodes[:, 1]
-    source, first_arc = np.unique(sources, return_index=True)
-    arc_of = np.full(target.shape, -1)
-    arc_of[sources, labels] = np.arange(len(arcs))
-    repeat = arc_of[state, label]
-    follows = np.zeros((len(target), len(nodes)), bool)
-    follows[sources, arcs] = True
+    state, label = nodes.T
+    none = len(nodes)
+    follow = np.full(target.shape, none)
+    follow[sources, classes] = arcs.reshape(-1)
+    follows = (follow[:, :, None] == np.arange(none)).any(axis=1)
+    repeat = follow[state, label]
+    padded = np.sort(follow, axis=1)[:, :follows.sum(axis=1).max()]
+    place = np.argmax(padded[state] == repeat[:, None], axis=1)
 
     reached = np.zeros(len(target), bool)
     reached[0] = True
@@ -125,10 +126,11 @@ def plan(automaton: Automaton, steps: int) -> Plan:
             to_end[number] = min(to_end[number], 1 + to_end[onward].min())
     windows = tuple(_cover((shortest <= t + 1) & (to_end[state] <= steps - 1 - t))
                     for t in range(steps))
-    return Plan(state, label, automaton.final[state], arcs, first_arc, source,
-                np.flatnonzero(repeat >= 0), repeat[repeat >= 0],
-                np.where(arc_of >= 0, arcs[arc_of], -1), follows, windows,
-                tuple(_cover(last) for last in ending))
+    spans = tuple(slice(min(level, steps), max(steps - to_end[state[last]].min(), 0))
+                  for level, last in enumerate(ending))
+    return Plan(state, label, automaton.final[state], repeat, follow, follows,
+                follows.astype(np.float64), padded, place, windows,
+                tuple(_cover(last) for last in ending), spans)
 
 
 def _cover(mask: np.ndarray) -> slice:
@@ -157,26 +159,30 @@ def search(log_probs: np.ndarray, automaton: Automaton, blank: int, *, best_path
     unrolled = plan(automaton, steps)
     found = Found(np.full((images, 2, len(unrolled.levels)), PAD), np.full((images, 2), -np.inf),
                   np.full(images, -np.inf), np.zeros(images, bool))
+    ring = BEST_PATH if best_path else LINEAR
+    # Every chunk writes the same places of this, so it is filled once.
+    ahead = np.full((steps, min(images, CHUNK), len(unrolled.state)), ring.zero)
     for begin in range(0, images, CHUNK):
         rows = np.arange(begin, min(begin + CHUNK, images))
-        _search(log_probs, rows, unrolled, blank, BEST_PATH if best_path else LINEAR, widths,
-                found)
-        if not best_path:
-            rows = rows[found.log_total[rows] < np.log(RELIABLE)]
-            if rows.size:
-                _search(log_probs, rows, unrolled, blank, LOGARITHMIC, widths, found)
+        _search(log_probs, rows, unrolled, blank, ring, widths, ahead[:, :len(rows)], found)
+    if ring is LINEAR:
+        hopeless = np.flatnonzero(found.log_total < np.log(RELIABLE))
+        for begin in range(0, len(hopeless), CHUNK):
+            rows = hopeless[begin:begin + CHUNK]
+            ahead = np.full((steps, len(rows), len(unrolled.state)), LOGARITHMIC.zero)
+            _search(log_probs, rows, unrolled, blank, LOGARITHMIC, widths, ahead, found)
     return found
 
 
 def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
-            widths: tuple[int, ...], found: Found) -> None:
+            widths: tuple[int, ...], ahead: np.ndarray, found: Found) -> None:
     """Search some images and write what was found into their rows."""
     emit = np.ascontiguousarray(log_probs[rows].transpose(2, 1, 0))  # [T, C, n]
     if ring is LINEAR:
-        emit = np.maximum(np.exp(emit), FLOOR)
+        np.exp(emit, out=emit)
+        np.maximum(emit, emit.dtype.type(FLOOR), out=emit)
     emit = emit.astype(np.float64, copy=False)
-    ahead, total = _backward(emit, unrolled, blank, ring)
-    found.log_total[rows] = _log(total, ring)
+    found.log_total[rows] = _log(_backward(emit, unrolled, blank, ring, ahead), ring)
     for width in widths:
         texts, score, bound = _forward(emit, ahead, unrolled, blank, ring, width)
         found.texts[rows] = texts
@@ -186,7 +192,7 @@ def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int,
         found.exact[rows] = exact & np.isfinite(found.score[rows, 0])
         if exact.all():
             break
-        rows, emit, ahead = rows[~exact], emit[..., ~exact], ahead[..., ~exact]
+        rows, emit, ahead = rows[~exact], emit[..., ~exact], ahead[:, ~exact]
 
 
 def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
@@ -196,52 +202,64 @@ def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
         return np.log(values)
 
 
-def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
-              ) -> tuple[np.ndarray, np.ndarray]:
-    """Score of all valid ways on from each node when it is entered at each step.
+def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahead: np.ndarray,
+              ) -> np.ndarray:
+    """Score all valid ways on from each node when it is entered at each step.
+
+    Parameters
+    ----------
+    emit
+        ``[T, C, n]``.
+    ahead
+        Where the scores go, ``[T, n, M]``, the emission of the step itself included; the windows of
+        `unrolled` are written.
 
     Returns
     -------
-    ahead
-        ``[T, M, n]``, the emission of the step itself included.
-    total
+    np.ndarray
         ``[n]``: the score of the whole grammar.
     """
     steps, _, images = emit.shape
-    ahead = np.full((steps, len(unrolled.state), images), ring.zero)
-    # What lies ahead after a step, when it was spent in a node, or in a blank in some state.
-    after = np.where(unrolled.ends[:, None], ring.one, np.full((1, images), ring.zero))
+    # What lies ahead of a node from this step on, then from the next; of a state likewise. Places
+    # beyond the window go stale, but nothing that can be reached in time looks at them.
+    nodes = len(unrolled.state)
+    here = np.full((nodes + 1, images), ring.zero)
+    after = np.where(unrolled.ends[:, None], ring.one, here[:nodes])
     idle = np.full((len(unrolled.follow), images), ring.zero)
     idle[unrolled.state[unrolled.ends]] = ring.one
     for t in range(steps - 1, -1, -1):
-        window = unrolled.windows[t]
-        ring.times(emit[t, unrolled.label[window]], after[window], out=ahead[t, window])
-        onward = ahead[t, unrolled.arcs]
-        left = ring.plus.reduceat(onward, unrolled.first_arc, axis=0)
-        waiting = ring.times(emit[t, blank], idle)
-        idle = waiting.copy()
-        idle[unrolled.source] = ring.plus(waiting[unrolled.source], left)
-        # A node goes on with its own class, or a blank, or any class but its own.
+        entered = unrolled.windows[t]
+        np.take(emit[t], unrolled.label[entered], axis=0, out=here[entered], mode="clip")
+        ring.times(here[entered], after[entered], out=here[entered])
+        ahead[t, :, entered] = here[entered].T
+        ring.times(emit[t, blank], idle, out=idle)
+        # A state goes on with a blank or a character, a node also with its own class again, which
+        # is not the character it would be after a blank.
+        window = unrolled.windows[t - 1] if t else slice(0, 0)
+        state, repeat = unrolled.state[window], unrolled.repeat[window]
         if ring is LINEAR:
-            after = ahead[t] + idle[unrolled.state]
-            after[unrolled.again] -= onward[unrolled.repeat]
+            idle += unrolled.leaving[:, entered] @ here[entered]
+            onward = np.take(idle, state, axis=0, out=after[window], mode="clip")
+            onward += here[window]
+            onward -= here[repeat]
         else:
-            others = idle[unrolled.state]
-            others[unrolled.again] = ring.plus(waiting[unrolled.state[unrolled.again]],
-                                               _all_but_one(onward, unrolled, ring))
-            after = ring.plus(ahead[t], others)
-    return ahead, idle[0]
+            every, but_one = _sums(here[unrolled.padded], ring)
+            others = np.where((repeat < nodes)[:, None], but_one[state, unrolled.place[window]],
+                              every[state])
+            after[window] = ring.plus(ring.plus(idle[state], here[window]), others)
+            idle = ring.plus(idle, every)
+    return idle[0]
 
 
-def _all_but_one(onward: np.ndarray, unrolled: Plan, ring: Semiring) -> np.ndarray:
-    """Sums over the arcs of a state but for one, for `repeat`; for rings without subtraction."""
-    result = np.full(onward.shape, ring.zero)
-    for begin, end in zip(unrolled.first_arc, [*unrolled.first_arc[1:], len(onward)]):
-        block = onward[begin:end]
-        result[begin + 1:end] = ring.plus.accumulate(block, axis=0)[:-1]
-        result[begin:end - 1] = ring.plus(
-            result[begin:end - 1], ring.plus.accumulate(block[::-1], axis=0)[-2::-1])
-    return result[unrolled.repeat]
+def _sums(terms: np.ndarray, ring: Semiring) -> tuple[np.ndarray, np.ndarray]:
+    """Sums along the second axis: of all terms, and of all but each, without subtraction."""
+    left = ring.plus.accumulate(terms, axis=1)
+    right = ring.plus.accumulate(terms[:, ::-1], axis=1)[:, ::-1]
+    but_one = np.full(terms.shape, ring.zero)
+    but_one[:, 0] = right[:, 1] if terms.shape[1] > 1 else ring.zero
+    but_one[:, -1:] = left[:, -2:-1] if terms.shape[1] > 1 else ring.zero
+    ring.plus(left[:, :-2], right[:, 2:], out=but_one[:, 1:-1])
+    return left[:, -1], but_one
 
 
 def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
@@ -258,100 +276,117 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
         ``[n]``: no text that was dropped on the way scores more.
     """
     steps, _, images = emit.shape
-    column = np.arange(images)
+    image = np.arange(images)[:, None]
     longest = len(unrolled.levels)
-    # Prefixes [k, n]: state and last class; scores of the paths so far, which end before step t in
-    # the last character, or in a blank: [T + 1, k, n].
-    state = np.zeros((1, images), int)
-    last = np.full((1, images), -1)
-    in_character = np.full((steps + 1, 1, images), ring.zero)
-    in_blank = np.empty((steps + 1, 1, images))
+    # Prefixes [n, k]: state and last class; scores of the paths before step t, which end in the
+    # last character, or in a blank: [T + 1, n, k].
+    state = np.zeros((images, 1), int)
+    last = np.full((images, 1), -1)
+    in_character = np.full((steps + 1, images, 1), ring.zero)
+    in_blank = np.empty((steps + 1, images, 1))
     in_blank[0] = ring.one
-    in_blank[1:, 0] = ring.times.accumulate(emit[:, blank], axis=0)
-    texts = np.full((longest, 1, images), PAD)
-    best = np.full((2, images), ring.zero)
-    best_texts = np.full((longest, 2, images), PAD)
+    in_blank[1:, :, 0] = ring.times.accumulate(emit[:, blank], axis=0)
+    texts = np.full((images, 1, longest), PAD)
+    best = np.full((images, 2), ring.zero)
+    best_texts = np.full((images, 2, longest), PAD)
     bound = np.full(images, ring.zero)
-    for level, nodes in enumerate(unrolled.levels):
-        score = _extensions(in_character, in_blank, ahead, unrolled, ring, nodes, level, state,
-                            last)
-        chosen, kept, bound = _select(score, width, bound)
+    for level, (nodes, span) in enumerate(zip(unrolled.levels, unrolled.spans)):
+        again = np.where(last >= 0, unrolled.follow[state, last], len(unrolled.state))
+        score = _extensions(in_character[span], in_blank[span], ahead[span, :, nodes],
+                            again - nodes.start, ring)
+        score = np.where(unrolled.follows[state, nodes], score, ring.zero)
+        chosen, kept, bound = _select(score.reshape(images, -1), width, bound)
         parent, node = np.divmod(chosen, nodes.stop - nodes.start)
         node += nodes.start
-        same = unrolled.label[node] == last[parent, column]
-        by_change = np.where(same, ring.zero, in_character[:-1, parent, column])
-        enter = ring.plus(in_blank[:-1, parent, column], by_change)
+        by_change = in_character[span, image, parent]
+        by_change[:, unrolled.label[node] == last[image, parent]] = ring.zero
+        enter = ring.plus(in_blank[span, image, parent], by_change)
         enter[:, kept <= ring.zero] = ring.zero  # fewer valid prefixes than `width`
         state, last = unrolled.state[node], unrolled.label[node]
-        texts = texts[:, parent, column]
-        texts[level] = last
-        in_character, in_blank = _paths(enter, emit, blank, last, level, ring)
-        finished = np.where(unrolled.ends[node], ring.plus(in_character[-1], in_blank[-1]),
-                            ring.zero)
-        contest = np.concatenate([best, finished])
-        order = np.argsort(-contest, axis=0, kind="stable")[:2]
-        best = np.take_along_axis(contest, order, axis=0)
-        best_texts = np.concatenate([best_texts, texts], axis=1)[:, order, column]
-    best_texts[:, best == ring.zero] = PAD
-    return best_texts.transpose(2, 1, 0), best.T, bound
+        texts = texts[image, parent]
+        texts[:, :, level] = last
+        in_character, in_blank = _paths(enter, emit[span, last, image], emit[span, blank, :, None],
+                                        span.start, steps, ring)
+        if unrolled.ends[nodes].any():
+            finished = np.where(unrolled.ends[node], ring.plus(in_character[-1], in_blank[-1]),
+                                ring.zero)
+            contest = np.concatenate([best, finished], axis=1)
+            order = np.argsort(-contest, axis=1, kind="stable")[:, :2]
+            best = contest[image, order]
+            best_texts = np.concatenate([best_texts, texts], axis=1)[image, order]
+    best_texts[best == ring.zero] = PAD
+    return best_texts, best, bound
 
 
 def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarray,
-                unrolled: Plan, ring: Semiring, nodes: slice, level: int, state: np.ndarray,
-                last: np.ndarray) -> np.ndarray:
+                again: np.ndarray, ring: Semiring) -> np.ndarray:
     """Joint score of all valid texts that begin with a prefix and one more character.
+
+    Parameters
+    ----------
+    in_character, in_blank
+        ``[t, n, k]``.
+    ahead
+        ``[t, n, nodes]``.
+    again
+        ``[n, k]``: the node that stands for the prefix's last character again, or any other number.
 
     Returns
     -------
     np.ndarray
-        ``[k, nodes, n]``, `ring.zero` where the node does not follow the prefix.
+        ``[n, k, nodes]``; of use only for nodes that follow the prefix.
     """
-    steps, width, images = len(ahead), *state.shape
-    either = ring.plus(in_character, in_blank)
-    score = np.full((width, nodes.stop - nodes.start, images), ring.zero)
-    for t in range(level, steps):  # a prefix of `level` characters takes as many steps
-        reach = slice(max(nodes.start, unrolled.windows[t].start),
-                      min(nodes.stop, unrolled.windows[t].stop))
-        if reach.start < reach.stop:
-            part = score[:, reach.start - nodes.start:reach.stop - nodes.start]
-            ring.plus(part, ring.times(either[t][:, None], ahead[t, reach]), out=part)
-    # The last character again needs a blank before it.
-    again = np.where(last >= 0, unrolled.follow[state, np.maximum(last, 0)], -1)
-    prefix, column = np.nonzero((again >= nodes.start) & (again < nodes.stop))
-    again = again[prefix, column]
-    score[prefix, again - nodes.start, column] = ring.plus.reduce(
-        ring.times(in_blank[:-1, prefix, column], ahead[:, again, column]), axis=0)
-    valid = unrolled.follows[:, nodes][state].transpose(0, 2, 1)
-    return np.where(valid, score, ring.zero)
+    either = ring.plus(in_blank, in_character)
+    if ring is LINEAR:
+        score = np.ascontiguousarray(either.transpose(1, 2, 0)) @ ahead.transpose(1, 0, 2)
+    else:
+        score = np.full((*again.shape, ahead.shape[2]), ring.zero)
+        for step, here in zip(either, ahead):
+            ring.plus(score, ring.times(step[:, :, None], here[:, None]), out=score)
+    image, prefix = np.nonzero((again >= 0) & (again < ahead.shape[2]))
+    again = again[image, prefix]  # needs a blank between
+    score[image, prefix, again] = ring.plus.reduce(
+        ring.times(in_blank[:, image, prefix], ahead[:, image, again]), axis=0, initial=ring.zero)
+    return score
 
 
 def _select(score: np.ndarray, width: int, bound: np.ndarray,
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `width` best, ``[k, n]``, their scores, and the bound raised to the best of the rest."""
-    flat = score.reshape(-1, score.shape[-1])
-    width = min(width, len(flat))
-    column = np.arange(flat.shape[1])
+    """The `width` best, ``[n, k]``, their scores, and the bound raised to the best of the rest."""
+    images, candidates = score.shape
+    width = min(width, candidates)
+    image = np.arange(images)
     if width > 8:
-        order = np.argsort(-flat, axis=0, kind="stable")
-        rest = flat[order[width], column] if width < len(flat) else bound
-        return order[:width], flat[order[:width], column], np.maximum(bound, rest)
-    chosen = np.empty((width, len(column)), int)
-    kept = np.empty((width, len(column)))
+        order = np.argsort(-score, axis=1, kind="stable")
+        rest = score[image, order[:, width]] if width < candidates else bound
+        order = order[:, :width]
+        return order, score[image[:, None], order], np.maximum(bound, rest)
+    chosen = np.empty((images, width), int)
+    kept = np.empty((images, width))
     for k in range(width):
-        chosen[k] = flat.argmax(axis=0)
-        kept[k] = flat[chosen[k], column]
-        flat[chosen[k], column] = -np.inf
-    return chosen, kept, np.maximum(bound, flat.max(axis=0))
+        chosen[:, k] = score.argmax(axis=1)
+        kept[:, k] = score[image, chosen[:, k]]
+        score[image, chosen[:, k]] = -np.inf
+    return chosen, kept, np.maximum(bound, score.max(axis=1))
 
 
-def _paths(enter: np.ndarray, emit: np.ndarray, blank: int, last: np.ndarray, level: int,
+def _paths(enter: np.ndarray, own: np.ndarray, gap: np.ndarray, begin: int, steps: int,
            ring: Semiring) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the paths of prefixes, given those that are about to enter the last character."""
-    steps, width, images = enter.shape
-    own = emit[:, last, np.arange(images)]
-    in_character = np.full((steps + 1, width, images), ring.zero)
-    in_blank = np.full((steps + 1, width, images), ring.zero)
-    for t in range(level, steps):
-        in_character[t + 1] = ring.times(own[t], ring.plus(in_character[t], enter[t]))
-        in_blank[t + 1] = ring.times(emit[t, blank], ring.plus(in_blank[t], in_character[t]))
+    """Scores of the paths of prefixes, ``[T + 1, n, k]`` in the last character and in a blank.
+
+    Parameters
+    ----------
+    enter
+        ``[t, n, k]``: the paths that are about to enter the last character, from step `begin` on.
+    own, gap
+        Emissions of the last character and of the blank in these steps.
+    """
+    in_character = np.full((steps + 1, *enter.shape[1:]), ring.zero)
+    in_blank = in_character.copy()
+    for t, (entering, character, blank) in enumerate(zip(enter, own, gap), begin):
+        here, after = in_character[t + 1], in_blank[t + 1]
+        ring.plus(in_character[t], entering, here)
+        ring.times(character, here, here)
+        ring.plus(in_character[t], in_blank[t], after)
+        ring.times(blank, after, after)
     return in_character, in_blank
