@@ -35,6 +35,11 @@ def _known_chip(chip: str) -> str:
     return chip
 
 
+def _tuple(value: Any) -> Any:
+    """JSON knows lists only; null stands for an empty one. Everything else stays strict."""
+    return () if value is None else tuple(value) if isinstance(value, list) else value
+
+
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     if interval[0] > interval[1]:
         raise ValueError(f"interval {list(interval)} has its ends the wrong way round")
@@ -42,9 +47,7 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 Chip = Annotated[str, AfterValidator(_known_chip)]
-# JSON knows lists only; everything else stays strict.
-Interval = Annotated[tuple[Share, Share], AfterValidator(_ordered),
-                     BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Interval = Annotated[tuple[Share, Share], AfterValidator(_ordered), BeforeValidator(_tuple)]
 
 
 class _Record(BaseModel):
@@ -218,10 +221,6 @@ class LayerLatency(_Record):
     cycles: Annotated[float, Field(ge=0)] = Field(description="Predicted clock cycles.")
 
 
-def _lists(value: Any) -> Any:
-    return () if value is None else value
-
-
 class BModelFacts(_Record):
     """All that is known of one compiled model: ``bmodels/<id>.json``."""
 
@@ -242,9 +241,9 @@ class BModelFacts(_Record):
     info: str | None = Field(default=None, description="What ``model_tool --info`` prints.")
     memory: dict[str, int | None] | None = Field(
         default=None, description="Bytes by kind: weight, instruct, runtime, …")
-    layers: Annotated[tuple[Layer, ...], BeforeValidator(_lists)] = Field(
+    layers: Annotated[tuple[Layer, ...], BeforeValidator(_tuple)] = Field(
         default=(), description="In the order of the network; empty where not measured.")
-    latency_by_layer: Annotated[tuple[LayerLatency, ...], BeforeValidator(_lists)] = Field(
+    latency_by_layer: Annotated[tuple[LayerLatency, ...], BeforeValidator(_tuple)] = Field(
         default=(), description="In the order of execution; empty where there is no prediction.")
     crosscheck: dict[str, JsonValue] | None = Field(
         default=None,

@@ -1,0 +1,124 @@
+"""Executed notebooks as pages of a report: no scripts, no network, every cell with an anchor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+from markupsafe import Markup
+
+from ..errors import DataError
+
+# What to look for first when a number's cell is searched.
+_FIRST = ("05_compare", "06_strategies")
+
+
+@dataclass(frozen=True)
+class NotebookPage:
+    """A converted notebook.
+
+    Attributes
+    ----------
+    name
+        Stem of the file.
+    title
+        Its first heading.
+    body
+        HTML of all cells, without scripts.
+    code
+        ``(anchor, source)`` of the code cells.
+    """
+
+    name: str
+    title: str
+    body: Markup
+    code: tuple[tuple[str, str], ...]
+
+
+def convert(path: str | Path) -> NotebookPage:
+    """Convert an executed notebook by nbconvert.
+
+    Raises
+    ------
+    DataError
+        When it is not a notebook.
+    """
+    path = Path(path)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+        raise DataError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}. Make "
+                        "the report again.") from error
+    _name_cells(notebook)
+    return NotebookPage(path.stem, _heading(notebook) or path.stem, Markup(_body(notebook)),
+                        tuple((_anchor(cell), cell.source) for cell in notebook.cells
+                              if cell.cell_type == "code"))
+
+
+def cell_with(pages: Sequence[NotebookPage], pattern: str) -> str | None:
+    """Link, from the report's folder, to the first code cell in which a pattern is found."""
+    for page in sorted(pages, key=lambda one: (one.name not in _FIRST, one.name)):
+        for anchor, source in page.code:
+            if re.search(pattern, source):
+                return f"notebooks/{quote(page.name)}.html#{anchor}"
+    return None
+
+
+def _name_cells(notebook: Any) -> None:
+    """Give every cell an id of its own that is safe in an address and stays the same."""
+    seen: set[str] = set()
+    for index, cell in enumerate(notebook.cells):
+        name = re.sub(r"[^A-Za-z0-9-]", "-", str(cell.get("id") or f"cell-{index}"))
+        cell["id"] = name if name not in seen else f"{name}-{index}"
+        seen.add(cell["id"])
+
+
+def _anchor(cell: Any) -> str:
+    return f"cell-id={cell['id']}"
+
+
+def _heading(notebook: Any) -> str | None:
+    for cell in notebook.cells:
+        found = cell.cell_type == "markdown" and re.search(r"^#\s+(.+)$", cell.source, re.M)
+        if found:
+            return re.sub(r"[*_`]|\[([^\]]*)\]\([^)]*\)", r"\1", found[1]).strip()
+    return None
+
+
+def _body(notebook: Any) -> str:
+    from nbconvert import HTMLExporter  # takes a second to import
+
+    exporter = HTMLExporter(template_name="basic", sanitize_html=True, embed_images=False,
+                            exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    return _mend(body)
+
+
+def _mend(body: str) -> str:
+    """Mend what nbconvert's HTML lacks for validity and for screen readers."""
+    count = 0
+
+    def described(found: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        tag = re.sub(r"\s+", " ", found[0])
+        if re.search(r"\balt=", tag):
+            return tag
+        return f'{tag[:-1].rstrip(" /")} alt="Figure {count} of this notebook">'
+
+    body = re.sub(r"<img\b[^>]*>", described, body)
+    body = re.sub(r"<a class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
+    body = re.sub(r"<a href=\"[^\"]*\" class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
+    # Code, text and tables may be wider than a phone: they scroll, by keyboard too.
+    body = re.sub(r"<pre(?=[ >])", '<pre tabindex="0"', body)
+    body = re.sub(r"(<table\b.*?</table>)",
+                  r'<div class="scroll" tabindex="0" role="region" aria-label="Table">\1</div>',
+                  body, flags=re.S)
+    return body
+

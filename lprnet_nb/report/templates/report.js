@@ -1,0 +1,136 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const names = { auto: "Auto", light: "Light", dark: "Dark" };
+  const spoken = { auto: "as the system has it", light: "light", dark: "dark" };
+  // Storage is refused on some systems for pages from disk; the choice then lasts as long as the page.
+  const stored = () => { try { return localStorage.getItem("lprnet-theme"); } catch { return null; } };
+  const show = (theme) => {
+    if (theme === "auto") delete root.dataset.theme; else root.dataset.theme = theme;
+  };
+  let theme = stored() in names ? stored() : "auto";
+  show(theme);  // in the head, before anything is painted
+
+  const themeButton = () => {
+    const button = document.querySelector("button.theme");
+    const label = () => {
+      button.querySelector(".theme-name").textContent = names[theme];
+      button.setAttribute("aria-label", `Theme: ${spoken[theme]}`);
+    };
+    button.hidden = false;
+    label();
+    button.addEventListener("click", () => {
+      theme = { auto: "light", light: "dark", dark: "auto" }[theme];
+      try { localStorage.setItem("lprnet-theme", theme); } catch { /* see above */ }
+      show(theme);
+      label();
+    });
+  };
+
+  const key = (cell) => cell.dataset.value ?? cell.textContent.trim();
+  const compare = (a, b, numbers) => numbers ? Number(a) - Number(b)
+    : a.localeCompare(b, "zh-Hans-CN", { numeric: true });
+
+  const sortable = (table) => {
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const headings = [...table.tHead.rows[0].cells];
+    headings.forEach((heading, column) => {
+      if (!heading.dataset.sort) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      heading.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => {
+        const next = { none: "ascending", ascending: "descending", descending: "none" };
+        const order = next[heading.getAttribute("aria-sort")];
+        headings.forEach((other) => other.hasAttribute("aria-sort")
+          && other.setAttribute("aria-sort", "none"));
+        heading.setAttribute("aria-sort", order);
+        if (order === "none") { body.append(...original); return; }
+        const keyed = original.map((row) => [key(row.cells[column]), row]);
+        const absent = (text) => text === "" || text === "–";
+        const numbers = keyed.every(([text]) => absent(text) || !Number.isNaN(Number(text)));
+        const sign = order === "ascending" ? 1 : -1;
+        // What has no value stays at the end either way.
+        keyed.sort(([a], [b]) => absent(a) || absent(b) ? absent(a) - absent(b)
+          : sign * compare(a, b, numbers));
+        body.append(...keyed.map(([, row]) => row));
+      });
+    });
+  };
+
+  const filter = () => {
+    const field = document.getElementById("filter");
+    if (!field) return;
+    const rows = [...document.getElementById("results-table").tBodies[0].rows];
+    const count = document.querySelector(".filter-count");
+    field.parentElement.hidden = rows.length < 6;
+    field.addEventListener("input", () => {
+      const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      rows.forEach((row) => {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !wanted.every((word) => text.includes(word));
+        shown += !row.hidden;
+      });
+      count.textContent = wanted.length ? `${shown} of ${rows.length} rows` : "";
+    });
+  };
+
+  const zoom = () => {
+    const links = document.querySelectorAll("a.zoom");
+    if (!links.length || !window.HTMLDialogElement) return;
+    const dialog = document.createElement("dialog");
+    const image = document.createElement("img");
+    const caption = document.createElement("p");
+    const close = document.createElement("button");
+    close.type = "button";
+    close.textContent = "Close";
+    close.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.setAttribute("aria-label", "Figure");
+    caption.append(close, document.createElement("span"));
+    dialog.append(image, caption);
+    document.body.append(dialog);
+    links.forEach((link) => link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      const small = link.querySelector("img");
+      image.src = small.src;
+      image.alt = small.alt;
+      caption.lastChild.textContent = small.alt;
+      dialog.showModal();
+    }));
+  };
+
+  const copies = () => document.querySelectorAll("button.copy").forEach((button) => {
+    if (!navigator.clipboard) return;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  });
+
+  // Paper has no folds; what a link leads into must be open.
+  const folds = () => {
+    let opened = [];
+    addEventListener("beforeprint", () => {
+      opened = [...document.querySelectorAll("details:not([open])")];
+      opened.forEach((one) => { one.open = true; });
+    });
+    addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    themeButton();
+    document.querySelectorAll("table.sortable").forEach(sortable);
+    filter();
+    zoom();
+    copies();
+    folds();
+  });
+})();
