@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..cache import data_dir, repository
 from ..errors import ParameterError
+from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
 METHODS: tuple[str, ...] = ("kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace")
@@ -169,8 +171,33 @@ STRATEGIES: dict[str, Strategy] = _registry(
 )
 
 
-def strategy_named(name: str) -> Strategy:
-    """Strategy by registry name, or from a JSON file when `name` is a path.
+DEFAULT = "mse-forked"  # recommended where the study has not judged: the best of its first runs
+
+
+def recommendation_path(chip: str) -> Path:
+    """Where the recommendation of a chip lies, with its evidence.
+
+    The user's data folder comes first, then the checkout's own.
+    """
+    place = Path("models") / parse_chip(chip) / "recommended.json"
+    own = data_dir() / place
+    return own if own.exists() else repository() / "data" / place
+
+
+def recommended(chip: str) -> Strategy:
+    """The strategy to ship INT8 models of a chip with, as the study found it.
+
+    Raises
+    ------
+    ParameterError
+        When the chip is not known or its recommendation cannot be read.
+    """
+    path = recommendation_path(chip)
+    return read_strategy(path) if path.exists() else STRATEGIES[DEFAULT]
+
+
+def strategy_named(name: str, chip: str | None = None) -> Strategy:
+    """Strategy by registry name, "recommended" for a chip, or from a JSON file by its path.
 
     Raises
     ------
@@ -179,7 +206,12 @@ def strategy_named(name: str) -> Strategy:
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
+    if name == "recommended":
+        if chip is None:
+            raise ParameterError("strategy 'recommended' depends on the chip; name one of "
+                                 f"{', '.join(CHIPS)}.")
+        return recommended(chip)
     if name.endswith(".json"):
         return read_strategy(name)
-    raise ParameterError(f"strategy {name!r} is not known. Choose from {', '.join(STRATEGIES)}, or "
-                         "name a strategy's JSON file.")
+    raise ParameterError(f"strategy {name!r} is not known. Choose from recommended, "
+                         f"{', '.join(STRATEGIES)}, or name a strategy's JSON file.")
