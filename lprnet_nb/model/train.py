@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -153,6 +154,8 @@ def train(config: TrainConfig, plates: PlateImages | None = None,
         rate = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if config.dropout:  # of the step alone: a report draws random numbers too
+            torch.manual_seed(config.seed * 1_000_003 + step)
         share = max(0.0, 1 - step / config.align_steps) if config.align_steps else 0.0
         loss = _loss(network(_tensor(images, device)), targets, lengths, aligned, share, alphabet)
         optimizer.zero_grad(set_to_none=True)
@@ -267,6 +270,8 @@ def _start(config: TrainConfig, alphabet: Alphabet, device: torch.device
     torch.manual_seed(config.seed)
     network = LPRNet(alphabet.size, "image")
     initialize(network)
+    with torch.no_grad():  # logits near zero: else the first steps only unlearn a random opinion
+        network.container[0].weight.mul_(0.1)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
@@ -284,7 +289,8 @@ def _start(config: TrainConfig, alphabet: Alphabet, device: torch.device
     try:
         state = torch.load(config.checkpoint, map_location=device, weights_only=True)
         known = json.loads(state["config"])
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, IndexError,
+            pickle.UnpicklingError) as error:
         raise DataError(f"checkpoint {config.checkpoint} cannot be read: "
                         f"{str(error).splitlines()[0]}. Remove it to start afresh.") from error
     for name, value in _identity(config, alphabet).items():
@@ -294,8 +300,6 @@ def _start(config: TrainConfig, alphabet: Alphabet, device: torch.device
                                  "or remove it to start afresh.")
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
-    if config.dropout:
-        torch.set_rng_state(state["random"].cpu())
     return network, {k: v.clone() for k, v in state["average"].items()}, optimizer, state["step"]
 
 
@@ -309,7 +313,7 @@ def _save(config: TrainConfig, alphabet: Alphabet, step: int, network: nn.Module
     _write_torch(config.checkpoint, {
         "config": json.dumps(_identity(config, alphabet)), "step": step,
         "network": network.state_dict(), "average": average,
-        "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()})
+        "optimizer": optimizer.state_dict()})
 
 
 def _follow(average: dict, network: nn.Module, decay: float) -> None:

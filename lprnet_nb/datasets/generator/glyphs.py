@@ -125,7 +125,7 @@ def _ink(name: str, character: str) -> np.ndarray:
 
 def font_glyph(name: str, character: str, thickening: float = 0.0, width: float = CELL[0],
                height: float = CELL[1]) -> np.ndarray:
-    """Coverage of a character of a packaged font stretched to the cell, uint8.
+    """Coverage of a character of a packaged font, side bearings and all, stretched to the cell.
 
     Parameters
     ----------
@@ -137,6 +137,11 @@ def font_glyph(name: str, character: str, thickening: float = 0.0, width: float 
         Millimetres added to the stroke width.
     width, height
         The cell in mm.
+
+    Returns
+    -------
+    np.ndarray
+        uint8 ``[height * FINE, width * FINE]``.
     """
     cell = np.zeros((round(height * FINE), round(width * FINE)), np.uint8)
     ink = _ink(name, character)

@@ -1,0 +1,174 @@
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from lprnet_nb.datasets.alphabet import PROVINCES
+from lprnet_nb.datasets.generate import (
+    Severity,
+    contact_sheet,
+    draw_chunk,
+    generate_plates,
+    stream_chunks,
+    with_margin,
+)
+from lprnet_nb.datasets.generator import glyphs, layout
+from lprnet_nb.datasets.generator.camera import homographies, project
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.errors import ParameterError
+
+FLAT = Severity(view=0, image=0, margin=0)
+ORDINARY = rf"[{PROVINCES}][A-HJ-NP-Z][0-9A-HJ-NP-Z]{{5}}"
+NEW_ENERGY = rf"[{PROVINCES}][A-HJ-NP-Z](?:[A-HJK][0-9A-HJ-NP-Z][0-9]{{4}}|[0-9]{{5}}[DF])"
+
+
+def test_plates_depend_on_the_seed_alone():
+    here = generate_plates(130, seed=7, workers=0)
+    elsewhere = generate_plates(130, seed=7, workers=2)
+    assert here.digest == elsewhere.digest
+    assert generate_plates(130, seed=8, workers=0).digest != here.digest
+    shorter = generate_plates(70, seed=7, workers=0)
+    assert shorter.labels == here.labels[:70]
+    np.testing.assert_array_equal(shorter.images, here.images[:70])
+
+
+def test_the_stream_goes_on_where_it_is_told_to():
+    stream = stream_chunks(3, first=5, workers=0, size=8, severities={0: FLAT, 6: Severity()})
+    first, second = next(stream), next(stream)
+    assert first.labels == draw_chunk(3, 5, severity=FLAT, size=8).labels
+    np.testing.assert_array_equal(first.images, draw_chunk(3, 5, severity=FLAT, size=8).images)
+    np.testing.assert_array_equal(second.images, draw_chunk(3, 6, size=8).images)
+
+
+@pytest.mark.parametrize("form, pattern", [("blue", ORDINARY), ("yellow", ORDINARY),
+                                           ("two-row", ORDINARY), ("green", NEW_ENERGY)])
+def test_texts_follow_the_grammar_of_their_form(form, pattern):
+    texts = layout.draw_texts(form, np.arange(400) % 31, np.random.default_rng(0))
+    assert all(re.fullmatch(pattern, text) for text in texts)
+    assert [text[0] for text in texts[:31]] == list(PROVINCES)
+
+
+def test_forms_provinces_and_characters_are_balanced():
+    chunks = [draw_chunk(1, i, severity=FLAT) for i in range(9)]
+    labels = [label for chunk in chunks for label in chunk.labels][:558]
+    forms = [form for chunk in chunks for form in chunk.forms][:558]
+    for form in ("blue", "yellow", "green"):
+        of_form = [label[0] for label, f in zip(labels, forms) if f == form]
+        assert {of_form.count(p) for p in PROVINCES} == {6}
+    counts = np.array([sum(label.count(c) for label in labels) for c in glyphs.LATIN])
+    assert counts.min() > 50 and counts.max() < 5 * counts.min()
+
+
+def test_cells_stand_where_the_standard_puts_them():
+    blue, green = layout.FORMS["blue"].cells, layout.FORMS["green"].cells
+    assert [cell[0] for cell in blue] == [15.5, 72.5, 151.5, 208.5, 265.5, 322.5, 379.5]
+    assert blue[-1][0] + 45 == 440 - 15.5
+    assert green[0][2:] == (45, 90) and green[1][2:] == (43, 90)
+    assert green[2][0] - (green[1][0] + 43) == 49
+    assert green[-1][0] + 43 == 480 - 15.5
+    rows = layout.FORMS["two-row"].cells
+    assert [cell[2:] for cell in rows] == [(80, 60)] * 2 + [(65, 110)] * 5
+    assert rows[-1][0] + 65 == 440 - 27.5 and rows[-1][1] + 110 <= 220 - 15
+
+
+def test_ink_fills_its_cells_and_nothing_between():
+    mask = layout.draw_mask("blue", "京H88888", 2, 3)
+    assert mask.shape == (70, 220)
+    columns = mask[13:57].max(0)
+    second = columns[36:58]
+    assert second[0] > 100 and second[-2] > 100  # the stems of H stand at the cell's edges
+    assert columns[60:64].max() == 0 and columns[71:75].max() == 0  # 12 mm beside the dot
+    assert mask[35, 67] == 255  # the dot, 134.5 mm from the left
+    assert mask[35, 1] > 100 and mask[35, 4] == 0  # frame from 1.5 to 4.5 mm
+
+
+@pytest.mark.parametrize("stroke", [6.5, 11.0])
+def test_strokes_are_as_wide_as_asked(stroke):
+    letter = glyphs.stroke_glyph("H", stroke)
+    row = letter[20 * glyphs.FINE]
+    assert row.astype(float).sum() / 255 / glyphs.FINE == pytest.approx(2 * stroke, abs=0.8)
+
+
+def test_a_narrow_glyph_is_not_stretched():
+    one = glyphs.font_glyph("BarlowCondensed-Medium", "1").max(0) > 0
+    zero = glyphs.font_glyph("BarlowCondensed-Medium", "0").max(0) > 0
+    assert one.sum() < 0.7 * zero.sum()
+    assert 0.75 * 180 < zero.sum() <= 180  # a font keeps its side bearings
+    assert abs(np.flatnonzero(one).mean() - 90) < 12
+
+
+def test_every_face_tells_all_characters_apart():
+    for chinese, count in ((False, 34), (True, 31)):
+        faces = glyphs.atlas(45, 90, chinese)
+        assert faces.shape[1:] == (count, 45, 22)
+        for face in faces.reshape(len(faces), count, -1).astype(float):
+            distances = np.abs(face[:, None] - face[None]).mean(2) + 255 * np.eye(count)
+            assert distances.min() > 2
+
+
+def test_a_flat_view_maps_corner_to_corner():
+    maps = homographies("blue", 3, FLAT, np.random.default_rng(0))
+    points = np.array([[0, 0], [440, 140], [38, 70]])
+    expected = [[0, 0], [94, 24], [94 * 38 / 440, 12]]
+    np.testing.assert_allclose(project(maps, points), [expected] * 3, atol=1e-6)
+
+
+def test_the_crop_is_the_box_around_the_corners():
+    view = Severity(view=1, margin=0)
+    maps = homographies("green", 500, view, np.random.default_rng(4))
+    corners = project(maps, np.array([[0, 0], [480, 0], [480, 140], [0, 140]]))
+    low, high = corners.min(1), corners.max(1)
+    assert abs(np.median(low[:, 0])) < 0.6 and abs(np.median(high[:, 0]) - 94) < 0.6
+    assert np.median(high[:, 1] - low[:, 1]) == pytest.approx(24, abs=1)
+    tilted = np.abs(corners[:, 0, 1] - corners[:, 1, 1])
+    assert 1.5 < np.median(tilted) < 7  # pixels of slope over the plate: what real crops show
+
+
+def test_centres_point_at_the_characters():
+    chunk = draw_chunk(2, 0, forms=("blue",), severity=FLAT, size=4)
+    expected = [94 * (x + 22.5) / 440 for x, *_ in layout.FORMS["blue"].cells]
+    np.testing.assert_allclose(chunk.centres[:, :7], [expected] * 4, atol=1e-3)
+    assert np.isnan(chunk.centres[:, 7]).all()
+
+
+@pytest.mark.parametrize("form, channel", [("blue", 0), ("green", 1), ("yellow", 2)])
+def test_grounds_have_their_colour(form, channel):
+    images = draw_chunk(5, 0, forms=(form,), severity=FLAT, size=16).images
+    means = np.median(images.reshape(16, -1, 3).astype(float), 1)
+    assert (means.argmax(1) == channel).mean() > 0.8
+
+
+def test_severity_makes_images_harder():
+    easy = draw_chunk(6, 0, severity=Severity(0.2, 0.1), size=48).images
+    hard = draw_chunk(6, 0, severity=Severity(1, 1.5), size=48).images
+
+    def sharpness(images):
+        return np.median([cv2.Laplacian(i[..., 1], cv2.CV_32F).std() for i in images])
+
+    assert sharpness(hard) < sharpness(easy)
+
+
+def test_a_margin_moves_the_edges():
+    image = np.zeros((1, 24, 94, 3), np.uint8)
+    image[:, :, 40:54] = 255
+    plates = PlateImages("bar", image, ("bar.png",))
+    np.testing.assert_array_equal(with_margin(plates, 0).images, image)
+    assert (with_margin(plates, 0.5).images[0, 12, :, 0] > 127).sum() in (7, 8)
+    assert (with_margin(plates, -0.25).images[0, 12, :, 0] > 127).sum() == 28
+    with pytest.raises(ParameterError, match="margin"):
+        with_margin(plates, -0.5)
+
+
+def test_the_sheet_holds_every_crop():
+    plates = generate_plates(5, seed=0)
+    sheet = contact_sheet(plates, columns=2, zoom=2)
+    assert sheet.shape == (3 * 48, 2 * 188, 3)
+    assert (sheet[-48:, 188:] == 255).all()
+
+
+def test_what_is_impossible_is_said():
+    with pytest.raises(ParameterError, match="pink"):
+        generate_plates(3, 0, forms=("pink",))
+    with pytest.raises(ParameterError, match="at least one"):
+        generate_plates(0, 0)

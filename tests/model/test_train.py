@@ -1,0 +1,123 @@
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lprnet_nb.datasets.alphabet import Alphabet
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model import train as training
+from lprnet_nb.model.train import TrainConfig, alignment, learning_rate, train, write_weights
+from lprnet_nb.model.weights import load_weights
+
+LATIN = Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), blank=36)
+
+
+def config_in(folder, **options):
+    defaults = dict(output=folder / "weights.pth", checkpoint=folder / "state.pt", steps=4, batch=4,
+                    report_every=4, report_plates=4, workers=0, easy_steps=2, align_steps=3)
+    return TrainConfig(**defaults | options)
+
+
+@pytest.fixture(scope="module")
+def latin_plates():
+    """Two-letter, two-digit texts in a stock font, black on light: another country's toy."""
+    rng = np.random.default_rng(0)
+    images, labels = [], []
+    for _ in range(6):
+        text = "".join(rng.choice(list(LATIN.characters[10:36]), 2)) + \
+            "".join(rng.choice(list(LATIN.characters[:10]), 2))
+        image = np.full((24, 94, 3), 230, np.uint8)
+        for place, character in enumerate(text):
+            cv2.putText(image, character, (5 + 22 * place, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.75,
+                        (20, 20, 20), 2, cv2.LINE_AA)
+        images.append(image)
+        labels.append(text)
+    return PlateImages("latin", np.stack(images), tuple(f"{t}.png" for t in labels), tuple(labels))
+
+
+def test_each_character_is_told_at_the_step_that_looks_at_it():
+    centres = np.array([[11, 31, 79, np.nan], [11, 11.5, 12, 94], [90, 92, np.nan, np.nan]])
+    texts = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 9, 0, 0]])
+    classes = alignment(centres, texts, blank=67)
+    assert {int(t): int(classes[0, t]) for t in np.flatnonzero(classes[0] != 67)} == \
+        {0: 1, 5: 2, 17: 3}
+    assert classes[1, [0, 1, 2, 17]].tolist() == [4, 5, 6, 7]  # in order, one step each
+    assert classes[2, [16, 17]].tolist() == [8, 9]
+
+
+def test_the_rate_rises_and_falls_once(tmp_path):
+    config = config_in(tmp_path, steps=1000, learning_rate=1e-3)
+    assert learning_rate(config, 0) == pytest.approx(2e-5)
+    assert learning_rate(config, 49) == pytest.approx(1e-3)
+    assert learning_rate(config, 525) == pytest.approx(0.505e-3, rel=1e-3)
+    assert learning_rate(config, 1000) == pytest.approx(1e-5)
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path):
+    straight = config_in(tmp_path / "straight", dropout=0.2)
+    broken = config_in(tmp_path / "broken", dropout=0.2)
+    expected = torch.load(train(straight), weights_only=True)
+    train(broken, stop_at=2)
+    found = torch.load(train(broken), weights_only=True)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    reports = [json.loads(line) for line in
+               broken.checkpoint.with_suffix(".jsonl").read_text("utf8").splitlines()]
+    assert [report["step"] for report in reports] == [2, 4]
+    assert set(reports[0]) >= {"loss", "rate", "plates_per_second", "exact_match"}
+
+
+def test_the_weights_load_and_are_small(tmp_path):
+    weights = load_weights(train(config_in(tmp_path, steps=1)))
+    assert weights.classes == 68
+    assert (tmp_path / "weights.pth").stat().st_size < 1.1e6
+    raw = torch.load(tmp_path / "weights.pth", weights_only=True)
+    assert raw["backbone.0.weight"].dtype == torch.float16
+    assert raw["backbone.12.running_var"].dtype == torch.float32  # may exceed fp16's 65504
+
+
+def test_a_variance_beyond_fp16_survives(tmp_path):
+    state = {"a.weight": torch.ones(2), "a.running_var": torch.full((2,), 1e5),
+             "b.weight": torch.full((2,), 0.1)}
+    found = torch.load(write_weights(tmp_path / "w.pth", state), weights_only=True)
+    assert found["a.running_var"].tolist() == [1e5, 1e5]
+    assert found["b.weight"].dtype == torch.float16
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    config = config_in(tmp_path, steps=1)
+    train(config)
+    with pytest.raises(ParameterError, match="seed"):
+        train(replace(config, seed=1))
+    config.checkpoint.write_bytes(b"torn")
+    with pytest.raises(DataError, match="cannot be read"):
+        train(config)
+
+
+def test_a_37_class_toy_learns_its_own_plates(tmp_path, latin_plates):
+    config = config_in(tmp_path, steps=80, batch=6, report_every=40, learning_rate=3e-3,
+                       align_steps=0, average=0.9)
+    weights = load_weights(train(config, latin_plates, LATIN), LATIN)
+    lines = config.checkpoint.with_suffix(".jsonl").read_text("utf8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert weights.classes == 37 and losses[-1] < losses[0]
+    assert training.exact_match(weights, latin_plates) >= 0.8
+
+
+def test_labels_that_cannot_be_learnt_are_named(tmp_path, latin_plates):
+    without = PlateImages("nameless", latin_plates.images, latin_plates.names)
+    with pytest.raises(DataError, match="no labels"):
+        train(config_in(tmp_path), without, LATIN)
+    long = PlateImages("long", latin_plates.images, latin_plates.names, ("A" * 10,) * 6)
+    with pytest.raises(DataError, match="does not fit 18"):
+        train(config_in(tmp_path), long, LATIN)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"}])
+def test_impossible_options_are_refused(tmp_path, wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        config_in(tmp_path, **wrong)
