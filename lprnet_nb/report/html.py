@@ -59,6 +59,13 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     made_by: str | None
 
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers only."""
+        return tuple(all(value is None or isinstance(value, int | float)
+                         and not isinstance(value, bool) for value in column)
+                     for column in zip(*self.rows, strict=True))
+
 
 @dataclass(frozen=True)
 class _Report:
@@ -235,10 +242,12 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     """Wall time by stage, with the parts of its bar in per cent of the longest."""
     if report.timings is None:
         return []
+    known = {row.id: row for row in report.metrics.rows}
     found = []
     for row in report.timings.rows:
         parts = {stage: getattr(row, f"{stage}_ms") for stage in _STAGES}
-        found.append({"row": row, "parts": parts,
+        found.append({"row": row, "metrics": known.get(row.id), "parts": parts,
+                      "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
                       "total": sum(value or 0 for value in parts.values())})
     longest = max((item["total"] for item in found), default=0) or 1
     for item in found:

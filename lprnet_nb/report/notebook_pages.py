@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import bleach
 import nbformat
 from markupsafe import Markup
 
 from ..errors import DataError
+
+# Everything that headings, prose, code, tables and figures need, and nothing that runs or loads.
+_TAGS = frozenset(
+    "a abbr b bdi blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 h5 "
+    "h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td tfoot "
+    "th thead tr u ul var".split())
+_ATTRIBUTES = {"abbr", "align", "alt", "class", "colspan", "dir", "headers", "height", "id", "lang",
+               "open", "reversed", "rowspan", "scope", "span", "start", "title", "width"}
 
 # What to look for first when a number's cell is searched.
 _FIRST = ("05_compare", "06_strategies")
@@ -96,8 +106,38 @@ def _body(notebook: Any) -> str:
 
     exporter = HTMLExporter(template_name="basic", sanitize_html=True, embed_images=False,
                             exclude_input_prompt=True, exclude_output_prompt=True)
+    # nbconvert's own filter lets nothing but inline text through, not even paragraphs.
+    exporter.register_filter("clean_html", clean)
     body, _ = exporter.from_notebook_node(notebook)
     return _mend(body)
+
+
+def clean(text: str) -> str:
+    """HTML with nothing that runs or loads: no scripts, styles, forms, frames or foreign images.
+
+    Examples
+    --------
+    >>> clean('<p onclick="a()">b<script>c</script><img src="http://d"></p>')
+    '<p>b<img></p>'
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf8", "replace")
+    text = re.sub(r"<(script|style)\b.*?</\1\s*>", "", text, flags=re.S | re.I)
+    return _cleaner().clean(text)
+
+
+@lru_cache(maxsize=1)
+def _cleaner() -> bleach.Cleaner:
+    return bleach.Cleaner(tags=_TAGS, attributes=_allowed, protocols={"http", "https", "data"},
+                          strip=True)
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    if name == "href" and tag == "a":
+        return not value.lstrip().lower().startswith("data:")
+    if name == "src" and tag == "img":
+        return value.startswith("data:image/")
+    return name in _ATTRIBUTES
 
 
 def _mend(body: str) -> str:

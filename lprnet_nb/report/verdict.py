@@ -157,18 +157,16 @@ def _compare(row: Row, base: Row | None, corrected: float | None, tests: int) ->
                           "network does.")
     chance = p >= LEVEL
     state = "chance" if chance else "worse" if difference < 0 else "better"
-    amount = (f"{number(abs(difference))} {_plates(abs(difference))} "
+    amount = (f"Reads {number(abs(difference))} of {number(row.images)} plates "
               f"{'fewer' if difference < 0 else 'more'} than float") if difference else \
-        "As many plates as float, though not the same ones"
+        "Reads as many plates as float, though not the same ones"
     judged = "may well be chance" if chance else "is more than chance"
     # Holm's correction changes nothing for a single test.
     correction = f", corrected for {tests} comparisons" if tests > 1 and corrected is not None \
         else ""
-    of = f" of {number(row.images)}" if difference else ""
     about = "this difference " if difference else "what differs "
     return Comparison(row, difference, p, state,
-                      f"{amount}{of}; {about}{judged} "
-                      f"(McNemar p {_equals(p)}{correction}).")
+                      f"{amount}; {about}{judged} (McNemar p {_equals(p)}{correction}).")
 
 
 def _equals(p: float) -> str:
@@ -229,7 +227,7 @@ def _data(metrics: Metrics, decoder: str) -> str:
             "generated": f"{count} generated plates",
             }.get(kind or "", f"{count} images of “{metrics.dataset.name}”")
     weights = {"published": "the published weights",
-               "generated": "weights of our own, trained on generated plates",
+               "generated": "weights of our own (trained on generated plates)",
                }.get(source.weights, f"the weights “{source.weights}”") if source else None
     with_weights = f", read with {weights}" if weights else ""
     return f"Measured on {what}{with_weights} and the {decoder} decoder."
@@ -313,5 +311,5 @@ def _notes(metrics: Metrics, rows: Sequence[Row]) -> Iterable[str]:
         yield ("Calibration images are among the evaluated ones, so INT8 figures may flatter a "
                "little.")
     if source and source.source == "published":
-        yield ("The published images come from the same city and cameras as the published weights' "
-               "training plates: read the figures as in-domain ones.")
+        yield ("The published images, nearly all from one province, are what the published weights "
+               "know best: expect less on other plates.")
