@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cache import file_digest
 from ..errors import EngineError, ParameterError
-from ..model.trace import TracedModel
 from ..toolchain.bmodel import BModel
 from .bmodel_file import read_contents
 from .interface import Engine
+
+if TYPE_CHECKING:
+    from ..model.trace import TracedModel
 
 BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
 
@@ -43,7 +46,7 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
     """
     if backend not in BACKENDS:
         raise ParameterError(f"unknown backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
-    if isinstance(model, TracedModel):
+    if _is_traced(model):
         if backend not in ("auto", "torch"):
             raise ParameterError(f"backend {backend!r} runs BModels; a traced model runs on "
                                  "\"torch\". Compile it first.")
@@ -74,6 +77,12 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
 
         return _make(DeviceEngine, options, path)
     return _simulator(path, options)
+
+
+def _is_traced(model: Any) -> bool:
+    """Whether a model is a `TracedModel`, without importing torch where BModels alone are run."""
+    trace = sys.modules.get(f"{__package__.rpartition('.')[0]}.model.trace")
+    return trace is not None and isinstance(model, trace.TracedModel)
 
 
 def _path_and_record(model: BModel | str | Path) -> tuple[Path, BModel | None]:
