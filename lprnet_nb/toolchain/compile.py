@@ -117,7 +117,8 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
                        "--channel_format", "nchw"]
         else:
             given = "in.npz"
-            np.savez(folder / "in.npz", **{_input_name(traced): preprocess(images)})
+            # The front end takes the arrays of an npz in order, whatever they are called.
+            np.savez(folder / "in.npz", input=preprocess(images))
         shape = json.dumps([list(traced.input_shape)], separators=(",", ":"))
         tool.run(["model_transform.py", "--model_name", "lprnet", "--model_def",
                   traced.path, "--input_shapes", shape, "--test_input", given,
@@ -130,11 +131,6 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
     folder = artifact("top", inputs, build)
     layers = json.loads((folder / "layers.json").read_text("utf8"))
     return TopGraph(folder, layers, fuse_preprocess, digest(inputs))
-
-
-def _input_name(traced: TracedModel) -> str:
-    # The front end takes the arrays of an npz in order, whatever they are called.
-    return "input"
 
 
 def _script(name: str):
@@ -172,6 +168,10 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
     inputs = {"top": graph.digest, "images": array_digest(images),
               "options": strategy.calibration_options(), "tpu_mlir": tool.version,
               "chip": chip if strategy.search else None}
+    # By default (0.99) searches and bias correction find this network good enough and do nothing.
+    insist = ["--expected_cos", "1"] if strategy.bias_correction or strategy.search else []
+    if insist:
+        inputs["insist"] = insist
 
     def build(folder: Path) -> None:
         data = folder / "images"
@@ -180,7 +180,7 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
             if path.name.startswith("lprnet"):
                 shutil.copy(path, folder / path.name)
         for index, array in enumerate(preprocess(images)):
-            np.savez(data / f"{index:06d}.npz", input=array[None])
+            np.savez(data / f"{index:06d}.npz", **{graph.layers[0]["name"]: array[None]})
         command = ["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num",
                    len(images), "--cali_method", strategy.method, "--tune_num",
                    min(strategy.tune, len(images)), "-o", "table"]
@@ -192,7 +192,7 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
             command += ["--search", strategy.search, "--quantize_table", "float_table",
                         "--chip", chip.lower(), "--inference_num",
                         min(SEARCH_IMAGES, len(images))]
-        tool.run(command, cwd=folder, log=folder / "calibration.log", what="calibrating",
+        tool.run([*command, *insist], cwd=folder, log=folder / "calibration.log", what="calibrating",
                  timeout=3600)
         shutil.rmtree(data)
         if not (folder / "table").exists():
@@ -282,8 +282,8 @@ def _deploy(tool: Compiler, graph: TopGraph, folder: Path, chip: str, precision:
             shutil.copy(path, folder / path.name)
     options: list[str] = []
     if strategy is not None:
-        # Weight equalization and bias correction rewrite graph and weights beside the table.
-        for path in table.path.parent.glob("lprnet*"):
+        # Weight equalization and bias correction rewrite the weights beside the table.
+        for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
             shutil.copy(path, folder / path.name)
         shutil.copy(table.path, folder / "calibration_table")
         options = ["--calibration_table", "calibration_table"]
