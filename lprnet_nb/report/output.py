@@ -31,9 +31,12 @@ class Output:
 
     def figure(self, figure: Figure, name: str, caption: str) -> None:
         """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
-        from IPython.display import display
+        from IPython.display import Image, display
 
-        display(figure)
+        shown = io.BytesIO()
+        figure.savefig(shown, format="png", dpi=144)
+        # A Figure made without pyplot has no display of its own in a notebook.
+        display(Image(shown.getvalue(), width=int(96 * figure.get_figwidth()), alt=caption))
         if self.folder:
             svg = io.BytesIO()
             # No date and fixed ids: the same figure gives the same bytes.
