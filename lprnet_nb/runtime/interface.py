@@ -177,7 +177,7 @@ class Engine(ABC):
         """
         inputs = self._checked_images(inputs)
         jobs, places = [], []
-        for graph, stage, start, stop in self._plan(len(inputs)):
+        for graph, stage, start, stop in self.plan(len(inputs)):
             part = inputs[start:stop]
             size = stage.inputs[0].shape[0]
             if len(part) < size:
@@ -290,8 +290,11 @@ class Engine(ABC):
 
     # Batches
 
-    def _plan(self, count: int) -> Iterator[tuple[Graph, Stage, int, int]]:
-        """Cover `count` images: largest stages first, then smaller ones that fit, then padding."""
+    def plan(self, count: int) -> Iterator[tuple[Graph, Stage, int, int]]:
+        """Cover `count` images: largest stages first, then smaller ones that fit, then padding.
+
+        Yields graph, stage, and the first and one past the last image of each call.
+        """
         stages = sorted(((stage.inputs[0].shape[0], graph, stage)
                          for graph in self._graphs.values() for stage in graph.stages),
                         key=lambda each: -each[0])
