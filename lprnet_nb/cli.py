@@ -129,6 +129,80 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     Console(width=160).print(table)
 
 
+@app.command()
+def generate(output: Annotated[Path, typer.Argument(help="Folder to write into.")],
+             count: Annotated[int, typer.Option(help="How many plates.")] = 1000,
+             seed: Annotated[int, typer.Option()] = 0,
+             forms: Annotated[str | None, typer.Option(help="Comma-separated plate forms.")] = None
+             ) -> None:
+    """Write generated plates as PNG files with labels.json."""
+    from .report.gen import write_generated
+
+    print(write_generated(output, count, seed, tuple(forms.split(",")) if forms else None))
+
+
+@app.command()
+def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
+          steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 6000,
+          batch: Annotated[int, typer.Option(help="Plates a step.")] = 64,
+          seed: Annotated[int, typer.Option()] = 0,
+          images: Annotated[Path | None, typer.Option(
+              help="Folder of labelled plates; else plates are generated.")] = None,
+          classes: Classes = None,
+          device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
+    """Train from scratch; the same command goes on where a stopped run was."""
+    from .report.gen import train_weights
+
+    print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
+                        classes=classes, device=device))
+
+
+@app.command()
+def contract(backend: Annotated[str, typer.Option(help="device, simulator or emulator.")],
+             chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
+             kit: Annotated[Path | None, typer.Option(
+                 help="Kit made on another machine, for one without the compiler.")] = None,
+             sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail"
+             ) -> None:
+    """Prove a backend: the same checks for device, simulator and emulator."""
+    from .runtime.contract import run_contract
+
+    results = run_contract(backend, chip=chip, kit=kit, sail_module=sail_module)
+    for result in results:
+        print(f"{'ok  ' if result.passed else 'FAIL'} {result.check}: {result.detail}")
+    failed = sum(not result.passed for result in results)
+    print(f"{backend}: {len(results) - failed} passed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def html(folder: Annotated[Path, typer.Argument(help="Folder of a report.")]) -> None:
+    """Write a report's pages again from its files."""
+    from .report.html import write_html
+
+    print(write_html(folder))
+
+
+@bench_app.command("emulator")
+def bench_emulator(chip: Annotated[str, typer.Option()] = "BM1684X",
+                   strategy: Annotated[str, typer.Option()] = "kl",
+                   rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3) -> None:
+    """Emulator, vendor interpreter, simulator and float forward side by side."""
+    from .report.gen import measure_emulator
+
+    print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
+
+
+@bench_app.command("decode")
+def bench_decode(decoder: Annotated[str, typer.Option()] = "plate",
+                 images: Annotated[int, typer.Option()] = 1000) -> None:
+    """Plates a second of a decoder, in processor time."""
+    from .decode.bench import bench
+
+    print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
+
+
 def _emit(value: Any, output: Path | None) -> None:
     from .cache import atomic_write
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from ..cache import atomic_write, data_dir
+from ..datasets.alphabet import PUBLISHED, read_alphabet
+from ..datasets.folder import load_plates
+from ..datasets.generate import ONE_ROW, generate_plates
 from ..datasets.images import load_folder, read_labels
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.accuracy import character_accuracy, correct
 from ..evaluate.intervals import wilson
+from ..model.train import TrainConfig, train
 from ..model.trace import trace_model
+from ..runtime.bench import bench_emulator
 from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel
 from .measure import compile_all, datasets_for, weights_for
-from .parameters import Parameters
+from .output import to_json
+from .parameters import Parameters, check
 
 
 def gen_traces(parameters: Parameters) -> list[Path]:
@@ -90,3 +99,33 @@ def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
             "ci95": list(wilson(int(right.sum()), len(names))),
             "character_accuracy": character_accuracy([truth[n] for n in names],
                                                      [read[n] for n in names])}
+
+
+def write_generated(folder: str | Path, count: int, seed: int, forms: tuple[str, ...] | None
+                    ) -> Path:
+    """Generate plates into a folder: PNG files and ``labels.json``, written last."""
+    plates = generate_plates(count, seed, forms=forms or ONE_ROW)
+    folder = Path(folder)
+    for name, image in zip(plates.names, plates.images):
+        atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())
+    return atomic_write(folder / "labels.json", to_json(dict(zip(plates.names, plates.labels))))
+
+
+def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
+                  images: str | Path | None, classes: str | Path | None, device: str) -> Path:
+    """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`."""
+    output = Path(output)
+    alphabet = read_alphabet(classes) if classes else PUBLISHED
+    config = TrainConfig(output, output.with_suffix(".checkpoint"), steps=steps, batch=batch,
+                         seed=seed, device=device)
+    plates = load_plates(images, alphabet) if images else None
+    return train(config, plates, alphabet)
+
+
+def measure_emulator(chip: str, strategy: str, rounds: int) -> dict[str, Any]:
+    """Compile one INT8 BModel and measure the emulator against its rivals on it."""
+    parameters = check(CHIPS=chip, PRECISIONS="int8", STRATEGIES=strategy)
+    data = datasets_for(parameters)
+    item = compile_all(parameters, data)[0]
+    return bench_emulator(item.bmodel, item.traced, data.plates, rounds=rounds,
+                          report=lambda line: print(line, file=sys.stderr))
