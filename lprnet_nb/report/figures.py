@@ -23,6 +23,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from ..datasets.alphabet import PROVINCES, Alphabet
 from ..errors import ParameterError
 from ..evaluate.accuracy import GAP
+from ..evaluate.calibration import Coverage, Reliability
 from ..evaluate.intervals import wilson
 from ..evaluate.timings import STAGES
 from ..toolchain.profile import COMPUTE, MEMORY, Profile
@@ -862,45 +863,31 @@ def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Se
     return figure
 
 
-def reliability(bins: Mapping[str, Sequence[Mapping]]) -> Figure:
-    """Accuracy against confidence in bins, with intervals, one panel per model.
-
-    Parameters
-    ----------
-    bins
-        By model: ``{"confidence", "right", "images"}`` per bin that has images.
-    """
-    figure, axes = _figure(2.6, 1, max(1, len(bins)), sharey=True)
-    for spot, (name, rows), style in zip(axes[0], bins.items(), SERIES):
+def reliability(models: Mapping[str, Reliability]) -> Figure:
+    """Accuracy against confidence in bins, with intervals and counts, one panel per model."""
+    figure, axes = _figure(2.6, 1, max(1, len(models)), sharey=True)
+    for spot, (name, bins), style in zip(axes[0], models.items(), SERIES):
         spot.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-        x = np.array([row["confidence"] for row in rows])
-        y = np.array([row["right"] / row["images"] for row in rows])
-        _interval_points(spot, x, y, [wilson(row["right"], row["images"]) for row in rows], style,
-                         name, line=False)
-        for row, value in zip(rows, y):
-            spot.annotate(str(row["images"]), (row["confidence"], value), xytext=(5, -8),
-                          textcoords="offset points", fontsize=6.5, color=GREY)
-        spot.set(xlim=(-0.02, 1.04), ylim=(-0.02, 1.04), xlabel="confidence")
-        spot.set_title(name, fontsize=8.5)
+        _interval_points(spot, bins.confidence, bins.accuracy, bins.ci95, style, name, line=False)
+        for x, y, count in zip(bins.confidence, bins.accuracy, bins.count):
+            spot.annotate(str(count), (x, y), xytext=(5, -8), textcoords="offset points",
+                          fontsize=6.5, color=GREY)
+        spot.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.06), xlabel="confidence")
+        spot.set_title(f"{name} (ECE {bins.ece:.3f})", fontsize=8.5)
         spot.grid(axis="both")
     axes[0, 0].set_ylabel("read right (95 % interval)")
     return figure
 
 
-def accuracy_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Accuracy of the plates that are accepted when the least certain are refused.
-
-    Parameters
-    ----------
-    curves
-        By model: coverage ``[K]`` and accuracy ``[K]``, both shares.
-    """
+def accuracy_coverage(curves: Mapping[str, Coverage]) -> Figure:
+    """Accuracy of the plates that are accepted when the least certain are refused."""
     figure, [[axes]] = _figure(2.8, width=5.6)
-    for (name, (coverage, accuracy)), style in zip(curves.items(), SERIES):
-        axes.plot(100 * np.asarray(coverage), accuracy, color=style["color"],
-                  linestyle=style["linestyle"], marker=style["marker"], markersize=4,
-                  markevery=0.12, label=name)
-    axes.set(xlabel="accepted plates (%)", ylabel="exact match of the accepted", xlim=(100, 40))
+    for (name, curve), style in zip(curves.items(), SERIES):
+        shown = curve.coverage >= 0.3
+        axes.step(100 * curve.coverage[shown], curve.accuracy[shown], where="post",
+                  color=style["color"], linestyle=style["linestyle"], marker=style["marker"],
+                  markersize=4, markevery=0.15, label=name)
+    axes.set(xlabel="accepted plates (%)", ylabel="exact match of the accepted", xlim=(101, 30))
     axes.grid(axis="both")
     axes.legend(loc="lower right")
     return figure
