@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .alphabet import PUBLISHED, Alphabet
+from .ccpd import is_ccpd_folder, load_ccpd
 from .images import PlateImages, image_files, load_folder, read_labels
 
 LABEL_FILES = ("labels.json", "labels.csv")
@@ -18,12 +19,13 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
 
     Labels come from ``labels.json`` (``{file name: plate}``) or ``labels.csv`` (two columns, file
     name and plate, with or without a heading) in the folder, from ``<folder>_label.json`` beside it
-    (the vendor's layout), else from the file names up to the first ``_`` or ``.``.
+    (the vendor's layout), else from the file names: CCPD's, whose plates are then cut out of their
+    scenes, or the plate up to the first ``_`` or ``.``.
 
     Parameters
     ----------
     folder
-        Images of any size; they are resized to 94x24.
+        Crops of any size, which are resized to 94x24; or CCPD, with or without its subfolders.
     alphabet
         Class list that the labels must be written in.
     limit
@@ -35,6 +37,10 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
         Naming the image or label that is wrong.
     """
     folder = Path(folder)
+    if folder.is_dir() and not _label_files(folder) and is_ccpd_folder(folder):
+        plates = load_ccpd(folder, limit=limit)
+        _check_labels(folder, dict(zip(plates.names, plates.labels or ())), alphabet)
+        return plates
     files = image_files(folder)
     beside = folder.with_name(f"{folder.name}_label.json")
     if (folder / "labels.json").exists():
@@ -45,13 +51,23 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
         labels = read_labels(beside)
     else:
         labels = {path.name: path.name.split(".")[0].split("_")[0] for path in files}
-    for path in files:
-        if path.name in labels:
-            try:
-                alphabet.encode(labels[path.name])
-            except DataError as error:
-                raise DataError(f"{folder / path.name}: {error}") from error
+    _check_labels(folder, {path.name: labels[path.name] for path in files if path.name in labels},
+                  alphabet)
     return load_folder(folder, labels, limit=limit)
+
+
+def _label_files(folder: Path) -> list[Path]:
+    places = [folder / name for name in LABEL_FILES]
+    return [place for place in (*places, folder.with_name(f"{folder.name}_label.json"))
+            if place.exists()]
+
+
+def _check_labels(folder: Path, labels: dict[str, str], alphabet: Alphabet) -> None:
+    for name, text in labels.items():
+        try:
+            alphabet.encode(text)
+        except DataError as error:
+            raise DataError(f"{folder / name}: {error}") from error
 
 
 def _read_csv(path: Path, names: set[str]) -> dict[str, str]:
