@@ -127,6 +127,7 @@ def text_log_prob(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.nd
     np.ndarray
         float64 ``[N]``; ``-inf`` where a text needs more steps than there are.
     """
+    texts = texts[:, :(texts != PAD).any(axis=0).sum()]
     _, lengths, emit, blocked = _trellis(log_probs, texts, blank)
     alpha = np.full(emit.shape[1:], -np.inf)
     alpha[:2] = emit[0, :2]

@@ -33,6 +33,8 @@ CHUNK = 128          # images a pass: the working set stays within the processor
 WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
 FLOOR = 1e-20        # least probability of a class; keeps products of many from underflow
 RELIABLE = 1e-11     # below this, floor and rounding could show: searched in the log domain
+TINY = np.float32(1e-18)  # least factor of a float32 product: keeps it a normal number
+ROUNDING = 1e-5      # of a logarithm: bounds are added up in float32
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,12 @@ class Semiring:
     times: np.ufunc
     zero: float
     one: float
+    kept_as: type  # dtype of what step 1 leaves to step 2
 
 
-LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0)
-LOGARITHMIC = Semiring(np.logaddexp, np.add, -np.inf, 0.0)
-BEST_PATH = Semiring(np.maximum, np.add, -np.inf, 0.0)
+LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, np.float32)
+LOGARITHMIC = Semiring(np.logaddexp, np.add, -np.inf, 0.0, np.float64)
+BEST_PATH = Semiring(np.maximum, np.add, -np.inf, 0.0, np.float64)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Found:
     log_total
         float64 ``[N]``: log-probability of all texts of the grammar together (or of the best path).
     exact
-        bool ``[N]``: is it proved that no valid text has a better score than the first?
+        bool ``[N]``: is it proved that no valid text has a better score than the first, but for
+        `ROUNDING`?
     """
 
     texts: np.ndarray
@@ -161,7 +165,7 @@ def search(log_probs: np.ndarray, automaton: Automaton, blank: int, *, best_path
                   np.full(images, -np.inf), np.zeros(images, bool))
     ring = BEST_PATH if best_path else LINEAR
     # Every chunk writes the same places of this, so it is filled once.
-    ahead = np.full((steps, min(images, CHUNK), len(unrolled.state)), ring.zero)
+    ahead = np.full((steps, min(images, CHUNK), len(unrolled.state)), ring.zero, ring.kept_as)
     for begin in range(0, images, CHUNK):
         rows = np.arange(begin, min(begin + CHUNK, images))
         _search(log_probs, rows, unrolled, blank, ring, widths, ahead[:, :len(rows)], found)
@@ -187,12 +191,14 @@ def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int,
         texts, score, bound = _forward(emit, ahead, unrolled, blank, ring, width)
         found.texts[rows] = texts
         found.score[rows] = _log(score, ring)
-        # Bound and score sum the same terms in different orders, hence the tolerance.
-        exact = _log(bound, ring) <= found.score[rows, 0] + 1e-9
+        exact = _log(bound, ring) <= found.score[rows, 0] + ROUNDING
         found.exact[rows] = exact & np.isfinite(found.score[rows, 0])
-        if exact.all():
+        more = ~exact
+        if ring is LINEAR:
+            more &= found.log_total[rows] >= np.log(RELIABLE)  # the rest will be searched again
+        if not more.any():
             break
-        rows, emit, ahead = rows[~exact], emit[..., ~exact], ahead[:, ~exact]
+        rows, emit, ahead = rows[more], emit[..., more], ahead[:, more]
 
 
 def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
@@ -231,7 +237,8 @@ def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahea
         entered = unrolled.windows[t]
         np.take(emit[t], unrolled.label[entered], axis=0, out=here[entered], mode="clip")
         ring.times(here[entered], after[entered], out=here[entered])
-        ahead[t, :, entered] = here[entered].T
+        kept = here[entered].astype(ring.kept_as)
+        ahead[t, :, entered] = (np.maximum(kept, TINY, out=kept) if ring is LINEAR else kept).T
         ring.times(emit[t, blank], idle, out=idle)
         # A state goes on with a blank or a character, a node also with its own class again, which
         # is not the character it would be after a blank.
@@ -298,10 +305,11 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
         chosen, kept, bound = _select(score.reshape(images, -1), width, bound)
         parent, node = np.divmod(chosen, nodes.stop - nodes.start)
         node += nodes.start
-        by_change = in_character[span, image, parent]
-        by_change[:, unrolled.label[node] == last[image, parent]] = ring.zero
-        enter = ring.plus(in_blank[span, image, parent], by_change)
-        enter[:, kept <= ring.zero] = ring.zero  # fewer valid prefixes than `width`
+        same = unrolled.label[node] == last[image, parent]
+        enter = ring.plus(in_blank[span, image, parent],
+                          np.where(same, ring.zero, in_character[span, image, parent]))
+        # There can be fewer valid prefixes than `width`.
+        enter = np.where(kept > ring.zero, enter, ring.zero)
         state, last = unrolled.state[node], unrolled.label[node]
         texts = texts[image, parent]
         texts[:, :, level] = last
@@ -338,7 +346,9 @@ def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarra
     """
     either = ring.plus(in_blank, in_character)
     if ring is LINEAR:
-        score = np.ascontiguousarray(either.transpose(1, 2, 0)) @ ahead.transpose(1, 0, 2)
+        rows = np.maximum(either.transpose(1, 2, 0), TINY, order="C", dtype=ring.kept_as,
+                          casting="same_kind")
+        score = rows @ ahead.transpose(1, 0, 2)
     else:
         score = np.full((*again.shape, ahead.shape[2]), ring.zero)
         for step, here in zip(either, ahead):

@@ -41,6 +41,7 @@ paths = st.integers(1, 18).flatmap(
 
 
 @given(paths, st.integers(0, 3))
+@settings(deadline=None)
 def test_collapse_equals_the_definition(rows, blank):
     texts = collapse(np.array(rows), blank)
     assert [tuple(text[text != PAD]) for text in texts] == [
@@ -48,7 +49,7 @@ def test_collapse_equals_the_definition(rows, blank):
 
 
 @given(st.integers(0, 2 ** 32 - 1), st.integers(1, 20))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_greedy_equals_the_definition(seed, steps):
     logits = np.random.default_rng(seed).normal(size=(4, PUBLISHED.size, steps))
     readings = decode(logits, decoder="greedy")
