@@ -6,16 +6,19 @@ not on the number of worker processes.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ..cache import atomic_write
 from ..errors import ParameterError
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
@@ -212,3 +215,26 @@ def with_margin(plates: PlateImages, margin: float) -> PlateImages:
     images = np.stack([cv2.warpAffine(image, matrix, (WIDTH, HEIGHT),
                                       borderMode=cv2.BORDER_REPLICATE) for image in plates.images])
     return PlateImages(f"{plates.name}-margin{margin:+.2f}", images, plates.names, plates.labels)
+
+
+def write_plates(plates: PlateImages, folder: str | Path) -> Path:
+    """Write a set as PNG files and ``labels.json``, as `load_folder` and `read_labels` take them.
+
+    Parameters
+    ----------
+    plates
+        A labelled set.
+    folder
+        Made where it is missing; files of the same names are replaced.
+
+    Returns
+    -------
+    Path
+        The label file, ``{file name: plate}``.
+    """
+    folder = Path(folder)
+    for name, image in zip(plates.names, plates.images):
+        atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())
+    labels = dict(zip(plates.names, plates.labels))
+    return atomic_write(folder / "labels.json",
+                        json.dumps(labels, ensure_ascii=False, indent=0) + "\n")

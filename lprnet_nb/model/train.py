@@ -220,8 +220,24 @@ def alignment(centres: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
     return classes
 
 
-def exact_match(weights: Weights, plates: PlateImages, batch: int = 128) -> float:
+def exact_match(weights: Weights, plates: PlateImages) -> float:
     """Share of plates that the weights read right in float, greedily, mean per image."""
+    return float(np.mean(_right(weights, plates)))
+
+
+def by_group(weights: Weights, plates: PlateImages) -> list[dict]:
+    """Right readings ``k`` of ``n`` by length of the text and by province (first character)."""
+    right = _right(weights, plates)
+    rows = []
+    for kind, key in (("length", len), ("province", lambda text: text[0])):
+        groups = [key(text) for text in plates.labels]
+        for group in sorted(set(groups), key=lambda g: groups.index(g)):
+            hits = [bool(r) for r, g in zip(right, groups) if g == group]
+            rows.append({"kind": kind, "group": str(group), "k": sum(hits), "n": len(hits)})
+    return rows
+
+
+def _right(weights: Weights, plates: PlateImages, batch: int = 128) -> list[bool]:
     network = weights.network("image")
     logits = []
     with torch.inference_mode():
@@ -229,7 +245,7 @@ def exact_match(weights: Weights, plates: PlateImages, batch: int = 128) -> floa
             images = torch.from_numpy(preprocess(plates.images[start:start + batch]))
             logits.append(network(images).numpy())
     texts = decode(np.concatenate(logits), weights.alphabet).texts
-    return float(np.mean([a == b for a, b in zip(texts, plates.labels)]))
+    return [a == b for a, b in zip(texts, plates.labels)]
 
 
 def margin_curve(weights: Weights, plates: PlateImages,

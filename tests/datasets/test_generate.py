@@ -12,10 +12,11 @@ from lprnet_nb.datasets.generate import (
     generate_plates,
     stream_chunks,
     with_margin,
+    write_plates,
 )
 from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
-from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.images import PlateImages, load_folder, read_labels
 from lprnet_nb.errors import ParameterError
 
 FLAT = Severity(view=0, image=0, margin=0)
@@ -172,3 +173,11 @@ def test_what_is_impossible_is_said():
         generate_plates(3, 0, forms=("pink",))
     with pytest.raises(ParameterError, match="at least one"):
         generate_plates(0, 0)
+
+
+def test_a_written_set_reads_back(tmp_path):
+    plates = generate_plates(3, 9)
+    labels = read_labels(write_plates(plates, tmp_path / "set"))
+    again = load_folder(tmp_path / "set", labels)
+    assert again.names == plates.names and again.labels == plates.labels
+    np.testing.assert_array_equal(again.images, plates.images)
