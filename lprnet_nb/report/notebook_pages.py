@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,23 +143,20 @@ def _allowed(tag: str, name: str, value: str) -> bool:
 
 def _mend(body: str) -> str:
     """Mend what nbconvert's HTML lacks for validity and for screen readers."""
-    count = 0
+    figures = itertools.count(1)
 
     def described(found: re.Match[str]) -> str:
-        nonlocal count
-        count += 1
         tag = re.sub(r"\s+", " ", found[0])
         if re.search(r"\balt=", tag):
             return tag
-        return f'{tag[:-1].rstrip(" /")} alt="Figure {count} of this notebook">'
+        return f'{tag[:-1].rstrip(" /")} alt="Figure {next(figures)} of this notebook">'
 
     body = re.sub(r"<img\b[^>]*>", described, body)
     body = re.sub(r"<a class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     body = re.sub(r"<a href=\"[^\"]*\" class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     # Code, text and tables may be wider than a phone: they scroll, by keyboard too.
     body = re.sub(r"<pre(?=[ >])", '<pre tabindex="0"', body)
-    body = re.sub(r"(<table\b.*?</table>)",
-                  r'<div class="scroll" tabindex="0" role="region" aria-label="Table">\1</div>',
-                  body, flags=re.S)
-    return body
-
+    tables = itertools.count(1)
+    return re.sub(r"<table\b.*?</table>",
+                  lambda found: f'<div class="scroll" tabindex="0" role="region" aria-label="Table '
+                                f'{next(tables)}">{found[0]}</div>', body, flags=re.S)

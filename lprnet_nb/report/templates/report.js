@@ -2,7 +2,6 @@
 (() => {
   const root = document.documentElement;
   const names = { auto: "Auto", light: "Light", dark: "Dark" };
-  const spoken = { auto: "as the system has it", light: "light", dark: "dark" };
   // Storage is refused on some systems for pages from disk; the choice then lasts as long as the page.
   const stored = () => { try { return localStorage.getItem("lprnet-theme"); } catch { return null; } };
   const show = (theme) => {
@@ -15,7 +14,7 @@
     const button = document.querySelector("button.theme");
     const label = () => {
       button.querySelector(".theme-name").textContent = names[theme];
-      button.setAttribute("aria-label", `Theme: ${spoken[theme]}`);
+      button.setAttribute("aria-label", `Theme: ${names[theme]}`);
     };
     button.hidden = false;
     label();
