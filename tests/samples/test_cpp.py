@@ -1,0 +1,117 @@
+"""The C++ sample, built and run on the chip simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lprnet_nb.datasets import fetch
+from lprnet_nb.datasets.images import image_files
+from lprnet_nb.decode import decode
+from lprnet_nb.model.network import LPRNet
+from lprnet_nb.model.trace import trace_model
+from lprnet_nb.model.weights import Weights
+from lprnet_nb.runtime.files import infer_files
+from lprnet_nb.toolchain.compile import compile_bmodel
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "cpp"
+
+
+@pytest.fixture(scope="module")
+def program(compiler, tmp_path_factory):
+    """The built sample; skips where CMake, a C++ compiler or OpenCV's headers are missing."""
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"the C++ sample needs {tool}")
+    folder = tmp_path_factory.mktemp("cpp")
+    made = subprocess.run(["cmake", "-S", SAMPLE, "-B", folder,
+                           f"-DSOPHON_LIBRARIES={compiler.library_folder}"],
+                          capture_output=True, text=True)
+    if "OpenCV" in made.stderr:
+        pytest.skip("the C++ sample needs OpenCV's headers and libraries (Debian: "
+                    "libopencv-imgcodecs-dev libopencv-imgproc-dev)")
+    assert made.returncode == 0, made.stderr
+    subprocess.run(["cmake", "--build", folder], check=True, capture_output=True)
+    return folder / "lprnet"
+
+
+@pytest.fixture
+def run(program, compiler):
+    def run(*arguments):
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, env={
+            **os.environ,
+            "TPUKERNEL_FIRMWARE_PATH": str(compiler.library_folder / "libcmodel_bm1688.so")})
+    return run
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Images of seeded noise, one at another size, one with quotes in its name."""
+    folder = tmp_path_factory.mktemp("noise")
+    dice = np.random.default_rng(5)
+    names = ["皖A12345.png", "b.png", "c.bmp", 'q"uo\\te.png', "e.png"]
+    for index, name in enumerate(names):
+        shape = (48, 188, 3) if index == 1 else (24, 94, 3)
+        image = np.sort(dice.integers(0, 256, shape, dtype=np.uint8), axis=index % 2)
+        (folder / name).write_bytes(cv2.imencode(Path(name).suffix, image)[1].tobytes())
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def compiled(weights, batch):
+    return compile_bmodel(trace_model(weights, batch), "BM1688", "fp32").path
+
+
+def python_reads(bmodel, files):
+    found = infer_files(bmodel, files, "simulator")
+    return dict(zip((file.name for file in files), decode(found.logits).texts, strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_reads_what_python_reads(run, noise, tmp_path, batch):
+    torch.manual_seed(7)
+    bmodel = compiled(Weights("seeded", LPRNet(68).eval().state_dict()), batch)
+    done = run("--input", noise, "--bmodel", bmodel, "--output", tmp_path / "results.json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text("utf8"))
+    files = [file for file in sorted(noise.iterdir()) if file.suffix != ".txt"]
+    assert results == python_reads(bmodel, files)
+    assert list(results) == [file.name for file in files] and any(results.values())
+    assert "5 images, ms each: decode " in done.stdout
+
+
+@pytest.mark.slow
+def test_reads_published_plates_as_python_does(run, weights, tmp_path):
+    files = image_files(fetch.images_folder())[:100]
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    bmodel = compiled(weights, 1)
+    done = run("--input", folder, "--bmodel", bmodel, "--output", tmp_path / "results.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "results.json").read_text("utf8")) == python_reads(bmodel, files)
+
+
+def test_says_what_is_wrong(run, noise, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"no picture")
+    (tmp_path / "none").mkdir()
+    model = tmp_path / "no.bmodel"
+    model.write_bytes(b"plate" * 99)
+    for arguments, message in [
+            (["--input", noise], "--bmodel:  is no file"),
+            (["--inputs", noise], "unknown option --inputs"), (["--input"], "lacks its value"),
+            (["--input", tmp_path / "not", "--bmodel", model], "is no folder"),
+            (["--input", tmp_path / "none", "--bmodel", model], "has no image"),
+            (["--input", noise, "--bmodel", model], "the runtime refuses")]:
+        done = run(*arguments)
+        assert done.returncode == 1 and message in done.stderr
