@@ -25,6 +25,7 @@ from .bmodel import BModel, predicted_latency_ms
 from .chips import check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
+from .process import kept_log, log_tail
 from .strategies import Strategy
 
 _QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
@@ -120,13 +121,13 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
             # The front end takes the arrays of an npz in order, whatever they are called.
             np.savez(folder / "in.npz", input=preprocess(images))
         shape = json.dumps([list(traced.input_shape)], separators=(",", ":"))
-        tool.run(["model_transform.py", "--model_name", "lprnet", "--model_def",
-                  traced.path, "--input_shapes", shape, "--test_input", given,
-                  "--test_result", "top.npz", *options, "--mlir", "lprnet.mlir"],
-                 cwd=folder, log=folder / "transform.log", what="translating the trace")
-        with _script("list_layers.py") as script:
-            tool.run(["python", script, "lprnet.mlir", "layers.json"], cwd=folder,
-                     log=folder / "transform.log", what="listing the layers")
+        with kept_log(folder, "transform.log") as log, _script("list_layers.py") as script:
+            tool.run(["model_transform.py", "--model_name", "lprnet", "--model_def",
+                      traced.path, "--input_shapes", shape, "--test_input", given,
+                      "--test_result", "top.npz", *options, "--mlir", "lprnet.mlir"],
+                     cwd=folder, log=log, what="translating the trace")
+            tool.run(["python", script, "lprnet.mlir", "layers.json"], cwd=folder, log=log,
+                     what="listing the layers")
 
     folder = artifact("top", inputs, build)
     layers = json.loads((folder / "layers.json").read_text("utf8"))
@@ -192,12 +193,11 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
             command += ["--search", strategy.search, "--quantize_table", "float_table",
                         "--chip", chip.lower(), "--inference_num",
                         min(SEARCH_IMAGES, len(images))]
-        tool.run([*command, *insist], cwd=folder, log=folder / "calibration.log", what="calibrating",
-                 timeout=3600)
+        with kept_log(folder, "calibration.log") as log:
+            tool.run([*command, *insist], cwd=folder, log=log, what="calibrating", timeout=3600)
+            if not (folder / "table").exists():
+                raise ToolchainError(f"calibrating left no table. Its log: {log}\n{log_tail(log)}")
         shutil.rmtree(data)
-        if not (folder / "table").exists():
-            raise ToolchainError("calibrating left no table. Its log: "
-                                 f"{folder / 'calibration.log'}")
 
     folder = artifact("calibration", inputs, build)
     float_table = folder / "float_table"
@@ -259,8 +259,9 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
               "export": file_digest(Path(__file__).with_name("export_graph.py"))}
 
     def build(folder: Path) -> None:
-        _deploy(tool, graph, folder, chip, precision, strategy, table)
-        _export(tool, folder)
+        with kept_log(folder, "deploy.log") as log:
+            _deploy(tool, graph, folder, log, chip, precision, strategy, table)
+            _export(tool, folder, log)
         path = folder / "lprnet.bmodel"
         BModel(path=path, chip=chip, precision=precision, batch=traced.batch,
                batch_mean=traced.batch_mean, form=traced.form,
@@ -275,7 +276,7 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     return BModel.load(artifact("bmodel", inputs, build))
 
 
-def _deploy(tool: Compiler, graph: TopGraph, folder: Path, chip: str, precision: str,
+def _deploy(tool: Compiler, graph: TopGraph, folder: Path, log: Path, chip: str, precision: str,
             strategy: Strategy | None, table: CalibrationTable | None) -> None:
     for path in graph.folder.iterdir():
         if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
@@ -287,7 +288,7 @@ def _deploy(tool: Compiler, graph: TopGraph, folder: Path, chip: str, precision:
             shutil.copy(path, folder / path.name)
         shutil.copy(table.path, folder / "calibration_table")
         options = ["--calibration_table", "calibration_table"]
-        lines = _float_lines(graph, chip, strategy, table)
+        lines = float_lines(graph, chip, strategy, table)
         if lines:
             (folder / "float_layers").write_text("\n".join(lines) + "\n", "utf8")
             options += ["--quantize_table", "float_layers"]
@@ -300,14 +301,14 @@ def _deploy(tool: Compiler, graph: TopGraph, folder: Path, chip: str, precision:
         tool.run(["python", script, "--mlir", "lprnet.mlir", "--quantize", _QUANTIZE[precision],
                   "--chip", chip.lower(), *options, "--test_input", given,
                   "--test_reference", "top.npz", "--tolerance", _TOLERANCE[precision],
-                  "--skip_validation", "--model", "lprnet.bmodel"], cwd=folder, log=folder / "deploy.log",
+                  "--skip_validation", "--model", "lprnet.bmodel"], cwd=folder, log=log,
                  what=f"compiling for {chip} {precision}")
     if not (folder / "lprnet.bmodel").exists():
-        raise ToolchainError(f"compiling for {chip} {precision} left no BModel. The log: "
-                             f"{folder / 'deploy.log'}")
+        raise ToolchainError(f"compiling for {chip} {precision} left no BModel. Its log: {log}\n"
+                             f"{log_tail(log)}")
 
 
-def _float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
+def float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
                  ) -> list[str]:
     """Lines ``LAYER F16`` for the layers that stay in float (F32 where there is no 16-bit)."""
     kind = "F32" if chip == "BM1684" else "F16"
@@ -318,16 +319,16 @@ def _float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: Calibrat
     return lines
 
 
-def _export(tool: Compiler, folder: Path) -> None:
+def _export(tool: Compiler, folder: Path, log: Path) -> None:
     lowered = [path for path in folder.glob("lprnet_*_tpu.mlir")]
     if len(lowered) != 1:
         raise ToolchainError(f"expected one quantized graph in {folder}, found "
                              f"{[path.name for path in lowered]}.")
     with _script("export_graph.py") as script:
-        tool.run(["python", script, lowered[0].name, "graph"], cwd=folder,
-                 log=folder / "deploy.log", what="exporting the quantized graph")
+        tool.run(["python", script, lowered[0].name, "graph"], cwd=folder, log=log,
+                 what="exporting the quantized graph")
     keep = {lowered[0].name, f"{lowered[0].stem}_weights.npz", "lprnet.bmodel", "graph",
-            "deploy.log", "compiler_profile_0.txt", "calibration_table", "float_layers"}
+            "compiler_profile_0.txt", "calibration_table", "float_layers"}
     for path in folder.iterdir():
         if path.name not in keep:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

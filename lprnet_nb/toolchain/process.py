@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..cache import cache_dir
 from ..errors import ToolchainError
 
 LOG_TAIL_LINES = 15
@@ -28,6 +30,19 @@ def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
     useful = [line.rstrip()[:300] for line in re.split(r"[\r\n]+", text)
               if line.strip() and not re.search(r"\d+%\|", line)]
     return "\n".join(useful[-lines:])
+
+
+@contextlib.contextmanager
+def kept_log(folder: Path, name: str) -> Iterator[Path]:
+    """A log that outlives a failure: below ``<cache>/logs/`` until all is well, then in `folder`.
+
+    An artifact's folder is removed when its build fails; the log, whose path the error tells, is
+    not.
+    """
+    log = cache_dir() / "logs" / f"{folder.parent.name}-{folder.name.strip('.')}-{name}"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    yield log
+    shutil.move(log, folder / name)
 
 
 def run_logged(command: Sequence[str], *, cwd: Path, log: Path, env: dict[str, str],
