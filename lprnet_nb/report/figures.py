@@ -552,6 +552,19 @@ def draw_noise(axes: Axes, values: np.ndarray, thresholds: Mapping[str, float], 
     axes.legend(loc="lower left", fontsize=7)
 
 
+def draw_readings(axes: np.ndarray, images: np.ndarray, labels: Sequence[str],
+                  texts: Sequence[str]) -> None:
+    """Plates with what was read of each below it, wrong readings marked."""
+    for spot in axes.flat:
+        _bare(spot)
+    for spot, image, label, text in zip(axes.flat, images, labels, texts):
+        good = text == label
+        spot.imshow(_rgb(image), interpolation="lanczos")
+        spot.set_xlabel(f"{text or '(nothing)'} {'✓' if good else '✗'}", labelpad=2,
+                        color=BLACK if good else VERMILLION,
+                        weight="normal" if good else "bold")
+
+
 def channel_ranges(maxima: np.ndarray, step: int, scale: float, kept_scale: float | None = None
                    ) -> Figure:
     """Largest value of each channel of a map that is pooled with a channel stride.
@@ -660,6 +673,14 @@ def ctc_paths(image: np.ndarray, log_probs: np.ndarray, alphabet: Alphabet,
     figure.legend(loc="outside lower center", ncols=len(paths))
     figure.colorbar(mesh, ax=[top, axes], label="probability", pad=0.01, fraction=0.03, aspect=30)
     return figure
+
+
+def step_text(log_probs: np.ndarray, alphabet: Alphabet, step: int, limit: int = 3) -> str:
+    """The most probable classes of one time step, ``[C]``, in words."""
+    best = np.argsort(-log_probs)[:limit]
+    return f"step {step}: " + ", ".join(
+        f"{'blank' if k == alphabet.blank else alphabet.characters[k]} {np.exp(log_probs[k]):.2f}"
+        for k in best)
 
 
 def timings(rows: Sequence[Mapping]) -> Figure:
