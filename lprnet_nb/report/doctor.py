@@ -73,8 +73,11 @@ def _simulator() -> str:
 
 
 def _nntc() -> str:
-    return _program(("bmnetu", "calibration_use_pb"), "It comes with Sophgo's SDK; source "
-                    "scripts/envsetup.sh there.")
+    from ..toolchain.nntc import DOCKER_VARIABLE, nntc
+
+    image = os.environ.get(DOCKER_VARIABLE)
+    # Looking into an image may fetch gigabytes first.
+    return f"docker image {image}, not looked into" if image else nntc().version
 
 
 def _device() -> str:

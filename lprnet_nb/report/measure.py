@@ -231,14 +231,15 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     ToolchainError
         When a tool fails; those that were finished are kept.
     """
+    find_strategy: Callable[[str, str], Any] = strategy_named
+    compile_one: Callable[..., BModel] = compile_bmodel
     if parameters.toolchain == "nntc":
         from ..toolchain.nntc import compile_bmodel as compile_one
-    else:
-        compile_one = compile_bmodel
+        from ..toolchain.nntc_strategies import strategy_named as find_strategy
     wanted = combinations(parameters)
     jobs: list[Callable[[], Compiled]] = []
     for chip, precision, batch, name in wanted:
-        strategy = strategy_named(name, chip) if name else None
+        strategy = find_strategy(name, chip) if name else None
         form = strategy.form if strategy else "published"
         # Tracing is not safe in threads; it is quick and cached.
         traced = trace_model(data.weights, batch, parameters.batch_mean, form)
@@ -297,13 +298,18 @@ class Measured:
     crosscheck: dict[str, Any] | None
 
 
-def study_backend(backend: str) -> str:
-    """What "auto" means for a report: the device, else the emulator with the simulator as judge."""
+def study_backend(backend: str, bmodel: BModel) -> str:
+    """What "auto" means for a report: the device, else the emulator with the simulator as judge.
+
+    A BModel without an exported graph, as TPU-NNTC makes them, is run on the simulator itself.
+    """
     if backend != "auto":
         return backend
-    from ..runtime.device import device_available
+    from ..runtime.device import device_there
 
-    return "device" if device_available() else "emulator"
+    if device_there():
+        return "device"
+    return "emulator" if bmodel.graph else "simulator"
 
 
 def measure(compiled: Compiled, reference: Compiled, data: Data, *, decoder: str = "greedy",
@@ -333,7 +339,7 @@ def measure(compiled: Compiled, reference: Compiled, data: Data, *, decoder: str
     if compiled.bmodel is None:
         inference = infer_plates(compiled.traced, plates, "torch", progress=progress)
     else:
-        chosen = study_backend(backend)
+        chosen = study_backend(backend, compiled.bmodel)
         inference = infer_plates(compiled.bmodel, plates, chosen, progress=progress)
         if chosen == "emulator":
             check = crosscheck(compiled.bmodel, plates, inference.logits)

@@ -12,7 +12,8 @@ from ..decode import DECODERS
 from ..errors import ParameterError
 from ..model.network import BATCH_MEANS
 from ..runtime.engine import BACKENDS
-from ..toolchain.chips import CHIPS, parse_chip, parse_precision
+from ..toolchain.chips import parse_chip, parse_precision
+from ..toolchain.nntc_strategies import strategy_named as nntc_strategy_named
 from ..toolchain.strategies import strategy_named
 
 DATA = ("auto", "published", "generated")
@@ -92,7 +93,11 @@ def check(**given: Any) -> Parameters:
             possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
             raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
-    return Parameters(**values)
+    found = Parameters(**values)
+    find = nntc_strategy_named if found.toolchain == "nntc" else strategy_named
+    for name in found.strategies if "strategies" in values else ():
+        find(name, found.chips[0])
+    return found
 
 
 def _items(key: str, value: Any) -> list[Any]:
@@ -124,13 +129,6 @@ def _one_of(valid: Sequence[str], path: str = "") -> Any:
     return checked
 
 
-def _strategies(key: str, value: Any) -> tuple[str, ...]:
-    names = _items(key, value)
-    for name in names:
-        strategy_named(name, CHIPS[0])
-    return tuple(names)
-
-
 def _decoders(key: str, value: Any) -> tuple[str, ...]:
     check_one = _one_of(DECODERS, "the path of a grammar file")
     return tuple(check_one(key, item) for item in _items(key, value))
@@ -144,7 +142,7 @@ _CHECKS: dict[str, Any] = {
     "chips": lambda key, value: tuple(parse_chip(c) for c in _items(key, value)),
     "precisions": lambda key, value: tuple(parse_precision(p) for p in _items(key, value)),
     "batches": lambda key, value: tuple(_number(key, b, 1, 256) for b in _items(key, value)),
-    "strategies": _strategies,
+    "strategies": lambda key, value: tuple(_items(key, value)),
     "decoders": _decoders,
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),

@@ -173,7 +173,8 @@ def read_models(compiled: Sequence[Compiled], plates: PlateImages, backend: str
     """Plates that each model reads right, greedy."""
     rows = []
     for item in compiled:
-        logits = infer_plates(item.bmodel, plates, study_backend(backend), progress=True).logits
+        chosen = study_backend(backend, item.bmodel)
+        logits = infer_plates(item.bmodel, plates, chosen, progress=True).logits
         texts = decode(logits, item.bmodel.alphabet).texts
         rows.append({"label": model_label(item), "precision": item.bmodel.precision,
                      "right": int(correct(plates.labels, texts).sum()), "images": len(plates)})
