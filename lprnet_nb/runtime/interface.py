@@ -128,7 +128,8 @@ class Engine(ABC):
         graph
             One of `get_graph_names`.
         inputs
-            One float32 array for each input, in the shape of one of the graph's stages.
+            One float32 array for each input, in the shape of one of the graph's stages; for an
+            input stored as ``"BM_UINT8"`` (preprocessing compiled in) pixel values 0 to 255.
 
         Returns
         -------

@@ -147,7 +147,8 @@ def test_preprocessing_in_the_model_gets_raw_pixels(plates, inputs):
             return super()._run(graph, stage, inputs)
 
     engine = Keep(1)
-    engine._graphs = {"lprnet": Graph("lprnet", (Stage(
-        (TensorInfo("input", (6, 3, 24, 94), "BM_UINT8"),), (TensorInfo("logits", (6, 68, 18)),)),))}
+    stage = Stage((TensorInfo("input", (6, 3, 24, 94), "BM_UINT8"),),
+                  (TensorInfo("logits", (6, 68, 18)),))
+    engine._graphs = {"lprnet": Graph("lprnet", (stage,))}
     engine.infer(inputs)
     assert np.array_equal(engine.given, plates.images.transpose(0, 3, 1, 2))
