@@ -235,7 +235,8 @@ class _Worker:
                     "memory": file}
             environment = {**os.environ, "TPUKERNEL_FIRMWARE_PATH": settings["firmware"]}
             if settings["preload"]:
-                environment["LD_PRELOAD"] = settings["preload"]
+                others = os.environ.get("LD_PRELOAD", "")
+                environment["LD_PRELOAD"] = f"{settings['preload']} {others}".strip()
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_WORKER), json.dumps(told)],
                 stdin=subprocess.PIPE, stdout=self._log_file, stderr=self._log_file,
@@ -361,4 +362,7 @@ def _shim() -> tuple[str | None, str]:
                                    "machine": platform.machine()}, build)
     except (EngineError, DataError, OSError, subprocess.TimeoutExpired) as error:
         return None, f"no: {error}"
+    if any(letter in str(folder) for letter in " :"):
+        return None, (f"no: LD_PRELOAD cannot name {folder}, because of the space or colon in it. "
+                      "Name another cache folder in LPRNET_CACHE")
     return str(folder / "shim.so"), "yes"

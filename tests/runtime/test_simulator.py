@@ -101,6 +101,11 @@ def test_a_compiler_that_fails_costs_the_shim_alone(simulate, monkeypatch, tmp_p
     assert simulate().description["shim"] == "no: /bin/false failed: "
 
 
+def test_a_cache_folder_that_cannot_be_preloaded_from_costs_the_shim_alone(simulate, monkeypatch):
+    monkeypatch.setattr(simulator, "artifact", lambda *_: Path("/home/my cache"))
+    assert simulate().description["shim"].startswith("no: LD_PRELOAD cannot name /home/my cache")
+
+
 def test_a_killed_worker_is_replaced_and_its_image_run_again(simulate, inputs):
     expected = simulate(workers=1).infer(inputs)
     engine = simulate(workers=2)
