@@ -76,6 +76,32 @@ def compile_(target: Annotated[str, typer.Argument(help="Chip, such as BM1684X."
         print(path)
 
 
+@app.command("one-key")
+def one_key(target: Annotated[str, typer.Argument(help="BM1684 or BM1684X.")],
+            strategy: Annotated[str, typer.Option(
+                help="TPU-NNTC strategy by name, or a JSON file.")] = "kl",
+            batch_mean: BatchMean = None, data: DataOption = None, weights: WeightsOption = None,
+            classes: Classes = None) -> None:
+    """Compile INT8 with TPU-NNTC's one-key tool into data/models/TARGET/."""
+    from .report.gen import gen_one_key
+    from .report.parameters import check
+
+    print(gen_one_key(check(**_upper(chips=target, precisions="int8", batches="1",
+                                     batch_mean=batch_mean, strategies=strategy, data=data,
+                                     weights=weights, classes=classes, images=0,
+                                     toolchain="nntc"))))
+
+
+@app.command()
+def combine(bmodels: Annotated[list[Path], typer.Argument(help="Two or more BModels of ours.")],
+            output: Annotated[Path, typer.Option("--output", "-o", help="BModel to write.")]
+            ) -> None:
+    """Put several batch sizes into one BModel with TPU-NNTC's tpu_model."""
+    from .report.gen import combine
+
+    print(combine(bmodels, output))
+
+
 @app.command()
 def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
           images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],

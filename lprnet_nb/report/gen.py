@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,53 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     written = []
     for item in compile_all(parameters, data):
         bmodel = item.bmodel
-        folder = data_dir() / "models" / bmodel.chip
-        target = folder / f"{bmodel.name}.bmodel"
-        # A BModel with another's record beside it is refused on loading (SHA-256), so a stop
-        # between these two lines is noticed.
-        atomic_write(target, bmodel.path.read_bytes())
-        bmodel.save_beside(target)
-        written.append(target)
+        written.append(_publish(bmodel, data_dir() / "models" / bmodel.chip /
+                                f"{bmodel.name}.bmodel"))
     return written
+
+
+def gen_one_key(parameters: Parameters) -> Path:
+    """Quantize and compile batch 1 with TPU-NNTC's one-key tool, under the name that users know.
+
+    Raises
+    ------
+    ParameterError
+        When more than one chip or strategy is named.
+    """
+    from ..toolchain.nntc import auto_calibrate
+    from ..toolchain.nntc_strategies import strategy_named
+
+    if len(parameters.chips) != 1 or len(parameters.strategies) != 1:
+        raise ParameterError("the one-key tool takes one chip and one strategy at a time.")
+    chip = parameters.chips[0]
+    strategy = strategy_named(parameters.strategies[0], chip)
+    data = datasets_for(parameters)
+    traced = trace_model(data.weights, 1, parameters.batch_mean, strategy.form)
+    bmodel = auto_calibrate(traced, chip, strategy, data.calibration_images(strategy.images))
+    return _publish(bmodel, data_dir() / "models" / bmodel.chip / f"{bmodel.name}.bmodel")
+
+
+def combine(bmodels: Sequence[str | Path], output: str | Path) -> Path:
+    """Put the same network at several batch sizes into one BModel, its record beside it.
+
+    Raises
+    ------
+    DataError
+        When a BModel has no record beside it.
+    ParameterError
+        When they do not go together.
+    """
+    from ..toolchain.nntc import combine_bmodels
+
+    return _publish(combine_bmodels([BModel.load(path) for path in bmodels]), Path(output))
+
+
+def _publish(bmodel: BModel, target: Path) -> Path:
+    # A BModel with another's record beside it is refused on loading (SHA-256), so a stop between
+    # these two lines is noticed.
+    atomic_write(target, bmodel.path.read_bytes())
+    bmodel.save_beside(target)
+    return target
 
 
 def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",

@@ -116,7 +116,7 @@ def test_calibration_is_shared_by_chips_and_batches_and_nothing_is_done_twice(to
 
 def test_the_lmdb_holds_what_the_network_takes(tools, traced, images, monkeypatch):
     seen = []
-    monkeypatch.setattr(nntc, "write_lmdb", lambda path, arrays: (
+    monkeypatch.setattr(nntc, "_write_lmdb", lambda path, arrays: (
         seen.append(np.array(arrays)), path.mkdir(), (path / "data.mdb").touch()))
     for strategy in (FEW, TUTORIAL):
         nntc.compile_bmodel(traced, "BM1684", "int8", strategy=strategy, calibration_images=images)
