@@ -1,8 +1,9 @@
-"""Engines behind one interface: the device, the chip simulator, torch.
+"""Engines behind one interface: the device, the chip simulator, the fast exact one, torch.
 
 Reads top to bottom: `bmodel_file` (what a BModel says of itself), `interface` (what every engine
-has, and all checks of calls), `simulator`, `emulator_engine`, `torch_engine`, `engine` (which
-opens the right one).
+has, and all checks of calls), `device`, `simulator`, `emulator_engine`, `torch_engine`, `engine`
+(which opens the right one), `inference` (logits of plates, made once), `files` (from image files,
+each step timed), `contract` (the checks that prove a backend).
 """
 
 from .engine import BACKENDS, open_engine

@@ -187,9 +187,11 @@ class SimulatorEngine(Engine):
             raise self._died(worker, "loading")
 
     def _died(self, worker: _Worker, doing: str) -> EngineError:
-        return EngineError(
-            f"the simulator died {_RETRIES + 1} times {doing} {self._settings['bmodel']} "
-            f"({worker.end}). The BModel may be damaged: compile it again.{worker.log}")
+        advice = ("Something else ended it, perhaps for want of memory: close other programs or "
+                  "use workers=1." if "SIGKILL" in worker.end else
+                  "The BModel may be damaged: compile it again.")
+        return EngineError(f"the simulator died {_RETRIES + 1} times {doing} "
+                           f"{self._settings['bmodel']} ({worker.end}). {advice}{worker.log}")
 
     def _late(self, worker: _Worker) -> EngineError:
         self._drop(worker)
