@@ -171,6 +171,7 @@ class SimulatorEngine(Engine):
             else:
                 self._compare(worker, message["graphs"])
                 worker.loaded = True
+                self._lost_loading = 0
         return answered
 
     def _add_worker(self) -> None:
