@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,16 @@ def _items(key: str, value: Any) -> list[Any]:
     items = [item.strip() if isinstance(item, str) else item for item in items]
     if not items or "" in items:
         raise ParameterError(f"{key}={value!r} has an empty entry. Separate values by commas.")
-    if len(set(items)) != len(items):
-        raise ParameterError(f"{key}={value!r} names something twice.")
     return items
+
+
+def _each(parse: Callable[[Any], Any]) -> Any:
+    def checked(key: str, value: Any) -> tuple[Any, ...]:
+        parsed = tuple(parse(item) for item in _items(key, value))
+        if len(set(parsed)) != len(parsed):
+            raise ParameterError(f"{key}={value!r} names something twice.")
+        return parsed
+    return checked
 
 
 def _number(key: str, value: Any, low: int, high: int) -> int:
@@ -129,21 +136,17 @@ def _one_of(valid: Sequence[str], path: str = "") -> Any:
     return checked
 
 
-def _decoders(key: str, value: Any) -> tuple[str, ...]:
-    check_one = _one_of(DECODERS, "the path of a grammar file")
-    return tuple(check_one(key, item) for item in _items(key, value))
-
-
 _CHECKS: dict[str, Any] = {
     "data": _one_of(DATA, "the path of a folder of images"),
     "weights": _one_of(DATA, "the path of a .pth file"),
     "classes": lambda key, value: str(value),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
-    "chips": lambda key, value: tuple(parse_chip(c) for c in _items(key, value)),
-    "precisions": lambda key, value: tuple(parse_precision(p) for p in _items(key, value)),
-    "batches": lambda key, value: tuple(_number(key, b, 1, 256) for b in _items(key, value)),
-    "strategies": lambda key, value: tuple(_items(key, value)),
-    "decoders": _decoders,
+    "chips": _each(parse_chip),
+    "precisions": _each(parse_precision),
+    "batches": _each(lambda item: _number("BATCHES", item, 1, 256)),
+    "strategies": _each(str),
+    "decoders": _each(lambda item: _one_of(DECODERS, "the path of a grammar file")(
+        "DECODERS", item)),
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(TOOLCHAINS),

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.toolchain.bmodel import BModel
+from lprnet_nb.toolchain.compile import compile_bmodel
+from lprnet_nb.toolchain.strategies import make_strategy
+
+
+def run(*arguments, code=0, **environment):
+    done = subprocess.run([sys.executable, "-c", "from lprnet_nb.cli import main; main()",
+                           *map(str, arguments)], text=True, capture_output=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def bmodel(compiler, weights, published) -> BModel:
+    from lprnet_nb.model.trace import trace_model
+
+    return compile_bmodel(trace_model(weights, 1, "image"), "BM1684X", "int8",
+                          strategy=make_strategy(name="kl-20", images=20, tune=1),
+                          calibration_images=published.images[-20:])
+
+
+def write_images(folder, plates: PlateImages):
+    folder.mkdir()
+    for name, image in zip(plates.names, plates.images):
+        (folder / name.replace(".jpg", ".png")).write_bytes(
+            cv2.imencode(".png", image)[1].tobytes())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["compile", "BM168"], "Choose from BM1684"),
+    (["report", "--profile", "huge"], "quick, full"),
+    (["report", "--name", "../up"], "report name"),
+    (["report", "--chips", "BM1684", "--precisions", "int4"], "int4"),
+    (["infer", "no.bmodel", "."], "no readable record"),
+    (["evaluate", "no.json", "no.json"], "cannot be read"),
+    (["contract", "--backend", "torch"], "no contract")])
+def test_errors_are_one_message_and_exit_status_2(arguments, message):
+    assert message in run(*arguments, code=2).stderr
+
+
+def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
+    some = published.take([0, 500])
+    write_images(tmp_path / "plates", some)
+    results = tmp_path / "results.json"
+    run("infer", bmodel.folder, tmp_path / "plates",
+        "--backend", "simulator", "--output", results)
+    read = json.loads(results.read_text("utf8"))
+    labels = {name.replace(".jpg", ".png"): label for name, label in zip(some.names, some.labels)}
+    assert list(read) == sorted(labels)
+    (tmp_path / "labels.json").write_text(json.dumps(labels), "utf8")
+    judged = json.loads(run("evaluate", results, tmp_path / "labels.json").stdout)
+    right = sum(read[name] == labels[name] for name in labels)
+    assert judged["images"] == 2 and judged["exact_match"] == right / 2
+
+
+def test_doctor_says_what_is_there_and_what_is_missing():
+    facts = json.loads(run("doctor", "--json").stdout)["checks"]
+    by_name = {row["what"]: row for row in facts}
+    assert by_name["torch"]["found"].startswith("2.13.0") and by_name["torch"]["ok"]
+    assert not by_name["compiler TPU-NNTC"]["ok"] and "SDK" in by_name["compiler TPU-NNTC"]["found"]
+    assert "sophon.sail" in by_name["backend device"]["found"]
+
+
+def test_generate_writes_images_with_their_labels(tmp_path):
+    run("generate", tmp_path / "out", "--count", "3", "--seed", "5")
+    labels = json.loads((tmp_path / "out" / "labels.json").read_text("utf8"))
+    assert len(labels) == 3
+    for name, label in labels.items():
+        image = cv2.imdecode(np.fromfile(tmp_path / "out" / name, "uint8"), 1)
+        assert image.shape == (24, 94, 3) and len(label) in (7, 8)
