@@ -100,15 +100,16 @@ def write_html(report_folder: str | Path) -> Path:
     report = _read(folder)
     figures = _figures(report)
     tables = _tables(report)
+    judged = words.judge(report.metrics, report.facts.values())
     for facts in report.facts.values():
         _write(folder / "bmodels" / f"{facts.id}.html", "bmodel.html.j2", root="../",
-               title=f"{facts.id} · {folder.name}", **_bmodel(report, facts))
+               title=f"{facts.id} · {folder.name}", **_bmodel(report, facts, judged))
     for page in report.notebooks:
         _write(folder / "notebooks" / f"{page.name}.html", "notebook.html.j2", root="../",
                title=f"{page.title} · {folder.name}", page=page, pages=report.notebooks,
                report_name=folder.name)
     return _write(folder / "index.html", "index.html.j2", root="", title=_title(report),
-                  **_index(report, figures, tables))
+                  **_index(report, judged, figures, tables))
 
 
 def _read(folder: Path) -> _Report:
@@ -131,9 +132,9 @@ def _title(report: _Report) -> str:
 # ------------------------------------------------------------------------------------------ index
 
 
-def _index(report: _Report, figures: Sequence[Figure], tables: Sequence[Table]) -> dict[str, Any]:
+def _index(report: _Report, judged: words.Verdict, figures: Sequence[Figure],
+           tables: Sequence[Table]) -> dict[str, Any]:
     metrics = report.metrics
-    judged = words.judge(metrics, report.facts.values())
     links = {index: _links(report, row) for index, row in enumerate(metrics.rows)}
     groups: dict[str, list[Figure]] = {}
     titles = {page.name: page.title for page in report.notebooks}
@@ -338,9 +339,8 @@ def _object(path: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- page per BModel
 
 
-def _bmodel(report: _Report, facts: BModelFacts) -> dict[str, Any]:
+def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[str, Any]:
     rows = [row for row in report.metrics.rows if row.id == facts.id]
-    judged = words.judge(report.metrics, report.facts.values())
     comparison = next((one for one in judged.chips.get(facts.chip, ())
                        if one.row.id == facts.id), None)
     cycles = max((layer.cycles for layer in facts.latency_by_layer), default=0) or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import nbformat
 from markupsafe import Markup
 
 from ..errors import DataError
+
+_quiet = logging.getLogger(f"{__name__}.nbconvert")
+_quiet.setLevel(logging.ERROR)
 
 # Everything that headings, prose, code, tables and figures need, and nothing that runs or loads.
 _TAGS = frozenset(
@@ -103,14 +107,20 @@ def _heading(notebook: Any) -> str | None:
 
 
 def _body(notebook: Any) -> str:
+    body, _ = _exporter().from_notebook_node(notebook)
+    return _mend(body)
+
+
+@lru_cache(maxsize=1)
+def _exporter() -> Any:
     from nbconvert import HTMLExporter  # takes a second to import
 
     exporter = HTMLExporter(template_name="basic", sanitize_html=True, embed_images=False,
-                            exclude_input_prompt=True, exclude_output_prompt=True)
+                            exclude_input_prompt=True, exclude_output_prompt=True,
+                            log=_quiet)  # it warns of figures without a text; they get one here
     # nbconvert's own filter lets nothing but inline text through, not even paragraphs.
     exporter.register_filter("clean_html", clean)
-    body, _ = exporter.from_notebook_node(notebook)
-    return _mend(body)
+    return exporter
 
 
 def clean(text: str) -> str:
@@ -154,6 +164,8 @@ def _mend(body: str) -> str:
     body = re.sub(r"<img\b[^>]*>", described, body)
     body = re.sub(r"<a class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     body = re.sub(r"<a href=\"[^\"]*\" class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
+    # Left over from scripts, with a random id.
+    body = re.sub(r'<div [^>]*\boutput_(javascript|widget_view)\b[^>]*>\s*</div>', "", body)
     # Code, text and tables may be wider than a phone: they scroll, by keyboard too.
     body = re.sub(r"<pre(?=[ >])", '<pre tabindex="0"', body)
     tables = itertools.count(1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -38,13 +40,15 @@ class Page:
     def __init__(self, program: str, profile: Path) -> None:
         to_child, self._out = os.pipe()
         self._in, from_child = os.pipe()
-        # Chromium reads commands from descriptor 3 and answers on 4.
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{to_child} 4>&{from_child}', "sh", program,
-             f"--user-data-dir={profile}", *_FLAGS, "about:blank"],
-            pass_fds=(to_child, from_child), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(to_child)
-        os.close(from_child)
+        # Chromium reads commands from descriptor 3 and answers on 4; out of their way first.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_child, from_child)]
+        self._process = os.posix_spawn(
+            program, [program, f"--user-data-dir={profile}", *_FLAGS, "about:blank"], os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, ends[0], 3), (os.POSIX_SPAWN_DUP2, ends[1], 4),
+                          *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0)
+                            for number in (1, 2))])
+        for end in (to_child, from_child, *ends):
+            os.close(end)
         self._buffer, self._count, self._session = b"", 0, None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -57,12 +61,15 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
+            self._session = None
+            self.call("Browser.close")
+        for patience in range(100):
+            if os.waitpid(self._process, os.WNOHANG)[0]:
+                break
+            if patience == 90:
+                os.kill(self._process, signal.SIGKILL)
+            time.sleep(0.1)
         os.close(self._out)
         os.close(self._in)
 

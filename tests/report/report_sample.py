@@ -72,7 +72,7 @@ def build(folder: Path, source: str = "published", hostile: bool = False) -> Pat
                         "decode_ms": 0.31, "preprocess_ms": 0.12, "inference_ms": inference,
                         "postprocess_ms": 0.05 if one["decoder"] == "greedy" else 1.9})
         _json(folder / "results" / f"{name}_{one['decoder']}.json",
-              _results(1000 - one["right"] if "right" in one else 0, one, hostile))
+              _results(one, hostile))
         if one["chip"]:
             _json(folder / "bmodels" / f"{name}.json", _facts(name, one, hostile))
     _json(folder / "timings.json", {
@@ -104,7 +104,7 @@ def build(folder: Path, source: str = "published", hostile: bool = False) -> Pat
     return folder
 
 
-def _results(_: int, one: dict[str, Any], hostile: bool) -> dict[str, str]:
+def _results(one: dict[str, Any], hostile: bool) -> dict[str, str]:
     names = [f"plate {number:02d}.jpg" for number in range(12)] + list(HOSTILE if hostile else ())
     texts = {name: f"皖A{number:05d}" for number, name in enumerate(names)}
     if one["precision"] == "int8":
@@ -149,10 +149,12 @@ def _figure(folder: Path, name: str, caption: str, *, svg: bool) -> None:
 
 def _png(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I",
+                                                                        zlib.crc32(kind + data))
     pixels = b"".join(b"\0" + bytes(value for x in range(width)
                                     for value in (20, 60 + x, 120 + 2 * y)) for y in range(height))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
             + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b""))
 
 

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import report_sample
+
+from lprnet_nb.errors import DataError
+from lprnet_nb.report.html import write_html
+
+
+class _Parsed(HTMLParser):
+    """Links, identifiers, sources and visible text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.links, self.ids, self.sources = path, [], set(), []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._inside: list[str] = []
+        self.feed(path.read_text("utf8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.tags.append((tag, found))
+        if "id" in found:
+            assert found["id"] not in self.ids, f"{self.path.name} has {found['id']} twice"
+            self.ids.add(found["id"])
+        if "href" in found:
+            self.links.append(found["href"])
+        if "src" in found:
+            self.sources.append(found["src"])
+        if tag in ("script", "style"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._inside and tag == self._inside[-1]:
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def _pages(folder: Path) -> Iterator[_Parsed]:
+    for path in sorted(folder.rglob("*.html")):
+        yield _Parsed(path)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = report_sample.build(tmp_path_factory.mktemp("good") / "fixture")
+    write_html(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = report_sample.build(tmp_path_factory.mktemp("hostile") / "it's <b>", hostile=True)
+    write_html(folder)
+    return folder
+
+
+def test_a_page_for_the_report_each_model_and_each_notebook(good: Path) -> None:
+    found = {path.relative_to(good).as_posix() for path in good.rglob("*.html")}
+    models = {f"bmodels/{path.stem}.html" for path in (good / "bmodels").glob("*.json")}
+    assert len(models) == 7
+    assert found == {"index.html", "notebooks/01_trace.html", "notebooks/05_compare.html"} | models
+
+
+def test_loads_nothing_from_outside(hostile: Path) -> None:
+    for page in _pages(hostile):
+        assert all(source.startswith("data:image/") for source in page.sources), page.path
+        assert {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "link", "form",
+                                                "base"} <= {"link"}
+        for tag, attributes in page.tags:
+            assert not [name for name in attributes if name.startswith("on")], (page.path, tag)
+            if tag == "link":
+                assert attributes["href"] == "data:,"
+        for link in page.links:
+            assert urlsplit(link).scheme in ("", "data"), (page.path, link)
+        style = re.findall(r"<style>(.*?)</style>", page.path.read_text("utf8"), re.S)
+        assert len(style) == 1 and "url(" not in style[0] and "@import" not in style[0]
+
+
+def test_every_link_leads_somewhere(good: Path) -> None:
+    pages = {page.path: page for page in _pages(good)}
+    for page in pages.values():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or link == "x.md":  # x.md stands in the sample notebook's own prose
+                continue
+            target = (page.path.parent / unquote(parts.path)).resolve() if parts.path \
+                else page.path
+            assert target.is_file(), f"{page.path.name}: {link}"
+            if parts.fragment:
+                assert unquote(parts.fragment) in pages[target].ids, f"{page.path.name}: {link}"
+
+
+def test_numbers_lead_to_what_made_them(good: Path) -> None:
+    text = (good / "index.html").read_text("utf8")
+    for link, number in (("results/bm1684x_int8_1b_kl_greedy.json", "0.868"),
+                         ("notebooks/05_compare.html#cell-id=05-3", "0.846–0.888"),
+                         ("notebooks/05_compare.html#cell-id=05-3", "0.942"),
+                         ("bmodels/bm1684x_int8_1b_kl.html#latency", "0.052")):
+        assert re.search(rf'<a class="num" href="{re.escape(link)}"[^>]*>{number}</a>', text)
+    assert 'href="notebooks/05_compare.html#cell-id=05-4" aria-label="How it was made: plates"' \
+        in text
+
+
+def test_says_what_the_rows_say(good: Path) -> None:
+    page = _Parsed(good / "index.html")
+    for sentence in (
+            "INT8 cannot be told from float on BM1684X, as far as 1,000 plates can tell.",
+            "every logit is identical, bit for bit.",
+            "Fixture: which characters are taken for which.",
+            "Only a device's inference time tells how fast a chip is",
+            "0123456789abcdef0123456789abcdef01234567+changes"):
+        assert sentence in page.text
+    assert "Generated plates" not in page.text and "Not comparable" not in page.text
+
+
+def test_published_figures_stand_beside_ours(good: Path) -> None:
+    text = (good / "index.html").read_text("utf8")
+    part = text[text.index('id="published-title"'):text.index('id="time-title"')]
+    [row] = re.findall(r"<tr>(?:(?!</tr>).)*bm1684x_int8_1b_kl\.html.*?</tr>", part, re.S)
+    cells = re.sub(r"<[^>]+>", " ", row).split()
+    # ours, its interval, 2024-10 by TPU-MLIR and 2022-11 by TPU-NNTC, two programs
+    assert [cell for cell in cells if re.match(r"0\.\d{3}", cell)] == [
+        "0.868", "0.846–0.888", "0.867", "0.887", "0.876"]
+    assert "✓" in cells
+
+
+def test_a_bmodels_page_has_its_layers_and_differences(good: Path) -> None:
+    page = _Parsed(good / "bmodels" / "bm1684x_int8_1b_kl.html")
+    assert "Furthest: x.13_Conv (context-pool) at 12.4 dB" in \
+        re.sub(r" (?=[,)])|(?<=\() ", "", page.text)
+    assert "plate 03.jpg 皖A00003 皖AD0003" in page.text
+    assert "✓ bit for bit 4 images" in page.text
+    other = _Parsed(good / "bmodels" / "bm1684_fp32_1b.html")
+    assert "it writes no profile for the BM1684" in other.text
+    assert "nothing was quantized" in other.text
+
+
+def test_the_same_folder_gives_the_same_bytes(good: Path, tmp_path: Path) -> None:
+    again = tmp_path / good.name
+    shutil.copytree(good, again, ignore=shutil.ignore_patterns("*.html"))
+    write_html(again)
+    for path in good.rglob("*.html"):
+        assert path.read_bytes() == (again / path.relative_to(good)).read_bytes()
+
+
+def test_hostile_text_stays_text(hostile: Path) -> None:
+    for page in _pages(hostile):
+        raw = page.path.read_text("utf8")
+        assert raw.count("<script") == 1, page.path
+        assert raw.count("<!--") == raw.count("-->") == 0 or "notebooks" in page.path.parts
+        assert "\u202e" not in raw and "\u200b" not in raw
+    models = _Parsed(hostile / "bmodels" / "bm1684x_int8_1b_kl.html")
+    for name in ("<script>document.title='broken'</script>.jpg", "a\"b'c&d.jpg",
+                 "line\\nbreak.jpg", "right-to-left \\u202egpj.exe", "../../etc/passwd",
+                 "皖A\\u200b12345.jpg", "]]>--><!--.jpg", "皖B0<b>0"):
+        assert name in models.texts, name
+    assert not list(hostile.parent.glob("passwd*"))
+
+
+def test_the_command_survives_a_shell(hostile: Path, good: Path) -> None:
+    [command] = re.findall(r'id="command">(.*?)</pre>', (hostile / "index.html").read_text(), re.S)
+    words = shlex.split(html.unescape(command))
+    assert words[words.index("--data") + 1] == "a\"b'c&d.jpg"
+    assert words[-2:] == ["--name", "it's <b>"]
+    assert "scripts/report.sh --profile quick --chips BM1684X,BM1684 --precisions fp32,int8 " \
+        "--batches 1 --images 0 --name fixture" in (good / "index.html").read_text()
+
+
+def test_generated_data_has_a_banner_on_top(tmp_path: Path) -> None:
+    page = _Parsed(write_html(report_sample.build(tmp_path, source="generated")))
+    assert page.text.index("Generated plates, not photographs") < page.text.index("INT8 ")
+    assert "Not comparable" in page.text
+
+
+def test_metrics_alone_make_a_page(tmp_path: Path) -> None:
+    report_sample.build(tmp_path)
+    for name in ("timings.json", "manifest.json"):
+        (tmp_path / name).unlink()
+    for name in ("figures", "tables", "results", "bmodels", "notebooks"):
+        shutil.rmtree(tmp_path / name)
+    page = _Parsed(write_html(tmp_path))
+    assert "There is no manifest.json" in page.text and "0.868" in page.text
+    assert not [link for link in page.links if link.startswith(("results", "bmodels", "note"))]
+
+
+@pytest.mark.parametrize(("path", "content", "what"), [
+    ("metrics.json", "{}", "metrics.json is not a Metrics"),
+    ("figures/confusion.json", '{"file": "../metrics.json", "caption": ""}', "beside it"),
+    ("figures/confusion.json", '{"file": "none.svg", "caption": ""}', "not there"),
+    ("figures/confusion.json", '{"file": 1}', "beside it"),
+    ("tables/forms.json", '{"rows": [1]}', "no list of objects"),
+    ("tables/forms.json", "[]", "not a JSON object"),
+    ("results/float_1b_greedy.json", "{", "cannot be read as JSON"),
+    ("notebooks/01_trace.ipynb", "{}", "not a readable notebook"),
+    ("notebooks/01_trace.ipynb", "no", "not a readable notebook"),
+    ("bmodels/bm1684_fp32_1b.json", '{"id": "bm1684_fp32_1b"}', "is not a BModelFacts"),
+])
+def test_a_broken_file_is_named(tmp_path: Path, path: str, content: str, what: str) -> None:
+    report_sample.build(tmp_path)
+    (tmp_path / path).write_text(content, "utf8")
+    with pytest.raises(DataError, match=what) as caught:
+        write_html(tmp_path)
+    assert Path(path).name in str(caught.value)
+
+
+def test_notebooks_keep_code_and_lose_scripts(good: Path) -> None:
+    raw = (good / "notebooks" / "05_compare.html").read_text("utf8")
+    page = _Parsed(good / "notebooks" / "05_compare.html")
+    assert raw.count("<h1") == 1 and "document.title" not in raw
+    assert "皖A00000" in page.text and "measure_all" in page.text
+    assert "cell-id=05-3" in page.ids
+    assert any(tag == "img" and attributes["alt"] for tag, attributes in page.tags)
+
+
+def test_pages_are_light(good: Path) -> None:
+    figures = sum(len(path.read_bytes()) for path in (good / "figures").iterdir()) * 4 / 3
+    assert (good / "index.html").stat().st_size - figures < 130_000
+
+
+def test_the_policy_allows_this_script_and_no_other(good: Path) -> None:
+    raw = (good / "index.html").read_text("utf8")
+    [script] = re.findall(r"<script>(.*?)</script>", raw, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in raw and "default-src 'none'" in raw
