@@ -496,7 +496,8 @@ def draw_histogram(axes: Axes, values: np.ndarray, thresholds: Mapping[str, floa
                   transform=axes.get_xaxis_transform(), linestyle="none",
                   label=f"{name} {threshold:.4g}: {100 * beyond:.2g} % saturate")
     axes.set(xlabel="activation (absolute value)", ylabel="count", xlim=(0, top))
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.97), handletextpad=0.3, fontsize=7.5)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.97), handletextpad=0.3, fontsize=7.5,
+                frameon=True, facecolor="white", framealpha=0.85, edgecolor="none")
 
 
 def quantization_noise(values: np.ndarray, thresholds: np.ndarray, levels: int = 255
@@ -534,7 +535,7 @@ def draw_noise(axes: Axes, values: np.ndarray, thresholds: Mapping[str, float], 
     if len(flat) > 200_000:
         flat = flat[:: len(flat) // 200_000 + 1]
     top = max(flat.max(), *thresholds.values()) or 1.0
-    grid = np.geomspace(top / 60, top * 1.05, 60)
+    grid = np.geomspace(top / 12, top * 1.05, 60)
     saturation, rounding = quantization_noise(flat, grid, levels)
     axes.plot(grid, rounding, color=BLUE, linestyle="--", label="rounding (resolution)")
     axes.plot(grid, np.where(saturation > 0, saturation, np.nan), color=VERMILLION,
@@ -547,8 +548,9 @@ def draw_noise(axes: Axes, values: np.ndarray, thresholds: Mapping[str, float], 
     both = saturation + rounding
     axes.set(xscale="log", yscale="log", xlabel="threshold", ylabel="mean square error",
              ylim=(both.min() / 30, both.max() * 2))
+    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.legend(loc="lower left", fontsize=7)
 
 
@@ -583,29 +585,34 @@ def channel_ranges(maxima: np.ndarray, step: int, scale: float, kept_scale: floa
     figure, [[axes]] = _figure(2.9)
     kept = np.zeros(len(maxima), bool)
     kept[::step] = True
-    floor = max(maxima[maxima > 0].min() if (maxima > 0).any() else 1e-3, scale / 300)
+    bottom = min(scale, kept_scale or scale) / 3
+    alive = maxima > bottom
     place = 0
-    for mask, style, label in ((kept, SERIES[1], f"kept by the pool ({kept.sum()})"),
-                               (~kept, SERIES[0], f"global context only ({(~kept).sum()})")):
-        values = np.sort(maxima[mask])[::-1]
-        axes.plot(place + np.arange(len(values)), np.maximum(values, floor), style["marker"],
-                  markersize=3.4, color=style["color"], label=label)
-        place += len(values)
-    axes.axvline(kept.sum() - 0.5, color=GREY, linewidth=0.7)
-    lines = [(255 * scale, "-", f"largest INT8 value of the map, {255 * scale:.3g}"),
-             (scale, "--", f"one step of the map's scale, {scale:.2g}")]
+    for mask, style, label in ((kept, SERIES[1], "kept by the pool"),
+                               (~kept, SERIES[0], "global context only")):
+        values = np.sort(maxima[mask & alive])[::-1]
+        x = place + np.arange(len(values))
+        axes.vlines(x, bottom, values, color=style["color"], linewidth=1,
+                    linestyle=style["linestyle"])
+        axes.plot(x, values, style["marker"], color=style["color"], markersize=6,
+                  label=f"{label}: {len(values)} of {mask.sum()} alive")
+        place += len(values) + 1
+    lines = [(255 * scale, "-", f"largest INT8 value, {255 * scale:.3g}"),
+             (scale, "--", f"one step of the shared scale, {scale:.2g}")]
     if kept_scale:
         lines.append((kept_scale, ":", f"one step of the kept channels' own scale, "
                                        f"{kept_scale:.2g}"))
     for value, line, text in lines:
         axes.axhline(value, color=BLACK, linestyle=line, linewidth=0.9)
-        axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right",
-                      xytext=(0, 3), textcoords="offset points", fontsize=7.5)
-    levels = int(maxima[kept].max() / scale)
-    axes.set(yscale="log", xlabel="channels, sorted by range within each group",
-             ylabel="largest activation")
-    axes.set_title(f"widest kept channel: {levels} of 255 levels", fontsize=8.5)
-    axes.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0.1)
+        axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="left", va="center",
+                      xytext=(4, 0), textcoords="offset points", fontsize=7.5,
+                      annotation_clip=False)
+    axes.set(yscale="log", ylabel="largest activation", ylim=(bottom, 2 * maxima.max()),
+             xlabel="channels that are ever active, widest first")
+    axes.set_xticks([])
+    axes.set_title(f"widest kept channel: {maxima[kept].max() / scale:.0f} of 255 levels",
+                   fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -614,8 +621,8 @@ def layer_fidelity(layers: Sequence[str], series: Mapping[str, Sequence[float | 
     """How near each layer comes to float, one series per model; gaps where a layer is absent."""
     figure, [[axes]] = _figure(3.1)
     for (name, values), style in zip(series.items(), SERIES):
-        y = np.array([np.nan if v is None else v for v in values], float)
-        axes.plot(range(len(layers)), y, marker=style["marker"], color=style["color"],
+        there = [(k, v) for k, v in enumerate(values) if v is not None]
+        axes.plot(*zip(*there), marker=style["marker"], color=style["color"],
                   linestyle=style["linestyle"], label=name, markersize=4)
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor",
                     fontsize=6.5)
@@ -691,20 +698,21 @@ def timings(rows: Sequence[Mapping]) -> Figure:
     rows
         ``{"label", "decode", "preprocess", "inference", "postprocess"}``; None where not timed.
     """
-    figure, [[axes]] = _figure(0.33 * len(rows) + 0.95)
-    places = _labelled_rows(axes, [row["label"] for row in rows])
-    left = np.zeros(len(rows))
-    for stage, style in zip(STAGES, SERIES):
+    figure, axes = _figure(0.33 * len(rows) + 0.85, 1, len(STAGES), sharey=True)
+    for spot, stage, style in zip(axes[0], STAGES, SERIES):
+        places = _labelled_rows(spot, [row["label"] for row in rows])
         width = np.array([row[stage] or 0.0 for row in rows])
-        axes.barh(places, width, left=left, height=0.62, label=stage, edgecolor=style["color"],
-                  color="white" if style["hatch"] else style["color"], hatch=style["hatch"])
-        left += width
-    for place, total in zip(places, left):
-        axes.annotate(f"{total:.2f}", (total, place), xytext=(4, 0), va="center",
-                      textcoords="offset points", fontsize=8)
-    axes.set_xlim(0, left.max() * 1.12)
-    axes.set_xlabel("time on this machine (ms an image)")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
+        spot.barh(places, width, height=0.6, edgecolor=style["color"], hatch=style["hatch"],
+                  color="white" if style["hatch"] else style["color"])
+        for place, row in zip(places, rows):
+            text = "not timed" if row[stage] is None else f"{row[stage]:.3g}"
+            spot.annotate(text, (row[stage] or 0.0, place), xytext=(3, 0), va="center",
+                          textcoords="offset points", fontsize=7.5)
+        spot.set_xlim(0, 1.45 * max(width.max(), 1e-9))
+        spot.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        spot.set_title(stage, fontsize=8.5)
+    figure.supxlabel("time on this machine (ms an image; each stage has its own scale)",
+                     fontsize=8.5)
     return figure
 
 

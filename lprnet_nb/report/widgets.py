@@ -84,9 +84,9 @@ def threshold(output: Output, name: str, weights: Weights, plates: PlateImages, 
     start = next(iter(methods.values()))
 
     def draw(threshold: float) -> Figure:
-        chosen = {"yours": threshold, **methods}
+        chosen = {"chosen": threshold, **methods}
         texts = quantization.read_with_threshold(weights, few.images, layer, threshold)
-        figure = Figure(figsize=(figures.WIDTH, 4.4), layout="constrained")
+        figure = Figure(figsize=(figures.WIDTH, 4.0), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
         left, right = top.subplots(1, 2, width_ratios=(1.5, 1))
         figures.draw_histogram(left, values, chosen)
