@@ -1,0 +1,72 @@
+"""Running notebooks: real papermill and a real kernel on small notebooks of the test's own."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+
+from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.report import run as r
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(r, "repository", lambda: tmp_path)
+    monkeypatch.delenv("LPRNET_REPORTS", raising=False)
+    parameters = nbformat.v4.new_code_cell('CHIPS = "BM1684X"\nOUTPUT_DIR = ""')
+    parameters.metadata["tags"] = ["parameters"]
+
+    def add(name, *cells):
+        notebook = nbformat.v4.new_notebook(
+            cells=[parameters, *map(nbformat.v4.new_code_cell, cells)])
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+    return add
+
+
+def test_parameters_reach_the_notebook_and_its_output_is_kept(notebooks, tmp_path):
+    notebooks("01_x", "print(CHIPS + '!')")
+    done = r.run_notebook("01_x", tmp_path / "out" / "01_x.ipynb", {"CHIPS": "BM1688"})
+    outputs = [o for cell in nbformat.read(done, 4).cells for o in cell.get("outputs", [])]
+    assert outputs[0]["text"] == "BM1688!\n"
+
+
+def test_an_undeclared_parameter_is_an_error_before_anything_runs(notebooks, tmp_path):
+    notebooks("01_x", "1/0")
+    with pytest.raises(ParameterError, match="no parameter 'CHIP'. It has: CHIPS, OUTPUT_DIR"):
+        r.run_notebook("01_x", tmp_path / "out.ipynb", {"CHIP": "BM1688"})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_failing_cell_is_one_clear_error_and_the_notebook_as_far_as_it_ran_is_kept(
+        notebooks, tmp_path):
+    notebooks("01_x", "print('before')", "raise ValueError('the reason')")
+    with pytest.raises(LprnetError, match="(?s)01_x, cell 3: ValueError: the reason.*out.ipynb"):
+        r.run_notebook("01_x", tmp_path / "out.ipynb", {})
+    assert "before" in (tmp_path / "out.ipynb").read_text("utf8")
+
+
+def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):
+    notebooks("01_x")
+    with pytest.raises(ParameterError, match="no notebook '02_y'. There are: 01_x"):
+        r.notebook_path("02_y")
+    with pytest.raises(ParameterError, match="quick, full"):
+        r.make_report("huge")
+    with pytest.raises(ParameterError, match="CHIPS|BM9"):
+        r.make_report("quick", CHIPS="BM9")
+    for name in ("../up", "", "a/b", ".hidden", "x" * 90):
+        with pytest.raises(ParameterError, match="report name"):
+            r.report_folder(name)
+
+
+def test_the_manifest_says_where_a_report_came_from(tmp_path):
+    (tmp_path / "bmodels").mkdir()
+    (tmp_path / "bmodels" / "a.json").write_text('{"sha256": "00"}')
+    (tmp_path / "metrics.json").write_text(json.dumps(
+        {"dataset": {"name": "n", "images": 1, "digest": "d"}, "data": {"source": "published"}}))
+    facts = r.manifest("quick", {"IMAGES": 100}, tmp_path)
+    assert facts["data"] == {"name": "n", "images": 1, "digest": "d", "source": "published"}
+    assert facts["bmodels"] == {"a": "00"} and facts["parameters"] == {"IMAGES": 100}
+    assert facts["versions"]["torch"].startswith("2.13.0") and len(facts["metrics_sha256"]) == 64
