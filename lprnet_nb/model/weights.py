@@ -13,7 +13,8 @@ from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
-from .network import FORMS, LPRNet, ForkedLPRNet
+from .forms import in_form
+from .network import LPRNet
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,10 @@ class Weights:
                        "classes": self.alphabet.classes, "blank": self.alphabet.blank})
 
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
-        """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
-        if form not in FORMS:
-            raise ParameterError(f"form={form!r} is not known. Choose from {', '.join(FORMS)}.")
+        """The portable network with these weights in one of its `forms.FORMS`, in evaluation mode."""
         network = LPRNet(self.classes, batch_mean)
         network.load_state_dict(self.state)
-        return (ForkedLPRNet(network) if form == "forked" else network).eval()
+        return in_form(network, form)
 
 
 def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,

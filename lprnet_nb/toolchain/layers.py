@@ -36,8 +36,9 @@ def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
                 role[layer["name"]] = "block8" if convolutions_18x44 < 4 else "block11"
                 convolutions_18x44 += 1
             elif size == (4, 18):
-                from_neck = tuple(source.get("shape", ())[2:]) == (16, 18)
-                role[layer["name"]] = "output" if from_neck else "container"
+                size_before = tuple(source.get("shape", ())[2:])
+                role[layer["name"]] = ("output" if size_before == (16, 18) else "container"
+                                       if size_before == size else "context-pool")
             elif size in _CONV_BY_SIZE:
                 role[layer["name"]] = _CONV_BY_SIZE[size]
         elif kind == "Scale":

@@ -53,7 +53,7 @@ class Strategy(BaseModel):
     search
         Let the compiler search thresholds or float layers by itself.
     form
-        Form of the network: "published", or "forked", see `model.network.ForkedLPRNet`.
+        Form of the network, see `model.forms`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,7 +70,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked"] = "published"
+    form: Literal["published", "forked", "convolved"] = "published"
 
     @field_validator("float_roles")
     @classmethod
@@ -131,8 +131,13 @@ def _registry(*strategies: Strategy) -> dict[str, Strategy]:
     return {strategy.name: strategy for strategy in strategies}
 
 
+CONTEXT = ("context-pool", "context-square", "context-mean", "context-divide", "concat",
+           "container", "final-mean")
+
 STRATEGIES: dict[str, Strategy] = _registry(
-    Strategy(name="kl", about="The compilers' default: KL divergence, 100 images, all INT8."),
+    Strategy(name="kl", about="TPU-MLIR's default: KL divergence, 100 images, tuned on 5."),
+    Strategy(name="kl-tune0", tune=0,
+             about="KL divergence untuned, as TPU-NNTC calibrates; the tips are judged by it."),
     Strategy(name="mse", method="mse", about="Threshold of least squared error."),
     Strategy(name="max", method="max", about="Largest value seen; nothing saturates."),
     Strategy(name="percentile9999", method="percentile9999",
@@ -141,23 +146,25 @@ STRATEGIES: dict[str, Strategy] = _registry(
              about="Analytic clipping under a Gaussian (ACIQ)."),
     Strategy(name="aciq-laplace", method="aciq_laplace",
              about="Analytic clipping under a Laplacian (ACIQ)."),
-    Strategy(name="kl-rgb", channel_order="rgb",
+    Strategy(name="kl-rgb", tune=0, channel_order="rgb",
              about="Tutorial's first tip: build the calibration set with bgr2rgb."),
-    Strategy(name="kl-20", images=20, about="Tutorial's second tip, few: 20 images."),
-    Strategy(name="kl-450", images=450, about="Tutorial's second tip: iterations=450."),
-    Strategy(name="kl-in-out", float_roles=("input", "output"),
+    Strategy(name="kl-20", tune=0, images=20, about="Tutorial's second tip, few: 20 images."),
+    Strategy(name="kl-450", tune=0, images=450, about="Tutorial's second tip: iterations=450."),
+    Strategy(name="kl-in-out", tune=0, float_roles=("input", "output"),
              about="Tutorial's third tip: x.1 and 237, the first and the last layer, in float."),
+    Strategy(name="mse-rgb", method="mse", channel_order="rgb", about="First tip on top of mse."),
+    Strategy(name="mse-20", method="mse", images=20, about="Second tip, few, on top of mse."),
+    Strategy(name="mse-450", method="mse", images=450, about="Second tip on top of mse."),
     Strategy(name="mse-in-out", method="mse", float_roles=("input", "output"),
              about="Third tip on top of mse."),
-    Strategy(name="mse-context", method="mse",
-             float_roles=("context-pool", "context-square", "context-mean", "context-divide",
-                          "concat", "container", "final-mean"),
+    Strategy(name="mse-context", method="mse", float_roles=CONTEXT,
              about="The whole global context in float."),
-    Strategy(name="mse-450", method="mse", images=450, about="mse on 450 images."),
-    Strategy(name="mse-tune0", method="mse", tune=0, about="mse without the tuning pass."),
+    Strategy(name="mse-tune0", method="mse", tune=0,
+             about="The same as mse: the compiler tunes kl and aciq only."),
     Strategy(name="kl-we", weight_equalization=True, about="Weight equalization."),
     Strategy(name="kl-bc", bias_correction=True, about="Bias correction."),
-    Strategy(name="kl-asymmetric", symmetric=False, about="Zero points on activations."),
+    Strategy(name="mse-asymmetric", method="mse", symmetric=False,
+             about="Zero points on activations."),
     Strategy(name="mse-uint8", method="mse", fuse_preprocess=True,
              about="uint8 images in, preprocessing fused into the model."),
     Strategy(name="search-threshold", search="search_threshold",
@@ -166,8 +173,14 @@ STRATEGIES: dict[str, Strategy] = _registry(
              about="The compiler searches layers to keep in float."),
     Strategy(name="kl-forked", form="forked",
              about="Pooled channels get a convolution, and so a scale, of their own."),
+    Strategy(name="kl-tune0-forked", tune=0, form="forked",
+             about="The forked form with untuned KL thresholds."),
     Strategy(name="mse-forked", method="mse", form="forked",
              about="The forked form with thresholds of least squared error."),
+    Strategy(name="kl-tune0-convolved", tune=0, form="convolved",
+             about="Forked, batch norms folded, average pools as convolutions; untuned KL."),
+    Strategy(name="mse-convolved", method="mse", form="convolved",
+             about="Forked, batch norms folded, average pools as convolutions; least squares."),
 )
 
 

@@ -1,0 +1,181 @@
+"""Calibrate and quantize without compiling: what a study of hundreds of settings can afford.
+
+One process of the compiler environment stays open and answers requests (`quantize_worker.py`), so
+that its tools are imported once, and the statistics of calibration images are gathered once for
+several methods. What comes out is the quantized graph that `compile.compile_bmodel` would put into
+a BModel, tensor for tensor, ready for the emulator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from ..cache import array_digest, artifact, digest, file_digest
+from ..datasets.images import preprocess
+from ..errors import ToolchainError
+from .chips import parse_chip
+from .compile import CalibrationTable, TopGraph, float_lines
+from .environment import Compiler, compiler
+from .process import log_tail
+from .strategies import Strategy
+
+WORKER = "quantize_worker.py"
+# Starts the worker so that it dies with us, see `process`.
+_DIE_WITH_PARENT = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+                    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)")
+
+
+class Quantizer:
+    """The compiler's calibration and quantization, kept warm in one process.
+
+    Use as a context manager; the process starts with the first request that no artifact answers.
+
+    Parameters
+    ----------
+    log
+        File that gets what the tools print.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log.absolute()
+        self.tool: Compiler = compiler()
+        self._process: subprocess.Popen | None = None
+        self._files = contextlib.ExitStack()
+
+    def __enter__(self) -> Quantizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
+            self._process = None
+        self._files.close()
+
+    def tables(self, graph: TopGraph, images: np.ndarray, methods: Sequence[str], *,
+               tune: int = 5, channel_order: str = "bgr") -> dict[str, CalibrationTable]:
+        """Thresholds by several methods from the same images.
+
+        Parameters
+        ----------
+        graph
+            Top-level graph of batch 1.
+        images
+            uint8 BGR ``[N, 24, 94, 3]``.
+        methods
+            See `strategies.METHODS`.
+        tune, channel_order
+            See `strategies.Strategy`.
+
+        Raises
+        ------
+        ToolchainError
+            With what the tool said.
+        """
+        if channel_order == "rgb":
+            images = np.ascontiguousarray(images[..., ::-1])
+        inputs = {"top": graph.digest, "images": array_digest(images), "methods": sorted(methods),
+                  "tune": tune, "tpu_mlir": self.tool.version, "worker": _worker_digest()}
+
+        def build(folder: Path) -> None:
+            (folder / "images").mkdir()
+            _copy_network(graph, folder)
+            for index, array in enumerate(preprocess(images)):
+                np.savez(folder / "images" / f"{index:06d}.npz",
+                         **{graph.layers[0]["name"]: array[None]})
+            self._ask({"do": "calibrate", "folder": str(folder), "methods": inputs["methods"],
+                       "tune": tune}, "calibrating")
+            _keep(folder, {f"table_{method}" for method in methods})
+
+        folder = artifact("tables", inputs, build)
+        return {method: CalibrationTable(folder / f"table_{method}", None,
+                                         digest({**inputs, "method": method}))
+                for method in methods}
+
+    def lower(self, graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
+              ) -> Path:
+        """Quantize a network for a chip; gives the folder that the emulator reads.
+
+        Raises
+        ------
+        ToolchainError
+            With what the tool said, where the chip cannot do what `strategy` asks.
+        """
+        chip = parse_chip(chip)
+        lines = float_lines(graph, chip, strategy, table)
+        inputs = {"top": graph.digest, "chip": chip, "table": table.digest, "float": lines,
+                  "asymmetric": not strategy.symmetric, "fused": graph.fused,
+                  "tpu_mlir": self.tool.version, "worker": _worker_digest()}
+
+        def build(folder: Path) -> None:
+            _copy_network(graph, folder)
+            shutil.copy(table.path, folder / "calibration_table")
+            if lines:
+                (folder / "float_layers").write_text("\n".join(lines) + "\n", "utf8")
+            self._ask({"do": "lower", "folder": str(folder), "chip": chip,
+                       "table": "calibration_table",
+                       "float_table": "float_layers" if lines else None,
+                       "asymmetric": not strategy.symmetric, "fuse_preprocess": graph.fused},
+                      f"quantizing for {chip}")
+            _keep(folder, {"graph"})
+
+        return artifact("lowered", inputs, build) / "graph"
+
+    def _ask(self, request: dict, what: str) -> None:
+        if self._process is None:
+            self._start()
+        start = self.log.stat().st_size
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError) as error:
+            self.__exit__()
+            raise ToolchainError(f"{what}: the compiler's process ended. The end of its log "
+                                 f"({self.log}):\n{log_tail(self.log)}") from error
+        if not answer["ok"]:
+            with open(self.log, encoding="utf8", errors="replace") as file:
+                file.seek(start)
+                said = [line for line in file.read().splitlines() if "error" in line.lower()]
+            raise ToolchainError(f"{what} failed: "
+                                 f"{said[-1].strip() if said else answer['error']}"
+                                 f" (log: {self.log})")
+
+    def _start(self) -> None:
+        folder = resources.files(__package__)
+        script = self._files.enter_context(resources.as_file(folder.joinpath(WORKER)))
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
+        python = str(self.tool.python)
+        self._process = subprocess.Popen(
+            [python, "-c", _DIE_WITH_PARENT, python, str(script), str(self.log)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            encoding="utf8", env=self.tool.environment(), cwd=self.log.parent)
+
+
+def _worker_digest() -> str:
+    here = Path(__file__)
+    return digest([file_digest(here.with_name(WORKER)),
+                   file_digest(here.with_name("export_graph.py"))])
+
+
+def _copy_network(graph: TopGraph, folder: Path) -> None:
+    for path in graph.folder.iterdir():
+        if path.name.startswith("lprnet"):
+            shutil.copy(path, folder / path.name)
+
+
+def _keep(folder: Path, names: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
