@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +30,7 @@ from .images import HEIGHT, WIDTH, PlateImages
 
 CHUNK = 64
 ONE_ROW = ("blue", "yellow", "green")
-DRAWN_SHARE = 0.6  # of plates in the stroke face, which is nearest to the standard's
+DRAWN_SHARE = 0.8  # of plates in the stroke face, which is nearest to the standard's
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
     labels = [""] * size
     for number, form in enumerate(forms):
         chosen = np.flatnonzero(of_form == number)
+        if not len(chosen):  # fewer plates than forms
+            continue
         texts = draw_texts(form, provinces[chosen], rng)
         drawn = rng.random(len(chosen)) < DRAWN_SHARE
         latin = np.where(drawn, rng.integers(0, len(STROKE_WIDTHS), len(chosen)),
@@ -181,7 +185,19 @@ def check_forms(forms: Sequence[str]) -> None:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: the caller may have torch's threads running.
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"),
-                               initializer=cv2.setNumThreads, initargs=(1,))
+                               initializer=_settle, initargs=(os.getpid(),))
+
+
+def _settle(parent: int) -> None:
+    """One thread a process; and end with the parent, also when that is killed."""
+    cv2.setNumThreads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw(job: tuple) -> Chunk:

@@ -1,4 +1,8 @@
+import os
 import re
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -181,3 +185,31 @@ def test_a_written_set_reads_back(tmp_path):
     again = load_folder(tmp_path / "set", labels)
     assert again.names == plates.names and again.labels == plates.labels
     np.testing.assert_array_equal(again.images, plates.images)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "draw.py"
+    script.write_text("import multiprocessing\n"
+                      "from lprnet_nb.datasets.generate import stream_chunks\n"
+                      "if __name__ == '__main__':\n"
+                      "    stream = stream_chunks(0, workers=1, size=2)\n"
+                      "    next(stream)\n"
+                      "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+                      "    input()\n")
+    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(_runs(pid) for pid in workers):
+        assert time.monotonic() < deadline, f"workers {workers} outlive their parent"
+        time.sleep(0.2)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -50,10 +50,10 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
     """
     width, height = FORMS[form].width, FORMS[form].height
     degrees = severity.view * np.stack([
-        rng.normal(0, 14, count),  # about the horizontal axis
-        rng.normal(0, 18, count),  # about the vertical axis
-        rng.normal(0, 5, count)], 1)  # in the image plane
-    a, b, c = np.radians(np.clip(degrees, [-40, -50, -15], [40, 50, 15])).T
+        rng.normal(0, 17, count),  # about the horizontal axis
+        rng.normal(0, 23, count),  # about the vertical axis
+        rng.normal(0, 6, count)], 1)  # in the image plane
+    a, b, c = np.radians(np.clip(degrees, [-45, -55, -18], [45, 55, 18])).T
     zero, one = np.zeros(count), np.ones(count)
     about_x = _matrices([one, zero, zero, zero, np.cos(a), -np.sin(a), zero, np.sin(a), np.cos(a)])
     about_y = _matrices([np.cos(b), zero, np.sin(b), zero, one, zero, -np.sin(b), zero, np.cos(b)])
@@ -158,7 +158,7 @@ def photograph(form: str, masks: list[np.ndarray], maps: np.ndarray, severity: S
     outline = blank_plate(form)[1]
     to_mm = np.array([[1 / DRAWN, 0, 0.5 / DRAWN], [0, 1 / DRAWN, 0.5 / DRAWN], [0, 0, 1]])
     from_pixels = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]]) @ maps @ to_mm
-    defocus = np.abs(rng.normal(0, 0.8, count)) * hard  # pixels of the scene
+    defocus = np.abs(rng.normal(0, 0.65, count)) * hard  # pixels of the scene
     motion = np.where(rng.random(count) < 0.18, rng.uniform(2, 7, count), 0) * hard
     motion_angle = rng.uniform(0, np.pi, count)
     small = np.where(rng.random(count) < 0.18 * hard, rng.uniform(52, 94, count), SCENE[0])
@@ -247,7 +247,7 @@ def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.n
         rng.normal(0, 0.10, (count, 1, 1, 3)) * hard)
     gamma = np.exp(rng.normal(0, 0.22, one) * hard)
     image = np.clip(image * gain, 0, 1.25).astype(np.float32) ** gamma.astype(np.float32)
-    noise = np.abs(rng.normal(0, 0.015, one)) * hard
+    noise = np.abs(rng.normal(0, 0.011, one)) * hard
     image += noise.astype(np.float32) * rng.standard_normal(image.shape, np.float32)
     sharp = np.where(rng.random(count) < 0.4, rng.uniform(0.3, 1.5, count), 0) * hard
     quality = np.where(rng.random(count) < 0.8, rng.integers(45, 96, count), 100)
