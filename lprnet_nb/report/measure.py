@@ -27,9 +27,10 @@ from ..model.weights import Weights, load_published_weights, load_weights
 from ..runtime.crosscheck import crosscheck
 from ..runtime.inference import Inference, infer_plates
 from ..runtime.progress import progress_bar
-from ..toolchain.bmodel import BModel
+from ..toolchain.bmodel import BModel, inspect_bmodel
 from ..toolchain.chips import supports
 from ..toolchain.compile import compile_bmodel
+from ..toolchain.profile import latency_by_layer
 from ..toolchain.strategies import strategy_named
 from .output import Output
 from .parameters import Parameters
@@ -38,6 +39,7 @@ SCHEMA = 1
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
 GENERATED_IMAGES = 1000
+LAYER_IMAGES = 16  # on which the error of each layer is measured
 ROUND = 6  # decimals of metrics.json
 
 
@@ -429,12 +431,12 @@ def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[
 
 def bmodel_facts(item: Measured, data: Data) -> dict[str, Any]:
     """All that is known of one BModel, for its page in the report."""
-    from ..toolchain.analysis import layer_losses
-    from ..toolchain.bmodel import inspect_bmodel
-    from ..toolchain.profile import latency_by_layer
+    from .quantization import layer_errors  # which itself stands on this module
 
     bmodel = item.compiled.bmodel
     facts = inspect_bmodel(bmodel.path)
+    quantized = bmodel.precision == "int8" and bmodel.graph is not None
+    errors = layer_errors(item.compiled, data.plates.images[:LAYER_IMAGES]) if quantized else []
     return {"id": item.compiled.id, "chip": bmodel.chip, "precision": bmodel.precision,
             "batch": bmodel.batch, "strategy": item.compiled.strategy, "form": bmodel.form,
             "predicted_latency_ms": bmodel.predicted_latency_ms, "sha256": bmodel.sha256,
@@ -442,6 +444,7 @@ def bmodel_facts(item: Measured, data: Data) -> dict[str, Any]:
             "memory": {"device_bytes": facts["device_mem_size"],
                        "host_bytes": facts["host_mem_size"],
                        "file_bytes": bmodel.path.stat().st_size},
-            "layers": layer_losses(bmodel, item.compiled.traced, data),
+            "layers": [{"name": row["layer"], "cosine": _rounded(row["cosine"]),
+                        "sqnr_db": _rounded(row["sqnr_db"])} for row in errors],
             "latency_by_layer": latency_by_layer(bmodel.folder),
             "crosscheck": item.crosscheck}
