@@ -26,8 +26,8 @@ GRAPHS = {
     "bm1684": emulator_graphs.bm1684,
     "lookup": emulator_graphs.lookup,
 }
-needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here")
+HAS_COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
+needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here")
 
 
 def cpu_flags() -> set[str]:
@@ -82,6 +82,30 @@ def test_sequential_sum_rounds_as_it_goes():
     assert torch_executor.sequential_sum(values).item() == 2.0**24
 
 
+@pytest.mark.parametrize("case", GOLDEN["chip_mean"], ids=lambda case: case["chip"])
+def test_chip_means_are_the_simulators(case, tmp_path):
+    """Made by the simulators from the same inputs: their order of additions, to the bit."""
+    builder = emulator_graphs.Builder(chip=case["chip"].lower())
+    source = builder.input((1, *case["shape"]))
+    half = case["storage"] == "f16"
+    builder.mean(builder.cast(source, "f16") if half else source, case["axes"], keep=case["keep"])
+    if half:
+        builder.cast(builder.ops[-1]["name"], "f32")
+    folder = builder.write(tmp_path)
+    count = int(np.prod(case["shape"]))
+    inputs = (np.arange(count) * 7919 % 1013 / 256).astype(np.float32)  # exact in f16
+    inputs = inputs.reshape(1, *case["shape"])
+    for kernels in ("torch", *(["native"] if HAS_COMPILER else [])):
+        made = Emulator(folder, kernels=kernels).run(inputs).reshape(-1)
+        assert made[:len(case["expected"])].tolist() == case["expected"], kernels
+
+
+def test_chip_reciprocal():
+    case = GOLDEN["chip_reciprocal"]
+    values = torch.tensor(case["values"], dtype=torch.float32)
+    assert torch_executor.reciprocal(values).tolist() == case["expected"]
+
+
 def test_round_float_to_bf16_and_f16():
     values = np.array([1.00390625, 1.01171875, 3.1415927, 65519.0], np.float32)
     assert l.round_float(values, "bf16").tolist() == [1.0, 1.015625, 3.140625, 65536.0]
@@ -90,10 +114,11 @@ def test_round_float_to_bf16_and_f16():
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("arithmetic", l.ARITHMETIC)
 @needs_compiler
-def test_native_kernels_equal_torch_on_every_layer(name, target, tmp_path):
+def test_native_kernels_equal_torch_on_every_layer(name, target, arithmetic, tmp_path):
     graph = load_graph(GRAPHS[name]().write(tmp_path))
-    steps = lower(graph)
+    steps = lower(graph, arithmetic)
     names = [step.name for step in steps]
     inputs = inputs_for(graph)
     executor = native.NativeExecutor(graph, steps, threads=2, target=target)
@@ -111,7 +136,7 @@ def test_native_kernels_equal_torch_on_every_layer(name, target, tmp_path):
 @needs_compiler
 def test_float_graphs_differ_from_torch_in_the_last_bits_only(storage, target, tmp_path):
     graph = load_graph(emulator_graphs.floats(storage).write(tmp_path))
-    steps = lower(graph)
+    steps = lower(graph, "interpreter")
     inputs = inputs_for(graph)
     made = native.NativeExecutor(graph, steps, target=target).run(inputs, [graph.output])
     expected = torch_executor.TorchExecutor(graph, steps).run(inputs, [graph.output])
@@ -271,6 +296,8 @@ def test_bad_inputs(tmp_path):
         emulator.run(np.zeros((1, 3, 6, 7), np.float32))
     with pytest.raises(ParameterError, match="kernels 'numba'"):
         Emulator(tmp_path, kernels="numba")
+    with pytest.raises(ParameterError, match="arithmetic 'ideal'"):
+        Emulator(tmp_path, arithmetic="ideal")
     with pytest.raises(ParameterError, match="native kernels run on the CPU"):
         Emulator(tmp_path, kernels="native", device="cuda")
 

@@ -9,13 +9,19 @@ import numpy as np
 
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime.emulator.graph import Graph, load_graph
-from lprnet_nb.runtime.emulator.lower import lower
+from lprnet_nb.runtime.emulator.lower import ARITHMETIC, lower
 from lprnet_nb.runtime.emulator.native import NativeExecutor, Unsupported
 from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
 
 
 class Emulator:
-    """Runs an exported quantized graph, bit for bit as the vendor's interpreter does.
+    """Runs an exported quantized graph, bit for bit.
+
+    Integer layers have one meaning. For the few float layers of an integer graph (the mean of
+    squares, the division, the final mean) the vendor's interpreter and the chip differ in the last
+    bits, which shows in the logits as one step of the 8-bit layers and now and then in a reading;
+    ``arithmetic`` says whom to follow. Float convolutions (F32, F16, BF16) always follow the
+    interpreter: how a chip orders those sums is not known.
 
     Parameters
     ----------
@@ -26,6 +32,8 @@ class Emulator:
     kernels
         "native" (compiled on first use), "torch" (slower, no compiler needed, any device), or
         "auto": native, and torch where that is impossible; `description` says which and why.
+    arithmetic
+        "chip", so that logits are the simulator's, or "interpreter".
     device
         Device of the torch kernels, such as "cuda". Anything but "cpu" implies them.
 
@@ -40,15 +48,18 @@ class Emulator:
         folder: str | Path,
         threads: int | None = None,
         kernels: str = "auto",
+        arithmetic: str = ARITHMETIC[0],
         device: str = "cpu",
     ):
         if kernels not in ("auto", "native", "torch"):
             raise ParameterError(f"kernels {kernels!r}; choose auto, native or torch")
+        if arithmetic not in ARITHMETIC:
+            raise ParameterError(f"arithmetic {arithmetic!r}; choose {' or '.join(ARITHMETIC)}")
         if device != "cpu" and kernels == "native":
             raise ParameterError(f"native kernels run on the CPU, not on {device!r}")
         self.graph: Graph = load_graph(folder)
-        self.steps = lower(self.graph)
-        self.description = {"kernels": "torch", "device": device}
+        self.steps = lower(self.graph, arithmetic)
+        self.description = {"kernels": "torch", "arithmetic": arithmetic, "device": device}
         self._executor: NativeExecutor | TorchExecutor | None = None
         if kernels != "torch" and device == "cpu":
             try:

@@ -22,6 +22,7 @@
 enum { F32, F16, BF16 };
 #define WIDEST_CHANNELS 4096 /* of the buffers on the stack; native.py checks both */
 #define WIDEST_ROW 32768
+#define WIDEST_LANES 64
 
 typedef struct {
     int32_t kind, src[4], dst, scratch, n_src;
@@ -842,7 +843,7 @@ static void float_scale(const Op *op, void **buffers, long n) {
         }
 }
 
-/* i: elements per image, storage, images that share one divisor (0: same shape) */
+/* i: elements per image, storage */
 static void multiply_floats(const Op *op, void **buffers, long n) {
     const float *a = buffers[op->src[0]], *b = buffers[op->src[1]];
     float *y = buffers[op->dst];
@@ -851,15 +852,31 @@ static void multiply_floats(const Op *op, void **buffers, long n) {
     round_storage(y, count, op->i[1]);
 }
 
+/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. */
+INLINE float chip_reciprocal(float x) {
+    int32_t bits;
+    float root, half = x * 0.5f;
+    memcpy(&bits, &x, 4);
+    bits = 0x5f3759df - (bits >> 1);
+    memcpy(&root, &bits, 4);
+    for (int k = 0; k < 3; k++) root = root * (1.5f - half * root * root);
+    return root * root;
+}
+
+/* i: elements per image, storage, images that share a divisor, multiply by the chip's reciprocal */
 static void divide(const Op *op, void **buffers, long n) {
-    const float *a = buffers[op->src[0]], *b = buffers[op->src[1]];
-    float *y = buffers[op->dst];
+    const float *b = buffers[op->src[1]];
     long size = op->i[0], shared = op->i[2];
     for (long image = 0; image < n; image++) {
-        float divisor = b[image / shared];
-        for (long j = 0; j < size; j++) y[image * size + j] = a[image * size + j] / divisor;
+        const float *restrict a = (const float *)buffers[op->src[0]] + image * size;
+        float *restrict y = (float *)buffers[op->dst] + image * size;
+        float divisor = b[image / shared], factor = chip_reciprocal(divisor);
+        if (op->i[3])
+            for (long j = 0; j < size; j++) y[j] = a[j] * factor;
+        else
+            for (long j = 0; j < size; j++) y[j] = a[j] / divisor;
     }
-    round_storage(y, n * size, op->i[1]);
+    round_storage(buffers[op->dst], n * size, op->i[1]);
 }
 
 static void float_cast(const Op *op, void **buffers, long n) {
@@ -917,18 +934,87 @@ static void mean_all(const Op *op, void **buffers, long n) {
     round_storage(y, groups, op->i[2]);
 }
 
-/* i: channels, rows, columns, storage: mean over rows */
-static void mean_rows(const Op *op, void **buffers, long n) {
-    long c = op->i[0], rows = op->i[1], columns = op->i[2];
-    const float *x = buffers[op->src[0]];
-    float *y = buffers[op->dst];
-    for (long image = 0; image < n; image++, x += rows * columns * c, y += columns * c) {
-        for (long j = 0; j < columns * c; j++) y[j] = 0.0f;
-        for (long r = 0; r < rows; r++)
-            for (long j = 0; j < columns * c; j++) y[j] += x[r * columns * c + j];
-        for (long j = 0; j < columns * c; j++) y[j] *= op->f[0];
+/* A chip's sum of a run of values, as lower.Mean describes it; count is padded to whole rows. */
+static float lane_sum(const float *restrict x, long count, int lanes, float coefficient,
+                      int storage) {
+    float sums[WIDEST_LANES];
+    memcpy(sums, x, sizeof(float) * (size_t)lanes);
+    for (long k = lanes; k < count; k += lanes) {
+        for (int j = 0; j < lanes; j++) sums[j] += x[k + j];
+        round_storage(sums, lanes, storage);
     }
-    round_storage(buffers[op->dst], n * columns * c, op->i[3]);
+    int half = lanes / 2;
+    for (int j = 0; j < half; j++) sums[j] += sums[half + j];
+    round_storage(sums, half, storage);
+    for (int j = 0; j < half; j++) sums[j] *= coefficient;
+    round_storage(sums, half, storage);
+    for (int j = 2; j < half; j += 2) {
+        sums[0] += sums[j], sums[1] += sums[j + 1];
+        round_storage(sums, 2, storage);
+    }
+    sums[0] += sums[1];
+    round_storage(sums, 1, storage);
+    return sums[0];
+}
+
+/* i: channels, pixels, storage, images of a group, lanes, by plane. The scratch buffer takes a
+ * group in the order of its memory on the chip: image, channel, pixel. */
+static void mean_lanes(const Op *op, void **buffers, long n) {
+    long c = op->i[0], pixels = op->i[1], shared = op->i[3], groups = n / shared;
+    long size = c * pixels * shared;
+    int lanes = op->i[4], storage = op->i[2];
+    const float *x = buffers[op->src[0]];
+    float *y = buffers[op->dst], *flat = buffers[op->scratch];
+    for (long g = 0; g < groups; g++, x += size) {
+        for (long image = 0; image < shared; image++)
+            for (long k = 0; k < c; k += STRIP) {
+                long width = c - k < STRIP ? c - k : STRIP;
+                for (long p = 0; p < pixels; p++) {
+                    const float *from = x + (image * pixels + p) * c + k;
+                    float *to = flat + (image * c + k) * pixels + p;
+                    for (long j = 0; j < width; j++) to[j * pixels] = from[j];
+                }
+            }
+        if (op->i[5]) {
+            float planes[WIDEST_CHANNELS + WIDEST_LANES], plane[WIDEST_PLANE + WIDEST_LANES];
+            memset(plane, 0, sizeof plane);
+            memset(planes, 0, sizeof planes);
+            for (long k = 0; k < c * shared; k++) {
+                memcpy(plane, flat + k * pixels, sizeof(float) * (size_t)pixels);
+                planes[k] = lane_sum(plane, pixels, lanes, 1.0f, storage);
+            }
+            y[g] = lane_sum(planes, c * shared, lanes, 1.0f, storage) * op->f[0];
+            round_storage(y + g, 1, storage);
+        } else {
+            memset(flat + size, 0, sizeof(float) * WIDEST_LANES);
+            y[g] = lane_sum(flat, size, lanes, op->f[0], storage);
+        }
+    }
+}
+
+/* i: channels, rows, columns, storage, a chip's order (four rows): mean over rows */
+static void mean_rows(const Op *op, void **buffers, long n) {
+    long c = op->i[0], rows = op->i[1], size = op->i[2] * c;
+    int storage = op->i[3];
+    for (long image = 0; image < n; image++) {
+        const float *restrict x = (const float *)buffers[op->src[0]] + image * rows * size;
+        float *restrict y = (float *)buffers[op->dst] + image * size;
+        if (op->i[4]) {
+            float *restrict odd = buffers[op->scratch];
+            for (long j = 0; j < size; j++) y[j] = x[j] + x[2 * size + j];
+            for (long j = 0; j < size; j++) odd[j] = x[size + j] + x[3 * size + j];
+            round_storage(y, size, storage), round_storage(odd, size, storage);
+            for (long j = 0; j < size; j++) y[j] *= op->f[0], odd[j] *= op->f[0];
+            round_storage(y, size, storage), round_storage(odd, size, storage);
+            for (long j = 0; j < size; j++) y[j] += odd[j];
+        } else {
+            for (long j = 0; j < size; j++) y[j] = 0.0f;
+            for (long r = 0; r < rows; r++)
+                for (long j = 0; j < size; j++) y[j] += x[r * size + j];
+            for (long j = 0; j < size; j++) y[j] *= op->f[0];
+        }
+        round_storage(y, size, storage);
+    }
 }
 
 /* i: pixels, bytes per channel, stride of the result (channels), then channels of each operand */
@@ -986,7 +1072,7 @@ typedef void (*Kernel)(const Op *, void **, long);
 static const Kernel KERNELS[] = {
     input_floats, input_bytes, convolve_bytes, convolve_floats, pool, mean_bytes, quantize,
     dequantize, lookup, channel_scale, float_scale, multiply_floats, multiply_bytes, divide,
-    float_cast, mean_all, mean_rows, concat, slice};
+    float_cast, mean_all, mean_lanes, mean_rows, concat, slice};
 
 /* Run a program on n images.
  *

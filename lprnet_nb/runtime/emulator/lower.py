@@ -7,6 +7,12 @@ or mode that is not known is an `EngineError` naming it, never a guess.
 The semantics below were read off the vendor's interpreter (open source, sophgo/tpu-mlir,
 ``lib/Dialect/Tpu/Interfaces/Common``) and confirmed tensor by tensor against the one that ships in
 the wheel; what is surprising is said at the step it belongs to.
+
+Interpreter and chip simulator agree on everything in an integer graph but its few float layers:
+the mean of squares, the division by it and the final mean. ``arithmetic`` chooses whose to follow.
+The chip's order of additions was found by probing the simulator with a large value at one place,
+its negative at another and a tiny one everywhere else: the tiny ones that the result lacks are
+those that were added in between. Its division was recognized from 230 reciprocals.
 """
 
 from __future__ import annotations
@@ -18,6 +24,18 @@ import numpy as np
 
 from lprnet_nb.errors import EngineError
 from lprnet_nb.runtime.emulator.graph import FLOATS, Graph, Op, TensorType
+
+ARITHMETIC = ("chip", "interpreter")
+# Lanes of a full mean. What is not here is summed as the interpreter does it.
+LANES = {
+    ("BM1684", "f32"): 32,
+    ("BM1684X", "f16"): 64,
+    ("BM1684X", "f32"): 32,
+    ("BM1688", "f16"): 16,
+    ("CV186X", "f16"): 16,
+}
+# Rows of a mean over rows for which the chips' order is known: two lanes of two.
+ROWS = 4
 
 # Rounding of a right shift, and of a float on its way to an integer.
 HALF_UP = "HalfUp"  # floor(x + 1/2)
@@ -153,7 +171,14 @@ class Multiply(Step):
 
 @dataclass(frozen=True)
 class Divide(Step):
-    """Element-wise float32 quotient, rounded to storage."""
+    """Element-wise float32 quotient, rounded to storage.
+
+    The interpreter divides. A chip (``reciprocal``) multiplies by the square of a reciprocal square
+    root, found by three Newton steps from ``0x5f3759df - (bits >> 1)``, each rounded to float32 at
+    every operation; the quotient is off by up to three units in the last place, 1/1 by two.
+    """
+
+    reciprocal: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,11 +188,19 @@ class Mean(Step):
     The sum is strictly sequential (one accumulator, first element first): float32 loses bits on the
     way, the same bits every time. Where the result is f16 or bf16, so is 1/n before the product.
     With ``axes`` starting at 0 the images of one compiled batch share a mean.
+
+    So does the interpreter. A chip (``lanes`` set) deals the elements out to that many lanes, sums
+    each in order, adds the upper half of the lanes to the lower, multiplies by 1/n, sums the even
+    and the odd ones of the rest in order, and adds the two; rounded to storage at every operation.
+    The BM1684 (``by_plane``) does so to the planes first and then to their sums, without 1/n, by
+    which it multiplies at the end.
     """
 
     axes: tuple[int, ...] = ()
     keep_dims: bool = True
     coefficient: float = 0.0
+    lanes: int = 0
+    by_plane: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,8 +249,9 @@ class Slice(Step):
 class _Attributes:
     """The attributes of one op, each of which must be read or declared harmless."""
 
-    def __init__(self, op: Op, graph: Graph):
+    def __init__(self, op: Op, graph: Graph, arithmetic: str):
         self.op, self.graph, self.left = op, graph, set(op.attributes)
+        self.arithmetic = arithmetic
 
     def fail(self, what: str) -> EngineError:
         return EngineError(
@@ -427,12 +461,15 @@ def _multiply(op: Op, graph: Graph, attributes: _Attributes) -> Step:
 
 
 def _divide(op: Op, graph: Graph, attributes: _Attributes) -> Step:
+    chip = attributes.arithmetic == "chip"
     attributes.expect(
         do_relu=False, relu_limit=-1.0, is_scalar=False, is_reverse=False, multiplier=1, rshift=0
     )
     if not op.result.is_float or not all(graph.types[n].is_float for n in op.operands):
         raise attributes.fail("division of integers")
-    return Divide(op.name, op.type, tuple(op.operands), op.result)
+    single = int(np.prod(graph.types[op.operands[1]].shape[1:])) == 1
+    reciprocal = chip and op.result.storage == "f32" and single
+    return Divide(op.name, op.type, tuple(op.operands), op.result, reciprocal=reciprocal)
 
 
 def round_float(values: np.ndarray, storage: str) -> np.ndarray:
@@ -459,7 +496,14 @@ def _reduce(op: Op, graph: Graph, attributes: _Attributes) -> Step:
         raise attributes.fail("mean of integers")
     attributes.expect(is_scalar=False)
     count = int(np.prod([source.shape[axis] for axis in axes]))
-    coefficient = round_float(np.array([1.0 / count], np.float32), op.result.storage)[0]
+    storage = op.result.storage
+    coefficient = round_float(np.array([1.0 / count], np.float32), storage)[0]
+    lanes = 0
+    if attributes.arithmetic == "chip":
+        if axes[-1] == len(source.shape) - 1:
+            lanes = LANES.get((graph.chip, storage), 0)
+        elif len(axes) == 1 and source.shape[axes[0]] == ROWS and storage in ("f32", "f16"):
+            lanes = ROWS
     return Mean(
         op.name,
         op.type,
@@ -468,6 +512,8 @@ def _reduce(op: Op, graph: Graph, attributes: _Attributes) -> Step:
         axes=axes,
         keep_dims=attributes.get("keepdims"),
         coefficient=float(coefficient),
+        lanes=lanes,
+        by_plane=graph.chip == "BM1684" and lanes == LANES["BM1684", "f32"],
     )
 
 
@@ -538,8 +584,13 @@ _LOWERINGS: dict[str, Callable[[Op, Graph, _Attributes], Step]] = {
 }
 
 
-def lower(graph: Graph) -> tuple[Step, ...]:
+def lower(graph: Graph, arithmetic: str = "chip") -> tuple[Step, ...]:
     """The steps of a graph, in execution order.
+
+    Parameters
+    ----------
+    arithmetic
+        "chip" or "interpreter": whose float operations to follow where the two differ.
 
     Raises
     ------
@@ -548,7 +599,7 @@ def lower(graph: Graph) -> tuple[Step, ...]:
     """
     steps = []
     for op in graph.ops:
-        attributes = _Attributes(op, graph)
+        attributes = _Attributes(op, graph, arithmetic)
         if op.type not in _LOWERINGS:
             raise attributes.fail("unknown operation")
         step = _LOWERINGS[op.type](op, graph, attributes)

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +52,7 @@ STORAGE = {"f32": 0, "f16": 1, "bf16": 2}
 WIDEST_CHANNELS = 4096
 WIDEST_ROW = 32768
 WIDEST_PLANE = 1024
+WIDEST_LANES = 64
 
 # The order of KERNELS in kernels.c.
 (
@@ -70,11 +72,11 @@ WIDEST_PLANE = 1024
     DIVIDE,
     FLOAT_CAST,
     MEAN_ALL,
+    MEAN_LANES,
     MEAN_ROWS,
     CONCAT,
     SLICE,
-) = range(19)
-COPY = 16  # place in _Op.i of "the input is copied into the scratch buffer, padded"
+) = range(20)
 MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS = range(5)
 
 
@@ -268,7 +270,7 @@ class _Program:
         return array.ctypes.data
 
     def _op(self, kind: int, step: l.Step, numbers=(), floats=(), pointers=()) -> _Op:
-        op = _Op(kind=kind, n_src=len(step.inputs))
+        op = _Op(kind=kind, n_src=len(step.inputs), scratch=-1)
         for k, name in enumerate(step.inputs):
             op.src[k] = self.where[name]
         for field, values in ((op.i, numbers), (op.f, floats), (op.p, pointers)):
@@ -303,8 +305,8 @@ class _Program:
         }
         op = emitters[type(step)](step)
         op.dst = self.where[step.name] = self._buffer(size)
-        if op.kind in (CONVOLVE_BYTES, CONVOLVE_FLOATS) and op.i[COPY]:
-            self._free.append(op.scratch)
+        if op.scratch >= 0:
+            self._free.append(op.scratch)  # only while this instruction runs
 
     def _input(self, step: l.Input, size: int) -> None:
         # Buffer 0 is the caller's array.
@@ -319,7 +321,7 @@ class _Program:
     def _convolution(self, step: l.Convolution) -> _Op:
         source = self.types[step.inputs[0]]
         if step.groups != 1:
-            raise Unsupported(f"'{step.name}': {step.groups} groups")
+            step = _ungrouped(step)
         in_channels, ih, iw = _image_size(source)
         out_channels, oh, ow = _image_size(step.type)
         _, _, kh, kw = step.weight.shape
@@ -543,7 +545,8 @@ class _Program:
             raise Unsupported(f"'{step.name}': division of {dividend} by {divisor}")
         shared = dividend[0] // divisor[0]
         size = int(np.prod(dividend[1:]))
-        return self._op(DIVIDE, step, (size, STORAGE[step.type.storage], shared))
+        numbers = (size, STORAGE[step.type.storage], shared, int(step.reciprocal))
+        return self._op(DIVIDE, step, numbers)
 
     def _mean(self, step: l.Mean) -> _Op:
         source = self.types[step.inputs[0]]
@@ -554,10 +557,20 @@ class _Program:
                 raise Unsupported(f"'{step.name}': mean over planes of {rows} x {columns}")
             shared = source.shape[0] if step.axes[0] == 0 else 1
             numbers = (channels, rows * columns, storage, shared)
-            return self._op(MEAN_ALL, step, numbers, (step.coefficient,))
+            if not step.lanes:
+                return self._op(MEAN_ALL, step, numbers, (step.coefficient,))
+            if step.lanes > WIDEST_LANES or channels * shared > WIDEST_CHANNELS:
+                raise Unsupported(f"'{step.name}': {step.lanes} lanes, {channels} channels")
+            op = self._op(
+                MEAN_LANES, step, (*numbers, step.lanes, int(step.by_plane)), (step.coefficient,)
+            )
+            op.scratch = self._buffer(4 * (channels * rows * columns + WIDEST_LANES) * shared)
+            return op
         if step.axes == (2,):
-            numbers = (channels, rows, columns, storage)
-            return self._op(MEAN_ROWS, step, numbers, (step.coefficient,))
+            numbers = (channels, rows, columns, storage, int(step.lanes > 0))
+            op = self._op(MEAN_ROWS, step, numbers, (step.coefficient,))
+            op.scratch = self._buffer(4 * channels * columns)
+            return op
         raise Unsupported(f"'{step.name}': mean over axes {step.axes}")
 
     def _quantize(self, step: l.Quantize) -> _Op:
@@ -604,6 +617,16 @@ class _Workspace:
         self.pointers = (ctypes.c_void_p * len(self.arrays))(
             *[array.ctypes.data for array in self.arrays]
         )
+
+
+def _ungrouped(step: l.Convolution) -> l.Convolution:
+    """A grouped convolution as an ordinary one: weights of zero between the groups add nothing."""
+    out_channels, in_channels, kh, kw = step.weight.shape
+    dense = np.zeros((out_channels, in_channels * step.groups, kh, kw), step.weight.dtype)
+    for channel in range(out_channels):
+        first = channel // (out_channels // step.groups) * in_channels
+        dense[channel, first : first + in_channels] = step.weight[channel]
+    return replace(step, weight=dense, groups=1)
 
 
 class NativeExecutor:

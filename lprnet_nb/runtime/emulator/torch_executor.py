@@ -72,6 +72,31 @@ def sequential_sum(values: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(total)).to(values.device)
 
 
+def lane_sum(values: torch.Tensor, lanes: int, coefficient: float, storage: str) -> torch.Tensor:
+    """A chip's sum over the last axis, times a coefficient (see `lower.Mean`)."""
+    padding = -values.shape[-1] % lanes
+    rows = functional.pad(values, (0, padding)).unflatten(-1, (-1, lanes))
+    total = rows[..., 0, :]
+    for k in range(1, rows.shape[-2]):
+        total = round_storage(total + rows[..., k, :], storage)
+    half = round_storage(total[..., : lanes // 2] + total[..., lanes // 2 :], storage)
+    scaled = round_storage(half * torch.tensor(coefficient, dtype=torch.float32), storage)
+    pairs = scaled.unflatten(-1, (-1, 2))
+    total = pairs[..., 0, :]
+    for k in range(1, pairs.shape[-2]):
+        total = round_storage(total + pairs[..., k, :], storage)
+    return round_storage(total[..., 0] + total[..., 1], storage)
+
+
+def reciprocal(values: torch.Tensor) -> torch.Tensor:
+    """A chip's 1/x for positive float32 (see `lower.Divide`)."""
+    root = (0x5F3759DF - (values.view(torch.int32) >> 1)).view(torch.float32)
+    half = values * 0.5
+    for _ in range(3):
+        root = root * (1.5 - half * root * root)
+    return root * root
+
+
 def _convolution(step: l.Convolution, x: torch.Tensor) -> torch.Tensor:
     top, left, bottom, right = step.pads
     x = functional.pad(x, (left, right, top, bottom), value=float(step.pad_value))
@@ -154,7 +179,15 @@ def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
     shape = list(x.shape)
     outer, inner = shape[: axes[0]], shape[axes[-1] + 1 :]
     flat = x.reshape(*outer, -1, *inner).movedim(len(outer), -1)
-    result = sequential_sum(flat) * torch.tensor(step.coefficient, dtype=torch.float32)
+    coefficient = torch.tensor(step.coefficient, dtype=torch.float32)
+    if step.by_plane:
+        planes = flat.unflatten(-1, (-1, shape[-1] * shape[-2]))
+        sums = lane_sum(planes, step.lanes, 1.0, step.type.storage)
+        result = lane_sum(sums, step.lanes, 1.0, step.type.storage) * coefficient
+    elif step.lanes:
+        result = lane_sum(flat, step.lanes, step.coefficient, step.type.storage)
+    else:
+        result = sequential_sum(flat) * coefficient
     if step.keep_dims:
         result = result.reshape(*outer, *[1] * len(axes), *inner)
     return round_storage(result, step.type.storage)
@@ -192,6 +225,8 @@ def execute(step: l.Step, inputs: list[torch.Tensor], batch: int) -> torch.Tenso
         return _multiply(step, *inputs)
     if isinstance(step, l.Divide):
         a, b = _pair(*inputs)
+        if step.reciprocal:
+            return a * reciprocal(b)
         return round_storage(a / b, step.type.storage)
     if isinstance(step, l.Mean):
         return _mean(step, inputs[0], batch)
