@@ -24,8 +24,8 @@ class EmulatorEngine(Engine):
     ----------
     bmodel
         A `BModel` record with its `graph` exported.
-    threads
-        Threads of the kernels; by default one per core.
+    threads, kernels, arithmetic, device
+        See `Emulator`. By default the logits are the simulator's.
 
     Raises
     ------
@@ -35,19 +35,21 @@ class EmulatorEngine(Engine):
 
     backend = "emulator"
 
-    def __init__(self, bmodel: Any, *, threads: int | None = None) -> None:
+    def __init__(self, bmodel: Any, *, threads: int | None = None, kernels: str = "auto",
+                 arithmetic: str = "chip", device: str = "cpu") -> None:
         if bmodel.graph is None:
             raise EngineError(f"BModel {bmodel.path} has no exported graph, which the emulator "
                               "runs. Compile it with this package, or use the simulator.")
         super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
-        self._emulator = emulator.Emulator(bmodel.graph, threads=threads)
+        self._emulator = emulator.Emulator(bmodel.graph, threads, kernels, arithmetic, device)
         if self._emulator.graph.chip != bmodel.chip:
             raise EngineError(f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
                               f"BModel, the record says {bmodel.chip}. Compile it again.")
-        self.description |= {
+        sources = Path(emulator.__file__).parent
+        self.description |= self._emulator.description | {
             "model": file_digest(bmodel.path), "chip": bmodel.chip, "tool": "lprnet_nb emulator",
             "libraries": {path.name: file_digest(path) for path in sorted(
-                [*Path(emulator.__file__).parent.glob("*.py"), *bmodel.graph.glob("graph.*")])}}
+                [*sources.glob("*.py"), *sources.glob("*.c"), *bmodel.graph.glob("graph.*")])}}
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
         tensor = stage.inputs[0]
