@@ -392,11 +392,14 @@ def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
                 progress: bool = True) -> list[Measured]:
     """Measure the float reference of each batch, then every model, with every decoder."""
     floats = references(parameters, data)
+    items = [(item, decoder) for decoder in parameters.decoders
+             for item in [*floats.values(), *compiled]]
     found = []
-    for decoder in parameters.decoders:
-        for item in [*floats.values(), *compiled]:
+    with progress_bar(len(items), "running and judging models", progress) as advance:
+        for item, decoder in items:
             found.append(measure(item, floats[item.traced.batch], data, decoder=decoder,
-                                 backend=parameters.backend, progress=progress))
+                                 backend=parameters.backend, progress=False))
+            advance(1)
     return found
 
 
