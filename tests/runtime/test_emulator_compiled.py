@@ -75,11 +75,12 @@ def test_every_layer_is_the_interpreters(compiler, traced, plates, chip, case, b
     assert np.array_equal(emulator.run(inputs), judge.logits)
 
 
-def test_golden_logits(compiler, traced, plates):
+@pytest.mark.parametrize("arithmetic", GOLDEN["seeded"])
+def test_golden_logits(compiler, traced, plates, arithmetic):
     """The numbers of one compile, to notice a change of compiler, export or arithmetic."""
-    golden = GOLDEN["seeded"]
+    golden = GOLDEN["seeded"][arithmetic]
     bmodel = model_of(traced, plates, "BM1684X", "int8", 1, "image")
-    logits = Emulator(bmodel.graph).run(inputs_of(bmodel, plates, 2))
+    logits = Emulator(bmodel.graph, arithmetic=arithmetic).run(inputs_of(bmodel, plates, 2))
     assert logits.sum(dtype=np.float64) == pytest.approx(golden["sum"], abs=1e-9)
     assert logits[0, :4, 0].tolist() == golden["first"]
 
