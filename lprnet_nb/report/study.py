@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,22 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, artifact, cache_dir, digest, file_digest
+from ..cache import array_digest, artifact, cache_dir, digest, file_digest, repository
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
-from ..errors import EngineError, LprnetError, ToolchainError
+from ..errors import DataError, EngineError, ToolchainError
+from ..evaluate.paired import holm, mcnemar_exact
 from ..model.trace import float_logits, trace_model
 from ..model.weights import Weights
-from ..runtime.crosscheck import crosscheck
 from ..runtime import emulator
+from ..runtime.crosscheck import crosscheck
 from ..runtime.emulator import Emulator
-from ..runtime.inference import infer_plates
 from ..runtime.progress import Advance, progress_bar
-from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, compile_bmodel, top_graph
+from ..toolchain.environment import compiler
 from ..toolchain.lowering import Quantizer
-from ..toolchain.strategies import Strategy
+from ..toolchain.strategies import ROLES, Strategy
 
 CROSS_FIT, WITHIN = "cross-fit", "within"
 TUNED_METHODS = ("kl", "aciq_gauss", "aciq_laplace")  # the compiler tunes these only
@@ -120,6 +119,10 @@ class _Bench:
             self.all.append(self.here.quantizer)
         return self.here.quantizer
 
+    def close(self) -> None:
+        for quantizer in self.all:
+            quantizer.__exit__(None, None, None)
+
 
 def run_cells(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2,
               progress: bool = True, found: Callable[[Cell], None] | None = None) -> list[Cell]:
@@ -161,8 +164,7 @@ def run_cells(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         finally:
-            for quantizer in bench.all:
-                quantizer.__exit__(None, None, None)
+            bench.close()
     names = [strategy.name for strategy in plan.strategies]
     return sorted(cells, key=lambda c: (names.index(c.strategy), plan.chips.index(c.chip), c.scheme,
                                         c.draw, c.fold))
@@ -269,3 +271,386 @@ def float_texts(plates: PlateImages, weights: Weights) -> tuple[str, ...]:
 
     return tuple(json.loads((artifact("study-float", inputs, build) / "texts.json")
                             .read_text("utf8")))
+
+
+# ---- What a study found, as data -------------------------------------------------------------
+
+
+def result_rows(cells: Sequence[Cell], plates: PlateImages) -> list[dict[str, Any]]:
+    """One row per strategy, chip, scheme and draw: all images, or the tool's message.
+
+    Returns
+    -------
+    list of dict
+        ``strategy, chip, scheme, draw, images, correct, by_fold, bits`` (see `pack`) or ``strategy,
+        chip, scheme, error``. A draw of which a fold is missing is left out.
+    """
+    labels = np.array(plates.labels)
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.strategy, cell.chip, cell.scheme, cell.draw), []).append(cell)
+    rows, refused = [], set()
+    for (strategy, chip, scheme, draw), parts in groups.items():
+        error = next((part.error for part in parts if part.error), None)
+        if error is not None:
+            if (strategy, chip, scheme) not in refused:
+                refused.add((strategy, chip, scheme))
+                rows.append({"strategy": strategy, "chip": chip, "scheme": scheme, "error": error})
+            continue
+        right = np.zeros(len(plates), bool)
+        judged = np.zeros(len(plates), int)
+        for part in parts:
+            right[part.evaluate] = labels[part.evaluate] == np.array(part.texts)
+            judged[part.evaluate] += 1
+        if (judged != 1).any():
+            continue
+        parts = sorted(parts, key=lambda part: part.fold)
+        rows.append({"strategy": strategy, "chip": chip, "scheme": scheme, "draw": draw,
+                     "images": len(plates), "correct": int(right.sum()),
+                     "by_fold": [[int(right[p.evaluate].sum()), len(p.evaluate)] for p in parts],
+                     "bits": pack(right)})
+    return rows
+
+
+def pack(right: np.ndarray) -> str:
+    """Which plates were read right, as hex: bit i (from the left) is image i by file name.
+
+    >>> pack(np.array([True, False, False, False, True]))
+    '88'
+    """
+    return np.packbits(np.asarray(right, bool)).tobytes().hex()
+
+
+def unpack(bits: str, count: int) -> np.ndarray:
+    """Inverse of `pack`, bool ``[count]``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
+
+
+def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], base: Strategy, *,
+                draws: Sequence[int] = (0,), roles: Sequence[str] = ROLES, workers: int = 2,
+                progress: bool = True) -> list[dict[str, Any]]:
+    """What each role costs: one role in float at a time, and one role quantized at a time.
+
+    Returns
+    -------
+    list of dict
+        ``{"chip", "mode", "role", "images", "correct", "sqnr_db"}`` with mode "all" (role None),
+        "float" (only this role in float) or "int8" (only this role quantized); ``sqnr_db`` of the
+        logits against float over all images. ``error`` in place of figures where the tool refuses.
+    """
+    settings = [("all", None, ())] + [("float", role, (role,)) for role in roles]
+    settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in roles]
+    labels, reference = np.array(plates.labels), None
+    splits = [split for draw in draws for split in cross_fit(len(plates), 2, draw)]
+    bench = _Bench(plates, weights, cache_dir() / "logs" / "sensitivity.log", 1)
+    reference = float_logits(weights, plates)
+    graph = top_graph(trace_model(weights, form=base.form))
+
+    def one(job: tuple) -> dict[str, Any]:
+        chip, mode, role, float_roles = job
+        line = {"chip": chip, "mode": mode, "role": role}
+        right, signal, noise = 0, 0.0, 0.0
+        strategy = base.model_copy(update={"float_roles": float_roles})
+        try:
+            for split in splits:
+                images = plates.images[split.calibrate(base.images)]
+                table = bench.quantizer().tables(graph, images, [base.method], tune=base.tune
+                                                 if base.method in TUNED_METHODS else 0)
+                folder = bench.quantizer().lower(graph, chip, strategy, table[base.method])
+                logits = Emulator(folder, threads=bench.threads).run(
+                    preprocess(plates.images[split.evaluate]))
+                texts = np.array(decode(logits, weights.alphabet).texts)
+                right += int((texts == labels[split.evaluate]).sum())
+                wanted = reference[split.evaluate].astype(float)
+                signal, noise = signal + (wanted ** 2).sum(), noise + ((wanted - logits) ** 2).sum()
+        except (ToolchainError, EngineError) as error:
+            return {**line, "error": _short(str(error))}
+        return {**line, "images": len(plates) * len(draws), "correct": right,
+                "sqnr_db": float(10 * np.log10(signal / noise)) if noise else None}
+
+    jobs = [(chip, *setting) for chip in chips for setting in settings]
+    with progress_bar(len(jobs), "roles", progress) as advance:
+        def work(job: tuple) -> dict[str, Any]:
+            line = one(job)
+            advance(1)
+            return line
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(work, jobs))
+        finally:
+            bench.close()
+
+
+def company(plates: PlateImages, weights: Weights, chips: Sequence[str], strategy: Strategy, *,
+            batch: int = 4, orders: int = 4) -> list[dict[str, Any]]:
+    """How INT8 readings depend on which images share a batch.
+
+    The images are read in several random orders, so that each is in other company each time.
+
+    Returns
+    -------
+    list of dict
+        ``{"chip", "batch_mean", "batch", "images", "right": [per order], "moved"}``; ``moved``
+        counts images whose reading differs between any two orders.
+    """
+    split = cross_fit(len(plates), 2, 0)[0]
+    labels = np.array(plates.labels)
+    single = top_graph(trace_model(weights, form=strategy.form))
+    inputs = preprocess(plates.images)
+    shuffles = [np.arange(len(plates))] + [np.random.default_rng([order, 3]).permutation(
+        len(plates)) for order in range(1, orders)]
+    lines = []
+    with Quantizer(cache_dir() / "logs" / "company.log") as quantizer:
+        table = quantizer.tables(single, plates.images[split.calibrate(strategy.images)],
+                                 [strategy.method])[strategy.method]
+        for mean in ("batch", "image"):
+            graph = top_graph(trace_model(weights, batch, mean, strategy.form))
+            for chip in chips:
+                runner = Emulator(quantizer.lower(graph, chip, strategy, table))
+                texts = np.empty((orders, len(plates)), object)
+                for row, order in zip(texts, shuffles):
+                    row[order] = decode(runner.run(inputs[order]), weights.alphabet).texts
+                lines.append({"chip": chip, "batch_mean": mean, "batch": batch,
+                              "images": len(plates),
+                              "right": [int((row == labels).sum()) for row in texts],
+                              "moved": int((texts != texts[0]).any(0).sum())})
+    return lines
+
+
+def models(plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0
+           ) -> list[dict[str, Any]]:
+    """One BModel per strategy and chip, from the first draw: latency, and proof of the cells.
+
+    Returns
+    -------
+    list of dict
+        ``{"strategy", "chip", "predicted_latency_ms", "sha256", "same_graph"}``: whether the
+        BModel's graph is the one that the cell ran; with ``images`` above 0 also ``simulator``, see
+        `runtime.crosscheck`. ``error`` in place of it where the tool refuses.
+    """
+    split = cross_fit(len(plates), plan.folds, plan.draws[0])[0]
+    judged = plates.take(split.evaluate)
+    lines = []
+    with Quantizer(cache_dir() / "logs" / "models.log") as quantizer:
+        for strategy in plan.strategies:
+            if _needs_tool(strategy):
+                continue
+            traced = trace_model(weights, form=strategy.form)
+            graph = top_graph(traced, fuse_preprocess=strategy.fuse_preprocess)
+            chosen = plates.images[split.calibrate(strategy.images)]
+            for chip in plan.chips:
+                line: dict[str, Any] = {"strategy": strategy.name, "chip": chip}
+                lines.append(line)
+                try:
+                    methods = sorted({s.method for s in plan.strategies
+                                      if calibration_key(s) == calibration_key(strategy)})
+                    table = quantizer.tables(graph, chosen, methods,
+                                             tune=calibration_key(strategy)[4],
+                                             channel_order=strategy.channel_order)[strategy.method]
+                    folder = quantizer.lower(graph, chip, strategy, table)
+                    model = compile_bmodel(traced, chip, "int8", strategy=strategy, table=table)
+                except (ToolchainError, EngineError) as error:
+                    line["error"] = _short(str(error))
+                    continue
+                line.update(predicted_latency_ms=model.predicted_latency_ms, sha256=model.sha256,
+                            same_graph=_same_graph(folder, model.graph))
+                if images and not strategy.fuse_preprocess:
+                    some = judged.take(slice(images))
+                    logits = Emulator(model.graph).run(preprocess(some.images))
+                    found = crosscheck(model, some, logits, images=images)
+                    line["simulator"] = {key: found[key] for key in ("images", "identical",
+                                                                     "max_abs_difference")}
+    return lines
+
+
+def _same_graph(one: Path, other: Path) -> bool:
+    texts = [json.loads((folder / "graph.json").read_text("utf8")) for folder in (one, other)]
+    with np.load(one / "graph.npz") as a, np.load(other / "graph.npz") as b:
+        return texts[0] == texts[1] and set(a) == set(b) and all(
+            np.array_equal(a[name], b[name]) for name in a)
+
+
+def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, Any]:
+    """What a study was made of, so that its figures can be made again."""
+    return {"plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
+            "weights": {"name": weights.name, "digest": weights.digest},
+            "tpu_mlir": compiler().version, "backend": "emulator", "emulator": _emulator_digest(),
+            "decoder": "greedy", "batch": 1, "folds": plan.folds, "draws": list(plan.draws),
+            "strategies": {s.name: s.model_dump(mode="json") for s in plan.strategies}}
+
+
+def run_study(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2,
+              progress: bool = True) -> dict[str, Any]:
+    """Run a plan's cells and give the study as JSON-able data, see `result_rows`."""
+    cells = run_cells(plan, plates, weights, workers=workers, progress=progress)
+    right = np.array(float_texts(plates, weights)) == np.array(plates.labels)
+    return {"format": 1, "provenance": provenance(plan, plates, weights),
+            "float": {"images": len(plates), "correct": int(right.sum()), "bits": pack(right)},
+            "rows": result_rows(cells, plates)}
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """Read a study's JSON file.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read or is of another format.
+    """
+    try:
+        study = json.loads(path.read_text("utf8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"study {path} cannot be read: {error}.") from error
+    if study.get("format") != 1:
+        raise DataError(f"study {path} has format {study.get('format')!r}, this version reads 1.")
+    return study
+
+
+def committed_study() -> dict[str, Any] | None:
+    """The full study that comes with the repository, or None where it does not."""
+    found = sorted((repository() / "data" / "studies").glob("*.json"))
+    return read_study(found[-1]) if found else None
+
+
+def outcomes(study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT
+             ) -> dict[int, np.ndarray]:
+    """Which plates were read right, bool ``[N]`` by draw; empty where the strategy was refused."""
+    return {row["draw"]: unpack(row["bits"], row["images"]) for row in study["rows"]
+            if (row["strategy"], row["chip"], row["scheme"]) == (strategy, chip, scheme)
+            and "bits" in row}
+
+
+def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, Any]]:
+    """One line per strategy, chip and scheme: accuracy over draws, and paired tests.
+
+    Returns
+    -------
+    list of dict
+        ``mean, low, high`` of exact match over draws; ``interval``, 95 % for the mean by resampling
+        draws and images; ``p_float`` and ``p_baseline``, the largest p of the draws' exact McNemar
+        tests (against float; against the baseline calibrated with the same draw), corrected by
+        Holm for all tests of that kind in the table; ``worse_draws``, draws that are
+        significantly below float after the correction. Refused settings carry ``error``.
+    """
+    reference = unpack(study["float"]["bits"], study["float"]["images"])
+    lines, against_float, against_baseline = [], [], []
+    keys = dict.fromkeys((r["strategy"], r["chip"], r["scheme"]) for r in study["rows"])
+    latency = {(r["strategy"], r["chip"]): r["predicted_latency_ms"]
+               for r in study.get("models", []) if "predicted_latency_ms" in r}
+    for strategy, chip, scheme in keys:
+        draws = outcomes(study, strategy, chip, scheme)
+        line: dict[str, Any] = {"strategy": strategy, "chip": chip, "scheme": scheme,
+                                "draws": len(draws)}
+        lines.append(line)
+        if not draws:
+            line["error"] = next(r["error"] for r in study["rows"] if "error" in r and
+                                 (r["strategy"], r["chip"], r["scheme"]) == (strategy, chip, scheme))
+            continue
+        rates = [right.mean() for right in draws.values()]
+        line.update(mean=float(np.mean(rates)), low=float(min(rates)), high=float(max(rates)),
+                    interval=list(_interval(np.stack(list(draws.values())))),
+                    latency_ms=latency.get((strategy, chip)))
+        against_float += [(line, mcnemar_exact(right, reference)) for right in draws.values()]
+        other = outcomes(study, baseline, chip, scheme) if strategy != baseline else {}
+        against_baseline += [(line, mcnemar_exact(draws[d], other[d])) for d in draws if d in other]
+    for name, tests in (("p_float", against_float), ("p_baseline", against_baseline)):
+        for (line, test), p in zip(tests, holm([test.p for _, test in tests])):
+            line[name] = max(float(p), line.get(name, 0.0))
+            if name == "p_float" and p < LEVEL and test.b < test.c:
+                line["worse_draws"] = line.get("worse_draws", 0) + 1
+    return lines
+
+
+def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str
+               ) -> dict[str, Any] | None:
+    """Exact match of a strategy minus a baseline's over their common draws, with an interval.
+
+    Returns
+    -------
+    dict or None
+        ``difference`` and ``interval`` (95 %, draws and images resampled), ``draws``,
+        ``baseline_spread`` (largest minus smallest exact match of the baseline's draws); None
+        where either was refused or not run.
+    """
+    ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
+    common = sorted(set(ours) & set(theirs))
+    if not common:
+        return None
+    change = np.stack([ours[d].astype(float) - theirs[d] for d in common])
+    rates = [theirs[d].mean() for d in common]
+    return {"difference": float(change.mean()), "interval": list(_interval(change)),
+            "draws": len(common), "baseline_spread": float(max(rates) - min(rates))}
+
+
+def _interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap of a mean over ``[draws, images]``, both resampled."""
+    chosen = np.random.default_rng(0)
+    draws, images = values.shape
+    # Images enter by how often they are drawn: a matrix product instead of an index per value.
+    counts = chosen.multinomial(images, np.full(images, 1 / images), resamples) / images
+    weights = chosen.multinomial(draws, np.full(draws, 1 / draws), resamples) / draws
+    means = ((counts @ values.T.astype(float)) * weights).sum(1)
+    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+
+
+@dataclass(frozen=True)
+class Tip:
+    """A piece of advice, and the strategies that judge it.
+
+    Parameters
+    ----------
+    title
+        What it says.
+    pairs
+        ``(with the advice, without)``.
+    """
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+TIPS: tuple[Tip, ...] = (
+    Tip("calibrate on RGB (bgr2rgb)", (("mse-rgb", "mse"), ("kl-rgb", "kl-tune0"))),
+    Tip("fewer calibration images (20)", (("mse-20", "mse"), ("kl-20", "kl-tune0"))),
+    Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl-tune0"))),
+    Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl-tune0"))),
+    Tip("another threshold method (mse)", (("mse", "kl"),)),
+    Tip("the whole global context in float", (("mse-context", "mse"),)),
+    Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
+)
+OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
+LEVEL = 0.05
+
+
+def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str, Any]]:
+    """One line per tip, pair and chip: holds, does not hold, or cannot be told.
+
+    A tip holds when its whole interval lies above zero. It does not hold when the interval lies
+    below `OBVIOUS`: whatever gain there may be is smaller than what the tip promises. Otherwise
+    the data cannot tell.
+    """
+    lines = []
+    chips = dict.fromkeys(row["chip"] for row in study["rows"])
+    for tip in tips:
+        for strategy, baseline in tip.pairs:
+            for chip in chips:
+                found = difference(study, strategy, baseline, chip)
+                if found is None:
+                    continue
+                low, high = found["interval"]
+                verdict = ("holds" if low > 0 else "does not hold" if high < OBVIOUS
+                           else "cannot be told")
+                lines.append({"tip": tip.title, "strategy": strategy, "baseline": baseline,
+                              "chip": chip, **found, "verdict": verdict,
+                              "sentence": _sentence(tip.title, baseline, chip, found, verdict)})
+    return lines
+
+
+def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdict: str) -> str:
+    low, high = found["interval"]
+    said = {"holds": "The tip holds", "does not hold": "The tip does not hold",
+            "cannot be told": "It cannot be told with this data"}[verdict]
+    return (f"{chip}, on top of {baseline}: {title}. {said}: "
+            f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
+            f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
+            f"by up to {found['baseline_spread'] * 100:.1f}.")

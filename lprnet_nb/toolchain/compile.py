@@ -208,7 +208,8 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
 def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
                    strategy: Strategy | None = None,
                    calibration_images: np.ndarray | None = None,
-                   single: TracedModel | None = None) -> BModel:
+                   single: TracedModel | None = None,
+                   table: CalibrationTable | None = None) -> BModel:
     """Compile a traced network for a chip.
 
     Parameters
@@ -223,6 +224,8 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
         uint8 BGR ``[N, 24, 94, 3]``; needed for "int8" only.
     single
         The same network traced at batch 1, on which to calibrate; `traced` itself by default.
+    table
+        Thresholds that are known already, in place of `calibration_images`.
 
     Returns
     -------
@@ -241,15 +244,14 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     check_supported(chip, precision)
     if precision != "int8" and strategy is not None:
         raise ParameterError(f"strategy {strategy.name!r} does not apply to {precision}.")
-    if precision == "int8" and (strategy is None or calibration_images is None):
+    if precision == "int8" and (strategy is None or (calibration_images is None and table is None)):
         raise ParameterError("int8 needs a strategy and calibration images.")
     if strategy is not None and strategy.form != traced.form:
         raise ParameterError(f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
                              f"network, the trace is {traced.form!r}.")
     fused = strategy is not None and strategy.fuse_preprocess
     graph = top_graph(traced, fuse_preprocess=fused)
-    table = None
-    if strategy is not None:
+    if strategy is not None and table is None:
         first = top_graph(single, fuse_preprocess=fused) if single is not None else graph
         table = calibrate(first, calibration_images, strategy, chip)
     tool = compiler()

@@ -1,0 +1,160 @@
+"""Figures of the quantization study, in the style of `figures`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .figures import BLACK, GREY, PALE, SERIES, WIDTH
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
+    places = np.arange(len(labels))
+    axes.set_yticks(places, labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return places
+
+
+def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
+    """Exact match per strategy and chip: every draw's range, the mean, its interval, and float's.
+
+    Parameters
+    ----------
+    lines
+        `study.summarize`'s lines, refused settings among them.
+    reference
+        Float's exact match.
+    """
+    names = list(dict.fromkeys(_label(line) for line in lines))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    figure = Figure((WIDTH, 0.32 * len(names) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    _rows(axes, names)
+    shifts = np.linspace(-0.18, 0.18, len(chips)) if len(chips) > 1 else [0.0]
+    shown = [line for line in lines if line.get("mean", 0) > 0.7]
+    left = min([line["interval"][0] for line in shown], default=0.8) - 0.012
+    for line in lines:
+        style = SERIES[chips.index(line["chip"])]
+        place = names.index(_label(line)) + shifts[chips.index(line["chip"])]
+        if "error" in line or line["mean"] <= 0.7:
+            said = "refused by the tool" if "error" in line else f"◂ {line['mean']:.3f}"
+            axes.annotate(said, (left, place), xytext=(3, 0), textcoords="offset points",
+                          va="center", fontsize=7, color=style["color"])
+            continue
+        axes.plot(line["interval"], [place] * 2, color=style["color"], linewidth=1)
+        axes.plot([line["low"], line["high"]], [place] * 2, color=style["color"], linewidth=4,
+                  alpha=0.45, solid_capstyle="butt")
+        axes.plot(line["mean"], place, color=style["color"], marker=style["marker"],
+                  linestyle="none", markersize=5,
+                  label=None if line["chip"] in axes.get_legend_handles_labels()[1]
+                  else line["chip"])
+    axes.axvline(reference, color=BLACK, linewidth=1, linestyle="--",
+                 label=f"float {reference:.3f}")
+    axes.set_xlim(left=left)
+    axes.set_xlabel("exact match (mark: mean of draws; thick: draws; thin: 95 % interval)")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return figure
+
+
+def _label(line: Mapping[str, Any]) -> str:
+    return line["strategy"] + (" (on test images)" if line["scheme"] == "within" else "")
+
+
+def pareto(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
+    """Exact match against predicted latency; the best for their time are joined."""
+    points = sorted((line["latency_ms"], -line["mean"], line) for line in lines
+                    if line.get("latency_ms") and line.get("mean", 0) > 0.7
+                    and line["scheme"] != "within")
+    figure = Figure((WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    front, best = [], 0.0
+    for number, (time, negative, line) in enumerate(points):
+        style = SERIES[number % len(SERIES)]
+        low, high = line["interval"]
+        axes.errorbar(time, -negative, yerr=[[-negative - low], [high + negative]], capsize=2,
+                      color=style["color"], marker=style["marker"], linestyle="none",
+                      label=line["strategy"], elinewidth=0.8)
+        if -negative > best:
+            best = -negative
+            front.append((time, best))
+    if front:
+        axes.step(*zip(*front), where="post", color=GREY, linewidth=0.8, zorder=0)
+    axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--")
+    axes.set(xlabel="predicted time of a call in ms", ylabel="exact match (95 % interval)")
+    axes.grid(axis="y", color=PALE)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    return figure
+
+
+def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Fidelity of the logits with one role in float, and with one role quantized, per chip."""
+    usable = [line for line in lines if line.get("sqnr_db") is not None]
+    chips = list(dict.fromkeys(line["chip"] for line in usable))
+    names = list(dict.fromkeys(line["role"] for line in usable if line["role"]))
+    figure = Figure((WIDTH, 0.27 * len(names) + 1.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, mode, title in ((left, "float", "only this role in float"),
+                              (right, "int8", "only this role quantized")):
+        _rows(axes, names)
+        for chip in chips:
+            style = SERIES[chips.index(chip)]
+            found = {line["role"]: line["sqnr_db"] for line in usable
+                     if line["chip"] == chip and line["mode"] == mode}
+            axes.plot([found.get(name, np.nan) for name in names], range(len(names)),
+                      color=style["color"], marker=style["marker"], linestyle="none", label=chip)
+            for line in usable:
+                if mode == "float" and line["mode"] == "all" and line["chip"] == chip:
+                    axes.axvline(line["sqnr_db"], color=style["color"], linewidth=0.8,
+                                 linestyle=style["linestyle"])
+        axes.set_title(title)
+        axes.set_xlabel("SQNR of the logits in dB")
+    left.legend(loc="lower right", fontsize=7)
+    return figure
+
+
+def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Images that read differently in other company, mean over the batch against over the image."""
+    figure = Figure((WIDTH * 0.7, 0.5 * len(lines) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]
+    places = _rows(axes, labels)
+    for place, line in zip(places, lines):
+        style = SERIES[0 if line["batch_mean"] == "image" else 1]
+        axes.barh(place, line["moved"], height=0.5, color=style["color"], hatch=style["hatch"],
+                  edgecolor="white")
+        axes.annotate(f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
+                      f"{max(line['right'])}", (line["moved"], place), xytext=(4, 0),
+                      textcoords="offset points", va="center", fontsize=7.5)
+    axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.7)
+    axes.set_xlabel(f"images that change their reading with the other {lines[0]['batch'] - 1} of "
+                    "their batch")
+    return figure
+
+
+def tips(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Gain of each tip with its interval, and the spread that the baseline's draws have anyway."""
+    labels = [f"{line['strategy']} − {line['baseline']}, {line['chip']}" for line in lines]
+    figure = Figure((WIDTH, 0.3 * len(lines) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    for place, line in zip(_rows(axes, labels), lines):
+        style = SERIES[{"holds": 2, "does not hold": 1, "cannot be told": 0}[line["verdict"]]]
+        spread = line["baseline_spread"] * 100 / 2
+        axes.plot([-spread, spread], [place] * 2, color=PALE, linewidth=7, solid_capstyle="butt",
+                  zorder=0)
+        low, high = line["interval"]
+        change = line["difference"]
+        axes.errorbar(100 * change, place, xerr=[[100 * (change - low)], [100 * (high - change)]],
+                      color=style["color"], marker=style["marker"], capsize=3, linestyle="none")
+        axes.annotate(line["verdict"], (1, place), xycoords=("axes fraction", "data"),
+                      xytext=(6, 0), textcoords="offset points", va="center", fontsize=7.5,
+                      annotation_clip=False)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.set_xlabel("gain in points of exact match (95 % interval; pale: spread of the baseline's "
+                    "draws)")
+    return figure
