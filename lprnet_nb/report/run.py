@@ -88,7 +88,8 @@ def run_notebook(name: str, output: Path, parameters: dict[str, Any], *,
         papermill.execute_notebook(
             str(path), str(output), parameters=parameters, kernel_name="python3",
             progress_bar=False, log_output=False, cwd=str(repository()),
-            execution_timeout=NOTEBOOK_TIMEOUT, start_timeout=120)
+            execution_timeout=NOTEBOOK_TIMEOUT, start_timeout=120,
+            extra_arguments=["--Application.log_level=ERROR"])  # the kernel's own remarks
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
         raise LprnetError(f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}\n"
