@@ -500,7 +500,9 @@ def _reduce(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     coefficient = round_float(np.array([1.0 / count], np.float32), storage)[0]
     lanes = 0
     if attributes.arithmetic == "chip":
-        if axes[-1] == len(source.shape) - 1:
+        # How a 16-bit mean over several images is split is not known.
+        shared = axes[0] == 0 and storage != "f32"
+        if axes[-1] == len(source.shape) - 1 and not shared:
             lanes = LANES.get((graph.chip, storage), 0)
         elif len(axes) == 1 and source.shape[axes[0]] == ROWS and storage in ("f32", "f16"):
             lanes = ROWS
