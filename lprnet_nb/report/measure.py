@@ -243,6 +243,8 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     for chip, precision, batch, name in wanted:
         strategy = find_strategy(name, chip) if name else None
         form = strategy.form if strategy else "published"
+        if name and name.endswith(".json"):
+            name = strategy.name  # a path would end up in file names
         # Tracing is not safe in threads; it is quick and cached.
         traced = trace_model(data.weights, batch, parameters.batch_mean, form)
         options: dict[str, Any] = {}
