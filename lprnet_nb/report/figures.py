@@ -868,6 +868,7 @@ def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Se
     count = min(limit, len(images))
     rows = max(1, -(-count // columns))
     height = 0.62 + 0.155 * (len(readings) + 1)
+    text_at = 0.07 + 0.024 * max(map(len, readings))
     figure, axes = _figure(rows * height, rows, columns)
     for spot in axes.flat:
         _bare(spot)
@@ -882,7 +883,7 @@ def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Se
             good = text == labels[index]
             spot.annotate(f"{name}", (0, 0), xycoords="axes fraction", xytext=(0, -10 - 11 * number),
                           textcoords="offset points", fontsize=7, color=GREY)
-            spot.annotate(text or "(nothing)", (0.36, 0), xycoords="axes fraction",
+            spot.annotate(text or "(nothing)", (text_at, 0), xycoords="axes fraction",
                           xytext=(0, -10 - 11 * number), textcoords="offset points", fontsize=8.5,
                           weight="normal" if good else "bold", color=BLACK if good else VERMILLION)
             if number:
@@ -902,7 +903,9 @@ def reliability(models: Mapping[str, Reliability]) -> Figure:
             spot.annotate(str(count), (x, y), xytext=(5, -8), textcoords="offset points",
                           fontsize=6.5, color=GREY)
         spot.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.06), xlabel="confidence")
-        spot.set_title(f"{name} (ECE {bins.ece:.3f})", fontsize=8.5)
+        spot.annotate(f"ECE {bins.ece:.3f}", (0.98, 0.04), xycoords="axes fraction", ha="right",
+                      fontsize=8)
+        spot.set_title(name, fontsize=8.5)
         spot.grid(axis="both")
     axes[0, 0].set_ylabel("read right (95 % interval)")
     return figure

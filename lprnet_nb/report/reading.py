@@ -19,7 +19,7 @@ from ..evaluate.published import published_accuracy
 from .lessons import model_label
 from .measure import Data, Measured
 
-BINS = 8
+BINS = 5
 PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
 
 
@@ -176,21 +176,32 @@ def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured
 
 
 def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Each model against the float network of its batch, plate by plate, by decoder.
+    """Each model below FP32 against the float network of its batch, plate by plate, by decoder.
 
-    ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of rows.
+    ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of models.
     """
-    base = {(item.row["batch"], item.row["decoder"]): item.correct for item in measured
-            if item.compiled.bmodel is None}
     rows = []
-    for item in measured:
-        if item.compiled.bmodel is None:
-            continue
-        test = mcnemar_exact(base[item.row["batch"], item.row["decoder"]], item.correct)
-        rows.append({"label": f"{model_label(item.compiled)} · {item.row['decoder']}",
-                     "only_float": test.b, "only_other": test.c, "p": test.p})
-    corrected = holm([row["p"] for row in rows])
-    return [{**row, "p_holm": float(p)} for row, p in zip(rows, corrected)]
+    for decoder in dict.fromkeys(item.row["decoder"] for item in measured):
+        models = [item for item in measured if item.row["decoder"] == decoder]
+        base = {item.row["batch"]: item.correct for item in models if not item.compiled.bmodel}
+        lower = [item for item in models if item.row["precision"] != "fp32"]
+        tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
+        rows += [{"label": f"{model_label(item.compiled)} · {decoder}", "only_float": test.b,
+                  "only_other": test.c, "p": test.p, "p_holm": float(corrected)}
+                 for item, test, corrected in zip(lower, tests, holm([t.p for t in tests]))]
+    return rows
+
+
+def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> dict[str, Measured]:
+    """Float and the INT8 models of the first chip that has some, by short names, for figures."""
+    models = [item for item in measured if item.row["decoder"] == decoder]
+    chip = next((item.row["chip"] for item in models if item.row["precision"] == "int8"), None)
+    found = {"float": next(item for item in models if item.compiled.bmodel is None)}
+    for item in models:
+        if item.compiled.bmodel and item.row["chip"] == chip and item.row["precision"] == "int8":
+            batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
+            found[f"int8 {item.compiled.strategy}{batch}"] = item
+    return dict(list(found.items())[:limit])
 
 
 def confusion_of(models: Mapping[str, Measured], labels: Sequence[str]) -> dict[str, Confusion]:
@@ -228,8 +239,8 @@ def differing(models: Mapping[str, Measured]) -> np.ndarray:
 
 
 def reliabilities(models: Mapping[str, Measured]) -> dict[str, Reliability]:
-    """Reliability diagrams by model, in bins of equal counts."""
-    return {name: reliability(item.readings.confidence, item.correct, bins=BINS, equal_counts=True)
+    """Reliability diagrams by model, in bins of equal widths."""
+    return {name: reliability(item.readings.confidence, item.correct, bins=BINS)
             for name, item in models.items()}
 
 
@@ -245,8 +256,7 @@ def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
     for name, item in models.items():
         curve = accuracy_coverage(item.readings.confidence, item.correct)
         rows.append({"model": name,
-                     "ECE": reliability(item.readings.confidence, item.correct, bins=BINS,
-                                        equal_counts=True).ece,
+                     "ECE": reliability(item.readings.confidence, item.correct, bins=BINS).ece,
                      "log loss": log_loss(item.readings.confidence, item.correct),
                      "exact match, all": curve.at(1.0), "best 95 %": curve.at(0.95),
                      "best 90 %": curve.at(0.9), "best 80 %": curve.at(0.8)})

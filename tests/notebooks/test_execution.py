@@ -1,0 +1,177 @@
+"""Notebooks 01 to 05, run by papermill on four plates: the values that they leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from lprnet_nb.decode import DECODERS
+from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.report import parameters
+from lprnet_nb.report.run import declared_parameters, notebook_path, run_notebook
+
+TINY = {"IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32,int8", "BATCHES": "1"}
+
+
+class Left:
+    """What one notebook left."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder = folder
+        self.cells = nbformat.read(folder / "notebooks" / f"{name}.ipynb", 4).cells
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        return json.loads((self.folder / "tables" / f"{name}.json").read_text("utf8"))["rows"]
+
+    def printed(self) -> str:
+        return "".join(output.get("text", "") for cell in self.cells
+                       if cell.cell_type == "code" for output in cell.outputs)
+
+    def figures(self) -> set[str]:
+        found = [p for p in (self.folder / "figures").iterdir() if p.suffix != ".json"]
+        assert all(0 < path.stat().st_size < 200_000 for path in found)
+        return {path.stem for path in found}
+
+
+@pytest.fixture(scope="module")
+def strategies(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two strategies that calibrate in seconds: four images, no tuning."""
+    folder = tmp_path_factory.mktemp("strategies")
+    names = []
+    for form in ("published", "forked"):
+        path = folder / f"tiny-{form}.json"
+        path.write_text(json.dumps({"name": f"tiny-{form}", "method": "mse", "images": 4,
+                                    "tune": 0, "form": form}))
+        names.append(str(path))
+    return ",".join(names)
+
+
+@pytest.fixture(scope="module")
+def run(published, compiler, tmp_path_factory, strategies):
+    """Run a notebook with tiny parameters; each has a folder of its own."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # four images are not worth a second thread
+
+    def one(name: str, **given: Any) -> Left:
+        folder = tmp_path_factory.mktemp(name)
+        values = {**TINY, "STRATEGIES": strategies, "OUTPUT_DIR": str(folder), **given}
+        declared = declared_parameters(notebook_path(name))
+        run_notebook(name, folder / "notebooks" / f"{name}.ipynb",
+                     {key: value for key, value in values.items() if key in declared})
+        return Left(name, folder)
+
+    yield one
+    if threads is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = threads
+
+
+def test_01_trace(run) -> None:
+    left = run("01_trace", BATCHES="1,2")
+    assert "446,976 parameters, 68 classes" in left.printed()
+    assert "both pools, all values: 0.0\n" in left.printed()
+    assert "Unsupported memory format" in left.printed()
+    coupling = left.table("01_coupling")
+    assert [(r["batch"], r["batch_mean"]) for r in coupling] == [
+        (1, "batch"), (1, "image"), (2, "batch"), (2, "image")]
+    assert all(r["moved"] == 0 for r in coupling if r["batch_mean"] == "image" or r["batch"] == 1)
+    agreement = {r["form"]: r for r in left.table("01_agreement")}
+    assert len(agreement) == 7
+    assert all(r["readings that differ"] == 0 for r in agreement.values())
+    assert agreement["portable"]["largest difference"] == 0
+    assert agreement["ONNX of the forked"]["largest difference"] < 1e-3
+    assert len(left.table("01_traces")) == 2
+    assert left.figures() == {"01_network", "01_pools", "01_coupling", "01_preprocessing",
+                              "01_preprocessing_accuracy", "01_subnormals", "01_agreement"}
+
+
+def test_02_compile(run) -> None:
+    left = run("02_compile")
+    roles = {r["role"]: r for r in left.table("02_layers")}
+    assert roles["context-divide"]["layers"] == "4 Div"
+    assert roles["final-mean"]["output"] == "68×18"
+    float_model, int8 = left.table("02_contents")[:2]
+    assert 0.25 < int8["weights kB"] / float_model["weights kB"] < 0.6
+    latency = {r["label"]: r for r in left.table("02_latency")}
+    assert latency["BM1684X fp32"]["predicted_ms"] == pytest.approx(0.277, rel=0.05)
+    assert latency["BM1684X fp32"]["published_ms"] == 0.883
+    proof = {r["model"]: r for r in left.table("02_proof")}
+    assert proof["BM1684X fp32"]["same text as float"] == 4
+    assert proof["BM1684X fp32"]["largest difference"] < 1e-2
+    assert proof["BM1684X int8 tiny-published"]["cosine"] > 0.98
+    assert "net 0: [lprnet]" in left.printed()
+    assert {"02_memory", "02_latency", "02_timeline", "02_slowest"} == left.figures()
+
+
+def test_03_quantize(run) -> None:
+    left = run("03_quantize")
+    rows = left.table("03_thresholds")
+    assert [r["layer"] for r in rows] == [2, 6, 10, 13, 18, 22]
+    assert all(0 < r["tiny-published"] <= 1.001 * r["largest"] for r in rows)
+    # The finding that the notebook tells: one wide channel leaves the kept ones a few levels.
+    assert "'own scale': '255 levels'" in left.printed()
+    shared = int(left.printed().split("'shared scale': '")[1].split()[0])
+    assert 2 <= shared <= 30
+    assert all(math.isfinite(r["sqnr_db"]) for r in left.table("03_worst"))
+    assert {"03_calibration", "03_histogram", "03_drag", "03_layers", "03_channels",
+            "03_reading"} == left.figures()
+
+
+def test_04_infer(run, published) -> None:
+    left = run("04_infer")
+    checks = left.table("04_crosscheck")
+    assert [r["checked images"] for r in checks] == [4, 4, 4]
+    assert all(r["largest difference"] < 2 for r in checks)
+    steps = left.table("04_step_table")
+    assert len(steps) == 18
+    written = "".join(r["greedy"].removeprefix("writes ") for r in steps
+                      if r["greedy"].startswith("writes"))
+    assert 6 <= len(written) <= 8
+    assert all(r["probability"] >= r["its probability"] for r in steps)
+    for row in left.table("04_errors"):
+        assert row["short"] + row["long"] + row["substituted"] == row["wrong"]
+    assert {r["decoder"] for r in left.table("04_errors")} == {"greedy", "plate"}
+    assert all(r["inference"] > 0 for r in left.table("04_times"))
+    assert {"04_steps", "04_mended", "04_unmended", "04_decoders", "04_times"} == left.figures()
+
+
+def test_05_compare(run) -> None:
+    left = run("05_compare")
+    metrics = json.loads((left.folder / "metrics.json").read_text("utf8"))
+    assert metrics["schema"] == 1 and metrics["dataset"]["images"] == 4
+    rows = metrics["rows"]
+    assert len(rows) == 2 * 4  # decoders; float, fp32, two of int8
+    for row in rows:
+        assert row["ci95"][0] <= row["exact_match"] <= row["ci95"][1]
+        if row["chip"] and row["precision"] == "fp32":
+            assert (row["agreement_with_float"], row["mcnemar_p"]) == (1.0, 1.0)
+        if row["precision"] == "int8":
+            assert 0.98 < row["logits_cosine"] < 1 and row["logits_sqnr_db"] > 10
+    results = json.loads((left.folder / "results" / "float_1b_greedy.json").read_text("utf8"))
+    assert len(results) == 4
+    assert all(r["p"] <= r["p_holm"] <= 1 for r in left.table("05_paired"))
+    assert left.table("05_published")[0]["exact match"] == 0.894
+    assert {"05_accuracy", "05_paired", "05_characters", "05_confusions", "05_logits",
+            "05_gallery", "05_reliability", "05_coverage"} == left.figures()
+
+
+def test_a_parameter_that_is_not_declared(tmp_path) -> None:
+    with pytest.raises(ParameterError, match="has no parameter 'CHIP'. It has: .*CHIPS"):
+        run_notebook("05_compare", tmp_path / "05.ipynb", {"CHIP": "BM1684X"})
+
+
+def test_an_impossible_value_stops_a_notebook(tmp_path) -> None:
+    with pytest.raises(LprnetError, match="cell .*ParameterError: .*'bm9'.*BM1684X"):
+        run_notebook("05_compare", tmp_path / "05.ipynb", {"CHIPS": "bm9"})
+    assert (tmp_path / "05.ipynb").exists()
+
+
+def test_every_decoder_is_a_possible_parameter() -> None:
+    assert parameters.check(DECODERS=",".join(DECODERS)).decoders == DECODERS
