@@ -44,6 +44,8 @@ class Parameters:
         judge.
     toolchain
         "mlir" or "nntc".
+    draws, folds
+        Calibration draws of a study, and parts of its cross-fit.
     output
         Folder of the report; None shows results only.
     """
@@ -60,6 +62,8 @@ class Parameters:
     batch_mean: str = "image"
     backend: str = "auto"
     toolchain: str = "mlir"
+    draws: int = 5
+    folds: int = 2
     output: Path | None = None
 
 
@@ -150,5 +154,7 @@ _CHECKS: dict[str, Any] = {
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(TOOLCHAINS),
+    "draws": lambda key, value: _number(key, value, 1, 100),
+    "folds": lambda key, value: _number(key, value, 2, 20),
     "output": lambda key, value: Path(value) if value else None,
 }

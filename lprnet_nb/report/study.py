@@ -654,3 +654,58 @@ def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdi
             f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
             f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
             f"by up to {found['baseline_spread'] * 100:.1f}.")
+
+
+def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`summarize`'s lines for reading: rounded, refused settings with the tool's words."""
+    return [{"strategy": line["strategy"], "chip": line["chip"], "calibrated": line["scheme"],
+             "draws": line["draws"], "mean": _round(line.get("mean"), 4),
+             "lowest": _round(line.get("low"), 3), "highest": _round(line.get("high"), 3),
+             "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
+             "predicted ms": _round(line.get("latency_ms"), 4), "note": line.get("error", "")}
+            for line in lines]
+
+
+def test_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The paired tests of `summarize`'s lines, for reading."""
+    return [{"strategy": line["strategy"], "chip": line["chip"], "calibrated": line["scheme"],
+             "p against float": _round(line["p_float"], 3),
+             "draws below float": line.get("worse_draws", 0),
+             "p against the baseline": _round(line.get("p_baseline"), 3)}
+            for line in lines if "p_float" in line]
+
+
+def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`sensitivity`'s lines for reading."""
+    said = {"all": "all in INT8", "float": "only this in float", "int8": "only this in INT8"}
+    return [{"chip": line["chip"], "setting": said[line["mode"]], "role": line["role"] or "",
+             "exact match": _round(line["correct"] / line["images"] if "correct" in line else None,
+                                   3),
+             "logits' SQNR in dB": _round(line.get("sqnr_db"), 1), "note": line.get("error", "")}
+            for line in lines]
+
+
+def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """The best strategy of a study by chip.
+
+    The highest mean of those without a draw that is significantly below float and with all draws
+    run; a BModel must have been compiled where the study says which were. Equal means go to the
+    shorter predicted time.
+    """
+    lines = [line for line in summarize(study) if line["scheme"] == CROSS_FIT and "mean" in line]
+    refused = {(r["strategy"], r["chip"]) for r in study.get("models", []) if "error" in r}
+    found = []
+    for chip in dict.fromkeys(line["chip"] for line in lines):
+        here = [line for line in lines if line["chip"] == chip
+                and (line["strategy"], chip) not in refused]
+        most = max((line["draws"] for line in here), default=0)
+        good = [line for line in here if line["draws"] == most and not line.get("worse_draws")]
+        if good:
+            best = max(good, key=lambda x: (x["mean"], -(x["latency_ms"] or 0)))
+            found.append({"chip": chip, **{key: best.get(key) for key in (
+                "strategy", "draws", "mean", "low", "high", "interval", "p_float", "latency_ms")}})
+    return found
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -119,7 +119,7 @@ def read_strategy(path: str | Path) -> Strategy:
     """
     try:
         fields = json.loads(Path(path).read_text("utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
     if not isinstance(fields, dict):
         raise ParameterError(f"strategy file {path} is not a JSON object of a strategy's fields.")
@@ -177,6 +177,11 @@ STRATEGIES: dict[str, Strategy] = _registry(
              about="The forked form with untuned KL thresholds."),
     Strategy(name="mse-forked", method="mse", form="forked",
              about="The forked form with thresholds of least squared error."),
+    Strategy(name="mse-forked-square", method="mse", form="forked",
+             float_roles=("context-square",),
+             about="Forked; the squares under the context's divisor in float."),
+    Strategy(name="mse-forked-context", method="mse", form="forked", float_roles=CONTEXT,
+             about="Forked, with the whole global context in float."),
     Strategy(name="kl-tune0-convolved", tune=0, form="convolved",
              about="Forked, batch norms folded, average pools as convolutions; untuned KL."),
     Strategy(name="mse-convolved", method="mse", form="convolved",
