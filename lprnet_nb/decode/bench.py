@@ -18,7 +18,7 @@ def realistic_logits(images: int, seed: int = 0, alphabet: Alphabet = PUBLISHED)
     """
     rng = np.random.default_rng(seed)
     steps = 18
-    logits = rng.normal(-25, 12, (images, alphabet.size, steps)).astype(np.float32)
+    logits = rng.normal(-25, 8, (images, alphabet.size, steps)).astype(np.float32)
     text = np.concatenate([rng.integers(0, 31, (images, 1)), rng.integers(41, 45, (images, 1)),
                            rng.integers(31, 41, (images, 5))], axis=1)
     path = np.full((images, steps), alphabet.blank)

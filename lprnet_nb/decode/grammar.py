@@ -22,6 +22,7 @@ An included grammar is a packaged one by name, or a file beside this one by path
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -124,8 +125,8 @@ def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
     if name in packaged_grammars():
         text = resources.files(__package__).joinpath("grammars", f"{name}.toml").read_text("utf8")
     else:
-        path = folder / Path(name).expanduser()
-        if not path.is_file():
+        path = folder / os.path.expanduser(name)
+        if not os.path.isfile(path):  # unlike Path's, it is false for impossible names too
             raise ParameterError(
                 f"grammar {' > '.join((*within, name))}: neither a packaged one ({', '.join(packaged_grammars())}) nor "
                 "a file. Name one of these or the path of a TOML file.")
@@ -140,9 +141,11 @@ def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
 
 def _parse(text: str, name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
     try:
-        file = _GrammarFile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError itself for a number of 5,000 digits
         raise ParameterError(f"grammar {name}: not valid TOML: {error}.") from error
+    try:
+        file = _GrammarFile.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -110,9 +110,9 @@ def test_automaton_equals_the_format(grammar):
 @given(st.integers(0, 2 ** 31), st.floats(0.1, 30),
        st.sampled_from(["plate", "plate-ordinary", "plate-new-energy", "plate-cities"]),
        st.sampled_from(["total", "path"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_every_reading_is_in_the_grammar(seed, spread, name, score):
-    logits = np.random.default_rng(seed).normal(0, spread, (4, 68, 18)).astype(np.float32)
+    logits = np.random.default_rng(seed).normal(0, spread, (2, 68, 18)).astype(np.float32)
     readings = decode(logits, decoder=name, score=score)
     automaton = compile_grammar(load_grammar(name), PUBLISHED)
     for text in readings.texts + readings.runner_up:
@@ -145,10 +145,10 @@ def test_no_text_fits_into_too_few_steps():
 
 
 def test_images_do_not_influence_each_other():
-    logits = np.random.default_rng(1).normal(0, 4, (300, 68, 18)).astype(np.float32)
+    logits = np.random.default_rng(1).normal(0, 9, (150, 68, 18)).astype(np.float32)
     together = decode(logits, decoder="plate")
-    apart = [decode(logits[k:k + 1], decoder="plate").texts[0] for k in (0, 127, 128, 299)]
-    assert [together.texts[k] for k in (0, 127, 128, 299)] == apart
+    apart = [decode(logits[k:k + 1], decoder="plate").texts[0] for k in (0, 127, 128, 149)]
+    assert [together.texts[k] for k in (0, 127, 128, 149)] == apart
 
 
 def test_a_doubled_character_needs_a_blank():

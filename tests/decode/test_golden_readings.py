@@ -1,0 +1,58 @@
+"""Decoders on the published images against golden figures."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lprnet_nb.decode import decode
+from lprnet_nb.decode.views import decode_views, stretched
+from lprnet_nb.evaluate import correct, exact_match, mcnemar_exact
+from lprnet_nb.model.trace import float_logits
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "decode.json").read_text("utf8"))
+ONE_PLATE = GOLDEN["tolerance"] * 1.01
+
+
+@pytest.fixture(scope="module")
+def logits(published, weights):
+    return float_logits(weights, published, batch=50)
+
+
+@pytest.mark.parametrize("decoder, expected", GOLDEN["exact_match"].items())
+def test_exact_match(published, logits, decoder, expected):
+    readings = decode(logits, decoder=decoder)
+    assert exact_match(published.labels, readings.texts) == pytest.approx(expected, abs=ONE_PLATE)
+
+
+@pytest.mark.parametrize("decoder, expected", GOLDEN["best_path"].items())
+def test_exact_match_by_best_path(published, logits, decoder, expected):
+    readings = decode(logits, decoder=decoder, score="path")
+    assert exact_match(published.labels, readings.texts) == pytest.approx(expected, abs=ONE_PLATE)
+
+
+@pytest.mark.parametrize("decoder, expected", GOLDEN["proved"].items())
+def test_readings_are_proved(logits, decoder, expected):
+    readings = decode(logits, decoder=decoder)
+    assert readings.exact.mean() >= expected - ONE_PLATE
+    assert (readings.margin >= 0).all()
+    assert (readings.log_prob <= np.log(readings.confidence) + 1e-6).all()
+
+
+def test_the_grammar_mends_and_does_not_spoil(published, logits):
+    before, after = (correct(published.labels, decode(logits, decoder=name).texts)
+                     for name in ("greedy", "plate"))
+    result = mcnemar_exact(before, after)
+    assert result.c == pytest.approx(GOLDEN["mended_by_plate"], abs=1)
+    assert result.b == pytest.approx(GOLDEN["spoilt_by_plate"], abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder, expected", GOLDEN["views"].items())
+def test_exact_match_of_three_views(published, weights, decoder, expected):
+    logits = np.stack([float_logits(weights, replace(published, images=view), batch=50)
+                       for view in stretched(published.images)])
+    readings = decode_views(logits, decoder=decoder)
+    assert exact_match(published.labels, readings.texts) == pytest.approx(expected, abs=ONE_PLATE)
