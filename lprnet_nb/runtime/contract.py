@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,9 @@ def _combine(folder: Path, large: BModel, small: BModel) -> None:
 
 
 def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None = None,
-                 sail_module: str = "sophon.sail", timeout: float = 600.0) -> list[Result]:
-    """Run all checks of a backend.
+                 sail_module: str = "sophon.sail", only: Sequence[str] | None = None,
+                 timeout: float = 600.0) -> list[Result]:
+    """Run the checks of a backend.
 
     Parameters
     ----------
@@ -126,8 +127,10 @@ def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None =
         Folder that `make_kit` returned, perhaps on another machine.
     sail_module
         Import path of sail, for "device".
+    only
+        Names of the checks to run; all by default.
     timeout
-        Seconds for all checks together.
+        Seconds for one process of checks.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None =
     Raises
     ------
     ParameterError
-        For a backend that has no contract, or a folder that is no kit.
+        For a backend that has no contract, a folder that is no kit, or an unknown check.
     """
     if backend not in BACKENDS:
         raise ParameterError(f"backend {backend!r} has no contract. Choose one of "
@@ -146,7 +149,12 @@ def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None =
     if not (folder / "inputs.npy").is_file():
         raise ParameterError(f"{folder} is no contract kit. `lprnet-nb contract` makes one where "
                              "the compiler is.")
-    waiting, results = list(_checks(backend, folder)), []
+    known, results = list(_checks(backend, folder)), []
+    unknown = set(only or ()) - set(known)
+    if unknown:
+        raise ParameterError(f"unknown check {', '.join(sorted(unknown))}. There are: "
+                             f"{', '.join(known)}.")
+    waiting = [name for name in known if only is None or name in only]
     with tempfile.TemporaryDirectory(prefix="lprnet-contract-") as scratch:
         report, log = Path(scratch) / "report", Path(scratch) / "log"
         while waiting:

@@ -39,7 +39,7 @@ def processes(engine):
     return [worker._process.pid for worker in engine._workers]
 
 
-def gone(pid, within=5.0):
+def gone(pid, within=20.0):
     end = time.monotonic() + within
     while time.monotonic() < end:
         try:
