@@ -201,5 +201,6 @@ def _cuda(bmodel: BModel, inputs: np.ndarray, logits: np.ndarray, rounds: int
     emulator = Emulator(bmodel.graph, device="cuda")
     found = emulator.run(inputs)
     own = statistics.median(_seconds(lambda: emulator.run(inputs)) for _ in range(rounds))
-    return {"device": torch.cuda.get_device_name(), "images_per_second": round(len(inputs) / own, 2),
+    return {"device": torch.cuda.get_device_name(),
+            "images_per_second": round(len(inputs) / own, 2),
             "agreement": agreement(found, logits)}

@@ -1,9 +1,11 @@
-"""Reading an exported quantized graph (see `lprnet_nb/toolchain/export_graph.py` for the format)."""
+"""Reading an exported quantized graph; `toolchain/export_graph.py` documents the format."""
 
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +81,11 @@ class Graph:
         return self.types[self.input].shape[0]
 
 
+# What json, numpy, zipfile and the code below raise on files that are not an exported graph.
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
+            MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
 def _tensor_type(record: dict) -> TensorType:
     return TensorType(
         shape=tuple(record["shape"]),
@@ -104,13 +111,19 @@ def load_graph(folder: str | Path) -> Graph:
     """
     folder = Path(folder)
     try:
-        record = json.loads((folder / "graph.json").read_text())
-        with np.load(folder / "graph.npz") as stored:
-            weights = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return _graph(folder, json.loads((folder / "graph.json").read_text("utf8")))
+    except EngineError:
+        raise
+    except _DAMAGED as error:
         raise EngineError(
-            f"{folder}: not a readable exported graph ({error}); compile the model again"
+            f"{folder}: not a readable exported graph ({type(error).__name__}: {error}); compile "
+            "the model again"
         ) from error
+
+
+def _graph(folder: Path, record: dict) -> Graph:
+    with np.load(folder / "graph.npz") as stored:
+        weights = {name: stored[name] for name in stored.files}
     if record.get("format") != FORMAT:
         raise EngineError(
             f"{folder / 'graph.json'}: format {record.get('format')}, this version reads {FORMAT}; "

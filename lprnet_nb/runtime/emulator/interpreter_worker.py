@@ -47,7 +47,7 @@ def main() -> None:
     for start in range(0, len(inputs), batch):
         chunk = np.ascontiguousarray(inputs[start : start + batch], dtype=np.float32)
         if len(chunk) != batch:
-            raise SystemExit(f"{len(inputs)} inputs are not a multiple of the graph's batch {batch}")
+            raise SystemExit(f"{len(inputs)} inputs are not a multiple of the batch {batch}")
         setter = module.set_tensor_from_int if is_integer else module.set_tensor
         setter(name, chunk, list(chunk.shape))
         begin = time.perf_counter()

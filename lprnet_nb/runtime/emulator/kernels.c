@@ -8,9 +8,10 @@
  * Exactness. Integer convolutions accumulate in int32: the largest sum, 255 * 127 * 3328, needs 27
  * bits (native.py checks each layer). With VNNI the dot product of four bytes goes straight into an
  * int32 lane without intermediate saturation; without it the operands are widened to int16 and
- * vpmaddwd is used, because vpmaddubsw saturates. Requantization: see Requant. Float convolutions use one fused multiply-add
- * per element, in the order (channel, row, column) and in the blocks that native.py gives, which is
- * the order of the vendor's interpreter. -ffp-contract=off keeps the compiler from fusing others.
+ * vpmaddwd is used, because vpmaddubsw saturates. Requantization: see Requant. Float convolutions
+ * use one fused multiply-add per element, in the order (channel, row, column) and in the blocks
+ * that native.py gives, which is the order of the vendor's interpreter. -ffp-contract=off keeps the
+ * compiler from fusing others.
  */
 #include <math.h>
 #include <stdint.h>
@@ -108,18 +109,24 @@ INLINE ivec dot(ivec acc, ivec x, ivec w) {
 #define KSTEP 2
 typedef int16_t elem;
 typedef struct { int32_t v[VL]; } ivec;
-typedef struct { int16_t v[2 * VL]; } wvec;
 typedef struct { float v[VL]; } fvec;
 #define PLAIN 1
 INLINE fvec fload(const float *p) { fvec r; memcpy(&r, p, sizeof r); return r; }
 INLINE fvec fzero(void) { fvec r; memset(&r, 0, sizeof r); return r; }
-INLINE fvec fbroadcast(const float *p) { fvec r; for (int j = 0; j < VL; j++) r.v[j] = *p; return r; }
+INLINE fvec fbroadcast(const float *p) {
+    fvec r;
+    for (int j = 0; j < VL; j++) r.v[j] = *p;
+    return r;
+}
 INLINE fvec ffma(fvec a, fvec b, fvec c) {
     for (int j = 0; j < VL; j++) c.v[j] = fmaf(a.v[j], b.v[j], c.v[j]);
     return c;
 }
 INLINE fvec fadd(fvec a, fvec b) { for (int j = 0; j < VL; j++) a.v[j] += b.v[j]; return a; }
-INLINE fvec frelu(fvec a) { for (int j = 0; j < VL; j++) a.v[j] = a.v[j] > 0 ? a.v[j] : 0; return a; }
+INLINE fvec frelu(fvec a) {
+    for (int j = 0; j < VL; j++) a.v[j] = a.v[j] > 0 ? a.v[j] : 0;
+    return a;
+}
 INLINE ivec iload(const void *p) { ivec r; memcpy(&r, p, sizeof r); return r; }
 INLINE ivec ibroadcast(const void *p) {
     ivec r;
@@ -161,7 +168,7 @@ const char *instruction_set(void) {
 #endif
 }
 
-/* ---- rounding to 16-bit floats ----------------------------------------------------------------- */
+/* ---- rounding to 16-bit floats -------------------------------------------------------------- */
 
 INLINE float bf16(float x) {
     uint32_t bits;
@@ -206,7 +213,7 @@ INLINE float round_half_away(float x) {
     return whole + (fabsf(x - whole) >= 0.5f ? copysignf(1.0f, x) : 0.0f);
 }
 
-/* ---- convolution of bytes ---------------------------------------------------------------------- */
+/* ---- convolution of bytes ------------------------------------------------------------------- */
 
 /* Constants of the requantization, each [padded output channels].
  *
@@ -576,7 +583,7 @@ static void convolve_floats(const Op *op, void **buffers, long n) {
     round_storage(dst, n * i[OH] * i[OW] * (long)i[OC], i[STORAGE]);
 }
 
-/* ---- pooling ------------------------------------------------------------------------------------ */
+/* ---- pooling -------------------------------------------------------------------------------- */
 
 enum { P_IH, P_IW, P_C, P_OH, P_OW, P_KH, P_KW, P_SH, P_SW, P_OFF_IN, P_MUL, P_SHIFT, P_LOW, P_HIGH,
        P_ADD, P_STORAGE, P_MODE };
@@ -717,7 +724,7 @@ static void mean_bytes(const Op *op, void **buffers, long n) {
         }
 }
 
-/* ---- element by element --------------------------------------------------------------------------- */
+/* ---- element by element --------------------------------------------------------------------- */
 
 /* Images come as rows of channels planes; x[image][c][pixel] -> y[image][pixel][c]. */
 enum { L_C, L_PIXELS, L_STRIDE, L_STORAGE };

@@ -485,7 +485,8 @@ class _Program:
     def _channel_scale(self, step: l.ChannelScale) -> _Op:
         source, q = self.types[step.inputs[0]], step.requant
         channels, rows, columns = _image_size(step.type)
-        if q.rounding != l.DOWN or q.shift.min() < 0 or q.shift.max() > 31 or (q.multiplier != 1).any():
+        fits = q.shift.min() >= 0 and q.shift.max() <= 31 and (q.multiplier == 1).all()
+        if q.rounding != l.DOWN or not fits:
             raise Unsupported(f"'{step.name}': scale with shift {q.shift.min()}")
         numbers = [channels, padded(channels), rows * columns, _offset(source), *q.before]
         offset = _offset(step.type)
@@ -501,7 +502,8 @@ class _Program:
         return self._op(FLOAT_SCALE, step, numbers, (), pointers)
 
     def _lookup(self, step: l.Lookup) -> _Op:
-        offset, (channels, rows, columns) = _offset(self.types[step.inputs[0]]), _image_size(step.type)
+        offset = _offset(self.types[step.inputs[0]])
+        channels, rows, columns = _image_size(step.type)
         # From the index by byte of the input to the byte of the result.
         table = np.roll(step.table.astype(np.int64), offset) + _offset(step.type)
         numbers = (padded(channels) * rows * columns,)

@@ -166,7 +166,8 @@ def _multiply(step: l.Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tenso
     a, b = _pair(a, b)
     if step.requant is None:
         return round_storage(a * b, step.type.storage)
-    return requantize((a - step.zero_points[0]).long() * (b - step.zero_points[1]).long(), step.requant)
+    product = (a - step.zero_points[0]).long() * (b - step.zero_points[1]).long()
+    return requantize(product, step.requant)
 
 
 def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
