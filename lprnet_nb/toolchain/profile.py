@@ -157,6 +157,10 @@ def read_profile(folder: str | Path) -> Profile | None:
 
 
 def latency_by_layer(folder: str | Path) -> list[dict[str, str | int]]:
-    """`Profile.by_layer` of a compile's folder; empty where the compiler left no profile."""
+    """`Profile.by_layer` of a compile's folder, units by the vendor's names (BD, GDMA).
+
+    Empty where the compiler left no profile.
+    """
     profile = read_profile(folder)
-    return profile.by_layer() if profile else []
+    vendor = {COMPUTE: "BD", MEMORY: "GDMA"}
+    return [{**row, "unit": vendor[row["unit"]]} for row in profile.by_layer()] if profile else []
