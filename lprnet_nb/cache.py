@@ -183,7 +183,7 @@ def _intact(folder: Path) -> bool:
     try:
         files = json.loads((folder / "files.json").read_text("utf8"))
         return all(file_digest(folder / name) == value for name, value in files.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -92,7 +92,10 @@ def preprocess(images: np.ndarray) -> np.ndarray:
 def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
     """Decode an encoded image to uint8 BGR ``[H, W, 3]``; `name` is for the error."""
     buffer = np.frombuffer(raw, np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
+    except (cv2.error, MemoryError):  # a header that promises more pixels than OpenCV allows
+        image = None
     if image is None:
         raise DataError(f"{name} cannot be decoded as an image. Remove it from the folder or "
                         "replace it with a readable JPEG, PNG or BMP.")
@@ -186,7 +189,7 @@ def read_labels(path: str | Path) -> dict[str, str]:
         labels = json.loads(path.read_text("utf8"))
     except OSError as error:
         raise DataError(f"label file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"label file {path} is not JSON in UTF-8: {error}.") from error
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise DataError(f"label file {path} is not a mapping {{file name: plate}}.")

@@ -301,7 +301,7 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
         raise DataError(f"{path} cannot be read: {error}.") from error
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}. Make the report again.") from error
     version = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
     if version != SCHEMA:

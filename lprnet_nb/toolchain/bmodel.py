@@ -123,10 +123,10 @@ class BModel:
             for shape in ("input_shape", "output_shape"):
                 values[shape] = tuple(values[shape])
             model = cls(**values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(f"{place} has no readable record ({record.name}: {error}). Compile it "
                             "with `lprnet-nb compile` or scripts/gen_*bmodel.sh.") from error
-        if not path.exists() or file_digest(path) != model.sha256:
+        if not path.is_file() or file_digest(path) != model.sha256:
             raise DataError(f"{path} is missing or differs from its record (SHA-256). Compile it "
                             "again.")
         return model
