@@ -78,12 +78,22 @@ class CalibrationTable:
     digest: str
 
     def thresholds(self) -> dict[str, tuple[float, float, float]]:
-        """``(threshold, minimum, maximum)`` by layer name."""
+        """``(threshold, minimum, maximum)`` by layer name.
+
+        Raises
+        ------
+        ToolchainError
+            When the file cannot be read or is not such a table.
+        """
         table = {}
-        for line in self.path.read_text("utf8").splitlines():
-            words = line.split()
-            if len(words) == 4 and not line.startswith("#"):
-                table[words[0]] = (float(words[1]), float(words[2]), float(words[3]))
+        try:
+            for line in self.path.read_text("utf8").splitlines():
+                words = line.split()
+                if len(words) == 4 and not line.startswith("#"):
+                    table[words[0]] = (float(words[1]), float(words[2]), float(words[3]))
+        except (OSError, ValueError) as error:
+            raise ToolchainError(f"calibration table {self.path} cannot be read: {error}. "
+                                 "Calibrate again.") from error
         return table
 
 

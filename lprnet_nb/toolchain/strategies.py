@@ -121,10 +121,12 @@ def read_strategy(path: str | Path) -> Strategy:
         fields = json.loads(Path(path).read_text("utf8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    # A recommendation carries its evidence beside the strategy.
+    if isinstance(fields, dict):
+        fields = fields.get("strategy", fields)
     if not isinstance(fields, dict):
         raise ParameterError(f"strategy file {path} is not a JSON object of a strategy's fields.")
-    # A recommendation carries its evidence beside the strategy.
-    return make_strategy(**fields.get("strategy", fields))
+    return make_strategy(**fields)
 
 
 def _registry(*strategies: Strategy) -> dict[str, Strategy]:
