@@ -53,7 +53,8 @@ class Output:
         """Write ``tables/<name>.json``; return the table for the notebook to show."""
         if self.folder:
             self._write("tables", name, {"caption": caption, "rows": rows})
-        return pd.DataFrame(rows).style.hide(axis="index").set_caption(caption)
+        shown = pd.DataFrame(rows).style.hide(axis="index").set_caption(caption)
+        return shown.format(lambda v: f"{v:.4g}" if isinstance(v, float) else v, na_rep="–")
 
     def json(self, name: str, value: Any) -> None:
         """Write ``<name>.json`` into the report's folder."""
