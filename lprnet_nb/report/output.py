@@ -53,7 +53,7 @@ class Output:
         """Write ``tables/<name>.json``; return the table for the notebook to show."""
         if self.folder:
             self._write("tables", name, {"caption": caption, "rows": rows})
-        shown = pd.DataFrame(rows).style.hide(axis="index").set_caption(caption)
+        shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index").set_caption(caption)
         return shown.format(lambda v: f"{v:.4g}" if isinstance(v, float) else v, na_rep="–")
 
     def json(self, name: str, value: Any) -> None:
