@@ -328,7 +328,7 @@ def _json_files(folder: Path) -> list[Path]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}. Make the report again.") \
             from error
     if not isinstance(value, dict):
@@ -394,7 +394,7 @@ def _environment() -> Environment:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "precision_name": str.upper, "verdict_words": words}
     environment.filters |= {
-        "data": data_text, "visible": visible, "share": words.share, "interval": words.interval,
+        "data": data_text, "prose": _prose, "visible": visible, "share": words.share, "interval": words.interval,
         "p": words.probability, "count": words.number, "listed": words.listed,
         "cell": _cell, "number_sort": _sort_key, "bytes": _bytes, "ms": _milliseconds,
         "flat": _flat, "seconds": _seconds, "lines": _lines}
@@ -427,6 +427,11 @@ def data_text(value: Any) -> Markup:
     text = visible(value)
     language = ' lang="zh-Hans"' if _CHINESE.search(text) else ""
     return Markup(f"<bdi{language}>{escape(text)}</bdi>")
+
+
+def _prose(value: Any) -> Markup:
+    """A caption: as `data_text`, with `code` between backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", data_text(value)))
 
 
 def _cell(value: Any) -> Markup:

@@ -67,7 +67,8 @@ def convert(path: str | Path) -> NotebookPage:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError,
+            nbformat.ValidationError) as error:
         raise DataError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}. Make "
                         "the report again.") from error
     _name_cells(notebook)
@@ -166,6 +167,9 @@ def _mend(body: str) -> str:
     body = re.sub(r"<a href=\"[^\"]*\" class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     # Left over from scripts, with a random id.
     body = re.sub(r'<div [^>]*\boutput_(javascript|widget_view)\b[^>]*>\s*</div>', "", body)
+    # Progress bars end as one line of text each; side by side they take less room.
+    body = re.sub(r'<div class="(output_html[^"]*)">([^<]*)</div>',
+                  r'<div class="\1 line">\2</div>', body)
     # Code, text and tables may be wider than a phone: they scroll, by keyboard too.
     body = re.sub(r"<pre(?=[ >])", '<pre tabindex="0"', body)
     tables = itertools.count(1)

@@ -43,7 +43,8 @@ class Page:
         # Chromium reads commands from descriptor 3 and answers on 4; out of their way first.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_child, from_child)]
         self._process = os.posix_spawn(
-            program, [program, f"--user-data-dir={profile}", *_FLAGS, "about:blank"], os.environ,
+            program, [program, f"--user-data-dir={profile}", *_FLAGS, "about:blank"],
+            {**os.environ, "TMPDIR": str(profile)},
             file_actions=[(os.POSIX_SPAWN_DUP2, ends[0], 3), (os.POSIX_SPAWN_DUP2, ends[1], 4),
                           *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0)
                             for number in (1, 2))])
