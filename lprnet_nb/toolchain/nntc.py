@@ -31,6 +31,7 @@ import numpy as np
 
 from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.images import HEIGHT, WIDTH, preprocess
+from ..datasets.lmdb import write_lmdb
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
 from .bmodel import NETWORK, BModel
@@ -341,7 +342,7 @@ def auto_calibrate(traced: TracedModel, chip: str, strategy: NntcStrategy,
     def build(folder: Path) -> None:
         log = folder / "compile.log"
         shutil.copy(traced.path, folder / _TRACE)
-        _write_lmdb(folder / "lmdb", preprocess(images))
+        write_lmdb((array[None] for array in preprocess(images)), folder / "lmdb")
         tools.run(cali_model_command(traced, chip, strategy), cwd=folder, log=log, what=what,
                   timeout=CALIBRATION_TIMEOUT)
         found = sorted(folder.rglob(_RESULT))
@@ -451,7 +452,7 @@ def _quantize(tools: Nntc, traced: TracedModel, images: np.ndarray, strategy: Nn
     def build(folder: Path) -> None:
         log = folder / "calibration.log"
         shutil.copy(traced.path, folder / _TRACE)
-        _write_lmdb(folder / "lmdb", preprocess(images))
+        write_lmdb((array[None] for array in preprocess(images)), folder / "lmdb")
         if given:
             shutil.copy(given, folder / DISTRIBUTION)
         tools.run(pt_to_umodel_command(traced), cwd=folder, log=log, what="translating the trace")
@@ -469,12 +470,6 @@ def _quantize(tools: Nntc, traced: TracedModel, images: np.ndarray, strategy: Nn
         _keep(folder, lambda path: path.suffix == ".prototxt" or path.name in kept)
 
     return artifact("nntc-umodel", inputs, build), digest(inputs)
-
-
-def _write_lmdb(path: Path, arrays: np.ndarray) -> None:
-    from ..datasets.lmdb import write_lmdb
-
-    write_lmdb(path, arrays)
 
 
 def _need(folder: Path, log: Path, what: str, *files: str | Path) -> None:

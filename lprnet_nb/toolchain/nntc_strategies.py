@@ -75,7 +75,7 @@ class NntcStrategy(BaseModel):
     channel_order
         Of the images in the LMDB; inference is BGR. The tutorial's ``bgr2rgb=True`` is "rgb".
     form
-        Form of the network, see `model.network`.
+        Form of the network, see `model.forms`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,7 +100,7 @@ class NntcStrategy(BaseModel):
     dump_dist: bool = False
     load_dist: str | None = None
     channel_order: Literal["bgr", "rgb"] = "bgr"
-    form: Literal["published", "forked"] = "published"
+    form: Literal["published", "forked", "convolved"] = "published"
 
     @field_validator("fpfwd_inputs", "fpfwd_outputs", "fpfwd_blocks")
     @classmethod
@@ -229,9 +229,10 @@ def from_common(strategy: Strategy) -> NntcStrategy:
 
 
 NNTC_STRATEGIES: dict[str, NntcStrategy] = {strategy.name: strategy for strategy in (
-    NntcStrategy(name="tutorial", iterations=450, fpfwd_blocks=("x.1", "237"),
+    NntcStrategy(name="tutorial", iterations=450, float_roles=("input", "output"),
                  channel_order="rgb",
-                 about="The tutorial's INT8 script, by the layer names of its own trace."),
+                 about="The tutorial's INT8 script: x.1 and 237, its first and last layer, in "
+                       "float."),
     NntcStrategy(name="symkl", th_method="SYMKL", about="Symmetric KL divergence."),
     NntcStrategy(name="jsd", th_method="JSD", about="Jensen-Shannon divergence."),
     NntcStrategy(name="admm", th_method="ADMM", about="Alternating directions."),

@@ -18,6 +18,7 @@ from nntc_standin import PROTOTXT, install, install_docker, recorded, script
 from pydantic import ValidationError
 
 from lprnet_nb.datasets.alphabet import PUBLISHED
+from lprnet_nb.datasets.lmdb import read_lmdb, write_lmdb
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain import nntc, nntc_strategies
@@ -116,14 +117,19 @@ def test_calibration_is_shared_by_chips_and_batches_and_nothing_is_done_twice(to
 
 def test_the_lmdb_holds_what_the_network_takes(tools, traced, images, monkeypatch):
     seen = []
-    monkeypatch.setattr(nntc, "_write_lmdb", lambda path, arrays: (
-        seen.append(np.array(arrays)), path.mkdir(), (path / "data.mdb").touch()))
+
+    def spy(arrays, folder):
+        write_lmdb(arrays, folder)
+        seen.append(np.stack([array for _, array in read_lmdb(folder)]))
+
+    monkeypatch.setattr(nntc, "write_lmdb", spy)
     for strategy in (FEW, TUTORIAL):
         nntc.compile_bmodel(traced, "BM1684", "int8", strategy=strategy, calibration_images=images)
     bgr, rgb = seen
-    assert bgr.shape == (3, 3, 24, 94) and bgr.dtype == np.float32
-    np.testing.assert_array_equal(bgr[1, 2], (images[1, :, :, 2].astype(np.float32) - 127.5) / 128)
-    np.testing.assert_array_equal(rgb, bgr[:, ::-1])
+    assert bgr.shape == (3, 1, 3, 24, 94) and bgr.dtype == np.float32
+    np.testing.assert_array_equal(bgr[1, 0, 2],
+                                  (images[1, :, :, 2].astype(np.float32) - 127.5) / 128)
+    np.testing.assert_array_equal(rgb, bgr[:, :, ::-1])
 
 
 def test_one_key_is_the_documented_command(tools, traced, images):
