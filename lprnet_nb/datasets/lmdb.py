@@ -2,9 +2,9 @@
 
 Each entry is a protobuf message ``Datum`` of one preprocessed array, under the key
 ``0000000000__ `` (ten digits, two underscores, a name or a space). The message has the fields
-``label`` (5, optional), ``float_data`` (6, repeated float, not packed), ``shape`` (8, a message whose
-field 1 holds the packed dimensions) and ``dtype`` (9, 0 for float32); they are encoded here by hand,
-since the vendor's package needs a protobuf of 2021.
+``label`` (5, optional), ``float_data`` (6, repeated float, not packed), ``shape`` (8, a message
+whose field 1 holds the packed dimensions) and ``dtype`` (9, 0 for float32); they are encoded here
+by hand, since the vendor's package needs a protobuf of 2021.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cache import artifact, digest
+from ..cache import artifact, digest, file_digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..errors import ParameterError
-from .forms import source_digest
+from . import network as network_module
 from .network import STEPS, check_batch_mean
 from .weights import Weights
 
@@ -38,7 +38,7 @@ class TracedModel:
     batch_mean
         "batch" or "image", see `network.LPRNet`.
     form
-        One of `forms.FORMS`.
+        "published" or "forked", see `network.ForkedLPRNet`.
     weights
         Name of the weights.
     alphabet
@@ -83,7 +83,7 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
     batch_mean
         "batch" (as published) or "image".
     form
-        One of `forms.FORMS`: the same function, laid out for INT8.
+        "published" or "forked" (the same function, kinder to INT8).
 
     Raises
     ------
@@ -94,7 +94,7 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
     if not 1 <= batch <= 256:
         raise ParameterError(f"batch={batch} is not possible. Choose 1 to 256.")
     inputs = {"weights": weights.digest, "batch": batch, "batch_mean": batch_mean,
-              "form": form, "network": source_digest(form),
+              "form": form, "network": file_digest(network_module.__file__),
               "torch": torch.__version__, "opset": OPSET}
 
     def build(folder: Path) -> None:

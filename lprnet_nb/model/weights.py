@@ -13,8 +13,7 @@ from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
-from .forms import in_form
-from .network import LPRNet
+from .network import FORMS, ForkedLPRNet, LPRNet
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,12 @@ class Weights:
                        "classes": self.alphabet.classes, "blank": self.alphabet.blank})
 
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
-        """The portable network with these weights in one of its `forms.FORMS`, in evaluation mode."""
+        """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
+        if form not in FORMS:
+            raise ParameterError(f"form={form!r} is not known. Choose from {', '.join(FORMS)}.")
         network = LPRNet(self.classes, batch_mean)
         network.load_state_dict(self.state)
-        return in_form(network, form)
+        return (ForkedLPRNet(network) if form == "forked" else network).eval()
 
 
 def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,

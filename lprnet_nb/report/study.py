@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, artifact, cache_dir, digest, file_digest, repository
+from ..cache import array_digest, artifact, atomic_write, cache_dir, digest, file_digest, repository
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
 from ..errors import DataError, EngineError, ToolchainError
+from ..evaluate.accuracy import correct
+from ..evaluate.fidelity import sqnr_db
 from ..evaluate.paired import holm, mcnemar_exact
 from ..model.trace import float_logits, trace_model
 from ..model.weights import Weights
@@ -327,46 +329,45 @@ def unpack(bits: str, count: int) -> np.ndarray:
 
 
 def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], base: Strategy, *,
-                draws: Sequence[int] = (0,), roles: Sequence[str] = ROLES, workers: int = 2,
-                progress: bool = True) -> list[dict[str, Any]]:
+                draw: int = 0, images: int = 200, workers: int = 2, progress: bool = True
+                ) -> list[dict[str, Any]]:
     """What each role costs: one role in float at a time, and one role quantized at a time.
+
+    Calibrated outside the first fold of a draw, judged on the first images of that fold.
 
     Returns
     -------
     list of dict
-        ``{"chip", "mode", "role", "images", "correct", "sqnr_db"}`` with mode "all" (role None),
-        "float" (only this role in float) or "int8" (only this role quantized); ``sqnr_db`` of the
-        logits against float over all images. ``error`` in place of figures where the tool refuses.
+        ``{"chip", "mode", "role", "images", "correct", "steps_off", "sqnr_db"}`` with mode "all"
+        (role None), "float" (only this role in float) or "int8" (only this role quantized);
+        ``steps_off`` counts time steps whose class differs from float's, ``sqnr_db`` is that of the
+        logits. ``error`` in place of figures where the tool refuses.
     """
-    settings = [("all", None, ())] + [("float", role, (role,)) for role in roles]
-    settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in roles]
-    labels, reference = np.array(plates.labels), None
-    splits = [split for draw in draws for split in cross_fit(len(plates), 2, draw)]
-    bench = _Bench(plates, weights, cache_dir() / "logs" / "sensitivity.log", 1)
-    reference = float_logits(weights, plates)
+    settings = [("all", None, ())] + [("float", role, (role,)) for role in ROLES]
+    settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in ROLES]
+    split = cross_fit(len(plates), 2, draw)[0]
+    judged = plates.take(split.evaluate[:images])
+    inputs, wanted = preprocess(judged.images), float_logits(weights, judged)
     graph = top_graph(trace_model(weights, form=base.form))
+    bench = _Bench(plates, weights, cache_dir() / "logs" / "sensitivity.log", 1)
 
     def one(job: tuple) -> dict[str, Any]:
         chip, mode, role, float_roles = job
         line = {"chip": chip, "mode": mode, "role": role}
-        right, signal, noise = 0, 0.0, 0.0
-        strategy = base.model_copy(update={"float_roles": float_roles})
         try:
-            for split in splits:
-                images = plates.images[split.calibrate(base.images)]
-                table = bench.quantizer().tables(graph, images, [base.method], tune=base.tune
-                                                 if base.method in TUNED_METHODS else 0)
-                folder = bench.quantizer().lower(graph, chip, strategy, table[base.method])
-                logits = Emulator(folder, threads=bench.threads).run(
-                    preprocess(plates.images[split.evaluate]))
-                texts = np.array(decode(logits, weights.alphabet).texts)
-                right += int((texts == labels[split.evaluate]).sum())
-                wanted = reference[split.evaluate].astype(float)
-                signal, noise = signal + (wanted ** 2).sum(), noise + ((wanted - logits) ** 2).sum()
+            table = bench.quantizer().tables(graph, plates.images[split.calibrate(base.images)],
+                                             [base.method], tune=calibration_key(base)[4])
+            folder = bench.quantizer().lower(
+                graph, chip, base.model_copy(update={"float_roles": float_roles}),
+                table[base.method])
+            logits = Emulator(folder, threads=1).run(inputs)
         except (ToolchainError, EngineError) as error:
             return {**line, "error": _short(str(error))}
-        return {**line, "images": len(plates) * len(draws), "correct": right,
-                "sqnr_db": float(10 * np.log10(signal / noise)) if noise else None}
+        texts = decode(logits, weights.alphabet).texts
+        noise = sqnr_db(wanted, logits)
+        return {**line, "images": len(judged), "correct": int(correct(judged.labels, texts).sum()),
+                "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
+                "sqnr_db": round(noise, 2) if np.isfinite(noise) else None}
 
     jobs = [(chip, *setting) for chip in chips for setting in settings]
     with progress_bar(len(jobs), "roles", progress) as advance:
@@ -489,6 +490,37 @@ def run_study(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int
             "rows": result_rows(cells, plates)}
 
 
+def complete(plan: Plan, plates: PlateImages, weights: Weights, best: Strategy, *,
+             workers: int = 2, progress: bool = True) -> dict[str, Any]:
+    """A study with everything: cells, BModels, roles and company.
+
+    Parameters
+    ----------
+    best
+        The strategy whose roles and batches are looked into.
+    """
+    made = run_study(plan, plates, weights, workers=workers, progress=progress)
+    made["models"] = models(plan, plates, weights, images=1)
+    made["sensitivity"] = sensitivity(plates, weights, plan.chips, best, workers=workers,
+                                      progress=progress)
+    made["company"] = company(plates, weights, plan.chips, best)
+    return made
+
+
+def write_recommendations(study: dict[str, Any], folder: Path) -> list[Path]:
+    """Write ``<CHIP>/recommended.json`` below `folder`, each with its evidence."""
+    paths = []
+    for found in recommendations(study):
+        fields = study["provenance"]["strategies"][found["strategy"]]
+        evidence = {**{key: value for key, value in found.items() if key != "strategy"},
+                    "float": study["float"]["correct"] / study["float"]["images"],
+                    **{key: study["provenance"][key]
+                       for key in ("plates", "weights", "tpu_mlir", "decoder", "folds")}}
+        text = json.dumps({"strategy": fields, "evidence": evidence}, indent=1, ensure_ascii=False)
+        paths.append(atomic_write(folder / found["chip"] / "recommended.json", text + "\n"))
+    return paths
+
+
 def read_study(path: Path) -> dict[str, Any]:
     """Read a study's JSON file.
 
@@ -543,8 +575,9 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
                                 "draws": len(draws)}
         lines.append(line)
         if not draws:
-            line["error"] = next(r["error"] for r in study["rows"] if "error" in r and
-                                 (r["strategy"], r["chip"], r["scheme"]) == (strategy, chip, scheme))
+            here = (strategy, chip, scheme)
+            line["error"] = next(r["error"] for r in study["rows"] if "error" in r
+                                 and (r["strategy"], r["chip"], r["scheme"]) == here)
             continue
         rates = [right.mean() for right in draws.values()]
         line.update(mean=float(np.mean(rates)), low=float(min(rates)), high=float(max(rates)),
@@ -610,13 +643,15 @@ class Tip:
 
 
 TIPS: tuple[Tip, ...] = (
-    Tip("calibrate on RGB (bgr2rgb)", (("mse-rgb", "mse"), ("kl-rgb", "kl-tune0"))),
-    Tip("fewer calibration images (20)", (("mse-20", "mse"), ("kl-20", "kl-tune0"))),
-    Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl-tune0"))),
-    Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl-tune0"))),
+    Tip("calibrate on RGB (bgr2rgb)", (("mse-rgb", "mse"), ("kl-rgb", "kl"))),
+    Tip("fewer calibration images (20)", (("mse-20", "mse"), ("kl-20", "kl"))),
+    Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl"))),
+    Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
     Tip("another threshold method (mse)", (("mse", "kl"),)),
     Tip("the whole global context in float", (("mse-context", "mse"),)),
     Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
+    Tip("the first layer and the context in float, once forked",
+        (("mse-forked-in-context", "mse-forked"),)),
 )
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 LEVEL = 0.05
@@ -681,6 +716,7 @@ def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"chip": line["chip"], "setting": said[line["mode"]], "role": line["role"] or "",
              "exact match": _round(line["correct"] / line["images"] if "correct" in line else None,
                                    3),
+             "time steps off": line.get("steps_off"),
              "logits' SQNR in dB": _round(line.get("sqnr_db"), 1), "note": line.get("error", "")}
             for line in lines]
 

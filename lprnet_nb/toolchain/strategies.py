@@ -53,7 +53,7 @@ class Strategy(BaseModel):
     search
         Let the compiler search thresholds or float layers by itself.
     form
-        Form of the network, see `model.forms`.
+        Form of the network: "published", or "forked", see `model.network.ForkedLPRNet`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,7 +70,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked", "convolved"] = "published"
+    form: Literal["published", "forked"] = "published"
 
     @field_validator("float_roles")
     @classmethod
@@ -139,7 +139,7 @@ CONTEXT = ("context-pool", "context-square", "context-mean", "context-divide", "
 STRATEGIES: dict[str, Strategy] = _registry(
     Strategy(name="kl", about="TPU-MLIR's default: KL divergence, 100 images, tuned on 5."),
     Strategy(name="kl-tune0", tune=0,
-             about="KL divergence untuned, as TPU-NNTC calibrates; the tips are judged by it."),
+             about="KL divergence without the tuning pass, which this network cannot do without."),
     Strategy(name="mse", method="mse", about="Threshold of least squared error."),
     Strategy(name="max", method="max", about="Largest value seen; nothing saturates."),
     Strategy(name="percentile9999", method="percentile9999",
@@ -148,11 +148,11 @@ STRATEGIES: dict[str, Strategy] = _registry(
              about="Analytic clipping under a Gaussian (ACIQ)."),
     Strategy(name="aciq-laplace", method="aciq_laplace",
              about="Analytic clipping under a Laplacian (ACIQ)."),
-    Strategy(name="kl-rgb", tune=0, channel_order="rgb",
+    Strategy(name="kl-rgb", channel_order="rgb",
              about="Tutorial's first tip: build the calibration set with bgr2rgb."),
-    Strategy(name="kl-20", tune=0, images=20, about="Tutorial's second tip, few: 20 images."),
-    Strategy(name="kl-450", tune=0, images=450, about="Tutorial's second tip: iterations=450."),
-    Strategy(name="kl-in-out", tune=0, float_roles=("input", "output"),
+    Strategy(name="kl-20", images=20, about="Tutorial's second tip, few: 20 images."),
+    Strategy(name="kl-450", images=450, about="Tutorial's second tip: iterations=450."),
+    Strategy(name="kl-in-out", float_roles=("input", "output"),
              about="Tutorial's third tip: x.1 and 237, the first and the last layer, in float."),
     Strategy(name="mse-rgb", method="mse", channel_order="rgb", about="First tip on top of mse."),
     Strategy(name="mse-20", method="mse", images=20, about="Second tip, few, on top of mse."),
@@ -184,10 +184,14 @@ STRATEGIES: dict[str, Strategy] = _registry(
              about="Forked; the squares under the context's divisor in float."),
     Strategy(name="mse-forked-context", method="mse", form="forked", float_roles=CONTEXT,
              about="Forked, with the whole global context in float."),
-    Strategy(name="kl-tune0-convolved", tune=0, form="convolved",
-             about="Forked, batch norms folded, average pools as convolutions; untuned KL."),
-    Strategy(name="mse-convolved", method="mse", form="convolved",
-             about="Forked, batch norms folded, average pools as convolutions; least squares."),
+    Strategy(name="mse-forked-in", method="mse", form="forked", float_roles=("input",),
+             about="Forked, with the first layer in float."),
+    Strategy(name="mse-forked-in-context", method="mse", form="forked",
+             float_roles=("input", *CONTEXT),
+             about="Forked, with the first layer and the whole global context in float."),
+    Strategy(name="mse-forked-in-neck-context", method="mse", form="forked",
+             float_roles=("input", "neck", "output", *CONTEXT),
+             about="Forked, with only the three blocks in INT8."),
 )
 
 

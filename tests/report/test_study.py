@@ -1,0 +1,161 @@
+"""The study: statistics against scipy and statsmodels, and a tiny real one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
+
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.errors import DataError
+from lprnet_nb.report import study, study_figures
+from lprnet_nb.report.study import Cell, Plan
+from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
+
+COUNT = 1000
+
+
+def row(strategy, draw, right, chip="BM1684X", scheme="cross-fit"):
+    return {"strategy": strategy, "chip": chip, "scheme": scheme, "draw": draw, "images": COUNT,
+            "correct": int(right.sum()), "by_fold": [], "bits": study.pack(right)}
+
+
+def first(count):
+    """The first `count` plates read right."""
+    return np.arange(COUNT) < count
+
+
+def known(**draws):
+    """A study of known outcomes: right counts of nested sets by strategy."""
+    rows = [row(name.replace("_", "-"), draw, first(count))
+            for name, counts in draws.items() for draw, count in enumerate(counts)]
+    return {"format": 1, "provenance": {}, "rows": rows,
+            "float": {"images": COUNT, "correct": 894, "bits": study.pack(first(894))}}
+
+
+@pytest.fixture
+def plates():
+    texts = ("A", "B", "C", "D")
+    return PlateImages("four", np.zeros((4, 24, 94, 3), np.uint8), texts, texts)
+
+
+def test_bits_round_trip():
+    right = np.random.default_rng(0).random(COUNT) < 0.5
+    assert np.array_equal(study.unpack(study.pack(right), COUNT), right)
+    assert len(study.pack(right)) == COUNT // 4
+
+
+def test_rows_put_folds_together(plates):
+    cells = [Cell("mse", "BM1684", "cross-fit", 0, 0, np.array([0, 2]), ("A", "x")),
+             Cell("mse", "BM1684", "cross-fit", 0, 1, np.array([1, 3]), ("B", "D")),
+             Cell("mse", "BM1684", "cross-fit", 1, 0, np.array([0, 1]), ("A", "B")),  # half a draw
+             Cell("kl", "BM1684", "cross-fit", 0, 0, np.array([0, 2]), error="no such mode"),
+             Cell("kl", "BM1684", "cross-fit", 0, 1, np.array([1, 3]), error="no such mode")]
+    whole, refused = study.result_rows(cells, plates)
+    assert (whole["correct"], whole["by_fold"]) == (3, [[1, 2], [2, 2]])
+    assert study.unpack(whole["bits"], 4).tolist() == [True, True, False, True]
+    assert refused == {"strategy": "kl", "chip": "BM1684", "scheme": "cross-fit",
+                       "error": "no such mode"}
+
+
+def test_summary_agrees_with_scipy_and_statsmodels():
+    found = study.summarize(known(mse=(880, 870), kl=(840, 894)), baseline="mse")
+    mse, kl = found
+    assert (mse["mean"], mse["low"], mse["high"]) == (0.875, 0.870, 0.880)
+    # Nested sets: only float is right on 894 - k plates, nowhere only the strategy.
+    single = [binomtest(0, 894 - k).pvalue if k < 894 else 1.0 for k in (880, 870, 840, 894)]
+    corrected = multipletests(single, method="holm")[1]
+    assert mse["p_float"] == pytest.approx(max(corrected[:2]))
+    assert kl["p_float"] == pytest.approx(max(corrected[2:]))
+    assert mse["worse_draws"] == 2 and kl["worse_draws"] == 1
+    against = multipletests([binomtest(0, 40).pvalue, binomtest(0, 24).pvalue], method="holm")[1]
+    assert kl["p_baseline"] == pytest.approx(max(against)) and "p_baseline" not in mse
+
+
+def test_interval_is_that_of_the_mean():
+    right = np.random.default_rng(1).random((1, COUNT)) < 0.9
+    low, high = study._interval(right)
+    share = right.mean()
+    half = 1.96 * np.sqrt(share * (1 - share) / COUNT)  # one draw: the binomial's own
+    assert (low, high) == pytest.approx((share - half, share + half), abs=0.002)
+
+
+@pytest.mark.parametrize("counts, verdict", [
+    (((900, 901), (870, 871)), "holds"), (((850, 851), (870, 871)), "does not hold"),
+    (((871, 871), (871, 871)), "does not hold"), (((880, 862), (871, 871)), "cannot be told")])
+def test_verdicts(counts, verdict):
+    found = study.verdicts(known(mse_rgb=counts[0], mse=counts[1]))
+    (line,) = [line for line in found if line["strategy"] == "mse-rgb"]
+    assert line["verdict"] == verdict and line["draws"] == 2
+    said = {"holds": "The tip holds", "does not hold": "does not hold",
+            "cannot be told": "cannot be told"}[verdict]
+    assert said in line["sentence"] and "BM1684X" in line["sentence"]
+
+
+def test_recommendation_is_the_best_that_can_be_compiled():
+    made = known(mse=(880, 884), mse_forked=(893, 895), mse_asymmetric=(894, 896), kl=(896,))
+    made["models"] = [{"strategy": "mse-asymmetric", "chip": "BM1684X", "error": "no code"},
+                      {"strategy": "mse-forked", "chip": "BM1684X",
+                       "predicted_latency_ms": 0.04}]
+    (best,) = study.recommendations(made)
+    assert (best["strategy"], best["mean"], best["latency_ms"]) == ("mse-forked", 0.894, 0.04)
+
+
+def test_calibration_passes_are_shared():
+    share = study.calibration_key
+    assert share(STRATEGIES["mse"]) == share(STRATEGIES["max"]) == share(STRATEGIES["kl-tune0"])
+    assert share(STRATEGIES["mse"]) == share(STRATEGIES["mse-in-out"])
+    assert len({share(STRATEGIES[name]) for name in
+                ("kl", "mse", "mse-20", "mse-rgb", "mse-forked", "kl-we", "kl-bc")}) == 7
+
+
+def test_groups_do_the_first_strategies_first():
+    plan = Plan((STRATEGIES["mse-forked"], STRATEGIES["mse"]), ("BM1684",), draws=(0, 1),
+                calibrated_within=("mse",))
+    images = PlateImages("none", np.zeros((8, 24, 94, 3), np.uint8), tuple("abcdefgh"))
+    order = [(scheme, split.draw, [s.name for s in chosen])
+             for scheme, split, chosen in study._groups(plan, images)]
+    assert order == [
+        *[("cross-fit", 0, ["mse-forked"])] * 2, *[("cross-fit", 1, ["mse-forked"])] * 2,
+        *[("cross-fit", 0, ["mse"])] * 2, *[("cross-fit", 1, ["mse"])] * 2,
+        ("within", 0, ["mse"]), ("within", 1, ["mse"])]
+
+
+def test_figures_of_every_case():
+    made = known(mse=(880, 884), mse_forked=(893, 895), kl_tune0=(0, 3))
+    made["rows"].append({"strategy": "kl-bc", "chip": "BM1684", "scheme": "within", "error": "no"})
+    made["models"] = [{"strategy": "mse", "chip": "BM1684X", "predicted_latency_ms": 0.05}]
+    lines = study.summarize(made)
+    labels = [text.get_text() for text in
+              study_figures.accuracy(lines, 0.894).axes[0].get_yticklabels()]
+    assert labels == ["mse", "mse-forked", "kl-tune0", "kl-bc (on test images)"]
+    assert len(study_figures.pareto(lines, 0.894).axes[0].get_legend().get_texts()) == 1
+    verdicts = study.verdicts(made)
+    assert [line["strategy"] for line in verdicts] == ["mse-forked"]
+    study_figures.tips(verdicts)
+    assert len(study.table(lines)) == 4 and len(study.test_table(lines)) == 3
+
+
+def test_study_file(tmp_path):
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(known(mse=(880,))))
+    assert study.read_study(path)["float"]["correct"] == 894
+    path.write_text('{"format": 2}')
+    with pytest.raises(DataError, match="format 2"):
+        study.read_study(path)
+
+
+@pytest.mark.slow
+def test_a_tiny_study_resumes(published, weights, compiler):
+    few = published.take(range(0, 1000, 50))
+    plan = Plan((make_strategy(name="mse", method="mse", images=4),
+                 make_strategy(name="mse-in-out", method="mse", images=4,
+                               float_roles=("input", "output"))), ("BM1684X",), draws=(0,))
+    made = study.run_study(plan, few, weights, progress=False)
+    assert {row["strategy"]: row["images"] for row in made["rows"]} == {"mse": 20, "mse-in-out": 20}
+    assert made == study.run_study(plan, few, weights, progress=False, workers=1)
+    (model, _) = study.models(plan, few, weights, images=2)
+    assert model["same_graph"] and model["simulator"]["identical"]
