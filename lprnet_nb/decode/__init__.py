@@ -62,8 +62,8 @@ def decode(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: str = "g
     if chosen:
         return chosen(logits, alphabet, **options)
     if decoder not in DECODERS and not str(decoder).endswith(".toml"):
-        raise ParameterError(f"decoder {decoder!r} is unknown. Known: {', '.join(DECODERS)}, or the "
-                             "path of a grammar file (.toml).")
+        raise ParameterError(f"decoder {decoder!r} is unknown. Known: {', '.join(DECODERS)}, or "
+                             "the path of a grammar file (.toml).")
     return constrained(logits, alphabet, decoder, **options)
 
 

@@ -13,8 +13,8 @@ from . import decode
 def realistic_logits(images: int, seed: int = 0, alphabet: Alphabet = PUBLISHED) -> np.ndarray:
     """Logits ``[N, C, 18]`` float32 that look like LPRNet's, for when no network is at hand.
 
-    An ordinary plate is written over the steps, each class near-certain, with noise as spread out as
-    LPRNet's logits; in one plate of ten, a step is given to a wrong class by a small lead.
+    An ordinary plate is written over the steps, each class near-certain, in noise; in one plate of
+    ten, a step is given to a wrong class by a small lead.
     """
     rng = np.random.default_rng(seed)
     steps = 18
@@ -49,9 +49,9 @@ def bench(decoder: str = "plate", *, logits: np.ndarray | None = None, images: i
     Returns
     -------
     dict
-        ``decoder``, ``images``, ``repeats``, ``plates_per_second`` and ``ms_per_batch`` of the fastest
-        call, ``median_ms_per_batch``; all in processor time, which counts every thread's, so that
-        more cores do not flatter.
+        ``decoder``, ``images``, ``repeats``, ``plates_per_second`` and ``ms_per_batch`` of the
+        fastest call, ``median_ms_per_batch``; all in processor time, which counts every thread's,
+        so that more cores do not flatter.
     """
     logits = realistic_logits(images) if logits is None else logits
     decode(logits, decoder=decoder)

@@ -1,8 +1,8 @@
 """Connectionist temporal classification: probabilities, collapsing, greedy reading.
 
 A path names one class per time step; a text's paths are those that give it when repeats are merged
-and blanks dropped (Graves et al. 2006, "Connectionist temporal classification", section 3). Texts are
-held as class indices, int64 ``[..., L]``, padded at the end with `PAD`.
+and blanks dropped (Graves et al. 2006, "Connectionist temporal classification", section 3). Texts
+are held as class indices, int64 ``[..., L]``, padded at the end with `PAD`.
 """
 
 from __future__ import annotations

@@ -128,8 +128,9 @@ def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
         path = folder / os.path.expanduser(name)
         if not os.path.isfile(path):  # unlike Path's, it is false for impossible names too
             raise ParameterError(
-                f"grammar {' > '.join((*within, name))}: neither a packaged one ({', '.join(packaged_grammars())}) nor "
-                "a file. Name one of these or the path of a TOML file.")
+                f"grammar {' > '.join((*within, name))}: neither a packaged one "
+                f"({', '.join(packaged_grammars())}) nor a file. Name one of these or the path of "
+                "a TOML file.")
         folder = path.resolve().parent
         try:
             text = path.read_text("utf8")
@@ -187,8 +188,8 @@ def _form(form: _FormFile, sets: dict[str, str], name: str) -> Form:
 class Automaton:
     """Minimal deterministic automaton of a grammar over class indices.
 
-    State 0 is the start; every state comes before those it leads to. Every state can be reached, and
-    an end can be reached from it.
+    State 0 is the start; every state comes before those it leads to. Every state can be reached,
+    and an end can be reached from it.
 
     Attributes
     ----------
@@ -288,8 +289,7 @@ def _moves(forms: tuple[Form, ...], item: tuple) -> list[tuple[str, tuple]]:
 def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name: str) -> Automaton:
     """Drop states that lead nowhere, and merge those from which the same texts follow.
 
-    Subset construction numbers a state before those it leads to only along first discovery, so go by
-    depth-first post-order: targets are finished before sources (there are no cycles).
+    Goes by depth-first post-order, which finishes targets before sources: there are no cycles.
     """
     order: list[int] = []
     seen = {0}

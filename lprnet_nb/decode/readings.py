@@ -19,8 +19,8 @@ class Readings:
         float64 ``[N]``: natural logarithm of the text's CTC probability, summed over all paths that
         collapse to it.
     confidence
-        float64 ``[N]`` in 0 to 1: the text's probability among all texts that the decoder could have
-        answered. For decoders without a grammar that is ``exp(log_prob)``; for a grammar, the
+        float64 ``[N]`` in 0 to 1: the text's probability among all texts that the decoder could
+        have answered. For decoders without a grammar that is ``exp(log_prob)``; for a grammar, the
         probability is divided by that of all texts in the grammar.
     runner_up
         The text that the decoder would have taken next; "" where there is none.

@@ -3,20 +3,20 @@
 A text's probability is the sum over all its CTC paths. Finding the text that maximises it is hard
 without a grammar, but a plate grammar is small enough for this:
 
-1. *Backward.* For each state of the grammar's automaton, the class last written and the time step: the
-   probability of finishing validly from there, summed over all ways. This is the CTC backward
+1. *Backward.* For each state of the grammar's automaton, the class last written and the time step:
+   the probability of finishing validly from there, summed over all ways. This is the CTC backward
    recursion (Graves et al. 2006) with the automaton's transitions in place of a text's. It also
    gives the probability of the whole grammar.
 2. *Forward.* Prefixes grow by one character at a time. With step 1, the joint probability of all
-   valid texts that begin with a prefix is known exactly (Graves' prefix search), so the `width` best
-   prefixes are kept, and the best one dropped bounds every text that was not looked at.
+   valid texts that begin with a prefix is known exactly (Graves' prefix search), so the `width`
+   best prefixes are kept, and the best one dropped bounds every text that was not looked at.
 
 When the best complete text is at least as probable as that bound, it is proved to be the best; the
-rest are searched again with a larger width. For the best *path* in place of the best sum, replace sums by
-maxima: the same bound then always holds at once.
+rest are searched again with a larger width. For the best *path* in place of the best sum, replace
+sums by maxima: the same bound then always holds at once.
 
-Step 1 has the images last, so that numpy adds and multiplies long rows; step 2 has them first, so that
-the sums over time are matrix products. Neither loops over classes or images.
+Step 1 has the images last, so that numpy adds and multiplies long rows; step 2 has them first, so
+that the sums over time are matrix products. Neither loops over classes or images.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Found:
 class Plan:
     """An automaton unrolled for a number of time steps.
 
-    A node is a state together with the class that led to it. Nodes are in order of their states. One
-    node more than there are, with number M, stands for none.
+    A node is a state together with the class that led to it. Nodes are in order of their states.
+    One node more than there are, with number M, stands for none.
     """
 
     state: np.ndarray       # [M] state of each node
@@ -91,7 +91,8 @@ class Plan:
     repeat: np.ndarray      # [M] node that the node's own class leads to from its state, or M
     follow: np.ndarray      # [states, C]: node that a class leads to, or M
     follows: np.ndarray     # bool [states, M]: does the node follow the state?
-    leaving: np.ndarray     # the same as float64, to sum with
+    sums: tuple[tuple[slice, slice, np.ndarray], ...]  # states, the nodes that can follow these,
+    #                         and that part of `follows` as float64, to sum with
     padded: np.ndarray      # [states, K] all nodes that follow each state, then M
     place: np.ndarray       # [M] where in `padded` of its state the node's `repeat` is, or 0
     windows: tuple[slice, ...]  # by time step: nodes that can be entered then, and still finish
@@ -132,9 +133,26 @@ def plan(automaton: Automaton, steps: int) -> Plan:
                     for t in range(steps))
     spans = tuple(slice(min(level, steps), max(steps - to_end[state[last]].min(), 0))
                   for level, last in enumerate(ending))
-    return Plan(state, label, automaton.final[state], repeat, follow, follows,
-                follows.astype(np.float64), padded, place, windows,
+    return Plan(state, label, automaton.final[state], repeat, follow, follows, _sums_by(follows),
+                padded, place, windows,
                 tuple(_cover(last) for last in ending), spans)
+
+
+def _sums_by(follows: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+    """Cut the states into runs whose following nodes do not overlap the next run's: short sums."""
+    spans = [(_cover(row)) for row in follows]
+    cuts = [0]
+    reach = 0
+    for number, span in enumerate(spans):
+        if span.start >= reach and number > cuts[-1] and span.stop > span.start:
+            cuts.append(number)
+        reach = max(reach, span.stop)
+    result = []
+    for begin, end in zip(cuts, [*cuts[1:], len(spans)]):
+        nodes = _cover(follows[begin:end].any(axis=0))
+        if nodes.stop > nodes.start:
+            result.append((slice(begin, end), nodes, follows[begin:end, nodes].astype(np.float64)))
+    return tuple(result)
 
 
 def _cover(mask: np.ndarray) -> slice:
@@ -245,7 +263,9 @@ def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahea
         window = unrolled.windows[t - 1] if t else slice(0, 0)
         state, repeat = unrolled.state[window], unrolled.repeat[window]
         if ring is LINEAR:
-            idle += unrolled.leaving[:, entered] @ here[entered]
+            for states, following, weights in unrolled.sums:
+                if following.start < entered.stop and entered.start < following.stop:
+                    idle[states] += weights @ here[following]
             onward = np.take(idle, state, axis=0, out=after[window], mode="clip")
             onward += here[window]
             onward -= here[repeat]

@@ -1,8 +1,8 @@
 """Reading a plate from several views of it: better readings for more inferences.
 
 LPRNet's reading depends on how the crop's margins fall on its 18 steps. Stretching the image a
-little to the sides shifts them, so the errors of the views differ while the right text is likely in all
-of them. Three views take three inferences a plate.
+little to the sides shifts them, so the errors of the views differ while the right text is likely in
+all of them. Three views take three inferences a plate.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
                  *, temperature: float = 1.0) -> Readings:
     """Read the text of a grammar that is the most probable on average over views.
 
-    Each view gives every valid text a probability, that of the grammar being 1; they are averaged, as
-    if the plate had been seen in one of the views without saying which.
+    Each view gives every valid text a probability, that of the grammar being 1; they are averaged,
+    as if the plate had been seen in one of the views without saying which.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
     Returns
     -------
     Readings
-        `log_prob` is the logarithm of the mean over the views of the text's CTC probability; `exact`
-        tells where no text outside the candidates, which are the two best of each view, can have
-        more confidence.
+        `log_prob` is the logarithm of the mean over the views of the text's CTC probability;
+        `exact` tells where no text outside the candidates, which are the two best of each view,
+        can have more confidence.
     """
     logits = np.asarray(logits)
     if logits.ndim != 4 or not len(logits):
@@ -99,7 +99,8 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
         top = np.maximum(log_prob.max(axis=0), -1e300)
         mean = top + np.log(np.exp(log_prob - top).mean(axis=0))
     # Candidates that several views share are one.
-    copies = (texts[:, :, None] == texts[:, None]).all(axis=3) & np.tri(candidates, k=-1, dtype=bool)
+    copies = (texts[:, :, None] == texts[:, None]).all(axis=3)
+    copies &= np.tri(candidates, k=-1, dtype=bool)
     rank = np.where(copies.any(axis=2).T | np.isneginf(mean), -np.inf, confidence)
     order = np.argsort(-rank, axis=0, kind="stable")[:2]
     image = np.arange(texts.shape[0])

@@ -14,8 +14,8 @@ STAGES = ("decode", "preprocess", "inference", "postprocess")
 class Stopwatch:
     """Adds up wall-clock time per stage.
 
-    The stages are those of the vendor's tables: `decode` reads image files, `preprocess` resizes and
-    normalizes, `inference` runs the network, `postprocess` turns logits into text.
+    The stages are those of the vendor's tables: `decode` reads image files, `preprocess` resizes
+    and normalizes, `inference` runs the network, `postprocess` turns logits into text.
 
     Examples
     --------
