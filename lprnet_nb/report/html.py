@@ -1,8 +1,9 @@
 """A report's pages: one self-contained ``index.html``, a page per BModel, and the notebooks.
 
-Every page opens from disk: styles, script and figures are inside it, fonts are the system's, and its
-content security policy lets it load nothing. All text from data is escaped by jinja2; control and
-bidirectional characters in it are shown as escapes, so a file name cannot disturb its surroundings.
+Every page opens from disk: styles, script and figures are inside it, fonts are the system's, and
+its content security policy lets it load nothing. All text from data is escaped by jinja2; control
+and bidirectional characters in it are shown as escapes, so a file name cannot disturb its
+surroundings.
 """
 
 from __future__ import annotations
@@ -394,7 +395,8 @@ def _environment() -> Environment:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "precision_name": str.upper, "verdict_words": words}
     environment.filters |= {
-        "data": data_text, "prose": _prose, "visible": visible, "share": words.share, "interval": words.interval,
+        "data": data_text, "prose": _prose, "visible": visible,
+        "share": words.share, "interval": words.interval,
         "p": words.probability, "count": words.number, "listed": words.listed,
         "cell": _cell, "number_sort": _sort_key, "bytes": _bytes, "ms": _milliseconds,
         "flat": _flat, "seconds": _seconds, "lines": _lines}

@@ -23,9 +23,9 @@ _quiet.setLevel(logging.ERROR)
 
 # Everything that headings, prose, code, tables and figures need, and nothing that runs or loads.
 _TAGS = frozenset(
-    "a abbr b bdi blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 h5 "
-    "h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td tfoot "
-    "th thead tr u ul var".split())
+    "a abbr b bdi blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 "
+    "h5 h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td "
+    "tfoot th thead tr u ul var".split())
 _ATTRIBUTES = {"abbr", "align", "alt", "class", "colspan", "dir", "headers", "height", "id", "lang",
                "open", "reversed", "rowspan", "scope", "span", "start", "title", "width"}
 

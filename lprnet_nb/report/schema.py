@@ -74,7 +74,7 @@ class Row(_Record):
         description='Whether the global context averages over each "image" or, as published, over '
                     'the whole "batch".')
     strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
-    backend: str = Field(description="What computed the logits: device, simulator, emulator, torch.")
+    backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
     decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
     images: int = Field(ge=0, description="Images read.")
     exact_match: Share | None = Field(

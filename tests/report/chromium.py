@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven over its DevTools protocol by two pipes: no port, no driver."""
+"""A page in headless Chromium, driven over its DevTools protocol by two pipes: no port."""
 
 from __future__ import annotations
 

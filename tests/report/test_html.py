@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
 import shlex
 import shutil
@@ -153,6 +154,17 @@ def test_a_bmodels_page_has_its_layers_and_differences(good: Path) -> None:
     other = _Parsed(good / "bmodels" / "bm1684_fp32_1b.html")
     assert "it writes no profile for the BM1684" in other.text
     assert "nothing was quantized" in other.text
+
+
+def test_columns_that_nothing_is_known_of_are_left_out(tmp_path: Path) -> None:
+    report_sample.build(tmp_path)
+    path = tmp_path / "bmodels" / "bm1684x_int8_1b_kl.json"
+    facts = json.loads(path.read_text("utf8"))
+    facts["layers"] = [{"name": "x", "cosine": 1.0, "sqnr_db": None}]
+    path.write_text(json.dumps(facts), "utf8")
+    write_html(tmp_path)
+    text = _Parsed(path.with_suffix(".html")).text
+    assert "Role" not in text and "Operation" not in text and "Furthest" not in text
 
 
 def test_the_same_folder_gives_the_same_bytes(good: Path, tmp_path: Path) -> None:
