@@ -167,6 +167,27 @@ def generate(output: Annotated[Path, typer.Argument(help="Folder to write into."
     print(write_generated(output, count, seed, tuple(forms.split(",")) if forms else None))
 
 
+@app.command("lmdb")
+def lmdb_(imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of images.")],
+          imageset_lmdbfolder: Annotated[Path, typer.Option(help="Gets data.mdb.")],
+          resize_height: Annotated[int, typer.Option()] = 24,
+          resize_width: Annotated[int, typer.Option()] = 94,
+          shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
+          bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
+          gray: Annotated[bool, typer.Option(help="One channel.")] = False) -> None:
+    """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes."""
+    from .datasets.images import image_files
+    from .datasets.lmdb import convert_imageset
+    from .runtime.progress import progress_bar
+
+    with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
+        count = convert_imageset(
+            imageset_rootfolder, imageset_lmdbfolder, resize_height=resize_height,
+            resize_width=resize_width, shuffle=shuffle, bgr2rgb=bgr2rgb, gray=gray,
+            advance=advance)
+    print(f"{count} arrays are in {imageset_lmdbfolder / 'data.mdb'}")
+
+
 @app.command()
 def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
           steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 6000,

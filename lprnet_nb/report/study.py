@@ -655,6 +655,7 @@ TIPS: tuple[Tip, ...] = (
 )
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 LEVEL = 0.05
+SLOWER = 1.25  # predicted time that a recommendation may take, of the all-INT8 model's
 
 
 def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str, Any]]:
@@ -724,9 +725,9 @@ def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
     """The best strategy of a study by chip.
 
-    The highest mean of those without a draw that is significantly below float and with all draws
-    run; a BModel must have been compiled where the study says which were. Equal means go to the
-    shorter predicted time.
+    The highest mean of those without a draw that is significantly below float, with all draws run,
+    whose BModel compiles and is not predicted to take more than `SLOWER` times the time of the
+    published form all in INT8. Equal means go to the shorter predicted time.
     """
     lines = [line for line in summarize(study) if line["scheme"] == CROSS_FIT and "mean" in line]
     refused = {(r["strategy"], r["chip"]) for r in study.get("models", []) if "error" in r}
@@ -735,7 +736,9 @@ def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
         here = [line for line in lines if line["chip"] == chip
                 and (line["strategy"], chip) not in refused]
         most = max((line["draws"] for line in here), default=0)
-        good = [line for line in here if line["draws"] == most and not line.get("worse_draws")]
+        plain = next((line["latency_ms"] for line in here if line["strategy"] == "mse"), None)
+        good = [line for line in here if line["draws"] == most and not line.get("worse_draws")
+                and (plain is None or (line["latency_ms"] or 0) <= SLOWER * plain)]
         if good:
             best = max(good, key=lambda x: (x["mean"], -(x["latency_ms"] or 0)))
             found.append({"chip": chip, **{key: best.get(key) for key in (

@@ -1,0 +1,61 @@
+"""The warm quantizer gives what the compiler's own tools give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lprnet_nb.errors import ToolchainError
+from lprnet_nb.model.trace import trace_model
+from lprnet_nb.report.study import _same_graph
+from lprnet_nb.toolchain.compile import CalibrationTable, calibrate, compile_bmodel, top_graph
+from lprnet_nb.toolchain.lowering import Quantizer
+from lprnet_nb.toolchain.strategies import make_strategy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def graph(weights, compiler):
+    return top_graph(trace_model(weights))
+
+
+@pytest.fixture
+def quantizer(tmp_path, compiler):
+    with Quantizer(tmp_path / "quantizer.log") as made:
+        yield made
+
+
+def test_tables_are_those_of_the_tool(graph, quantizer, published):
+    images = published.images[:6]
+    tables = quantizer.tables(graph, images, ["kl", "mse", "max", "percentile9999"], tune=1)
+    for method, table in tables.items():
+        strategy = make_strategy(name="tool", method=method, images=6, tune=1)
+        own = calibrate(graph, images, strategy, "BM1684X").thresholds()
+        assert table.thresholds() == own and len(own) > 30
+
+
+def test_graph_is_that_of_the_bmodel(graph, quantizer, published, weights):
+    strategy = make_strategy(name="mixed", method="mse", images=6, float_roles=("concat",))
+    table = quantizer.tables(graph, published.images[:6], ["mse"])["mse"]
+    for chip in ("BM1684X", "BM1684"):
+        model = compile_bmodel(trace_model(weights), chip, "int8", strategy=strategy, table=table)
+        assert _same_graph(quantizer.lower(graph, chip, strategy, table), model.graph)
+
+
+def test_failures_carry_the_tools_words(graph, quantizer, tmp_path):
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    with pytest.raises(ToolchainError, match="quantizing for BM1684X failed"):
+        quantizer.lower(graph, "BM1684X", make_strategy(name="none"),
+                        CalibrationTable(empty, None, f"empty-{np.random.default_rng().random()}"))
+
+
+def test_a_dead_worker_is_an_error_and_not_the_end(graph, quantizer, published):
+    quantizer.tables(graph, published.images[6:8], ["max"])
+    if quantizer._process is not None:
+        quantizer._process.kill()
+        quantizer._process.wait()
+        with pytest.raises(ToolchainError, match="process ended"):
+            quantizer.tables(graph, published.images[8:10], ["max"])
+    assert quantizer.tables(graph, published.images[10:12], ["max"])["max"].thresholds()
