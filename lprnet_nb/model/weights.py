@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +78,7 @@ def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"weights {path} do not exist. {fetch.HELP}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError,
-            pickle.UnpicklingError) as error:
+    except Exception as error:  # on a damaged file, whatever some part of torch's reader raises
         raise DataError(f"weights {path} cannot be read as a torch state dict: "
                         f"{_first_line(error)}. Fetch them again.") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import ToolchainError
 
 COMPUTE, MEMORY = "compute", "memory"  # the vendor's BD (or TIU) and GDMA
-_COMMAND = re.compile(r"([\w.]+)\|(\w+)\|s:(\d+)\|b:\d+\|g:\d+\|e:(\d+)\|t:(\d+)"
+_COMMAND = re.compile(r"(?<![\w.])([\w.]+)\|(\w+)\|s:(\d+)\|b:\d+\|g:\d+\|e:(\d+)\|t:(\d+)"
                       r"(?:\|dr:\d+\|sz:(\d+))?")
 _FOOT = {"cycles": re.compile(r"total_cycle:\s*(\d+)"),
          "operations": re.compile(r"flops:\s*(\d+)"),
@@ -136,18 +136,20 @@ def parse_profile(text: str) -> Profile:
     >>> profile.by_kind(), profile.busy()["both"]
     ({'Load': 500, 'Conv2D': 500}, 0.0)
     """
-    commands = tuple(
-        Command(layer, MEMORY if kind.startswith(("GDMA", "SDMA")) else COMPUTE, kind, int(start),
-                int(end), int(size or 0))
-        for layer, kind, start, end, _, size in _COMMAND.findall(text))
     foot = {name: pattern.findall(text) for name, pattern in _FOOT.items()}
-    missing = [name for name, found in foot.items() if not found and name != "traffic"]
-    if not commands or missing:
-        raise ToolchainError("this is no compiler profile: no "
-                             f"{missing[0] if missing else 'commands'} in it. Give the "
-                             "compiler_profile_0.txt of a compile.")
-    return Profile(commands, int(foot["cycles"][-1]), float(foot["milliseconds"][-1]),
-                   int(foot["operations"][-1]), float((foot["traffic"] or ["0"])[-1]))
+    try:
+        commands = tuple(
+            Command(layer, MEMORY if kind.startswith(("GDMA", "SDMA")) else COMPUTE, kind,
+                    int(start), int(end), int(size or 0))
+            for layer, kind, start, end, _, size in _COMMAND.findall(text))
+        missing = [name for name, found in foot.items() if not found and name != "traffic"]
+        if missing or not commands:
+            raise ValueError(f"no {missing[0] if missing else 'commands'} in it")
+        return Profile(commands, int(foot["cycles"][-1]), float(foot["milliseconds"][-1]),
+                       int(foot["operations"][-1]), float((foot["traffic"] or ["0"])[-1]))
+    except ValueError as error:  # a number may have 5,000 digits, or two points
+        raise ToolchainError(f"this is no compiler profile: {error}. Give the "
+                             "compiler_profile_0.txt of a compile.") from error
 
 
 def read_profile(folder: str | Path) -> Profile | None:
