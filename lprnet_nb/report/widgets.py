@@ -118,6 +118,7 @@ def ctc(output: Output, name: str, plates: PlateImages, logits: np.ndarray, alph
         Number of the plate that is shown first.
     """
     log_probs = log_softmax(logits)
+    undecided = int(log_probs[start].max(axis=0).argmin())
 
     def draw(plate: int, step: int) -> Figure:
         return figures.ctc_paths(
@@ -129,5 +130,5 @@ def ctc(output: Output, name: str, plates: PlateImages, logits: np.ndarray, alph
           "and the candidates of the framed step.", draw,
           {"plate": ipywidgets.IntSlider(value=start, min=0, max=len(plates) - 1,
                                          description="plate", continuous_update=False),
-           "step": ipywidgets.IntSlider(value=4, min=0, max=logits.shape[2] - 1,
+           "step": ipywidgets.IntSlider(value=undecided, min=0, max=logits.shape[2] - 1,
                                         description="step", continuous_update=False)})
