@@ -319,6 +319,10 @@ def _maker(report: _Report, name: str) -> tuple[str | None, str | None, tuple[in
         for index, (anchor, source) in enumerate(page.code):
             if re.search(rf"[\"']{re.escape(name)}[\"']", source):
                 return f"notebooks/{quote(page.name)}.html#{anchor}", page.name, (number, index)
+    # A name that is put together when the cell runs: the notebook's number stands before it.
+    for number, page in enumerate(report.notebooks):
+        if re.match(r"\d\d_", name) and page.name[:3] == name[:3]:
+            return f"notebooks/{quote(page.name)}.html", page.name, (number, len(page.code))
     return None, None, (len(report.notebooks), 0)
 
 
