@@ -339,7 +339,9 @@ def _export(tool: Compiler, folder: Path, log: Path) -> None:
     with _script("export_graph.py") as script:
         tool.run(["python", script, lowered[0].name, "graph"], cwd=folder, log=log,
                  what="exporting the quantized graph")
-    keep = {lowered[0].name, f"{lowered[0].stem}_weights.npz", "lprnet.bmodel", "graph",
+    # With layers in float the weights carry the quantize table in their name.
+    weights = {path.name for path in folder.glob(f"{lowered[0].stem}*_weights.npz")}
+    keep = weights | {lowered[0].name, "lprnet.bmodel", "graph",
             "compiler_profile_0.txt", "calibration_table", "float_layers"}
     for path in folder.iterdir():
         if path.name not in keep:
