@@ -77,18 +77,18 @@ class TrainConfig:
 
     output: Path
     checkpoint: Path
-    steps: int = 6000
-    batch: int = 64
-    learning_rate: float = 2e-3
+    steps: int = 5200
+    batch: int = 16
+    learning_rate: float = 1.5e-3
     seed: int = 0
     forms: tuple[str, ...] = ONE_ROW
-    easy_steps: int = 1500
-    align_steps: int = 1000
+    easy_steps: int = 2000
+    align_steps: int = 3000
     dropout: float = 0.0
     weight_decay: float = 1e-4
     average: float = 0.998
-    report_every: int = 200
-    report_plates: int = 512
+    report_every: int = 100
+    report_plates: int = 128
     workers: int = 1
     threads: int | None = None
     device: str = "auto"
