@@ -1,8 +1,8 @@
 """CCPD: plates in street scenes, all that is known of each written into its file name.
 
 CCPD (MIT licence; Xu et al., ECCV 2018, and CCPD2020 with new-energy plates) names a file
-``area-tilt_tilt-bbox-vertices-plate-brightness-blur.jpg``. The crop is cut out along the plate's four
-vertices. File names are read strictly: what does not fit is an error that says what and where.
+``area-tilt_tilt-bbox-vertices-plate-brightness-blur.jpg``. The crop is cut out along the plate's
+four vertices. File names are read strictly: what does not fit is an error that says what and where.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def read_plate(path: str | Path, margin: float = 0.0) -> tuple[np.ndarray, CcpdL
 
 
 def ccpd_files(folder: str | Path) -> Iterator[str]:
-    """Names of all images below a folder, relative to it, in a fixed order, without listing it whole.
+    """Names of all images below a folder, relative to it, in a fixed order; never all at once.
 
     The order is that of the names within each folder, a folder's files before its subfolders.
     Memory does not grow with the number of files: the folder is read once for every
@@ -310,7 +310,8 @@ def _stream(folder: Path, batch: int, margin: float, limit: int | None,
     if names:
         yield PlateImages(folder.name, images[:len(names)].copy(), tuple(names), tuple(labels))
     elif not used:
-        raise DataError(f"image folder {folder} has no CCPD image that can be used ({found} found).")
+        raise DataError(f"image folder {folder} has no CCPD image that can be used ({found} "
+                        "found).")
 
 
 def is_ccpd_folder(folder: str | Path) -> bool:

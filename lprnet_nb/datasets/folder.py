@@ -76,7 +76,8 @@ def _read_csv(path: Path, names: set[str]) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.reader(file), 1):
                 if len(row) < 2:
-                    raise DataError(f"label file {path}, line {number}: expected 'file name,plate'.")
+                    raise DataError(f"label file {path}, line {number}: expected "
+                                    "'file name,plate'.")
                 if number == 1 and row[0] not in names:
                     continue  # a heading
                 labels[row[0]] = row[1]

@@ -1,7 +1,7 @@
-"""Options of TPU-NNTC's `calibration_use_pb quantize` as data, and what a common strategy means there.
+"""Options of TPU-NNTC's `calibration_use_pb quantize`, and what a common strategy means there.
 
-Names and defaults are those of the vendor's calibration manual and of the original tutorial. None of
-it was run against the real tool, which comes only with the vendor's SDK; see ``docs/nntc.md``.
+Names and defaults are those of the vendor's calibration manual and of the original tutorial. None
+of it was run against the real tool, which comes only with the vendor's SDK; see ``docs/nntc.md``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .strategies import STRATEGIES, Strategy
 from .strategies import strategy_named as common_strategy_named
 
 ThMethod = Literal["KL", "SYMKL", "JSD", "ADMM", "ACIQ", "MAX", "MSE", "PERCENTILE9999"]
-DISTRIBUTION = "distribution.th"  # what -dump_dist writes and -load_dist reads, in the tool's folder
+DISTRIBUTION = "distribution.th"  # what -dump_dist writes and -load_dist reads
 
-# Both ACIQ methods of the common registry assume a distribution; NNTC's does not say which it takes.
+# Both ACIQ methods of the common registry assume a distribution; NNTC's does not say which.
 _METHODS: dict[str, ThMethod] = {"kl": "KL", "mse": "MSE", "max": "MAX",
                                  "percentile9999": "PERCENTILE9999"}
 _FLAGS = ("accuracy_opt", "conv_group", "per_channel", "graph_transform", "winograd",
@@ -257,8 +257,9 @@ def strategy_named(name: str, chip: str | None = None) -> NntcStrategy:
     if name.endswith(".json"):
         return read_nntc_strategy(name)
     if name not in STRATEGIES and name != "recommended":
-        raise ParameterError(f"strategy {name!r} is not known to TPU-NNTC. Choose from recommended, "
-                             f"{', '.join([*NNTC_STRATEGIES, *STRATEGIES])}, or name a JSON file.")
+        known = ", ".join(["recommended", *NNTC_STRATEGIES, *STRATEGIES])
+        raise ParameterError(f"strategy {name!r} is not known to TPU-NNTC. Choose from {known}, or "
+                             "name a JSON file.")
     return from_common(common_strategy_named(name, chip))
 
 

@@ -205,7 +205,7 @@ def test_bad_images_are_one_error_or_recorded(folder):
     with pytest.raises(DataError, match="cannot be decoded"):
         list(ccpd.stream_ccpd(folder))
     skipped = []
-    pieces = list(ccpd.stream_ccpd(folder, on_skip=lambda name, error: skipped.append((name, error))))
+    pieces = list(ccpd.stream_ccpd(folder, on_skip=lambda *what: skipped.append(what)))
     assert sum(map(len, pieces)) == 5
     assert [name for name, _ in skipped] == [files[1], "a/zz.jpg"]
     assert "1 fields, expected 7" in str(skipped[1][1])

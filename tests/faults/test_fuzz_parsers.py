@@ -91,7 +91,8 @@ def record() -> dict[str, Any]:
     """A record of the file that `_record` puts beside it."""
     return {"path": "lprnet.bmodel", "chip": "BM1684X", "precision": "fp32", "batch": 1,
             "batch_mean": "image", "form": "published", "strategy": None,
-            "predicted_latency_ms": 0.1, "sha256": hashlib.sha256(b"model").hexdigest(), "digest": digest("x"),
+            "predicted_latency_ms": 0.1, "sha256": hashlib.sha256(b"model").hexdigest(),
+            "digest": digest("x"),
             "tools": {"tpu_mlir": "1"}, "input_shape": [1, 3, 24, 94], "output_shape": [1, 68, 18],
             "input_dtype": "float32", "weights": "published", "network": "lprnet", "graph": None,
             "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67}}
@@ -110,7 +111,8 @@ class Parser:
 
 def json_parser(sample: Any, read: Callable[[Path], Any], file: str = "file.json",
                 beside: tuple[tuple[str, bytes], ...] = ()) -> Parser:
-    return Parser(json_cases(sample), dump(sample), lambda folder: read(folder / file), file, beside)
+    return Parser(json_cases(sample), dump(sample), lambda folder: read(folder / file), file,
+                  beside)
 
 
 def bytes_parser(samples: tuple[bytes, ...], read: Callable[[Path], Any], file: str = "file"
@@ -157,9 +159,10 @@ PARSERS: dict[str, Parser] = {
     "timings.json": json_parser(TIMINGS, schema.read_timings),
     "manifest.json": json_parser(MANIFEST, schema.read_manifest),
     "facts.json": json_parser(FACTS, schema.read_bmodel_facts, "facts.json"),
-    "weights": Parser(broken((b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x80\x02ccollections\nOrderedDict\n"
-                              b"q\x00)Rq\x01.")), None, lambda folder: load_weights(folder / "w.pth"),
-                      "w.pth"),
+    "weights": Parser(
+        broken((b"PK\x03\x04", b"\x80\x02}q\x00.",
+                b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01.")), None,
+        lambda folder: load_weights(folder / "w.pth"), "w.pth"),
 }
 TEXTS = {"profile": parse_profile, "prototxt": prototxt_layers, "CCPD name": ccpd.parse_name}
 

@@ -1,4 +1,4 @@
-"""Stand-ins for TPU-NNTC's tools: they take the documented arguments and leave the documented files.
+"""Stand-ins for TPU-NNTC's tools: documented arguments in, documented files out.
 
 `install` writes them into a folder. Each tool records its arguments and its working folder, demands
 the files that the real one reads, and misbehaves when STANDIN_FAULT says so (``tool:kind``).
@@ -17,7 +17,7 @@ PROTOTXT = "\n".join(
      '  data_param { source: "lmdb/" backend: LMDB name: "not this" } }']
     + [f'layer {{ name: "< 1 >{i}" type: "Convolution" bottom: "< 1 >{i - 1}" '
        f'convolution_param {{ num_output: 64 }} }}\n'
-       f'layer {{ name: "relu{i}" type: "ReLU" }}  # a comment with a brace }}' for i in range(1, 17)]
+       f'layer {{ name: "relu{i}" type: "ReLU" }}  # a comment, a brace }}' for i in range(1, 17)]
     + ['layer { name: "237" type: "Reduction" tag: "layer-9@#aten::mean" }', ""])
 
 BODY = r'''
@@ -67,7 +67,8 @@ def main(tool, arguments):
     stem = Path("compilation", "LPRNet_model_trace_bmnetp")
     if tool == "bmnetp":
         need(given["model"])
-        write(Path(given["outdir"], "compilation.bmodel"), f"bmodel {given['target']} {given['shapes']}")
+        write(Path(given["outdir"], "compilation.bmodel"),
+              f"bmodel {given['target']} {given['shapes']}")
         write(Path(given["outdir"], "io_info.dat"), "io")
     elif tool == "pt_to_umodel":
         need(given["m"], Path(given["D"], "data.mdb"))
@@ -120,10 +121,10 @@ def install(folder: Path) -> None:
         (modules / package / "__init__.py").write_text("")
     (modules / "standin.py").write_text(BODY)
     binaries.mkdir()
-    script(binaries / "python3", f'#!/bin/sh\nPYTHONPATH="{modules}" exec {sys.executable} "$@"\n')
+    script(binaries / "python3", f'#!/bin/sh\nPYTHONPATH="{modules}" exec {sys.executable} -S "$@"\n')
     for tool in ("bmnetu", "calibration_use_pb", "tpu_model"):
-        script(binaries / tool, f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(modules)!r})\n"
-               f"import standin\nstandin.main({tool!r}, sys.argv[1:])\n")
+        script(binaries / tool, f"#!{sys.executable} -S\nimport sys\n"
+               f"sys.path.insert(0, {str(modules)!r})\nimport standin\nstandin.main({tool!r}, sys.argv[1:])\n")
 
 
 def install_docker(folder: Path) -> None:
