@@ -259,9 +259,10 @@ def coupling(rows: Sequence[Mapping]) -> Figure:
 
 def _interval_points(axes: Axes, x: np.ndarray, y: np.ndarray,
                      intervals: Sequence[tuple[float, float]], style: Mapping, label: str,
-                     line: bool = True) -> None:
+                     line: bool = True, small: bool = False) -> None:
     low, high = np.array(intervals).T
-    axes.errorbar(x, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)], capsize=3,
+    axes.errorbar(x, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)],
+                  capsize=1.2 if small else 3, markersize=3.2 if small else 5,
                   color=style["color"], marker=style["marker"], elinewidth=1,
                   linestyle=style["linestyle"] if line else "none", label=label)
 
@@ -767,14 +768,13 @@ def per_character(rows: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
     characters = sorted(first, key=lambda c: (min(r[c][0] / r[c][1] for r in rows.values()
                                                   if c in r), c))
     figure, [[axes]] = _figure(2.6)
-    spread = 0.5 / max(1, len(rows))
+    spread = 0.66 / max(1, len(rows))
     for number, ((name, counts), style) in enumerate(zip(rows.items(), SERIES)):
         x = np.array([k for k, c in enumerate(characters) if c in counts])
         pairs = [counts[c] for c in characters if c in counts]
         y = np.array([right / of for right, of in pairs])
         _interval_points(axes, x + spread * (number - (len(rows) - 1) / 2), y,
-                         [wilson(*pair) for pair in pairs], {**style, "marker": style["marker"]},
-                         name, line=False)
+                         [wilson(*pair) for pair in pairs], style, name, line=False, small=True)
     axes.set_xticks(range(len(characters)), [f"{c}\n{first[c][1]}" for c in characters],
                     fontsize=7)
     axes.set_xlabel("character, and how often the labels have it")
@@ -855,7 +855,7 @@ def fidelity(cosines: Mapping[str, np.ndarray], differs: Mapping[str, np.ndarray
 
 
 def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Sequence[str]], *,
-            limit: int = 12, columns: int = 4) -> Figure:
+            limit: int = 12) -> Figure:
     """Plates with their truth and what each model reads; wrong characters are marked.
 
     Parameters
@@ -866,9 +866,11 @@ def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Se
         By model: one text per image.
     """
     count = min(limit, len(images))
+    longest = max(map(len, readings))
+    columns = 4 if longest <= 10 else 3
     rows = max(1, -(-count // columns))
-    height = 0.62 + 0.155 * (len(readings) + 1)
-    text_at = 0.07 + 0.024 * max(map(len, readings))
+    height = 2.9 / columns + 0.155 * (len(readings) + 1)
+    text_at = (0.1 + 0.059 * longest) / (WIDTH / columns)  # inches of a character, of a column
     figure, axes = _figure(rows * height, rows, columns)
     for spot in axes.flat:
         _bare(spot)

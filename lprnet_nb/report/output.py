@@ -43,9 +43,7 @@ class Output:
             figure.savefig(svg, format="svg", metadata={"Date": None})
             kind, data = "svg", svg.getvalue()
             if len(data) > SVG_LIMIT:
-                png = io.BytesIO()
-                figure.savefig(png, format="png", dpi=110)
-                kind, data = "png", png.getvalue()
+                kind, data = "png", _png(figure)
             atomic_write(self._path("figures", name, kind), data)
             self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
 
@@ -66,6 +64,16 @@ class Output:
 
     def _write(self, part: str, name: str, value: Any) -> None:
         atomic_write(self._path(part, name, "json"), to_json(value))
+
+
+def _png(figure: Figure) -> bytes:
+    """A figure as PNG, coarser where it would be too heavy."""
+    for dots in (110, 90, 75, 60):
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=dots)
+        if png.tell() <= SVG_LIMIT:
+            break
+    return png.getvalue()
 
 
 def to_json(value: Any) -> str:
