@@ -463,3 +463,36 @@ def test_a_tool_that_was_replaced_makes_new_models(tools, traced, tmp_path):
     program = tmp_path / "tools" / "bin" / "bmnetu"
     script(program, program.read_text() + "# a later version\n")
     assert nntc.compile_bmodel(traced, "BM1684", "fp32").digest != first.digest
+
+
+# Through the report's functions
+
+def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypatch):
+    from lprnet_nb.datasets.images import PlateImages
+    from lprnet_nb.model.network import LPRNet
+    from lprnet_nb.model.weights import Weights
+    from lprnet_nb.report import gen, measure, parameters
+
+    monkeypatch.setitem(NNTC_STRATEGIES, "few", FEW)
+    monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
+    plates = PlateImages("noise", images, tuple("abcd"), ("皖A12345",) * 4)
+    data = measure.Data(plates, plates, True, Weights("seeded", LPRNet(68).eval().state_dict()),
+                        "folder", "", 0.0)
+    for module in (measure, gen):
+        monkeypatch.setattr(module, "datasets_for", lambda parameters: data)
+    wanted = parameters.check(CHIPS="BM1684X", PRECISIONS="fp32,fp16,int8", BATCHES="1,2",
+                              STRATEGIES="few", TOOLCHAIN="nntc")
+    with pytest.raises(ParameterError, match="cannot compile for fp16"):
+        measure.compile_all(wanted, data, progress=False)
+    compiled = measure.compile_all(replace(wanted, precisions=("fp32", "int8")), data,
+                                   progress=False)
+    assert [item.id for item in compiled] == [
+        "bm1684x_fp32_1b", "bm1684x_fp32_2b", "bm1684x_int8_1b_few", "bm1684x_int8_2b_few"]
+    assert measure.study_backend("auto", compiled[0].bmodel) in ("simulator", "device")
+    paths = gen.gen_bmodels(replace(wanted, precisions=("fp32",)))
+    both = gen.combine(paths, tmp_path / "both.bmodel")
+    assert BModel.load(both).batch == 2
+    assert both.read_text() == paths[0].read_text() + paths[1].read_text()
+    one = gen.gen_one_key(replace(wanted, precisions=("int8",), batches=(1,)))
+    assert one == tmp_path / "data" / "models" / "BM1684X" / "lprnet_int8_1b.bmodel"
+    assert BModel.load(one).strategy == "few"
