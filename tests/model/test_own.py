@@ -1,0 +1,25 @@
+import pytest
+
+from lprnet_nb.datasets.generate import Severity, generate_plates
+from lprnet_nb.errors import DataError
+from lprnet_nb.model import own
+from lprnet_nb.model.train import by_group, exact_match
+
+
+def test_packaged_weights_read_plates_they_never_saw():
+    plates = generate_plates(93, 31338, severity=Severity(0.5, 0.5))
+    weights = own.load_own_weights()
+    assert weights.name == "generated" and weights.classes == 68
+    score = exact_match(weights, plates)
+    assert score >= 0.87  # 0.942 on 496 such plates, less 3 standard errors
+    rows = by_group(weights, plates)
+    for kind in ("length", "province"):
+        of_kind = [row for row in rows if row["kind"] == kind]
+        assert sum(row["n"] for row in of_kind) == 93
+        assert sum(row["k"] for row in of_kind) == round(93 * score)
+
+
+def test_altered_weights_are_refused(monkeypatch):
+    monkeypatch.setattr(own, "file_digest", lambda path: "0" * 64)
+    with pytest.raises(DataError, match="not the packaged file"):
+        own.load_own_weights()
