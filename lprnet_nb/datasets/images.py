@@ -47,6 +47,10 @@ class PlateImages:
                             f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR.")
         if self.labels is not None and len(self.labels) != len(self.names):
             raise DataError(f"{self.name}: {len(self.labels)} labels for {len(self.names)} images.")
+        wrong = [name for name in self.names if not _is_utf8(name)]
+        if wrong:
+            raise DataError(f"{self.name}: file name {wrong[0]!r} is not UTF-8 and cannot be "
+                            "written into results. Rename it.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,6 +69,14 @@ class PlateImages:
         labels = None if self.labels is None else tuple(self.labels[i] for i in chosen)
         return PlateImages(self.name, self.images[chosen], tuple(self.names[i] for i in chosen),
                            labels)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:

@@ -227,3 +227,11 @@ def test_a_record_names_no_file_but_its_own(tmp_path):
     (tmp_path / "lprnet.bmodel").write_bytes(b"model")
     (tmp_path / "record.json").write_text(json.dumps(record()))
     assert BModel.load(tmp_path).sha256 == file_digest(tmp_path / "lprnet.bmodel")
+
+
+def test_a_file_name_that_is_not_utf8_is_one_error(tmp_path):
+    (tmp_path / "labels.json").write_text(json.dumps({"\udcffa.png": "皖A12345"}))
+    with open(os.fsencode(tmp_path) + b"/\xffa.png", "wb") as file:
+        file.write(images()[1])
+    with pytest.raises(LprnetError, match=r"file name '\\udcffa.png' is not UTF-8"):
+        load_plates(tmp_path)
