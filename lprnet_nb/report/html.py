@@ -437,7 +437,8 @@ def data_text(value: Any) -> Markup:
 
 def _prose(value: Any) -> Markup:
     """A caption: as `data_text`, with `code` between backticks set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", data_text(value)))
+    # As plain text: Markup would escape what is put in.
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(data_text(value))))
 
 
 def _cell(value: Any) -> Markup:
