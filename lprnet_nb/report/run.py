@@ -147,7 +147,7 @@ def make_report(profile: str = "quick", *, name: str | None = None,
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
     with locked(folder, "this report"):
-        started = time.time()
+        started, seconds = time.time(), {}
         for stem, path in paths.items():
             declared = declared_parameters(path)
             chosen = {k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items()
@@ -155,13 +155,23 @@ def make_report(profile: str = "quick", *, name: str | None = None,
             _say(f"{stem} …")
             begun = time.time()
             run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
-            _say(f"{stem} done in {time.time() - begun:.0f} s")
+            seconds[stem] = round(time.time() - begun, 1)
+            _say(f"{stem} done in {seconds[stem]:.0f} s")
+        _add_times(folder / "timings.json", seconds)
         atomic_write(folder / "manifest.json", to_json(manifest(profile, values, folder)))
         from .html import write_html
 
         index = write_html(folder)
         _say(f"report in {time.time() - started:.0f} s: {index}")
     return index
+
+
+def _add_times(path: Path, seconds: dict[str, float]) -> None:
+    """Put the notebooks' wall time beside the times of the models, in ``timings.json``."""
+    if path.exists():
+        timings = json.loads(path.read_text("utf8"))
+        timings |= {"notebooks": seconds, "total_s": round(sum(seconds.values()), 1)}
+        atomic_write(path, to_json(timings))
 
 
 def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
