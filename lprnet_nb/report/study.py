@@ -396,15 +396,15 @@ def company(plates: PlateImages, weights: Weights, chips: Sequence[str], strateg
     """
     split = cross_fit(len(plates), 2, 0)[0]
     labels = np.array(plates.labels)
-    single = top_graph(trace_model(weights, form=strategy.form))
     inputs = preprocess(plates.images)
     shuffles = [np.arange(len(plates))] + [np.random.default_rng([order, 3]).permutation(
         len(plates)) for order in range(1, orders)]
     lines = []
     with Quantizer(cache_dir() / "logs" / "company.log") as quantizer:
-        table = quantizer.tables(single, plates.images[split.calibrate(strategy.images)],
-                                 [strategy.method])[strategy.method]
         for mean in ("batch", "image"):
+            single = top_graph(trace_model(weights, 1, mean, strategy.form))
+            table = quantizer.tables(single, plates.images[split.calibrate(strategy.images)],
+                                     [strategy.method])[strategy.method]
             graph = top_graph(trace_model(weights, batch, mean, strategy.form))
             for chip in chips:
                 runner = Emulator(quantizer.lower(graph, chip, strategy, table))
