@@ -94,6 +94,10 @@ def run_notebook(name: str, output: Path, parameters: dict[str, Any], *,
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
         raise LprnetError(f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}\n"
                           f"The notebook as far as it ran: {output}") from error
+    except RuntimeError as error:
+        raise LprnetError(f"notebook {name}: its kernel did not start ({error}). It talks over "
+                          "127.0.0.1: see that the loopback interface is up and that the machine "
+                          "is not overloaded, and run the same command again.") from error
     return output
 
 
