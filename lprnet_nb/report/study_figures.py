@@ -121,7 +121,7 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
 
 def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Images that read differently in other company, mean over the batch against over the image."""
-    figure = Figure((WIDTH * 0.7, 0.5 * len(lines) + 0.9), layout="constrained")
+    figure = Figure((WIDTH, 0.42 * len(lines) + 0.9), layout="constrained")
     axes = figure.subplots()
     labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]
     places = _rows(axes, labels)
@@ -132,7 +132,7 @@ def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
         axes.annotate(f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
                       f"{max(line['right'])}", (line["moved"], place), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=7.5)
-    axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.7)
+    axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.9)
     axes.set_xlabel(f"images that change their reading with the other {lines[0]['batch'] - 1} of "
                     "their batch")
     return figure
