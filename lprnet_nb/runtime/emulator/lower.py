@@ -93,7 +93,6 @@ class Convolution(Step):
     pads: tuple[int, int, int, int]  # top, left, bottom, right
     strides: tuple[int, int]
     dilations: tuple[int, int]
-    groups: int
     relu: bool
     pad_value: int
     requant: Requant | None = field(repr=False)
@@ -316,7 +315,7 @@ def _convolution(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     with_bias = attributes.get("with_bias")
     relu = attributes.get("do_relu", False)
     attributes.expect(relu_limit=-1.0, kernel_zp=0, use_winograd=0, do_winograd=False)
-    attributes.expect(weight_is_coeff=1, coeff_merged=False)
+    attributes.expect(weight_is_coeff=1, coeff_merged=False, group=1)
     attributes.expect(kernel_shape=list(weight.shape[2:]), dynweight_reorderd=False)
     attributes.ignore("support_compress", "use_3ic_optimize")
     common = {
@@ -325,7 +324,6 @@ def _convolution(op: Op, graph: Graph, attributes: _Attributes) -> Step:
         "pads": tuple(attributes.get("pads")),
         "strides": tuple(attributes.get("strides")),
         "dilations": tuple(attributes.get("dilations", [1, 1])),
-        "groups": attributes.get("group", 1),
         "relu": relu,
     }
     head = (op.name, op.type, (op.operands[0],), op.result)

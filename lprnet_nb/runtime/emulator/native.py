@@ -21,7 +21,6 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -320,8 +319,6 @@ class _Program:
 
     def _convolution(self, step: l.Convolution) -> _Op:
         source = self.types[step.inputs[0]]
-        if step.groups != 1:
-            step = _ungrouped(step)
         in_channels, ih, iw = _image_size(source)
         out_channels, oh, ow = _image_size(step.type)
         _, _, kh, kw = step.weight.shape
@@ -619,16 +616,6 @@ class _Workspace:
         self.pointers = (ctypes.c_void_p * len(self.arrays))(
             *[array.ctypes.data for array in self.arrays]
         )
-
-
-def _ungrouped(step: l.Convolution) -> l.Convolution:
-    """A grouped convolution as an ordinary one: weights of zero between the groups add nothing."""
-    out_channels, in_channels, kh, kw = step.weight.shape
-    dense = np.zeros((out_channels, in_channels * step.groups, kh, kw), step.weight.dtype)
-    for channel in range(out_channels):
-        first = channel // (out_channels // step.groups) * in_channels
-        dense[channel, first : first + in_channels] = step.weight[channel]
-    return replace(step, weight=dense, groups=1)
 
 
 class NativeExecutor:

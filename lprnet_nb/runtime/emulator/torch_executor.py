@@ -102,7 +102,7 @@ def _convolution(step: l.Convolution, x: torch.Tensor) -> torch.Tensor:
     x = functional.pad(x, (left, right, top, bottom), value=float(step.pad_value))
     weight = torch.as_tensor(step.weight, device=x.device)
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
-    geometry = {"stride": step.strides, "dilation": step.dilations, "groups": step.groups}
+    geometry = {"stride": step.strides, "dilation": step.dilations}
     if step.requant is None:
         result = functional.conv2d(x, weight.float(), bias, **geometry)
         return round_storage(result.relu() if step.relu else result, step.type.storage)
