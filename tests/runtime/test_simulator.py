@@ -102,8 +102,8 @@ def test_a_compiler_that_fails_costs_the_shim_alone(simulate, monkeypatch, tmp_p
 
 
 def test_a_cache_folder_that_cannot_be_preloaded_from_costs_the_shim_alone(simulate, monkeypatch):
-    monkeypatch.setattr(simulator, "artifact", lambda *_: Path("/home/my cache"))
-    assert simulate().description["shim"].startswith("no: LD_PRELOAD cannot name /home/my cache")
+    monkeypatch.setattr(simulator, "artifact", lambda *_: Path("/srv/my cache"))
+    assert simulate().description["shim"].startswith("no: LD_PRELOAD cannot name /srv/my cache")
 
 
 def test_a_killed_worker_is_replaced_and_its_image_run_again(simulate, inputs):
