@@ -316,7 +316,7 @@ def study_backend(backend: str, bmodel: BModel) -> str:
     return "emulator" if bmodel.graph else "simulator"
 
 
-def measure(compiled: Compiled, reference: Compiled, data: Data, *, decoder: str = "greedy",
+def measure(compiled: Compiled, base: Measured | None, data: Data, *, decoder: str = "greedy",
             backend: str = "auto", progress: bool = True) -> Measured:
     """Run, decode and judge one model.
 
@@ -324,8 +324,8 @@ def measure(compiled: Compiled, reference: Compiled, data: Data, *, decoder: str
     ----------
     compiled
         What to run; the reference itself runs on torch.
-    reference
-        The float network at the same batch.
+    base
+        The float network at the same batch, measured with the same decoder; None for that itself.
     data
         Plates with labels.
     decoder
@@ -353,8 +353,7 @@ def measure(compiled: Compiled, reference: Compiled, data: Data, *, decoder: str
                "postprocess": time.perf_counter() - started}
     right = correct(plates.labels, readings.texts)
     row = _row(compiled, data, decoder, inference, readings.texts, right)
-    if compiled.bmodel is not None:
-        base = measure(reference, reference, data, decoder=decoder, progress=progress)
+    if base is not None:
         row |= {"agreement_with_float": exact_match(base.readings.texts, readings.texts),
                 "mcnemar_p": mcnemar_exact(base.correct, right).p,
                 "logits_cosine": cosine(base.inference.logits, inference.logits),
@@ -394,14 +393,20 @@ def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
                 progress: bool = True) -> list[Measured]:
     """Measure the float reference of each batch, then every model, with every decoder."""
     floats = references(parameters, data)
-    items = [(item, decoder) for decoder in parameters.decoders
-             for item in [*floats.values(), *compiled]]
+    options = {"backend": parameters.backend, "progress": False}
     found = []
-    with progress_bar(len(items), "running and judging models", progress) as advance:
-        for item, decoder in items:
-            found.append(measure(item, floats[item.traced.batch], data, decoder=decoder,
-                                 backend=parameters.backend, progress=False))
-            advance(1)
+    with progress_bar(len(parameters.decoders) * (len(floats) + len(compiled)),
+                      "running and judging models", progress) as advance:
+        for decoder in parameters.decoders:
+            bases = {}
+            for batch, item in floats.items():
+                bases[batch] = measure(item, None, data, decoder=decoder, **options)
+                advance(1)
+            found += bases.values()
+            for item in compiled:
+                found.append(measure(item, bases[item.traced.batch], data, decoder=decoder,
+                                     **options))
+                advance(1)
     return found
 
 
