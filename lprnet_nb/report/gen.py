@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from ..cache import atomic_write, data_dir
 from ..datasets.alphabet import PUBLISHED, read_alphabet
 from ..datasets.folder import load_plates
-from ..datasets.generate import ONE_ROW, generate_plates
+from ..datasets.generate import ONE_ROW, generate_plates, write_plates
 from ..datasets.images import load_folder, read_labels
 from ..decode import decode
 from ..errors import DataError, ParameterError
@@ -24,7 +22,6 @@ from ..runtime.bench import bench_emulator
 from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel
 from .measure import compile_all, datasets_for, weights_for
-from .output import to_json
 from .parameters import Parameters, check
 
 
@@ -144,11 +141,7 @@ def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
 def write_generated(folder: str | Path, count: int, seed: int, forms: tuple[str, ...] | None
                     ) -> Path:
     """Generate plates into a folder: PNG files and ``labels.json``, written last."""
-    plates = generate_plates(count, seed, forms=forms or ONE_ROW)
-    folder = Path(folder)
-    for name, image in zip(plates.names, plates.images):
-        atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())
-    return atomic_write(folder / "labels.json", to_json(dict(zip(plates.names, plates.labels))))
+    return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
 
 
 def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
