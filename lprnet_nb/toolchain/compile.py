@@ -2,15 +2,18 @@
 
 Three artifacts, each addressed by the digest of all that went in: the top-level graph (trace), the
 calibration table (graph, images, options), the BModel (graph, table, chip, precision). A table is
-made on the batch-1 graph and serves every batch: layer names are the same, and a batch only repeats
-the images.
+made on the batch-1 graph and serves every batch: layer names are the same, and with
+``batch_mean="image"`` a batch only repeats what is done to one image. With ``batch_mean="batch"``
+the global context is divided by a mean over the whole batch: the divided maps of four images reach
+other values than those of the single images that the table was made on, and what lies beyond its
+thresholds saturates. `compile_bmodel` without `single` calibrates such a network on whole batches.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -148,6 +151,41 @@ def _script(name: str):
     return resources.as_file(resources.files(__package__).joinpath(name))
 
 
+def equalized(graph: TopGraph) -> TopGraph:
+    """The same network with its weights equalized between convolutions (`run_calibration.py --we`).
+
+    Equalization looks at weights only, so it is done once for all calibrations of a network.
+
+    Raises
+    ------
+    ToolchainError
+        With the end of the log.
+    """
+    tool = compiler()
+    inputs = {"top": graph.digest, "weights": "equalized", "tpu_mlir": tool.version}
+
+    def build(folder: Path) -> None:
+        for path in graph.folder.iterdir():
+            if path.name not in ("inputs.json", "files.json"):
+                shutil.copy(path, folder / path.name)
+        write_images(graph, sample_plate()[None], folder / "images")
+        # The tool calibrates too; of this run only the weights are wanted.
+        with kept_log(folder, "equalization.log") as log:
+            tool.run(["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num", 1,
+                      "--cali_method", "max", "--tune_num", 0, "--we", "-o", "table"],
+                     cwd=folder, log=log, what="equalizing weights")
+        shutil.rmtree(folder / "images")
+
+    return replace(graph, folder=artifact("top", inputs, build), digest=digest(inputs))
+
+
+def write_images(graph: TopGraph, images: np.ndarray, folder: Path) -> None:
+    """Write uint8 BGR ``[N, 24, 94, 3]`` as the preprocessed arrays that the tools calibrate on."""
+    folder.mkdir()
+    for index, array in enumerate(preprocess(images)):
+        np.savez(folder / f"{index:06d}.npz", **{graph.layers[0]["name"]: array[None]})
+
+
 def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
               ) -> CalibrationTable:
     """Choose the thresholds of all activations (`run_calibration.py`).
@@ -161,7 +199,7 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
     strategy
         Method, tuning, channel order, equalization, search.
     chip
-        Only a search depends on it.
+        Only searches and bias correction depend on it.
 
     Raises
     ------
@@ -178,27 +216,25 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
         images = np.ascontiguousarray(images[..., ::-1])
     inputs = {"top": graph.digest, "images": array_digest(images),
               "options": strategy.calibration_options(), "tpu_mlir": tool.version,
-              "chip": chip if strategy.search else None}
+              "chip": chip if strategy.search or strategy.bias_correction else None}
     # By default (0.99) searches and bias correction find this network good enough and do nothing.
     insist = ["--expected_cos", "1"] if strategy.bias_correction or strategy.search else []
     if insist:
         inputs["insist"] = insist
 
     def build(folder: Path) -> None:
-        data = folder / "images"
-        data.mkdir()
         for path in graph.folder.iterdir():
             if path.name.startswith("lprnet"):
                 shutil.copy(path, folder / path.name)
-        for index, array in enumerate(preprocess(images)):
-            np.savez(data / f"{index:06d}.npz", **{graph.layers[0]["name"]: array[None]})
+        write_images(graph, images, folder / "images")
         command = ["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num",
                    len(images), "--cali_method", strategy.method, "--tune_num",
                    min(strategy.tune, len(images)), "-o", "table"]
         if strategy.weight_equalization:
             command.append("--we")
         if strategy.bias_correction:
-            command += ["--bc", "--bc_inference_num", min(SEARCH_IMAGES, len(images))]
+            command += ["--bc", "--chip", chip.lower(), "--bc_inference_num",
+                        min(SEARCH_IMAGES, len(images))]
         if strategy.search:
             command += ["--search", strategy.search, "--quantize_table", "float_table",
                         "--chip", chip.lower(), "--inference_num",
@@ -207,7 +243,7 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
             tool.run([*command, *insist], cwd=folder, log=log, what="calibrating", timeout=3600)
             if not (folder / "table").exists():
                 raise ToolchainError(f"calibrating left no table. Its log: {log}\n{log_tail(log)}")
-        shutil.rmtree(data)
+        shutil.rmtree(folder / "images")
 
     folder = artifact("calibration", inputs, build)
     float_table = folder / "float_table"

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from ..cache import array_digest, artifact, digest, file_digest
-from ..datasets.images import preprocess
 from ..errors import ToolchainError
 from .chips import parse_chip
-from .compile import CalibrationTable, TopGraph, float_lines
+from .compile import CalibrationTable, TopGraph, equalized, float_lines, write_images
 from .environment import Compiler, compiler
 from .process import log_tail
 from .strategies import Strategy
@@ -63,7 +62,8 @@ class Quantizer:
         self._files.close()
 
     def tables(self, graph: TopGraph, images: np.ndarray, methods: Sequence[str], *,
-               tune: int = 5, channel_order: str = "bgr") -> dict[str, CalibrationTable]:
+               tune: int = 5, channel_order: str = "bgr", weight_equalization: bool = False
+               ) -> dict[str, CalibrationTable]:
         """Thresholds by several methods from the same images.
 
         Parameters
@@ -74,8 +74,8 @@ class Quantizer:
             uint8 BGR ``[N, 24, 94, 3]``.
         methods
             See `strategies.METHODS`.
-        tune, channel_order
-            See `strategies.Strategy`.
+        tune, channel_order, weight_equalization
+            See `strategies.Strategy`. Equalized weights lie beside the tables.
 
         Raises
         ------
@@ -84,18 +84,18 @@ class Quantizer:
         """
         if channel_order == "rgb":
             images = np.ascontiguousarray(images[..., ::-1])
+        if weight_equalization:
+            graph = equalized(graph)
         inputs = {"top": graph.digest, "images": array_digest(images), "methods": sorted(methods),
                   "tune": tune, "tpu_mlir": self.tool.version, "worker": _worker_digest()}
 
         def build(folder: Path) -> None:
-            (folder / "images").mkdir()
             _copy_network(graph, folder)
-            for index, array in enumerate(preprocess(images)):
-                np.savez(folder / "images" / f"{index:06d}.npz",
-                         **{graph.layers[0]["name"]: array[None]})
+            write_images(graph, images, folder / "images")
             self._ask({"do": "calibrate", "folder": str(folder), "methods": inputs["methods"],
                        "tune": tune}, "calibrating")
-            _keep(folder, {f"table_{method}" for method in methods})
+            weights = folder.glob("lprnet_top_*_weight.npz") if weight_equalization else ()
+            _keep(folder, {f"table_{method}" for method in methods} | {p.name for p in weights})
 
         folder = artifact("tables", inputs, build)
         return {method: CalibrationTable(folder / f"table_{method}", None,
@@ -119,6 +119,9 @@ class Quantizer:
 
         def build(folder: Path) -> None:
             _copy_network(graph, folder)
+            # Weight equalization and bias correction rewrite the weights beside the table.
+            for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
+                shutil.copy(path, folder / path.name)
             shutil.copy(table.path, folder / "calibration_table")
             if lines:
                 (folder / "float_layers").write_text("\n".join(lines) + "\n", "utf8")

@@ -7,7 +7,7 @@ import pytest
 
 from lprnet_nb.errors import ToolchainError
 from lprnet_nb.model.trace import trace_model
-from lprnet_nb.report.study import _same_graph
+from lprnet_nb.report.study_details import same_graph
 from lprnet_nb.toolchain.compile import CalibrationTable, calibrate, compile_bmodel, top_graph
 from lprnet_nb.toolchain.lowering import Quantizer
 from lprnet_nb.toolchain.strategies import make_strategy
@@ -35,12 +35,27 @@ def test_tables_are_those_of_the_tool(graph, quantizer, published):
         assert table.thresholds() == own and len(own) > 30
 
 
+def test_equalized_weights_are_those_of_the_tool(graph, quantizer, published):
+    strategy = make_strategy(name="tool", method="mse", images=4, weight_equalization=True)
+    own = calibrate(graph, published.images[:4], strategy, "BM1684X")
+    ours = quantizer.tables(graph, published.images[:4], ["mse"], weight_equalization=True)["mse"]
+    assert ours.thresholds() == own.thresholds()
+    (name,) = [path.name for path in own.path.parent.glob("lprnet_top_*_weight.npz")]
+    with (np.load(own.path.parent / name) as a, np.load(ours.path.parent / name) as b,
+          np.load(graph.folder / name) as before):
+        assert set(a) == set(b) and all(np.array_equal(a[key], b[key]) for key in a)
+        assert any(not np.array_equal(a[key], before[key]) for key in a)
+    plain = quantizer.tables(graph, published.images[:4], ["mse"])["mse"]
+    folders = [quantizer.lower(graph, "BM1684X", strategy, table) for table in (ours, own, plain)]
+    assert same_graph(folders[0], folders[1]) and not same_graph(folders[0], folders[2])
+
+
 def test_graph_is_that_of_the_bmodel(graph, quantizer, published, weights):
     strategy = make_strategy(name="mixed", method="mse", images=6, float_roles=("concat",))
     table = quantizer.tables(graph, published.images[:6], ["mse"])["mse"]
     for chip in ("BM1684X", "BM1684"):
         model = compile_bmodel(trace_model(weights), chip, "int8", strategy=strategy, table=table)
-        assert _same_graph(quantizer.lower(graph, chip, strategy, table), model.graph)
+        assert same_graph(quantizer.lower(graph, chip, strategy, table), model.graph)
 
 
 def test_failures_carry_the_tools_words(graph, quantizer, tmp_path):
