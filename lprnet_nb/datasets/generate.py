@@ -24,7 +24,13 @@ from ..cache import atomic_write
 from ..errors import ParameterError
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
-from .generator.glyphs import CHINESE_FONTS, FONT_THICKENING, LATIN_FONTS, STROKE_WIDTHS
+from .generator.glyphs import (
+    CHINESE_FACES,
+    CHINESE_SIZES,
+    FONT_THICKENING,
+    LATIN_FONTS,
+    STROKE_WIDTHS,
+)
 from .generator.layout import FORMS, draw_mask, draw_texts
 from .images import HEIGHT, WIDTH, PlateImages
 
@@ -76,8 +82,9 @@ def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
         texts = draw_texts(form, provinces[chosen], rng)
         drawn = rng.random(len(chosen)) < DRAWN_SHARE
         latin = np.where(drawn, rng.integers(0, len(STROKE_WIDTHS), len(chosen)),
-                         len(STROKE_WIDTHS) + rng.integers(0, 2 * len(LATIN_FONTS), len(chosen)))
-        chinese = rng.integers(0, len(CHINESE_FONTS) * len(FONT_THICKENING), len(chosen))
+                         len(STROKE_WIDTHS) + rng.integers(
+                             0, len(LATIN_FONTS) * len(FONT_THICKENING), len(chosen)))
+        chinese = rng.integers(0, len(CHINESE_SIZES) * len(CHINESE_FACES), len(chosen))
         masks = [draw_mask(form, *face) for face in zip(texts, latin, chinese)]
         maps = homographies(form, len(chosen), severity, rng)
         images[chosen] = photograph(form, masks, maps, severity, rng)

@@ -1,5 +1,4 @@
 import os
-import re
 import subprocess
 import sys
 import time
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb.datasets.alphabet import PROVINCES
+from lprnet_nb.datasets.alphabet import PROVINCES, PUBLISHED
 from lprnet_nb.datasets.generate import (
     Severity,
     contact_sheet,
@@ -21,11 +20,10 @@ from lprnet_nb.datasets.generate import (
 from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
 from lprnet_nb.datasets.images import PlateImages, load_folder, read_labels
+from lprnet_nb.decode.grammar import compile_grammar, load_grammar
 from lprnet_nb.errors import ParameterError
 
 FLAT = Severity(view=0, image=0, margin=0)
-ORDINARY = rf"[{PROVINCES}][A-HJ-NP-Z][0-9A-HJ-NP-Z]{{5}}"
-NEW_ENERGY = rf"[{PROVINCES}][A-HJ-NP-Z](?:[A-HJK][0-9A-HJ-NP-Z][0-9]{{4}}|[0-9]{{5}}[DF])"
 
 
 def test_plates_depend_on_the_seed_alone():
@@ -46,12 +44,27 @@ def test_the_stream_goes_on_where_it_is_told_to():
     np.testing.assert_array_equal(second.images, draw_chunk(3, 6, size=8).images)
 
 
-@pytest.mark.parametrize("form, pattern", [("blue", ORDINARY), ("yellow", ORDINARY),
-                                           ("two-row", ORDINARY), ("green", NEW_ENERGY)])
-def test_texts_follow_the_grammar_of_their_form(form, pattern):
-    texts = layout.draw_texts(form, np.arange(400) % 31, np.random.default_rng(0))
-    assert all(re.fullmatch(pattern, text) for text in texts)
+@pytest.mark.parametrize("form, grammar", [
+    ("blue", "plate-ordinary"), ("yellow", "plate-ordinary"), ("two-row", "plate-ordinary"),
+    ("green", "plate-new-energy")])
+def test_texts_follow_the_grammar_of_their_form(form, grammar):
+    rules = load_grammar(grammar)
+    automaton = compile_grammar(rules, PUBLISHED)
+    texts = layout.draw_texts(form, np.arange(3100) % 31, np.random.default_rng(0))
+    assert all(automaton.accepts(PUBLISHED.encode(text)) for text in texts)
     assert [text[0] for text in texts[:31]] == list(PROVINCES)
+    used = [set().union(*slot) for slot in zip(*texts)]  # and the whole grammar, not a corner of it
+    for place, found in enumerate(used):
+        assert found == set().union(*(form.slots[place] for form in rules.forms))
+
+
+def test_serials_hold_as_many_letters_as_the_standard_allows():
+    texts = layout.draw_texts("blue", np.arange(6200) % 31, np.random.default_rng(1))
+    letters = [sum(c in glyphs.LETTERS for c in text[2:]) for text in texts]
+    shares = np.bincount(letters, minlength=3) / len(texts)
+    np.testing.assert_allclose(shares, layout.LETTERS_IN_SERIAL, atol=0.02)
+    places = np.array([[c in glyphs.LETTERS for c in text[2:]] for text in texts]).mean(0)
+    np.testing.assert_allclose(places, 0.3, atol=0.02)  # wherever they stand
 
 
 def test_forms_provinces_and_characters_are_balanced():
@@ -61,8 +74,12 @@ def test_forms_provinces_and_characters_are_balanced():
     for form in ("blue", "yellow", "green"):
         of_form = [label[0] for label, f in zip(labels, forms) if f == form]
         assert {of_form.count(p) for p in PROVINCES} == {6}
-    counts = np.array([sum(label.count(c) for label in labels) for c in glyphs.LATIN])
-    assert counts.min() > 50 and counts.max() < 5 * counts.min()
+    counts = {c: sum(label[1:].count(c) for label in labels) for c in glyphs.LATIN}
+    digits = [counts[c] for c in glyphs.DIGITS]
+    letters = [counts[c] for c in glyphs.LETTERS if c not in "ABCDEFGHJK"]  # new-energy marks
+    assert max(digits) < 1.5 * min(digits) and max(letters) < 1.8 * min(letters)
+    # The standard allows two letters in a serial: with the office, 2.5 of 24 to 3.5 of 10 digits.
+    assert np.mean(digits) < 5 * np.mean(letters)
 
 
 def test_cells_stand_where_the_standard_puts_them():

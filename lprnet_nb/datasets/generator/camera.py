@@ -53,7 +53,7 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
         rng.normal(0, 17, count),  # about the horizontal axis
         rng.normal(0, 23, count),  # about the vertical axis
         rng.normal(0, 6, count)], 1)  # in the image plane
-    a, b, c = np.radians(np.clip(degrees, [-45, -55, -18], [45, 55, 18])).T
+    a, b, c = np.radians(np.clip(degrees, [-40, -50, -14], [40, 50, 14])).T
     zero, one = np.zeros(count), np.ones(count)
     about_x = _matrices([one, zero, zero, zero, np.cos(a), -np.sin(a), zero, np.sin(a), np.cos(a)])
     about_y = _matrices([np.cos(b), zero, np.sin(b), zero, one, zero, -np.sin(b), zero, np.cos(b)])
@@ -159,9 +159,9 @@ def photograph(form: str, masks: list[np.ndarray], maps: np.ndarray, severity: S
     to_mm = np.array([[1 / DRAWN, 0, 0.5 / DRAWN], [0, 1 / DRAWN, 0.5 / DRAWN], [0, 0, 1]])
     from_pixels = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]]) @ maps @ to_mm
     defocus = np.abs(rng.normal(0, 0.65, count)) * hard  # pixels of the scene
-    motion = np.where(rng.random(count) < 0.18, rng.uniform(2, 7, count), 0) * hard
+    motion = np.where(rng.random(count) < 0.12, rng.uniform(2, 5, count), 0) * hard
     motion_angle = rng.uniform(0, np.pi, count)
-    small = np.where(rng.random(count) < 0.18 * hard, rng.uniform(52, 94, count), SCENE[0])
+    small = np.where(rng.random(count) < 0.12 * hard, rng.uniform(60, 94, count), SCENE[0])
     aliased = rng.random(count) < 0.6
     crops = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
     ramp = np.linspace(0, 1, outline.shape[0], dtype=np.float32)[:, None]

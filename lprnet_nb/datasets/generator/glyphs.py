@@ -26,8 +26,15 @@ CELL = (45, 90)  # mm, width and height of a character in the one-row forms
 
 STROKE_WIDTHS = (6.5, 8.0, 9.5, 11.0)  # mm
 LATIN_FONTS = ("BarlowCondensed-Medium", "BarlowSemiCondensed-Medium", "Overpass-SemiBold")
-CHINESE_FONTS = ("NotoSansSC-Regular", "NotoSansSC-Bold")
-FONT_THICKENING = (0.0, 1.5, 3.0)  # mm added to the strokes of a font
+FONT_THICKENING = (0.0, 1.5)  # mm added to the strokes of a Latin font
+# A square Chinese glyph is pressed into half its width, which thins its upright strokes alone: so
+# more is added across (first) than down (second), in mm.
+CHINESE_FACES = (
+    *(("NotoSansSC-Regular", t) for t in ((0, 0), (2, 0), (3.5, .5), (3, 2))),
+    *(("NotoSansSC-Bold", t) for t in ((0, 0), (2, 0))),
+    *(("WenQuanYiMicroHei", t) for t in ((0, 0), (2, 0), (3.5, .5), (3, 2))))
+# Parts of the cell's width and height that a province fills: photographs show it lower than letters.
+CHINESE_SIZES = ((1.0, 1.0), (1.0, 0.88), (0.9, 0.84))
 NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
 
 
@@ -43,7 +50,7 @@ def _path(*pieces: tuple[float, ...] | np.ndarray) -> np.ndarray:
 def _skeletons() -> dict[str, list[np.ndarray]]:
     """Centre lines in the unit square (x to the right, y down)."""
     zero = _path(_arc(.5, .27, .5, .27, 180, 360), _arc(.5, .73, .5, .27, 0, 180), (0, .27))
-    six = [_path((.66, 0), (.22, .41), (.05, .6)), _arc(.5, .71, .5, .29, 0, 360)]
+    six = [_path((.72, 0), (.24, .38), (.04, .62)), _arc(.5, .72, .5, .28, 0, 360)]
     p = _path((0, 1), (0, 0), (.52, 0), _arc(.55, .27, .45, .27, 270, 450), (0, .54))
     c = _path(_arc(.5, .27, .5, .27, 350, 180), _arc(.5, .73, .5, .27, 180, 10))
     return {
@@ -70,12 +77,12 @@ def _skeletons() -> dict[str, list[np.ndarray]]:
         "J": [_path((.85, 0), (.85, .74), _arc(.42, .74, .43, .26, 0, 175))],
         "K": [_path((0, 0), (0, 1)), _path((.95, 0), (0, .62)), _path((.34, .4), (1, 1))],
         "L": [_path((0, 0), (0, 1), (1, 1))],
-        "M": [_path((0, 1), (0, 0), (.5, .64), (1, 0), (1, 1))],
+        "M": [_path((0, 1), (0, 0), (.5, .55), (1, 0), (1, 1))],
         "N": [_path((0, 1), (0, 0), (1, 1), (1, 0))],
         "P": [p],
         "Q": [zero, _path((.58, .74), (1, 1.02))],
         "R": [p, _path((.5, .54), (1, 1))],
-        "S": [_path(_arc(.5, .25, .47, .25, 345, 90), _arc(.5, .75, .5, .25, 270, 525))],
+        "S": [_path(_arc(.5, .25, .47, .25, 335, 90), _arc(.5, .75, .5, .25, 270, 515))],
         "T": [_path((0, 0), (1, 0)), _path((.5, 0), (.5, 1))],
         "U": [_path((0, 0), (0, .73), _arc(.5, .73, .5, .27, 180, 0), (1, 0))],
         "V": [_path((0, 0), (.5, 1), (1, 0))],
@@ -115,6 +122,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
         return ImageFont.truetype(str(path), 400)
 
 
+@cache
 def _ink(name: str, character: str) -> np.ndarray:
     font = _font(name)
     left, top, right, bottom = font.getbbox(character)
@@ -123,18 +131,18 @@ def _ink(name: str, character: str) -> np.ndarray:
     return np.asarray(page)
 
 
-def font_glyph(name: str, character: str, thickening: float = 0.0, width: float = CELL[0],
-               height: float = CELL[1]) -> np.ndarray:
+def font_glyph(name: str, character: str, thickening: tuple[float, float] = (0, 0),
+               width: float = CELL[0], height: float = CELL[1]) -> np.ndarray:
     """Coverage of a character of a packaged font, side bearings and all, stretched to the cell.
 
     Parameters
     ----------
     name
-        One of `LATIN_FONTS` or `CHINESE_FONTS`.
+        One of `LATIN_FONTS` or a font of `CHINESE_FACES`.
     character
         A character that the font's subset has.
     thickening
-        Millimetres added to the stroke width.
+        Millimetres added to the width of upright and of level strokes.
     width, height
         The cell in mm.
 
@@ -153,9 +161,20 @@ def font_glyph(name: str, character: str, thickening: float = 0.0, width: float 
     start = (cell.shape[1] - across) // 2
     cell[:, start:start + across] = cv2.resize(ink, (across, cell.shape[0]),
                                                interpolation=cv2.INTER_AREA)
-    if thickening:
-        side = round(thickening * FINE)
-        cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    if any(thickening):
+        sides = tuple(max(1, round(t * FINE)) for t in thickening)
+        cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
+    return cell
+
+
+def province_glyph(name: str, character: str, thickening: tuple[float, float],
+                   part: tuple[float, float], width: float = CELL[0], height: float = CELL[1]
+                   ) -> np.ndarray:
+    """As `font_glyph`, in the middle of its cell and filling `part` of its width and height."""
+    glyph = font_glyph(name, character, thickening, width * part[0], height * part[1])
+    cell = np.zeros((round(height * FINE), round(width * FINE)), np.uint8)
+    top, left = ((a - b) // 2 for a, b in zip(cell.shape, glyph.shape))
+    cell[top:top + glyph.shape[0], left:left + glyph.shape[1]] = glyph
     return cell
 
 
@@ -178,11 +197,11 @@ def atlas(width: int, height: int, chinese: bool) -> np.ndarray:
     """
     size = (round(width * DRAWN), round(height * DRAWN))
     if chinese:
-        faces = [[font_glyph(name, c, t, width, height) for c in PROVINCES]
-                 for name in CHINESE_FONTS for t in FONT_THICKENING]
+        faces = [[province_glyph(name, c, t, part, width, height) for c in PROVINCES]
+                 for part in CHINESE_SIZES for name, t in CHINESE_FACES]
     else:
         faces = [[stroke_glyph(c, s, width, height) for c in LATIN] for s in STROKE_WIDTHS]
-        faces += [[font_glyph(name, c, t, width, height) for c in LATIN]
-                  for name in LATIN_FONTS for t in FONT_THICKENING[:2]]
+        faces += [[font_glyph(name, c, (t, t), width, height) for c in LATIN]
+                  for name in LATIN_FONTS for t in FONT_THICKENING]
     return np.stack([[cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in face]
                      for face in faces])

@@ -17,7 +17,10 @@ from .glyphs import DIGITS, DRAWN, LATIN, LETTERS, atlas
 
 NEW_ENERGY = "DF"  # most frequent third character of small new-energy vehicles
 NEW_ENERGY_SINCE_2018 = "ABCEGHJK"
-LETTER_SHARE = 0.5  # of the free places; letters and digits then occur about equally often
+# Shares of serials with no, one and two letters: the standard allows two of the five at most, and
+# more of them keeps letters nearer to digits in number.
+LETTERS_IN_SERIAL = (0.1, 0.3, 0.6)
+LETTER_SHARE = 0.5  # of the fourth character of small new-energy vehicles
 
 
 @dataclass(frozen=True)
@@ -70,27 +73,31 @@ def draw_texts(form: str, provinces: np.ndarray, rng: np.random.Generator) -> li
     Parameters
     ----------
     form
-        Name of a form; green ones follow the new-energy grammar, with eight characters.
+        Name of a form. Texts follow the packaged grammar ``plate`` (GA 36-2018): green ones
+        ``plate-new-energy``, with eight characters, the others ``plate-ordinary``.
     provinces
         Index of the province of each plate.
     rng
         Source of the rest.
     """
     count = len(provinces)
-    free = np.where(rng.random((count, 6)) < LETTER_SHARE,
-                    rng.integers(10, 34, (count, 6)), rng.integers(0, 10, (count, 6)))
     city = rng.integers(0, 24, count)
     heads = [PROVINCES[p] + LETTERS[c] for p, c in zip(provinces, city)]
+    digit, letter = rng.integers(0, 10, (count, 5)), rng.integers(10, 34, (count, 5))
     if form != "green":
-        return [head + "".join(LATIN[i] for i in row[:5]) for head, row in zip(heads, free)]
-    digits = rng.integers(0, 10, (count, 5))
+        letters = rng.choice(len(LETTERS_IN_SERIAL), count, p=LETTERS_IN_SERIAL)
+        rank = rng.random((count, 5)).argsort(1)
+        serials = np.where(rank < letters[:, None], letter, digit)
+        return [head + "".join(LATIN[i] for i in row) for head, row in zip(heads, serials)]
+    free = np.where(rng.random(count) < LETTER_SHARE, letter[:, 0], digit[:, 0])
+    digits, marked = rng.integers(0, 10, (count, 5)), rng.integers(0, 8, count)
     kinds = rng.random((count, 2))
     texts = []
-    for head, row, number, (kind, age) in zip(heads, free, digits, kinds):
+    for head, fourth, number, place, (kind, age) in zip(heads, free, digits, marked, kinds):
         marks = NEW_ENERGY if age < 0.5 else NEW_ENERGY_SINCE_2018
-        mark = marks[int(row[5]) % len(marks)]
+        mark = marks[place % len(marks)]
         if kind < 0.75:  # small vehicles: mark, letter or digit, four digits
-            texts.append(head + mark + LATIN[row[0]] + "".join(DIGITS[i] for i in number[:4]))
+            texts.append(head + mark + LATIN[fourth] + "".join(DIGITS[i] for i in number[:4]))
         else:  # large vehicles: five digits, mark
             texts.append(head + "".join(DIGITS[i] for i in number) + NEW_ENERGY[int(age * 8) % 2])
     return texts
