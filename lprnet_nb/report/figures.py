@@ -172,6 +172,45 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
                                    color=GREY, shrinkA=0, shrinkB=0))
 
 
+def workflow() -> Figure:
+    """The port from weights to a report, the Chinese terms beside the English ones."""
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.48, 4.48), ylim=(-2.02, 0.32))
+    _bare(axes)
+    for place, (title, detail, color) in enumerate((
+            ("weights 权重", "LPRNet, .pth", BLUE),
+            ("trace 模型转换", "torch.jit.trace, ONNX", BLUE),
+            ("compile 编译", "TPU-MLIR, TPU-NNTC", VERMILLION),
+            ("BModel", "FP32, FP16, INT8", VERMILLION),
+            ("infer 推理", "device, simulator\nor emulator", GREEN))):
+        _step(axes, place, 0, title, detail, color)
+        if place:
+            _arrow(axes, (place - 0.55, 0), (place - 0.45, 0))
+    _step(axes, 0.5, -0.85, "plates 车牌", "published, generated or your own", BLUE, width=1.88)
+    _step(axes, 2, -0.85, "calibrate 校准", "thresholds, strategies", VERMILLION)
+    _arrow(axes, (1.45, -0.85), (1.55, -0.85))
+    _arrow(axes, (2, -0.56), (2, -0.29))
+    _step(axes, 4, -0.85, "decode 解码", "CTC, plate grammar", GREEN)
+    _arrow(axes, (4, -0.29), (4, -0.56))
+    _step(axes, 3, -0.85, "compare 对比", "float against INT8", BLACK)
+    _arrow(axes, (3.55, -0.85), (3.45, -0.85))
+    _step(axes, 2, -1.7, "report 报告", "accuracy with intervals, paired tests, predicted latency, "
+          "every number with its origin", BLACK, width=4.88)
+    _arrow(axes, (3, -1.14), (3, -1.41))
+    return figure
+
+
+def _step(axes: Axes, x: float, y: float, title: str, detail: str, color: str, *,
+          width: float = 0.88) -> None:
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - 0.28), width, 0.56, facecolor="white",
+                                  boxstyle="round,pad=0,rounding_size=0.07", edgecolor=color,
+                                  linewidth=1.2))
+    axes.text(x, y + (0.14 if "\n" in detail else 0.1), title, ha="center", va="center",
+              fontsize=7.4, weight="bold", color=color)
+    axes.text(x, y - 0.12, detail, ha="center", va="center", fontsize=6, linespacing=1.15)
+
+
 def pool_equivalence(before: np.ndarray, published: np.ndarray, portable: np.ndarray, step: int
                      ) -> Figure:
     """One row of a feature map before and after the pool that strides over channels.
