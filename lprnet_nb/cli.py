@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +33,8 @@ WeightsOption = Annotated[str | None, typer.Option(
     "--weights", help="auto, published, generated, or a .pth file.")]
 Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
 Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
+Scheduler = Annotated[str | None, typer.Option(
+    help="Address of a dask scheduler, such as tcp://host:8786; else this machine's cores.")]
 Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
 
 
@@ -130,14 +134,44 @@ def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick
            images: Images = None, data: DataOption = None, weights: WeightsOption = None,
            classes: Classes = None, strategies: Strategies = None, decoders: Decoders = None,
            batch_mean: BatchMean = None, backend: Backend = None,
-           toolchain: Toolchain = None) -> None:
-    """Run the notebooks and leave reports/NAME/ with index.html and metrics.json."""
+           toolchain: Toolchain = None, scheduler: Scheduler = None,
+           status: Annotated[bool, typer.Option(
+               "--status", help="Only list what is done, running and missing.")] = False,
+           as_json: Annotated[bool, typer.Option("--json", help="The status as JSON.")] = False
+           ) -> None:
+    """Run the notebooks and leave reports/NAME/ with index.html and metrics.json.
+
+    A report that was stopped goes on where it was.
+    """
+    values = _upper(chips=chips, precisions=precisions, batches=batches, images=images, data=data,
+                    weights=weights, classes=classes, strategies=strategies, decoders=decoders,
+                    batch_mean=batch_mean, backend=backend, toolchain=toolchain)
+    if status:
+        _show_states(profile, values, as_json)
+        return
     from .report.run import make_report
 
-    print(make_report(profile, name=name, **_upper(
-        chips=chips, precisions=precisions, batches=batches, images=images, data=data,
-        weights=weights, classes=classes, strategies=strategies, decoders=decoders,
-        batch_mean=batch_mean, backend=backend, toolchain=toolchain)))
+    if scheduler is not None:  # for this process and the kernels that it starts
+        os.environ["LPRNET_SCHEDULER"] = scheduler
+    print(make_report(profile, name=name, **values))
+
+
+def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
+    from .report.status import report_states
+
+    states = report_states(profile, **values)
+    counts = {state: sum(row.state == state for row in states)
+              for state in ("done", "running", "missing")}
+    if as_json:
+        _emit({"profile": profile, "parameters": values, **counts,
+               "pieces": [asdict(row) for row in states]}, None)
+        return
+    table = Table("piece", "state", "notebooks", box=None)
+    for row in states:
+        table.add_row(row.name, row.state, ", ".join(row.notebooks))
+    console = Console(width=160, highlight=False)
+    console.print(table)
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
 @app.command()
@@ -196,12 +230,16 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
           images: Annotated[Path | None, typer.Option(
               help="Folder of labelled plates; else plates are generated.")] = None,
           classes: Classes = None,
+          start_from: Annotated[Path | None, typer.Option(
+              help="Weights to start from; else random ones.")] = None,
+          learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
           device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
-    """Train from scratch; the same command goes on where a stopped run was."""
+    """Train from scratch or from weights; the same command goes on where a stopped run was."""
     from .report.gen import train_weights
 
     print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
-                        classes=classes, device=device))
+                        classes=classes, start_from=start_from, learning_rate=learning_rate,
+                        device=device))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.accuracy import character_accuracy, correct
 from ..evaluate.intervals import wilson
-from ..model.train import TrainConfig, train
+from ..model.train import TrainConfig, keep_memory, train
 from ..model.trace import trace_model
 from ..runtime.bench import bench_emulator
 from ..runtime.inference import infer_plates
@@ -145,13 +145,19 @@ def write_generated(folder: str | Path, count: int, seed: int, forms: tuple[str,
 
 
 def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
-                  images: str | Path | None, classes: str | Path | None, device: str) -> Path:
-    """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`."""
+                  images: str | Path | None, classes: str | Path | None,
+                  start_from: str | Path | None, learning_rate: float, device: str) -> Path:
+    """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`.
+
+    Weights that are started from read already: no easy plates first, and no alignment.
+    """
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
+    warm = {"start_from": Path(start_from), "easy_steps": 0, "align_steps": 0} if start_from else {}
     config = TrainConfig(output, output.with_suffix(".checkpoint"), steps=steps, batch=batch,
-                         seed=seed, device=device)
+                         seed=seed, learning_rate=learning_rate, device=device, **warm)
     plates = load_plates(images, alphabet) if images else None
+    keep_memory()
     return train(config, plates, alphabet)
 
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -115,6 +117,37 @@ def test_labels_that_cannot_be_learnt_are_named(tmp_path, latin_plates):
     long = PlateImages("long", latin_plates.images, latin_plates.names, ("A" * 10,) * 6)
     with pytest.raises(DataError, match="does not fit 18"):
         train(config_in(tmp_path), long, LATIN)
+
+
+def test_a_warm_start_goes_on_from_given_weights(tmp_path):
+    first = train(config_in(tmp_path / "first", steps=1))
+    raw = torch.load(first, weights_only=True)
+    warm = config_in(tmp_path / "warm", steps=1, learning_rate=1e-9, start_from=first)
+    found = torch.load(train(warm), weights_only=True)
+    fresh = torch.load(train(config_in(tmp_path / "fresh", steps=1, learning_rate=1e-9, seed=1)),
+                       weights_only=True)
+    name = "backbone.0.weight"
+    assert torch.equal(found[name], raw[name]) and not torch.equal(fresh[name], raw[name])
+    again = train(config_in(tmp_path / "other", steps=1, seed=2))
+    with pytest.raises(ParameterError, match="start_from"):
+        train(replace(warm, start_from=again, steps=2))
+    with pytest.raises(DataError, match="do not exist"):
+        train(replace(warm, checkpoint=tmp_path / "c.pt", start_from=tmp_path / "none.pth"))
+
+
+def test_freed_memory_is_kept():
+    code = ("import resource, sys, torch\n"
+            "from lprnet_nb.model.train import keep_memory\n"
+            "def faults():\n"
+            "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+            "    for _ in range(8): torch.ones(4 << 20)\n"  # 16 MiB each: 4,096 pages
+            "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+            "without = faults()\n"
+            "assert keep_memory()\n"
+            "print(without, faults())\n")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    without, kept = map(int, done.stdout.split())
+    assert kept < without / 4, (without, kept)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"}])
