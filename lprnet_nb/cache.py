@@ -8,6 +8,7 @@ artifact or nothing that anyone will read.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import json
 import logging
@@ -20,13 +21,67 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from .errors import DataError, LprnetError
 
 log = logging.getLogger(__name__)
 
 _KEY_LENGTH = 20  # hex digits of the folder name: 80 bits, and legible in a log
+_looking = contextvars.ContextVar("looking", default=False)
+
+
+class NotMade(LprnetError):
+    """What was asked for is not there, and nothing was to be made (`nothing_made`).
+
+    Parameters
+    ----------
+    what
+        What is missing.
+    running
+        Whether some process is making it at this moment.
+    """
+
+    def __init__(self, what: str, running: bool) -> None:
+        super().__init__(f"{what} is not made yet.")
+        self.running = running
+
+
+@contextlib.contextmanager
+def nothing_made() -> Iterator[None]:
+    """Inside, what is there is found and what is not raises `NotMade`; nothing is built.
+
+    So the code that does the work also says what is left of it.
+    """
+    before = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(before)
+
+
+def about_to_make(what: str, folder: Path) -> None:
+    """Called before anything is made in `folder`, under its lock: raises inside `nothing_made`.
+
+    Raises
+    ------
+    NotMade
+        Inside `nothing_made`.
+    """
+    if _looking.get():
+        raise NotMade(what, _is_locked(folder))
+
+
+def _is_locked(folder: Path) -> bool:
+    if not Path(f"{folder}.lock").exists():
+        return False
+    try:
+        with FileLock(f"{folder}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # of another user's, in a cache that is only read
+        return False
 
 
 def cache_dir() -> Path:
@@ -100,14 +155,28 @@ def atomic_write(path: str | Path, data: bytes | str) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock beside `path`; the kernel lets go of it when its holder dies."""
+    """Hold the lock beside `path`; the kernel lets go of it when its holder dies.
+
+    Raises
+    ------
+    DataError
+        When the folder cannot be written or its file system has no locks.
+    """
+    # A soft lock, a file that merely exists, would outlive a killed process.
+    lock = FileLock(f"{path}.lock", fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            yield
+        lock.acquire()
+    except NotImplementedError as error:
+        raise DataError(f"the file system of {path.parent} has no locks, which {what} need. Name "
+                        "a cache folder on another one in LPRNET_CACHE.") from error
     except OSError as error:
         raise DataError(f"cannot use {path.parent} for {what}: {error.strerror or error}. "
                         "Name a writable cache folder in LPRNET_CACHE.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -132,6 +201,8 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
     DataError
         When the cache folder cannot be written. Errors of `build` pass through; what it had written
         is removed.
+    NotMade
+        Inside `nothing_made`, when it is not there.
 
     Notes
     -----
@@ -142,6 +213,7 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
     folder = cache_dir() / "artifacts" / kind / key
     if _intact(folder):
         return folder
+    about_to_make(f"{kind} {key}", folder)
     with locked(folder, f"artifacts of kind {kind}"):
         if folder.exists():
             if _intact(folder):
@@ -169,6 +241,46 @@ def find_artifact(kind: str, inputs: dict[str, Any]) -> Path | None:
     """Folder of an artifact if it is there and intact, else None; builds nothing."""
     folder = cache_dir() / "artifacts" / kind / digest({"kind": kind, **inputs})[:_KEY_LENGTH]
     return folder if _intact(folder) else None
+
+
+def pack_artifact(folder: Path) -> dict[str, bytes]:
+    """All files of an artifact by name, to be sent to another machine's cache."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
+    """Put an artifact of another machine's cache into this one's, unless it is there.
+
+    Raises
+    ------
+    DataError
+        When a name leads out of the folder, a file differs from its digest, or the cache folder
+        cannot be written.
+    """
+    if _intact(folder):
+        return
+    with locked(folder, "artifacts of other machines"):
+        if _intact(folder):
+            return
+        if folder.exists():
+            _set_aside(folder)
+        _sweep(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            for name, data in files.items():
+                target = (temporary / name).resolve()
+                if not target.is_relative_to(temporary.resolve()):
+                    raise DataError(f"an artifact sent here names a file {name!r}, which leads out "
+                                    "of its folder. It is refused.")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            if not _intact(temporary):
+                raise DataError(f"artifact {folder.name} arrived damaged. Run the same command "
+                                "again.")
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _seal(folder: Path, inputs: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from ..decode import decode
 from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import published_latency
-from ..model.network import PublishedLPRNet
+from ..model.network import BATCH_MEANS, PublishedLPRNet
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
 from ..runtime.inference import infer_plates
@@ -27,10 +27,13 @@ from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
 from ..toolchain.layers import roles_of_layers
 from ..toolchain.profile import Profile, read_profile
-from .measure import Compiled
+from . import scheduler
+from .measure import Compiled, model_pieces
 from .parameters import Parameters
+from .pieces import Piece, float_pieces
 
 STRIDED_POOLS = {7: 2, 14: 4}  # backbone layer: channel stride
+PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
 PLATE_RATIO = 440 / 140  # width to height of a blue plate, GA 36
 
 
@@ -87,8 +90,9 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
     """
     rows: list[dict[str, Any]] = []
     alone: list[str] = []
+    scheduler.make(coupling_pieces(weights, plates, batches), "float network")
     for batch in batches:
-        for mean in ("batch", "image"):
+        for mean in BATCH_MEANS:
             traced = trace_model(weights, batch, mean)
             texts = decode(infer_plates(traced, plates, "torch").logits, weights.alphabet).texts
             alone = alone or texts
@@ -96,6 +100,12 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
                          "right": int(correct(plates.labels, texts).sum()),
                          "moved": sum(a != b for a, b in zip(alone, texts))})
     return rows
+
+
+def coupling_pieces(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> list[Piece]:
+    """What `coupling` makes."""
+    return [piece for batch in batches for mean in BATCH_MEANS
+            for piece in float_pieces(weights, plates, batch, mean)]
 
 
 def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str, Any]]:
@@ -278,9 +288,10 @@ def layer_table(traced: TracedModel) -> list[dict[str, Any]]:
 def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> list[dict[str, Any]]:
     """Every BModel on the chip simulator against its float network, image by image."""
     rows = []
+    scheduler.make(model_pieces(compiled, plates, "simulator"), "running models")
     for item in compiled:
         reference = infer_plates(item.traced, plates, "torch").logits
-        logits = infer_plates(item.bmodel, plates, "simulator", progress=True).logits
+        logits = infer_plates(item.bmodel, plates, "simulator").logits
         texts = decode(logits, item.traced.alphabet).texts
         same = [a == b for a, b in zip(decode(reference, item.traced.alphabet).texts, texts)]
         rows.append({"model": model_label(item), "images": len(plates),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,7 +15,7 @@ from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from ..datasets.folder import load_plates
 from ..datasets.images import PlateImages, subset
-from ..decode import Readings, decode
+from ..decode import Readings
 from ..errors import DataError, ParameterError
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
 from ..evaluate.fidelity import cosine, sqnr_db
@@ -24,16 +23,27 @@ from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights, load_published_weights, load_weights
-from ..runtime.crosscheck import crosscheck
+from ..runtime.crosscheck import crosscheck, sample_size
 from ..runtime.inference import Inference, infer_plates
 from ..runtime.progress import progress_bar
 from ..toolchain.bmodel import BModel, inspect_bmodel
 from ..toolchain.chips import supports
-from ..toolchain.compile import compile_bmodel
+from ..toolchain.nntc_strategies import strategy_named as nntc_strategy_named
 from ..toolchain.profile import latency_by_layer
 from ..toolchain.strategies import strategy_named
+from . import scheduler
 from .output import Output
 from .parameters import Parameters
+from .pieces import (
+    Piece,
+    compile_pieces,
+    float_pieces,
+    infer_pieces,
+    other_compile_piece,
+    score,
+    score_piece,
+    trace_piece,
+)
 
 SCHEMA = 1
 SUBSET_SEED = 0  # the fixed subset of a quick report
@@ -226,49 +236,78 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None
 
 
 def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) -> list[Compiled]:
-    """Compile every combination, side by side on the cores there are, from the cache where it can.
+    """Compile every combination, side by side, from the cache where it can.
 
     Raises
     ------
     ToolchainError
         When a tool fails; those that were finished are kept.
     """
-    find_strategy: Callable[[str, str], Any] = strategy_named
-    compile_one: Callable[..., BModel] = compile_bmodel
-    if parameters.toolchain == "nntc":
-        from ..toolchain.nntc import compile_bmodel as compile_one
-        from ..toolchain.nntc_strategies import strategy_named as find_strategy
-    wanted = combinations(parameters)
-    jobs: list[Callable[[], Compiled]] = []
-    for chip, precision, batch, name in wanted:
+    wanted = planned(parameters, data)
+    done = scheduler.make([piece for item in wanted for piece in item.pieces], "compiling",
+                          progress=progress)
+    # The float trace at the same batch, in the form that was compiled.
+    return [Compiled(item.id, done[item.pieces[0].name], done[item.model], item.strategy)
+            for item in wanted]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model that is wanted, as the pieces that make it.
+
+    Parameters
+    ----------
+    id, strategy
+        See `Compiled`.
+    batch
+        Images per call.
+    has_graph
+        Whether it will have a graph for the emulator; TPU-NNTC leaves none.
+    pieces
+        Its trace first, the model last.
+    """
+
+    id: str
+    strategy: str | None
+    batch: int
+    has_graph: bool
+    pieces: tuple[Piece, ...]
+
+    @property
+    def model(self) -> str:
+        """Name of the piece that makes it."""
+        return self.pieces[-1].name
+
+
+def planned(parameters: Parameters, data: Data) -> list[Planned]:
+    """What `compile_all` makes, as pieces."""
+    found = []
+    for chip, precision, batch, name in combinations(parameters):
+        find_strategy = nntc_strategy_named if parameters.toolchain == "nntc" else strategy_named
         strategy = find_strategy(name, chip) if name else None
-        form = strategy.form if strategy else "published"
         if name and name.endswith(".json"):
             name = strategy.name  # a path would end up in file names
-        # Tracing is not safe in threads; it is quick and cached.
-        traced = trace_model(data.weights, batch, parameters.batch_mean, form)
-        options: dict[str, Any] = {}
-        if strategy:
-            single = trace_model(data.weights, 1, parameters.batch_mean, form)
-            options = {"strategy": strategy, "single": single,
-                       "calibration_images": data.calibration_images(strategy.images)}
         identity = "_".join(part for part in (chip.lower(), precision, f"{batch}b", name) if part)
+        images = data.calibration_images(strategy.images) if strategy else None
+        ours = parameters.toolchain == "mlir"
+        make = compile_pieces if ours else _nntc_pieces
+        found.append(Planned(identity, name, batch, ours, tuple(make(
+            identity, chip, precision, batch, parameters.batch_mean, data.weights, strategy,
+            images))))
+    return found
 
-        def job(traced=traced, chip=chip, precision=precision, options=options, name=name,
-                identity=identity) -> Compiled:
-            return Compiled(identity, traced, compile_one(traced, chip, precision, **options),
-                            name)
-        jobs.append(job)
-    with progress_bar(len(jobs), "compiling", progress) as advance, \
-            ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        futures = [pool.submit(job) for job in jobs]
-        for future in futures:
-            future.add_done_callback(lambda _: advance(1))
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+
+def _nntc_pieces(identity: str, chip: str, precision: str, batch: int, batch_mean: str,
+                 weights: Weights, strategy: Any, images: np.ndarray | None) -> list[Piece]:
+    from ..toolchain.nntc import compile_bmodel as compile_one
+
+    form = strategy.form if strategy else "published"
+    trace = trace_piece(weights, batch, batch_mean, form)
+    arguments: dict[str, Any] = {"chip": chip, "precision": precision}
+    if strategy:
+        arguments |= {"strategy": strategy, "calibration_images": images,
+                      "single": trace_model(weights, 1, batch_mean, form)}
+    return [trace, other_compile_piece(identity, compile_one, trace, arguments)]
 
 
 @dataclass(frozen=True)
@@ -307,13 +346,17 @@ def study_backend(backend: str, bmodel: BModel) -> str:
 
     A BModel without an exported graph, as TPU-NNTC makes them, is run on the simulator itself.
     """
+    return _backend(backend, bool(bmodel.graph))
+
+
+def _backend(backend: str, has_graph: bool) -> str:
     if backend != "auto":
         return backend
     from ..runtime.device import device_there
 
     if device_there():
         return "device"
-    return "emulator" if bmodel.graph else "simulator"
+    return "emulator" if has_graph else "simulator"
 
 
 def measure(compiled: Compiled, base: Measured | None, data: Data, *, decoder: str = "greedy",
@@ -347,10 +390,8 @@ def measure(compiled: Compiled, base: Measured | None, data: Data, *, decoder: s
         inference = infer_plates(compiled.bmodel, plates, chosen, progress=progress)
         if chosen == "emulator":
             check = crosscheck(compiled.bmodel, plates, inference.logits)
-    started = time.perf_counter()
-    readings = decode(inference.logits, data.weights.alphabet, decoder)
-    seconds = {"decode": data.seconds, **inference.seconds,
-               "postprocess": time.perf_counter() - started}
+    readings, postprocess = score(inference.logits, data.weights.alphabet, decoder)
+    seconds = {"decode": data.seconds, **inference.seconds, "postprocess": postprocess}
     right = correct(plates.labels, readings.texts)
     row = _row(compiled, data, decoder, inference, readings.texts, right)
     if base is not None:
@@ -393,10 +434,12 @@ def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
                 progress: bool = True) -> list[Measured]:
     """Measure the float reference of each batch, then every model, with every decoder."""
     floats = references(parameters, data)
+    scheduler.make(measuring_pieces(parameters, data, compiled), "running models",
+                   progress=progress)
     options = {"backend": parameters.backend, "progress": False}
     found = []
     with progress_bar(len(parameters.decoders) * (len(floats) + len(compiled)),
-                      "running and judging models", progress) as advance:
+                      "judging models", progress) as advance:
         for decoder in parameters.decoders:
             bases = {}
             for batch, item in floats.items():
@@ -408,6 +451,52 @@ def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
                                      **options))
                 advance(1)
     return found
+
+
+def measuring_pieces(parameters: Parameters, data: Data, models: Sequence[Compiled | Planned]
+                     ) -> list[Piece]:
+    """What `measure_all` makes: logits of floats, models and judge, and their readings."""
+    pieces = []
+    for batch in parameters.batches:
+        inferred = float_pieces(data.weights, data.plates, batch, parameters.batch_mean)
+        pieces += [*inferred, *_score_pieces(f"float_{batch}b", inferred[1:], parameters, data)]
+    for item in models:
+        batch = _batch(item)
+        inferred = model_pieces([item], data.plates, parameters.backend)
+        pieces += [*inferred, *_score_pieces(item.id, inferred[1:], parameters, data)]
+        if inferred[1].arguments["backend"] == "emulator":
+            sample = data.plates.take(slice(sample_size(batch, len(data.plates))))
+            pieces += model_pieces([item], sample, "simulator")
+    return pieces
+
+
+def _score_pieces(identity: str, inferred: list[Piece], parameters: Parameters, data: Data
+                  ) -> list[Piece]:
+    return [score_piece(identity, inferred, data.weights.alphabet, decoder)
+            for decoder in parameters.decoders]
+
+
+def model_pieces(models: Sequence[Compiled | Planned], plates: PlateImages, backend: str
+                 ) -> list[Piece]:
+    """Each model, and behind it the pieces that run it over plates on a backend."""
+    pieces = []
+    for item in models:
+        if isinstance(item, Planned):
+            model, graph = item.pieces[-1], item.has_graph
+        else:
+            model = Piece(f"compile/{item.id}", _known, {"model": item.bmodel}, here=True)
+            graph = bool(item.bmodel.graph)
+        pieces += [model, *infer_pieces(item.id, model.name, plates, _backend(backend, graph),
+                                        _batch(item))]
+    return pieces
+
+
+def _batch(item: Compiled | Planned) -> int:
+    return item.batch if isinstance(item, Planned) else item.traced.batch
+
+
+def _known(model: BModel) -> BModel:
+    return model
 
 
 def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[str, Any]:

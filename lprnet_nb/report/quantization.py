@@ -19,8 +19,9 @@ from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, compile_bmodel, top_graph
 from ..toolchain.layers import roles_of_layers
+from . import scheduler
 from .lessons import model_label
-from .measure import Compiled, study_backend
+from .measure import Compiled, model_pieces, study_backend
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
@@ -172,9 +173,10 @@ def read_models(compiled: Sequence[Compiled], plates: PlateImages, backend: str
                 ) -> list[dict[str, Any]]:
     """Plates that each model reads right, greedy."""
     rows = []
+    scheduler.make(model_pieces(compiled, plates, backend), "running models")
     for item in compiled:
         chosen = study_backend(backend, item.bmodel)
-        logits = infer_plates(item.bmodel, plates, chosen, progress=True).logits
+        logits = infer_plates(item.bmodel, plates, chosen).logits
         texts = decode(logits, item.bmodel.alphabet).texts
         rows.append({"label": model_label(item), "precision": item.bmodel.precision,
                      "right": int(correct(plates.labels, texts).sum()), "images": len(plates)})

@@ -143,11 +143,7 @@ def make_report(profile: str = "quick", *, name: str | None = None,
     LprnetError
         When a notebook fails; finished work stays in the cache and is not done again.
     """
-    if profile not in PROFILES:
-        raise ParameterError(f"profile {profile!r} is not known. Choose from "
-                             f"{', '.join(PROFILES)}.")
-    values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
-    check(**values)
+    values = profile_values(profile, given)
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
     with locked(folder, "this report"):
@@ -168,6 +164,22 @@ def make_report(profile: str = "quick", *, name: str | None = None,
         index = write_html(folder)
         _say(f"report in {time.time() - started:.0f} s: {index}")
     return index
+
+
+def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A profile's parameters with those that were given in their place, checked.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown profile or an impossible value.
+    """
+    if profile not in PROFILES:
+        raise ParameterError(f"profile {profile!r} is not known. Choose from "
+                             f"{', '.join(PROFILES)}.")
+    values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
+    check(**values)
+    return values
 
 
 def _add_times(path: Path, seconds: dict[str, float]) -> None:

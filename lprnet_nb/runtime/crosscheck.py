@@ -43,7 +43,7 @@ def crosscheck(model: Any, plates: PlateImages, logits: np.ndarray, *, images: i
         BModel can be trusted. A single time step may differ where float sums are ordered
         differently and two classes are nearly equal; ``same_classes`` tells.
     """
-    count = min(len(plates), -(-images // model.batch) * model.batch)
+    count = sample_size(model.batch, len(plates), images)
     judged = infer_plates(model, plates.take(slice(count)), "simulator", progress=progress)
     mine, judge = logits[:count], judged.logits
     blank = model.alphabet.blank
@@ -59,6 +59,11 @@ def crosscheck(model: Any, plates: PlateImages, logits: np.ndarray, *, images: i
             "max_abs_difference": float(np.abs(mine - judge).max()),
             "same_classes": bool((mine.argmax(1) == judge.argmax(1)).all()),
             "simulator": judged.description}
+
+
+def sample_size(batch: int, there: int, images: int = SAMPLE) -> int:
+    """How many of the first images are run: whole batches, as far as there are any."""
+    return min(there, -(-images // batch) * batch)
 
 
 def _characters(path: np.ndarray, blank: int) -> list[int]:

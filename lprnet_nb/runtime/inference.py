@@ -1,9 +1,11 @@
-"""Logits of a set of plates from a model on a backend: made once, resumable."""
+"""Logits of a set of plates from a model on a backend: made once in shards, resumable."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,15 @@ from ..cache import array_digest, artifact
 from ..datasets.images import PlateImages, preprocess
 from ..errors import DataError
 from .engine import open_engine
+from .interface import Engine
 from .progress import progress_bar
 
-_SHARD = 64  # images: a stopped run loses less than half a minute of simulator time
+# Images of a shard: what a stopped run loses, and what one worker does at a time. Half a minute of
+# simulator time; a fraction of a second where that is long beside what handing a shard out costs.
+_SHARDS = {"simulator": 64, "device": 64}
+_SHARD = 256
 _NO_INPUT = ("workers", "shim", "threads")  # parts of a description that change no logit
+_WORKERS_OPTION = {"simulator": "workers", "emulator": "threads"}  # what takes a number of cores
 
 
 @dataclass(frozen=True)
@@ -70,35 +77,143 @@ def infer_plates(model: Any, plates: PlateImages, backend: str = "auto", *,
     """
     if not len(plates):
         raise DataError(f"{plates.name} has no images to run.")
-    with open_engine(model, backend, **options) as engine:
-        size = engine.batch * max(1, _SHARD // engine.batch)
+    with _Model(model, backend, options) as opened:
         logits, seconds = [], {}
-        label = f"{engine.backend} {engine.description.get('chip', '')}".strip()
+        label = f"{opened.description['backend']} {opened.description.get('chip', '')}".strip()
         with progress_bar(len(plates), label, progress) as advance:
-            for start in range(0, len(plates), size):
-                images = plates.images[start:start + size]
+            for part in shards(len(plates), opened.batch, opened.description["backend"]):
+                images = plates.images[part]
                 ahead = [0]
 
                 def moved(count: int, ahead: list[int] = ahead) -> None:
                     ahead[0] += count
                     advance(count)
 
-                folder = artifact("logits", _key(engine, images),
-                                  lambda folder, images=images, moved=moved:
-                                  _run_shard(engine, images, moved, folder))
-                logits.append(np.load(folder / "logits.npy"))
-                for part, value in json.loads((folder / "seconds.json").read_text()).items():
-                    seconds[part] = seconds.get(part, 0.0) + value
+                found, times = read_shard(_shard(opened, images, moved))
+                logits.append(found)
+                for step, value in times.items():
+                    seconds[step] = seconds.get(step, 0.0) + value
                 advance(len(images) - ahead[0])
-        return Inference(np.concatenate(logits), engine.description, engine.batch, seconds)
+        return Inference(np.concatenate(logits), opened.description, opened.batch, seconds)
 
 
-def _key(engine: Any, images: np.ndarray) -> dict[str, Any]:
-    fixed = {key: value for key, value in engine.description.items() if key not in _NO_INPUT}
-    return {"images": array_digest(images), "engine": fixed}
+def shards(count: int, batch: int, backend: str) -> list[slice]:
+    """How `count` images are cut: whole batches, as many as make a piece of work."""
+    size = batch * max(1, _SHARDS.get(backend, _SHARD) // batch)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _run_shard(engine: Any, images: np.ndarray, moved: Any, folder: Path) -> None:
+def infer_shard(model: Any, images: np.ndarray, backend: str, cores: int | None = None) -> Path:
+    """Make the logits of one shard, or find them; the model stays open for this thread's next one.
+
+    Parameters
+    ----------
+    model, backend
+        As `open_engine` takes them.
+    images
+        uint8 BGR ``[N, 24, 94, 3]``, one of the `shards`.
+    cores
+        How many the engine may use; all by default.
+
+    Returns
+    -------
+    Path
+        Folder for `read_shard`.
+    """
+    option = _WORKERS_OPTION.get(backend)
+    return _shard(_keep(_Model(model, backend, {option: cores} if option and cores else {})),
+                  images, lambda count: None)
+
+
+def read_shard(folder: Path) -> tuple[np.ndarray, dict[str, float]]:
+    """Logits of a shard, float32 ``[N, classes, 18]``, and the seconds of each step."""
+    return np.load(folder / "logits.npy"), json.loads((folder / "seconds.json").read_text())
+
+
+_kept: dict[int, _Model] = {}
+_keeping = threading.Lock()
+
+
+def _keep(wanted: _Model) -> _Model:
+    """This thread's open model if it is the one that is wanted, else that one in its place."""
+    with _keeping:
+        last = _kept.get(threading.get_ident())
+        if last is not None and last.identity == wanted.identity is not None:
+            return last
+        _kept[threading.get_ident()] = wanted
+    if last is not None:
+        last.close()
+    return wanted
+
+
+def close_models() -> None:
+    """Let go of the models that `infer_shard` keeps open, and of their processes."""
+    with _keeping:
+        models = list(_kept.values())
+        _kept.clear()
+    for model in models:
+        model.close()
+
+
+class _Model:
+    """A model on a backend, opened when it is needed; what it is like is found out once.
+
+    A BModel's description costs a simulator process, and everything that is in the cache can be
+    found by the description alone.
+    """
+
+    _facts: dict[Any, tuple[dict[str, Any], int]] = {}
+
+    def __init__(self, model: Any, backend: str, options: dict[str, Any]) -> None:
+        self._open = lambda: open_engine(model, backend, **options)
+        self._engine: Engine | None = None
+        digest = getattr(model, "digest", None)
+        self.identity = None if digest is None else (
+            digest, getattr(model, "sha256", None), str(model.path), backend,
+            repr(sorted(options.items())))
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._open()
+        return self._engine
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return self._known()[0]
+
+    @property
+    def batch(self) -> int:
+        return self._known()[1]
+
+    def _known(self) -> tuple[dict[str, Any], int]:
+        if self.identity not in self._facts or self.identity is None:
+            found = dict(self.engine.description), self.engine.batch
+            if self.identity is None:
+                return found
+            self._facts[self.identity] = found
+        return self._facts[self.identity]
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> _Model:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+
+def _shard(model: _Model, images: np.ndarray, moved: Callable[[int], None]) -> Path:
+    fixed = {key: value for key, value in model.description.items() if key not in _NO_INPUT}
+    return artifact("logits", {"images": array_digest(images), "engine": fixed},
+                    lambda folder: _run_shard(model.engine, images, moved, folder))
+
+
+def _run_shard(engine: Engine, images: np.ndarray, moved: Callable[[int], None], folder: Path
+               ) -> None:
     started, before, inside = time.perf_counter(), engine.seconds, engine.runtime_seconds
     inputs = preprocess(images)
     seconds = {"preprocess": time.perf_counter() - started}

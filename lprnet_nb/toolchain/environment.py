@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..cache import atomic_write, cache_dir, locked
+from ..cache import about_to_make, atomic_write, cache_dir, locked
 from ..errors import ToolchainError
 from .process import run_logged
 
@@ -126,6 +126,7 @@ def compiler() -> Compiler:
     if found is not None:
         return found
     prefix = default_prefix()
+    about_to_make("the compiler's environment", prefix)
     with locked(prefix, "the compiler's environment"):
         found = find_compiler()
         return found if found is not None else _install(prefix)
