@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,25 +28,31 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
     Parameters
     ----------
     lines
-        `study.summarize`'s lines, refused settings among them.
+        `study_results.summarize`'s lines; settings that a tool refuses have its words below.
     reference
         Float's exact match.
     """
-    names = list(dict.fromkeys(_label(line) for line in lines))
+    most = max((line["draws"] for line in lines), default=0)
+    names = list(dict.fromkeys(_label(line, most) for line in lines))
     chips = list(dict.fromkeys(line["chip"] for line in lines))
-    figure = Figure((WIDTH, 0.32 * len(names) + 1.1), layout="constrained")
+    notes = list(dict.fromkeys(_note(line) for line in lines if "error" in line))
+    said = [part for number, note in enumerate(notes, 1)
+            for part in textwrap.wrap(f"{number}: {note}", 125)]
+    figure = Figure((WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2),
+                    layout="constrained")
     axes = figure.subplots()
     _rows(axes, names)
-    shifts = np.linspace(-0.18, 0.18, len(chips)) if len(chips) > 1 else [0.0]
-    shown = [line for line in lines if line.get("mean", 0) > 0.7]
+    shifts = 0.22 * (np.arange(len(chips)) - (len(chips) - 1) / 2)
+    shown = [line for line in lines if line.get("mean", 0) > READABLE]
     left = min([line["interval"][0] for line in shown], default=0.8) - 0.012
     for line in lines:
         style = SERIES[chips.index(line["chip"])]
-        place = names.index(_label(line)) + shifts[chips.index(line["chip"])]
-        if "error" in line or line["mean"] <= 0.7:
-            said = "refused by the tool" if "error" in line else f"◂ {line['mean']:.3f}"
-            axes.annotate(said, (left, place), xytext=(3, 0), textcoords="offset points",
-                          va="center", fontsize=7, color=style["color"])
+        place = names.index(_label(line, most)) + shifts[chips.index(line["chip"])]
+        if "error" in line or line["mean"] <= READABLE:
+            text = (f"refused by the tool, {notes.index(_note(line)) + 1}" if "error" in line
+                    else f"◂ {line['mean']:.3f}")
+            axes.annotate(text, (left, place), xytext=(3, 0), textcoords="offset points",
+                          va="center", fontsize=6.5, color=style["color"])
             continue
         axes.plot(line["interval"], [place] * 2, color=style["color"], linewidth=1)
         axes.plot([line["low"], line["high"]], [place] * 2, color=style["color"], linewidth=4,
@@ -58,37 +65,70 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
                  label=f"float {reference:.3f}")
     axes.set_xlim(left=left)
     axes.set_xlabel("exact match (mark: mean of draws; thick: draws; thin: 95 % interval)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    if said:
+        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=6.5)
     return figure
 
 
-def _label(line: Mapping[str, Any]) -> str:
-    return line["strategy"] + (" (on test images)" if line["scheme"] == "within" else "")
+READABLE = 0.7  # below it a strategy is named with its mean, and not drawn to scale
 
 
-def pareto(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
-    """Exact match against predicted latency; the best for their time are joined."""
-    points = sorted((line["latency_ms"], -line["mean"], line) for line in lines
-                    if line.get("latency_ms") and line.get("mean", 0) > 0.7
-                    and line["scheme"] != "within")
+def _label(line: Mapping[str, Any], most: int) -> str:
+    origin = {"within": " (on test images)", "generated": " (on generated plates)"}
+    few = f" ({line['draws']} of {most} draws)" if 0 < line["draws"] < most else ""
+    return line["strategy"] + origin.get(line["scheme"], "") + few
+
+
+def _note(line: Mapping[str, Any]) -> str:
+    return f"{line['chip']} {line['strategy']}: {line['error']}"
+
+
+def pareto(lines: Sequence[Mapping[str, Any]], reference: float,
+           named: Sequence[str] = ("kl", "mse")) -> Figure:
+    """Exact match against predicted latency; the best for their time are joined.
+
+    Parameters
+    ----------
+    lines
+        `study_results.summarize`'s lines of one chip.
+    reference
+        Float's exact match.
+    named
+        Strategies that are named beside the best for their time.
+    """
+    points = sorted((line["latency_ms"], -line["mean"], number) for number, line in enumerate(lines)
+                    if line.get("latency_ms") and line.get("mean", 0) > READABLE
+                    and line["scheme"] == "cross-fit")
     figure = Figure((WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    front, best = [], 0.0
-    for number, (time, negative, line) in enumerate(points):
-        style = SERIES[number % len(SERIES)]
+    front = []
+    for time, negative, number in points:
+        if not front or negative < front[-1][1]:
+            front.append((time, negative, number))
+    axes.step([time for time, *_ in front], [-negative for _, negative, _ in front], where="post",
+              color=GREY, linewidth=0.8, zorder=0)
+    chosen = [lines[number]["strategy"] for *_, number in front]
+    chosen += [name for name in named if name not in chosen]
+    handles = {}
+    for time, negative, number in points:
+        line = lines[number]
         low, high = line["interval"]
-        axes.errorbar(time, -negative, yerr=[[-negative - low], [high + negative]], capsize=2,
-                      color=style["color"], marker=style["marker"], linestyle="none",
-                      label=line["strategy"], elinewidth=0.8)
-        if -negative > best:
-            best = -negative
-            front.append((time, best))
-    if front:
-        axes.step(*zip(*front), where="post", color=GREY, linewidth=0.8, zorder=0)
+        error = [[-negative - low], [high + negative]]
+        if line["strategy"] in chosen:
+            style = SERIES[chosen.index(line["strategy"]) % len(SERIES)]
+            handles[line["strategy"]] = axes.errorbar(
+                time, -negative, yerr=error, capsize=2, color=style["color"],
+                marker=style["marker"], linestyle="none", elinewidth=0.8)
+        else:
+            handles["others"] = axes.plot(time, -negative, color=GREY, marker=".",
+                                          linestyle="none", zorder=1)[0]
     axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--")
     axes.set(xlabel="predicted time of a call in ms", ylabel="exact match (95 % interval)")
     axes.grid(axis="y", color=PALE)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    order = [name for name in (*chosen, "others") if name in handles]
+    axes.legend([handles[name] for name in order], order, loc="center left",
+                bbox_to_anchor=(1, 0.5), fontsize=7)
     return figure
 
 

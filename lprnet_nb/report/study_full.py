@@ -14,10 +14,9 @@ from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
 from ..model.weights import Weights
 from ..toolchain.strategies import STRATEGIES, Strategy, strategy_named
-from .output import to_json
 from .study import Plan, run_study
 from .study_details import company, models, sensitivity
-from .study_results import write_recommendations
+from .study_results import study_text, write_recommendations
 
 MAIN_CHIPS = ("BM1684X", "BM1684")
 MORE_CHIPS = ("BM1688", "CV186X")
@@ -56,5 +55,5 @@ def write_full_study(path: Path, plates: PlateImages, weights: Weights, *, worke
                      ) -> list[Path]:
     """Run the whole study; write it, and the recommendation of each chip with its evidence."""
     made = complete(full_plan(), plates, weights, STRATEGIES[LOOKED_INTO], workers=workers)
-    return [atomic_write(path, to_json(made)),
+    return [atomic_write(path, study_text(made)),
             *write_recommendations(made, repository() / "data" / "models")]

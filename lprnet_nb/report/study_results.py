@@ -15,7 +15,7 @@ from ..cache import atomic_write, repository
 from ..datasets.splits import folds
 from ..errors import DataError
 from ..evaluate.paired import holm, mcnemar_exact
-from .study import CROSS_FIT, unpack
+from .study import CROSS_FIT, GENERATED, WITHIN, unpack
 
 def read_study(path: Path) -> dict[str, Any]:
     """Read a study's JSON file.
@@ -32,6 +32,18 @@ def read_study(path: Path) -> dict[str, Any]:
     if study.get("format") != 1:
         raise DataError(f"study {path} has format {study.get('format')!r}, this version reads 1.")
     return study
+
+
+def study_text(study: dict[str, Any]) -> str:
+    """A study as JSON, a row a line, so that a diff shows which rows are new."""
+    parts = []
+    for key, value in study.items():
+        lines = [json.dumps(item, ensure_ascii=False) for item in value] if isinstance(
+            value, list) else None
+        parts.append(f"{json.dumps(key)}: " + (json.dumps(value, ensure_ascii=False)
+                                               if lines is None else
+                                               "[\n" + ",\n".join(lines) + "\n]"))
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 def committed_study() -> dict[str, Any] | None:
@@ -89,9 +101,15 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
     return lines
 
 
-def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str
-               ) -> dict[str, Any] | None:
+def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str, *,
+               scheme: str = CROSS_FIT) -> dict[str, Any] | None:
     """Exact match of a strategy minus a baseline's over their common draws, with an interval.
+
+    Parameters
+    ----------
+    scheme
+        Where the strategy's calibration images come from; the baseline's always lie outside the
+        fold.
 
     Returns
     -------
@@ -100,7 +118,7 @@ def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str
         ``baseline_spread`` (largest minus smallest exact match of the baseline's draws); None
         where either was refused or not run.
     """
-    ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
+    ours, theirs = outcomes(study, strategy, chip, scheme), outcomes(study, baseline, chip)
     common = sorted(set(ours) & set(theirs))
     if not common:
         return None
@@ -148,11 +166,18 @@ TIPS: tuple[Tip, ...] = (
     Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl"))),
     Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
     Tip("another threshold method (mse)", (("mse", "kl"),)),
+    Tip("weight equalization", (("mse-we", "mse"), ("kl-we", "kl"),
+                                ("mse-forked-we", "mse-forked"))),
+    Tip("bias correction", (("kl-bc", "kl"),)),
+    Tip("zero points on activations (asymmetric)", (("mse-asymmetric", "mse"),)),
+    Tip("uint8 images, preprocessing in the model", (("mse-uint8", "mse"),)),
     Tip("the whole global context in float", (("mse-context", "mse"),)),
     Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
     Tip("the first layer and the context in float, once forked",
         (("mse-forked-in-context", "mse-forked"),)),
 )
+CALIBRATED = {CROSS_FIT: "on plates that are not judged", WITHIN: "on the judged plates",
+              GENERATED: "on generated plates"}
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 LEVEL = 0.05
 SLOWER = 1.25  # predicted time that a recommendation may take, of the all-INT8 model's
@@ -182,6 +207,32 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
     return lines
 
 
+def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """What other calibration images change: those that are judged, or generated plates.
+
+    Returns
+    -------
+    list of dict
+        `difference`'s fields against the same strategy calibrated outside the fold, with
+        ``strategy, chip, scheme``, ``mean`` of the scheme, and a sentence.
+    """
+    lines = []
+    for line in summarize(study):
+        if line["scheme"] == CROSS_FIT or "mean" not in line:
+            continue
+        name, chip, scheme = line["strategy"], line["chip"], line["scheme"]
+        found = difference(study, name, name, chip, scheme=scheme)
+        if found is not None:
+            low, high = found["interval"]
+            lines.append({"strategy": name, "chip": chip, "scheme": scheme, "mean": line["mean"],
+                          **found, "sentence":
+                          f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: {line['mean']:.4f}. "
+                          f"That is {found['difference'] * 100:+.1f} points (95 % interval "
+                          f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
+                          f"calibration {CALIBRATED[CROSS_FIT]}."})
+    return lines
+
+
 def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdict: str) -> str:
     low, high = found["interval"]
     said = {"holds": "The tip holds", "does not hold": "The tip does not hold",
@@ -192,9 +243,25 @@ def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdi
             f"by up to {found['baseline_spread'] * 100:.1f}.")
 
 
+def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`summarize`'s lines, the best strategy first: by the highest mean that it has on any chip.
+
+    Strategies calibrated elsewhere than outside the fold come last, refused ones after them.
+    """
+    best: dict[tuple[str, str], float] = {}
+    for line in lines:
+        key = line["strategy"], line["scheme"]
+        best[key] = max(best.get(key, -1.0), line.get("mean", -1.0))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    return sorted(lines, key=lambda line: (
+        line["scheme"] != CROSS_FIT, -best[line["strategy"], line["scheme"]], line["strategy"],
+        line["scheme"], chips.index(line["chip"])))
+
+
 def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`summarize`'s lines for reading: rounded, refused settings with the tool's words."""
-    return [{"strategy": line["strategy"], "chip": line["chip"], "calibrated": line["scheme"],
+    return [{"strategy": line["strategy"], "chip": line["chip"],
+             "calibrated": CALIBRATED[line["scheme"]],
              "draws": line["draws"], "mean": _round(line.get("mean"), 4),
              "lowest": _round(line.get("low"), 3), "highest": _round(line.get("high"), 3),
              "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
@@ -204,7 +271,8 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The paired tests of `summarize`'s lines, for reading."""
-    return [{"strategy": line["strategy"], "chip": line["chip"], "calibrated": line["scheme"],
+    return [{"strategy": line["strategy"], "chip": line["chip"],
+             "calibrated": CALIBRATED[line["scheme"]],
              "p against float": _round(line["p_float"], 3),
              "draws below float": line.get("worse_draws", 0),
              "p against the baseline": _round(line.get("p_baseline"), 3)}
@@ -220,6 +288,21 @@ def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
              "time steps off": line.get("steps_off"),
              "logits' SQNR in dB": _round(line.get("sqnr_db"), 1), "note": line.get("error", "")}
             for line in lines]
+
+
+def model_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`study_details.models`' lines for reading."""
+    rows = []
+    for line in lines:
+        checked = line.get("simulator", {})
+        rows.append({"strategy": line["strategy"], "chip": line["chip"],
+                     "predicted ms": _round(line.get("predicted_latency_ms"), 4),
+                     "graph as in the study": line.get("same_graph"),
+                     "simulator's images": checked.get("images"),
+                     "same logits": checked.get("identical"),
+                     "largest difference": _round(checked.get("max_abs_difference"), 4),
+                     "note": line.get("error", "")})
+    return rows
 
 
 def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:

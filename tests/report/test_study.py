@@ -203,16 +203,49 @@ def test_figures_of_every_case():
     labels = [text.get_text() for text in
               study_figures.accuracy(lines, 0.894).axes[0].get_yticklabels()]
     assert labels == ["mse", "mse-forked", "kl-tune0", "kl-bc (on test images)"]
-    assert len(study_figures.pareto(lines, 0.894).axes[0].get_legend().get_texts()) == 1
+    refused = study_figures.accuracy(lines, 0.894).get_supxlabel()
+    assert refused == "1: BM1684 kl-bc: no"
+    named = study_figures.pareto(lines, 0.894).axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in named] == ["mse"]
     verdicts = study_results.verdicts(made)
     assert [line["strategy"] for line in verdicts] == ["mse-forked"]
     study_figures.tips(verdicts)
     assert len(study_results.table(lines)) == 4 and len(study_results.test_table(lines)) == 3
 
 
+def test_figure_says_what_is_not_like_the_rest():
+    made = known(mse=(880, 884), kl=(870,))
+    made["rows"].append(row("mse", 0, first(890), scheme="generated"))
+    lines = study_results.ranked(study_results.summarize(made))
+    labels = [text.get_text() for text in
+              study_figures.accuracy(lines, 0.894).axes[0].get_yticklabels()]
+    assert labels == ["mse", "kl (1 of 2 draws)", "mse (on generated plates) (1 of 2 draws)"]
+
+
+def test_front_of_the_pareto_figure():
+    made = known(mse=(880,), slow=(879,), best=(893,), fast=(870,))
+    made["models"] = [{"strategy": name, "chip": "BM1684X", "predicted_latency_ms": time}
+                      for name, time in (("mse", 0.05), ("slow", 0.06), ("best", 0.055),
+                                         ("fast", 0.04))]
+    legend = study_figures.pareto(study_results.summarize(made), 0.894).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["fast", "mse", "best", "others"]
+
+
+def test_other_calibration_images():
+    made = known(mse=(880, 884))
+    made["rows"] += [row("mse", draw, first(890 + draw), scheme=scheme)
+                     for draw in range(2) for scheme in ("generated", "within")]
+    lines = study_results.origins(made)
+    assert [line["scheme"] for line in lines] == ["generated", "within"]
+    assert lines[0]["difference"] == pytest.approx((890 + 891 - 880 - 884) / 2000)
+    assert "on generated plates: 0.8905. That is +0.9 points" in lines[0]["sentence"]
+    assert "on the judged plates" in lines[1]["sentence"]
+
+
 def test_study_file(tmp_path):
     path = tmp_path / "study.json"
-    path.write_text(json.dumps(known(mse=(880,))))
+    path.write_text(study_results.study_text(known(mse=(880,))))
+    assert len(path.read_text().splitlines()) == 6  # a row a line
     assert study_results.read_study(path)["float"]["correct"] == 894
     path.write_text('{"format": 2}')
     with pytest.raises(DataError, match="format 2"):
