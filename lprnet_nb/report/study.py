@@ -9,6 +9,7 @@ the repository in `study_full`.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from ..model.weights import Weights
 from ..runtime import emulator
 from ..runtime.emulator import Emulator
 from ..runtime.progress import Advance, progress_bar
-from ..toolchain.compile import CalibrationTable, calibrate, top_graph
+from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
 from ..toolchain.lowering import Quantizer
 from ..toolchain.strategies import Strategy
@@ -260,7 +261,7 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
                     raise ToolchainError(failure)
                 table = (calibrate(graph, images, strategy, chip) if needs_tool(strategy)
                          else tables[strategy.method])
-                folder = bench.quantizer().lower(graph, chip, strategy, table)
+                folder = lower(bench.quantizer(), bench.weights, graph, chip, strategy, table)
                 texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess)
                 yield Cell(*place, texts=texts)
             except (ToolchainError, EngineError) as error:
@@ -268,9 +269,19 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
             advance(1)
 
 
+def lower(quantizer: Quantizer, weights: Weights, graph: TopGraph, chip: str, strategy: Strategy,
+          table: CalibrationTable) -> Path:
+    """Quantize a network; gives the folder that the emulator reads."""
+    if graph.fused:  # the warm quantizer does not know the formats of images
+        return compile_bmodel(trace_model(weights, form=strategy.form), chip, "int8",
+                              strategy=strategy, table=table).graph
+    return quantizer.lower(graph, chip, strategy, table)
+
+
 def short(message: str) -> str:
-    """The tool's own words, without the place of its log."""
-    return message.split(" (log:")[0].split("The end of its log")[0].strip()[:400]
+    """The tool's own words, without the places of its log and of its files."""
+    words = message.split(" (log:")[0].split("The end of its log")[0]
+    return re.sub(r"\S*/graph: ", "", words).strip()[:400]
 
 
 def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool) -> tuple[str, ...]:
