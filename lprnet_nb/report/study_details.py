@@ -26,7 +26,7 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import calibrate, compile_bmodel, top_graph
 from ..toolchain.lowering import Quantizer
 from ..toolchain.strategies import ROLES, Strategy
-from .study import Bench, Plan, calibration_key, needs_tool, network_input, short, tune_of
+from .study import Bench, Plan, calibration_key, lower, needs_tool, network_input, short, tune_of
 
 
 def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], base: Strategy, *,
@@ -173,7 +173,7 @@ def _model(quantizer: Quantizer, plan: Plan, weights: Weights, strategy: Strateg
         table = quantizer.tables(graph, images, sorted(methods), tune=tune_of(strategy),
                                  channel_order=strategy.channel_order,
                                  weight_equalization=strategy.weight_equalization)[strategy.method]
-    folder = quantizer.lower(graph, chip, strategy, table)
+    folder = lower(quantizer, weights, graph, chip, strategy, table)
     return compile_bmodel(traced, chip, "int8", strategy=strategy, table=table), folder
 
 
