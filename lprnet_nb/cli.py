@@ -243,6 +243,21 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
 
 
 @app.command()
+def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
+          strategies: Strategies = None, chips: Chips = None,
+          draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
+          recommend: Annotated[bool, typer.Option(
+              help="Write data/models/CHIP/recommended.json as the study finds it.")] = False
+          ) -> None:
+    """Run strategies over calibration draws on the published plates; the same command resumes."""
+    from .report.study_full import grow_published, recommend_from
+
+    print(grow_published(output, **_upper(strategies=strategies, chips=chips, draws=draws)))
+    if recommend:
+        print(*recommend_from(output), sep="\n")
+
+
+@app.command()
 def contract(backend: Annotated[str, typer.Option(help="device, simulator or emulator.")],
              chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
              kit: Annotated[Path | None, typer.Option(
