@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError
-from lprnet_nb.report import study, study_details, study_figures, study_results
+from lprnet_nb.report import study, study_details, study_figures, study_full, study_results
 from lprnet_nb.report.study import Cell, Plan
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
 
@@ -250,6 +250,54 @@ def test_study_file(tmp_path):
     path.write_text('{"format": 2}')
     with pytest.raises(DataError, match="format 2"):
         study_results.read_study(path)
+
+
+PROVENANCE = {"plates": "p", "weights": "w", "tpu_mlir": "1", "decoder": "greedy", "batch": 1,
+              "folds": 2, "emulator": "e1", "draws": [0, 1], "strategies": {"mse": {"images": 100}}}
+
+
+def test_a_study_grows():
+    old = known(mse=(880, 884), kl=(870,)) | {"provenance": PROVENANCE, "company": ["old"]}
+    old["rows"].append({"strategy": "uint8", "chip": "BM1684X", "scheme": "cross-fit",
+                        "error": "no"})
+    old["models"] = [{"strategy": "mse", "chip": "BM1684X", "predicted_latency_ms": 1.0}]
+    new = known(kl=(870, 871), uint8=(860,)) | {"provenance": {
+        **PROVENANCE, "emulator": "e2", "draws": [0, 1, 2],
+        "strategies": {"kl": {"images": 100}}}}
+    merged = study_full.merge(old, new)
+    assert [(r["strategy"], r["draw"]) for r in merged["rows"]] == [
+        ("mse", 0), ("mse", 1), ("kl", 0), ("kl", 1), ("uint8", 0)]  # no longer refused
+    assert merged["models"] == old["models"] and merged["company"] == ["old"]
+    assert merged["provenance"]["emulator"] == ["e1", "e2"]
+    assert merged["provenance"]["draws"] == [0, 1, 2]
+    assert list(merged["provenance"]["strategies"]) == ["mse", "kl"]
+    assert study_full.merge(merged, new) == merged
+
+
+def test_a_strategy_that_changed_loses_its_old_rows():
+    old = known(mse=(880, 884)) | {"provenance": PROVENANCE}
+    new = known(mse=(890,)) | {"provenance": {
+        **PROVENANCE, "strategies": {"mse": {"images": 50, "about": "Fewer."}}}}
+    assert [r["correct"] for r in study_full.merge(old, new)["rows"]] == [890]
+    new["provenance"]["strategies"]["mse"] = {"images": 100, "about": "As before.", "new": False}
+    assert [r["correct"] for r in study_full.merge(old, new)["rows"]] == [890, 884]
+
+
+def test_studies_of_other_plates_do_not_mix():
+    old = known(mse=(880,)) | {"provenance": PROVENANCE}
+    new = known(kl=(880,)) | {"provenance": {**PROVENANCE, "plates": "others"}}
+    with pytest.raises(DataError, match="plates others, the study is of p"):
+        study_full.merge(old, new)
+
+
+def test_the_full_plan():
+    plan = study_full.full_plan()
+    assert {s.name for s in plan.strategies} == set(STRATEGIES) and len(plan.draws) == 5
+    named = {*study_full.ON_MORE_CHIPS, *study_full.FEWER_DRAWS, study_full.LOOKED_INTO,
+             *study_full.CALIBRATED_ELSEWHERE}
+    assert named <= set(STRATEGIES)
+    few = study_full.full_plan(["mse"], ["BM1688"], 2)
+    assert (few.all_chips(), few.draws) == (("BM1688",), (0, 1))
 
 
 @pytest.mark.slow
