@@ -27,6 +27,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "quick": {"CHIPS": "BM1684X,BM1684", "PRECISIONS": "fp32,int8", "BATCHES": "1", "IMAGES": 100},
     "full": {"CHIPS": "BM1684,BM1684X,BM1688,CV186X", "PRECISIONS": "fp32,fp16,int8",
              "BATCHES": "1,4", "IMAGES": 0}}
+OWN_DECODERS = "greedy,beam"  # for class lists other than the published one
 VERSIONS_OF = ("lprnet-nb", "torch", "numpy", "onnx", "onnxruntime", "opencv-python-headless",
                "papermill", "matplotlib", "scipy", "statsmodels")
 NOTEBOOK_TIMEOUT = 3600  # seconds for one cell
@@ -169,6 +170,9 @@ def make_report(profile: str = "quick", *, name: str | None = None,
 def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     """A profile's parameters with those that were given in their place, checked.
 
+    With a class list of one's own and no decoders named, they are `OWN_DECODERS`: the default's
+    grammar is of Chinese plates, whose characters that list need not have.
+
     Raises
     ------
     ParameterError
@@ -178,6 +182,8 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
         raise ParameterError(f"profile {profile!r} is not known. Choose from "
                              f"{', '.join(PROFILES)}.")
     values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
+    if values.get("CLASSES"):
+        values.setdefault("DECODERS", OWN_DECODERS)
     check(**values)
     return values
 
