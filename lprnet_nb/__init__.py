@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 __version__ = "0.1.0"
+
+# A few bytes can say that they are a picture of a billion pixels. OpenCV reads this once, when it
+# is loaded; 67 million are more than any camera that sees plates has.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))

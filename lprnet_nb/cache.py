@@ -243,6 +243,21 @@ def find_artifact(kind: str, inputs: dict[str, Any]) -> Path | None:
     return folder if _intact(folder) else None
 
 
+def is_made_here(path: Path) -> bool:
+    """Whether a file is one of the cache's artifacts, or a copy of one."""
+    artifacts = cache_dir() / "artifacts"
+    if path.resolve().is_relative_to(artifacts.resolve()):
+        return True
+    found = file_digest(path)
+    for listed in artifacts.glob("*/*/files.json"):
+        try:
+            if found in json.loads(listed.read_text("utf8")).values():
+                return True
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue
+    return False
+
+
 def pack_artifact(folder: Path) -> dict[str, bytes]:
     """All files of an artifact by name, to be sent to another machine's cache."""
     return {path.relative_to(folder).as_posix(): path.read_bytes()

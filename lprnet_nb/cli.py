@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import LprnetError
@@ -110,11 +111,31 @@ def combine(bmodels: Annotated[list[Path], typer.Argument(help="Two or more BMod
 def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
           images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
           output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
-          backend: Backend = "auto", decoder: Annotated[str, typer.Option()] = "greedy") -> None:
+          backend: Backend = "auto", decoder: Annotated[str, typer.Option()] = "greedy",
+          trust: Annotated[bool, typer.Option(
+              "--trust", help="Run a BModel that was not made here.")] = False) -> None:
     """Read a folder of plates with a BModel: JSON {file: plate}."""
     from .report.gen import read_plates
 
-    _emit(read_plates(bmodel, images, backend, decoder), output)
+    _emit(read_plates(bmodel, images, backend, decoder, trust=trust), output)
+
+
+@app.command()
+def survey(model: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+           folder: Annotated[Path, typer.Argument(help="Folder that CCPD was unpacked to.")],
+           output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+           backend: Annotated[str, typer.Option()] = "emulator",
+           decoder: Annotated[str, typer.Option()] = "greedy",
+           images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+           scheduler: Scheduler = None) -> None:
+    """Read all of CCPD and judge it, on all cores or a cluster; the same command resumes."""
+    from .report.survey import survey as run
+    from .toolchain.bmodel import BModel
+
+    if scheduler is not None:
+        os.environ["LPRNET_SCHEDULER"] = scheduler
+    _emit(run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
+          output)
 
 
 @app.command()
@@ -292,6 +313,33 @@ def bench_emulator(chip: Annotated[str, typer.Option()] = "BM1684X",
     from .report.gen import measure_emulator
 
     print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
+
+
+@bench_app.command("ccpd")
+def bench_ccpd_(images: Annotated[str, typer.Option(help="Numbers of images, rising.")]
+                = "1000,10000", chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
+    """Time and memory of a CCPD survey by the number of images, and what all of CCPD would take."""
+    from .report.survey_bench import bench_ccpd
+
+    print(json.dumps(bench_ccpd([int(count) for count in images.split(",")], chip=chip,
+                                report=lambda line: print(line, file=sys.stderr))))
+
+
+@bench_app.command("faults")
+def bench_faults_(repetitions: Annotated[int, typer.Option(help="Of each random kill.")] = 20,
+                  only: Annotated[str, typer.Option(help="Part of the faults' names.")] = ""
+                  ) -> None:
+    """Put faults in: each must end in the same result or in one clear error, nothing left over."""
+    from .report.faults import bench_faults
+
+    facts = bench_faults(repetitions, only, report=lambda line: print(line, file=sys.stderr))
+    table = Table("fault", "ended", "seconds", box=None)
+    for row in facts["rows"]:
+        table.add_row(escape(row["fault"]), escape(row["ended"]), f"{row['seconds']:.1f}")
+    Console(width=160, highlight=False).print(table)
+    print(json.dumps(facts, ensure_ascii=False))
+    if facts["failed"]:
+        raise typer.Exit(1)
 
 
 @bench_app.command("decode")

@@ -9,15 +9,17 @@ by hand, since the vendor's package needs a protobuf of 2021.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lmdb
 import numpy as np
 
-from ..cache import atomic_write, digest
+from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
 from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files
 
@@ -178,14 +180,43 @@ def read_lmdb(folder: str | Path) -> Iterator[tuple[bytes, np.ndarray]]:
     if not (folder / "data.mdb").exists():
         raise DataError(f"{folder} has no data.mdb. Name the folder that the data set was made "
                         "in.")
+    with _opened(folder) as store, store.begin(buffers=False) as transaction:
+        for key, value in transaction.cursor():
+            yield key, decode_datum(value, f"entry {key.decode()} of {folder}")
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[lmdb.Environment]:
+    """Open a data set to be read, if it is whole: reading past the end of the file, or a page that
+    points nowhere, would take the process down.
+
+    Raises
+    ------
+    DataError
+        When it was cut off or altered after it was made.
+    """
+    data, known = folder / "data.mdb", _record(folder).get("sha256")
     try:
-        with lmdb.open(str(folder), readonly=True, lock=False) as store, \
-                store.begin(buffers=False) as transaction:
-            for key, value in transaction.cursor():
-                yield key, decode_datum(value, f"entry {key.decode()} of {folder}")
-    except lmdb.Error as error:
+        if known is not None and file_digest(data) != known:
+            raise DataError(f"{data} was altered or cut off after it was made: its SHA-256 is not "
+                            f"the one in {RECORD}. Remove the folder and make it again.")
+        with lmdb.open(str(folder), readonly=True, lock=False) as store:
+            needed = (store.info()["last_pgno"] + 1) * store.stat()["psize"]
+            if data.stat().st_size < needed:
+                raise DataError(f"{data} was cut off: it has {data.stat().st_size} of {needed} "
+                                "bytes. Remove the folder and make it again.")
+            yield store
+    except (OSError, lmdb.Error) as error:
         raise DataError(f"the data set in {folder} cannot be read: {error}. Make it again.") \
             from error
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `convert_imageset` noted of a data set; nothing where it did not make it."""
+    try:
+        return dict(json.loads((folder / RECORD).read_text("utf8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 def convert_imageset(imageset_rootfolder: str | Path, imageset_lmdbfolder: str | Path, *,
@@ -248,7 +279,10 @@ def convert_imageset(imageset_rootfolder: str | Path, imageset_lmdbfolder: str |
             if advance is not None:
                 advance(1)
 
-    return write_lmdb(arrays(), folder)
+    count = write_lmdb(arrays(), folder)
+    finished = made_of | {"sha256": file_digest(folder / "data.mdb")}
+    atomic_write(folder / RECORD, json.dumps(finished, indent=1) + "\n")
+    return count
 
 
 def _entries_done(folder: Path, made_of: dict) -> int:
@@ -257,10 +291,11 @@ def _entries_done(folder: Path, made_of: dict) -> int:
     if not (folder / "data.mdb").exists():
         atomic_write(record, json.dumps(made_of, indent=1) + "\n")
         return 0
-    if not record.exists() or json.loads(record.read_text("utf8")) != made_of:
+    known = _record(folder)
+    if {key: value for key, value in known.items() if key != "sha256"} != made_of:
         raise DataError(f"{folder} already holds a data set, of other images or options. Choose "
                         "another folder or remove that one.")
-    with lmdb.open(str(folder), readonly=True, lock=False) as store:
+    with _opened(folder) as store:
         return store.stat()["entries"]
 
 

@@ -12,7 +12,6 @@ import ctypes
 import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from .network import STEPS, LPRNet, initialize
-from .weights import Weights, load_weights
+from .weights import Weights, load_checked, load_weights
 
 # Centre, in input columns, of what time step t sees: three unpadded layers of stride 1, two
 # poolings of stride 2 and a convolution of width 4 make 4 t + 11.
@@ -333,12 +332,12 @@ def _start(config: TrainConfig, identity: dict, alphabet: Alphabet, given: Weigh
     if not config.checkpoint.exists():
         return network, average, optimizer, 0
     try:
-        state = torch.load(config.checkpoint, map_location=device, weights_only=True)
+        state = load_checked(config.checkpoint, device)
         known = json.loads(state["config"])
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, IndexError,
-            pickle.UnpicklingError) as error:
+    except Exception as error:  # on a damaged file, whatever some part of torch's reader raises
         raise DataError(f"checkpoint {config.checkpoint} cannot be read: "
-                        f"{str(error).splitlines()[0]}. Remove it to start afresh.") from error
+                        f"{(str(error).splitlines() or [type(error).__name__])[0]}. Remove it to "
+                        "start afresh.") from error
     for name, value in identity.items():
         if known.get(name) != value:
             raise ParameterError(f"checkpoint {config.checkpoint} is of a run with {name}="

@@ -102,7 +102,7 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 
 
 def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
-                decoder: str = "greedy") -> dict[str, str]:
+                decoder: str = "greedy", *, trust: bool = False) -> dict[str, str]:
     """Read a folder of crops with a BModel: ``{file name: plate}``, sorted by name.
 
     Raises
@@ -112,7 +112,7 @@ def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
     """
     model = BModel.load(bmodel)
     plates = load_folder(images)
-    inference = infer_plates(model, plates, backend, progress=True)
+    inference = infer_plates(model, plates, backend, progress=True, trust=trust)
     readings = decode(inference.logits, model.alphabet, decoder)
     return dict(zip(plates.names, readings.texts))
 

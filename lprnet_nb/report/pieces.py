@@ -26,11 +26,13 @@ from ..model.weights import Weights
 from ..runtime.inference import infer_shard, read_shard, shards
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
+from ..toolchain.finetune import tuned_trace
 from ..toolchain.strategies import Strategy
 
 # Seconds of one image on one core, to tell a moment's work from a long one; measured, rounded up.
 _SECONDS = {"emulator": 0.005, "torch": 0.01, "simulator": 0.5, "device": 0.001}
 _COMPILE_SECONDS = 20.0
+_TUNE_SECONDS = 120.0
 _LIMIT = 7200.0  # seconds; the longest piece, a calibration with a search, takes minutes
 
 
@@ -110,9 +112,11 @@ def compile_pieces(identity: str, chip: str, precision: str, batch: int, batch_m
                       (first.name,), seconds=_COMPILE_SECONDS)
         pieces += [single, first, table]
         needs.append(table.name)
-    compiled = Piece(f"compile/{identity}", _compile, {
-        "chip": chip, "precision": precision, "strategy": strategy}, tuple(needs),
-        seconds=_COMPILE_SECONDS)
+    tuned = strategy is not None and strategy.finetune
+    compiled = Piece(f"compile/{identity}", _compile_tuned if tuned else _compile, {
+        "chip": chip, "precision": precision, "strategy": strategy}
+        | ({"weights": weights} if tuned else {}), tuple(needs),
+        seconds=_TUNE_SECONDS if tuned else _COMPILE_SECONDS)
     return [*pieces, compiled]
 
 
@@ -137,6 +141,13 @@ def _calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: st
 def _compile(traced: TracedModel, _graph: TopGraph, table: CalibrationTable | None = None, *,
              chip: str, precision: str, strategy: Strategy | None) -> BModel:
     return compile_bmodel(traced, chip, precision, strategy=strategy, table=table)
+
+
+def _compile_tuned(traced: TracedModel, graph: TopGraph, table: CalibrationTable, *,
+                   weights: Weights, chip: str, precision: str, strategy: Strategy) -> BModel:
+    tuned = tuned_trace(weights, chip, strategy, table, batch=traced.batch,
+                        batch_mean=traced.batch_mean)
+    return _compile(tuned, graph, table, chip=chip, precision=precision, strategy=strategy)
 
 
 def infer_pieces(identity: str, model: str, plates: PlateImages, backend: str, batch: int
@@ -186,8 +197,7 @@ def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Readings:
 def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Readings, float]:
     """Readings of logits ``[N, classes, 18]``, made once, and the seconds that making them took."""
     inputs = {"logits": array_digest(logits), "classes": alphabet.classes, "blank": alphabet.blank,
-              "decoder": decoder if decoder in DECODERS else repr(load_grammar(decoder)),
-              "sources": _decoder_sources()}
+              "decoder": decoder_key(decoder)}
 
     def build(folder: Path) -> None:
         started = time.perf_counter()
@@ -207,12 +217,17 @@ def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Reading
     return Readings(**values), found["seconds"]
 
 
-def _decoder_sources() -> dict[str, str]:
+def decoder_key(decoder: str) -> dict[str, Any]:
+    """All that a decoder's readings depend on besides the logits and the class list."""
     folder = Path(decode_stage.__file__).parent
-    return {path.name: file_digest(path) for path in sorted(folder.rglob("*"))
-            if path.suffix in (".py", ".toml")}
+    return {"name": decoder if decoder in DECODERS else repr(load_grammar(decoder)),
+            "sources": {path.name: file_digest(path) for path in sorted(folder.rglob("*"))
+                        if path.suffix in (".py", ".toml")}}
 
 
 def unique(pieces: Sequence[Piece]) -> list[Piece]:
     """Each piece once, in the order of their first mention."""
-    return list({piece.name: piece for piece in reversed(pieces)}.values())[::-1]
+    found: dict[str, Piece] = {}
+    for piece in pieces:
+        found.setdefault(piece.name, piece)
+    return list(found.values())

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +27,7 @@ from ..cache import NotMade, cache_dir, nothing_made
 from ..errors import EngineError, LprnetError, ParameterError
 from ..runtime.inference import close_models
 from ..runtime.progress import progress_bar
+from ..toolchain.process import stop_tools
 from .pieces import Piece, unique
 from .transport import receive, send
 
@@ -37,6 +38,7 @@ TRIES = 3  # of a piece whose worker died
 CONNECT_SECONDS = 20.0
 WORKER_SECONDS = 60.0  # that a scheduler without workers is given
 _POLL_SECONDS = 1.0
+_AHEAD = 16  # pieces of a stream for each worker, handed out at a time
 
 
 def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: float | None = None
@@ -81,7 +83,7 @@ def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: f
                         advance(1)
                     ready = _without_here(missing)
                     if ready and cluster is None:
-                        cluster = stack.enter_context(_cluster(ready, progress))
+                        cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
                     if ready:
                         for name, result in cluster.run(ready, done, limit):
                             done[name] = result
@@ -89,6 +91,57 @@ def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: f
                     missing = [piece for piece in missing if piece.name not in done]
                 close_models()
     return done
+
+
+def stream(pieces: Iterable[Piece], label: str, total: int, seconds: float, *,
+           progress: bool = True) -> Iterator[tuple[Piece, Any]]:
+    """Find or make any number of pieces that need no others; only a few are in memory at a time.
+
+    Parameters
+    ----------
+    pieces
+        Taken one by one.
+    label, progress
+        See `make`.
+    total
+        How many they are.
+    seconds
+        About how long they take together on one core.
+
+    Yields
+    ------
+    tuple
+        A piece and its result, in no particular order.
+
+    Raises
+    ------
+    LprnetError
+        As `make` raises it.
+    """
+    with progress_bar(total, label, progress) as advance, contextlib.ExitStack() as stack:
+        cluster: _Cluster | None = None
+        missing: list[Piece] = []
+        waiting = iter(pieces)
+        while True:
+            for piece in waiting:
+                done = find([piece])
+                if done:
+                    yield piece, done[piece.name]
+                    advance(1)
+                    continue
+                missing.append(piece)
+                if cluster is None:
+                    cluster = stack.enter_context(_cluster(seconds >= PROCESSES_PAY, progress))
+                    stack.callback(close_models)
+                if len(missing) == _AHEAD * cluster.size():
+                    break
+            if not missing:
+                return
+            names = {piece.name: piece for piece in missing}
+            for name, result in cluster.run(missing, {}, None):
+                yield names[name], result
+                advance(1)
+            missing = []
 
 
 def find(pieces: Sequence[Piece]) -> dict[str, Any]:
@@ -119,8 +172,8 @@ def _without_here(missing: list[Piece]) -> list[Piece]:
 
 
 @contextlib.contextmanager
-def _cluster(pieces: list[Piece], progress: bool) -> Iterator[_Cluster]:
-    """The cluster that these pieces are worth, closed afterwards with everything it started."""
+def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
+    """The cluster that work is worth, closed afterwards with everything it started."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -137,7 +190,7 @@ def _cluster(pieces: list[Piece], progress: bool) -> Iterator[_Cluster]:
             with_files = not _shared(client)
             cores = 1
         else:
-            count = workers_here() if _in_processes(pieces) else 0
+            count = workers_here() if large else 0
             with_files = False
             # A process has its cores' share; in this process each piece may use them all.
             cores = max(1, _cores() // count) if count else None
@@ -150,13 +203,16 @@ def _cluster(pieces: list[Piece], progress: bool) -> Iterator[_Cluster]:
                 _tell(client.dashboard_link)
         if address and progress:
             _tell(client.dashboard_link)
-        yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
+        try:
+            yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
+        except BaseException:
+            stop_tools()  # threads of this process would wait for theirs
+            raise
 
 
 def _in_processes(pieces: list[Piece]) -> bool:
     """Whether these pieces are worth processes: compilers are processes of their own anyway."""
-    inferring = sum(piece.seconds for piece in pieces if piece.kind in ("infer", "read"))
-    return workers_here() > 1 and inferring >= PROCESSES_PAY
+    return sum(piece.seconds for piece in pieces if piece.kind == "infer") >= PROCESSES_PAY
 
 
 def workers_here() -> int:
@@ -232,6 +288,10 @@ class _Cluster:
     cores: int | None
     with_files: bool
     contained: bool
+
+    def size(self) -> int:
+        """How many pieces are made at a time."""
+        return max(1, sum(self.client.nthreads().values()))
 
     def run(self, pieces: list[Piece], done: dict[str, Any], limit: float | None
             ) -> Iterator[tuple[str, Any]]:

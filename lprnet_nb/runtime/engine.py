@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache import file_digest
+from ..cache import file_digest, is_made_here
 from ..errors import EngineError, ParameterError
 from ..toolchain.bmodel import BModel
 from .bmodel_file import read_contents
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
 
 
-def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
-                **options: Any) -> Engine:
+def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto", *,
+                trust: bool = False, **options: Any) -> Engine:
     """Open a model; the result has sail's methods and is closed by `close()` or `with`.
 
     Parameters
@@ -33,13 +33,17 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
         (the compiler's quantized graph, exact and fast), "torch" (a traced model, the float
         reference), or "auto": the device if there is one, else the simulator; torch for a traced
         model. `Engine.description` says which it is.
+    trust
+        Run a BModel or TorchScript that was not made here. Both hold instructions that the vendor's
+        runtime and torch execute as they are.
     options
         Of the backend: see `DeviceEngine`, `SimulatorEngine`, `EmulatorEngine`.
 
     Raises
     ------
     ParameterError
-        For an unknown backend or option, or a backend that does not take this kind of model.
+        For an unknown backend or option, a backend that does not take this kind of model, or a
+        model that was not made here and is not trusted.
     EngineError
         When the model cannot be loaded, is not the one that its record describes, or the backend
         is not there.
@@ -52,6 +56,7 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
                                  "\"torch\". Compile it first.")
         from .torch_engine import TorchEngine
 
+        _check_made_here(model.path, trust)
         return _make(TorchEngine, options, model)
     if backend == "torch":
         raise ParameterError("backend \"torch\" runs traced models, not BModels. Use "
@@ -65,6 +70,7 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
         from .emulator_engine import EmulatorEngine
 
         return _make(EmulatorEngine, options, record)
+    _check_made_here(path, trust)
     if record:
         options["batch_mean"] = record.batch_mean
     if backend == "auto":
@@ -77,6 +83,15 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
 
         return _make(DeviceEngine, options, path)
     return _simulator(path, options)
+
+
+def _check_made_here(path: str | Path, trust: bool) -> None:
+    """Refuse code of unknown origin; what is not there at all is for the backend to say."""
+    path = Path(path)
+    if not trust and path.is_file() and not is_made_here(path):
+        raise ParameterError(
+            f"{path} was not made in this machine's cache, and it holds instructions that are run "
+            "as they are. If you know where it comes from, say so: `--trust`, or trust=True.")
 
 
 def _is_traced(model: Any) -> bool:

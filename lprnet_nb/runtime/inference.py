@@ -120,9 +120,22 @@ def infer_shard(model: Any, images: np.ndarray, backend: str, cores: int | None 
     Path
         Folder for `read_shard`.
     """
+    return _shard(_kept_model(model, backend, cores), images, lambda count: None)
+
+
+def kept_engine(model: Any, backend: str, cores: int | None = None) -> Engine:
+    """An engine that stays open for this thread's next piece; see `infer_shard`."""
+    return _kept_model(model, backend, cores).engine
+
+
+def kept_description(model: Any, backend: str, cores: int | None = None) -> dict[str, Any]:
+    """What changes the logits of such an engine, to know its results by."""
+    return _fixed(_kept_model(model, backend, cores))
+
+
+def _kept_model(model: Any, backend: str, cores: int | None) -> _Model:
     option = _WORKERS_OPTION.get(backend)
-    return _shard(_keep(_Model(model, backend, {option: cores} if option and cores else {})),
-                  images, lambda count: None)
+    return _keep(_Model(model, backend, {option: cores} if option and cores else {}))
 
 
 def read_shard(folder: Path) -> tuple[np.ndarray, dict[str, float]]:
@@ -167,10 +180,7 @@ class _Model:
     def __init__(self, model: Any, backend: str, options: dict[str, Any]) -> None:
         self._open = lambda: open_engine(model, backend, **options)
         self._engine: Engine | None = None
-        digest = getattr(model, "digest", None)
-        self.identity = None if digest is None else (
-            digest, getattr(model, "sha256", None), str(model.path), backend,
-            repr(sorted(options.items())))
+        self.identity = _identity(model, backend, options)
 
     @property
     def engine(self) -> Engine:
@@ -206,10 +216,25 @@ class _Model:
         self.close()
 
 
+def _identity(model: Any, backend: str, options: dict[str, Any]) -> Any:
+    """By what a model of ours is known again; None for what is not: it may be another one."""
+    if not hasattr(model, "digest"):
+        return None
+    try:
+        file = Path(model.path).stat()
+    except OSError:
+        return None
+    return (model.digest, getattr(model, "sha256", None), str(model.path), file.st_mtime_ns,
+            file.st_size, backend, repr(sorted(options.items())))
+
+
 def _shard(model: _Model, images: np.ndarray, moved: Callable[[int], None]) -> Path:
-    fixed = {key: value for key, value in model.description.items() if key not in _NO_INPUT}
-    return artifact("logits", {"images": array_digest(images), "engine": fixed},
+    return artifact("logits", {"images": array_digest(images), "engine": _fixed(model)},
                     lambda folder: _run_shard(model.engine, images, moved, folder))
+
+
+def _fixed(model: _Model) -> dict[str, Any]:
+    return {key: value for key, value in model.description.items() if key not in _NO_INPUT}
 
 
 def _run_shard(engine: Engine, images: np.ndarray, moved: Callable[[int], None], folder: Path

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from lprnet_nb.errors import DataError, EngineError, ParameterError
 from lprnet_nb.runtime import open_engine
@@ -95,3 +96,27 @@ def test_the_device_backend_says_what_to_install(bmodel):
         open_engine(bmodel("BM1688"), "device")
     with pytest.raises(EngineError, match="the module json .* is not Sophgo's sail"):
         open_engine(bmodel("BM1688"), "device", sail_module="json")
+
+
+def test_a_bmodel_from_elsewhere_is_run_only_when_it_is_trusted(bmodel, tmp_path, inputs):
+    model = bmodel("BM1688")
+    data = bytearray(model.path.read_bytes())
+    copy = tmp_path / "theirs.bmodel"
+    copy.write_bytes(data)
+    open_engine(copy, "simulator", workers=1).close()  # the same bytes as one of ours
+    copy.write_bytes(data + b"\0" * 8)
+    with pytest.raises(ParameterError, match="theirs.bmodel was not made .* `--trust`"):
+        open_engine(copy, "simulator", workers=1)
+    with open_engine(copy, "simulator", workers=1, trust=True) as engine:
+        assert engine.infer(inputs[:1]).shape == (1, 68, 18)
+
+
+def test_torchscript_from_elsewhere_is_run_only_when_it_is_trusted(traced, tmp_path, inputs):
+    network = torch.jit.load(str(traced().path))
+    theirs = tmp_path / "theirs.pt"
+    torch.jit.save(torch.jit.freeze(network.eval()), str(theirs))
+    model = dataclasses.replace(traced(), path=theirs)
+    with pytest.raises(ParameterError, match="theirs.pt was not made"):
+        open_engine(model)
+    with open_engine(model, trust=True) as engine:
+        assert engine.infer(inputs[:1]).shape == (1, 68, 18)

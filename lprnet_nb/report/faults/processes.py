@@ -1,0 +1,408 @@
+"""Processes killed at random moments: workers, schedulers, tools, kernels and whole reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import EngineError
+from ...runtime.engine import open_engine
+from ...toolchain.bmodel import BModel
+from .. import scheduler
+from ..pieces import Piece
+from .world import Fault, World, check_nothing_left, processes_of
+
+_START_SECONDS = 60.0
+_REPORT = ("from lprnet_nb.report.run import make_report; "
+           "make_report('quick', name='{name}', notebooks=('05_compare',), DATA='generated', "
+           "CHIPS='BM1688', PRECISIONS='fp32', IMAGES=8)")
+
+
+# On a cluster
+
+class Cluster:
+    """A scheduler and workers started by hand, as on a rack of machines.
+
+    Parameters
+    ----------
+    caches
+        Cache folder of each worker, as if each were a machine of its own.
+    """
+
+    def __init__(self, environment: dict[str, str], caches: list[Path]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self._environment = environment
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", self.address.rsplit(":", 1)[1],
+            "--no-dashboard")
+        self.workers = [self._start(
+            "worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory",
+            str(cache.parent / "dask"), LPRNET_CACHE=str(cache)) for cache in caches]
+
+    def _start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-m", "dask", *arguments],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env=self._environment | variables)
+
+    def wait(self) -> None:
+        """Until all workers are there."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            client.wait_for_workers(len(self.workers), timeout=_START_SECONDS)
+
+    def working(self) -> list[int]:
+        """Processes that do the work, the children of what was started by hand."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            return [info["pid"] for info in client.run(_identity).values()]
+
+    def close(self) -> None:
+        for process in [*self.workers, self.scheduler]:
+            process.terminate()
+        for process in [*self.workers, self.scheduler]:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _identity() -> dict[str, int]:
+    return {"pid": os.getpid()}
+
+
+@contextlib.contextmanager
+def cluster(world: World, workers: int = 1, *, apart: bool = False) -> Iterator[Cluster]:
+    """A cluster that works in a world's cache, or each worker in one of its own."""
+    caches = [world.cache] * workers
+    if apart:
+        caches = [world.cache.parent / f"host{number}" / "cache" for number in range(workers)]
+    made = Cluster(world.environment(), caches)
+    before = os.environ.get(scheduler.SCHEDULER_VARIABLE)
+    os.environ[scheduler.SCHEDULER_VARIABLE] = made.address
+    try:
+        made.wait()
+        yield made
+    finally:
+        if before is None:
+            del os.environ[scheduler.SCHEDULER_VARIABLE]
+        else:
+            os.environ[scheduler.SCHEDULER_VARIABLE] = before
+        made.close()
+        for cache in set(caches) - {world.cache}:
+            check_nothing_left(cache)
+            shutil.rmtree(cache.parent)
+
+
+def forget(world: World, *kinds: str) -> None:
+    """Remove finished artifacts, so that there is work again."""
+    for kind in kinds:
+        shutil.rmtree(world.cache / "artifacts" / kind, ignore_errors=True)
+
+
+def _hosts(world: World) -> str:
+    """Three workers with a cache folder each, none of them this process's."""
+    with cluster(world, 3, apart=True):
+        forget(world, "logits", "score")
+        return world.result()
+
+
+def _worker_killed(repetitions: int) -> Callable[[World], str]:
+    def run(world: World) -> str:
+        dice = random.Random(1)
+        with cluster(world, 2) as made:
+            for _ in range(repetitions):
+                forget(world, "logits", "score")
+                work = world.start()
+                time.sleep(dice.uniform(0, 6))
+                with contextlib.suppress(ProcessLookupError, OSError):
+                    os.kill(dice.choice(made.working()), signal.SIGKILL)
+                world.finish(work)
+        return "same result"
+    return run
+
+
+def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
+    """The run ends with one error; on a new scheduler it goes on."""
+    def run(world: World) -> str:
+        dice = random.Random(2)
+        ended = "same result"
+        for _ in range(repetitions):
+            forget(world, "logits", "score")
+            with cluster(world) as made:
+                work = world.start()
+                time.sleep(dice.uniform(2, 8))
+                made.scheduler.kill()
+                _, errors = work.communicate(timeout=300)
+                if work.returncode not in (0, 2) or "Traceback" in errors:
+                    raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
+                if work.returncode:
+                    ended = errors.strip().splitlines()[0]
+            world.result()
+        return ended
+    return run
+
+
+def _no_scheduler(world: World) -> str:
+    forget(world, "logits")
+    with _variable(scheduler.SCHEDULER_VARIABLE, "tcp://127.0.0.1:1"), \
+            _setting("CONNECT_SECONDS", 2.0):
+        return world.error(world.result, "dask scheduler")
+
+
+def _scheduler_without_workers(world: World) -> str:
+    forget(world, "logits")
+    made = Cluster(world.environment(), [])
+    try:
+        with _variable(scheduler.SCHEDULER_VARIABLE, made.address), \
+                _setting("WORKER_SECONDS", 1.0):
+            return world.error(world.result, "has no workers")
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+@contextlib.contextmanager
+def _setting(name: str, value: float) -> Iterator[None]:
+    before = getattr(scheduler, name)
+    setattr(scheduler, name, value)
+    try:
+        yield
+    finally:
+        setattr(scheduler, name, before)
+
+
+def die(how: str) -> None:
+    """What a piece does that takes its worker down."""
+    if how == "crash":
+        import ctypes
+
+        ctypes.string_at(0)
+    if how == "hang":
+        time.sleep(600)
+    if how == "memory":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _deadly(how: str, contains: str) -> Callable[[World], str]:
+    """A piece that kills every worker it is given to is given up after three, with its log."""
+    def run(world: World) -> str:
+        with cluster(world):
+            said = world.error(lambda: scheduler.make(
+                [Piece("infer/deadly", die, {"how": how})], "deadly", progress=False, limit=2.0),
+                "infer/deadly lost its worker 3 times")
+            log = scheduler.log_path("infer/deadly").read_text()
+            if log.count("infer/deadly on") != scheduler.TRIES or contains not in log:
+                raise AssertionError(f"its log does not tell: {log}")
+            return said
+    return run
+
+
+# The simulator and the compiler
+
+def _simulator(world: World, **options: object):
+    model = BModel.load(world.artifact("bmodel", "lprnet.bmodel").parent)
+    return open_engine(model, "simulator", workers=1, **options)
+
+
+def _simulator_killed(repetitions: int) -> Callable[[World], str]:
+    def run(world: World) -> str:
+        inputs = np.zeros((3, 3, 24, 94), np.float32)
+        dice = random.Random(3)
+        with _simulator(world) as engine:
+            expected = engine.infer(inputs)
+            for _ in range(repetitions):
+                victim = subprocess.Popen([
+                    sys.executable, "-S", "-c", "import os, sys, time; time.sleep(float("
+                    "sys.argv[1])); os.kill(int(sys.argv[2]), 9)", str(dice.uniform(0, 0.8)),
+                    str(engine._workers[0]._process.pid)])
+                found = engine.infer(inputs)
+                victim.wait()
+                if not np.array_equal(found, expected):
+                    raise AssertionError("other logits after a simulator was killed")
+        return "same result"
+    return run
+
+
+def _simulator_hangs(world: World) -> str:
+    with _simulator(world, timeout=1.0) as engine:
+        os.kill(engine._workers[0]._process.pid, signal.SIGSTOP)
+        inputs = np.zeros((1, 3, 24, 94), np.float32)
+        said = world.error(lambda: engine.infer(inputs), "did not answer within 1 s")
+        engine._timeout = 60.0
+        if engine.infer(inputs).shape != (1, 68, 18):
+            raise AssertionError("the engine does not go on")
+        return said
+
+
+def _simulator_aborts(world: World) -> str:
+    """A BModel whose metadata is damaged behind a good magic takes the vendor's runtime down."""
+    path = world.folder / "damaged.bmodel"
+    data = bytearray(world.artifact("bmodel", "lprnet.bmodel").read_bytes())
+    outcomes = set()
+    dice = random.Random(11)
+    for _ in range(6):
+        damaged = bytearray(data)
+        place = 64 + dice.randrange(int.from_bytes(data[8:12], "little"))
+        damaged[place:place + 4] = dice.randbytes(4)
+        path.write_bytes(damaged)
+        try:
+            with open_engine(path, "simulator", workers=1, timeout=20.0) as engine:
+                engine.infer(np.zeros((1, 3, 24, 94), np.float32))
+            outcomes.add("ran")
+        except EngineError as error:
+            outcomes.add("EngineError: " + str(error).splitlines()[0][:120])
+    return " | ".join(sorted(outcomes))
+
+
+def _tool_killed(world: World) -> str:
+    """A tool that dies leaves one error with its log, and nothing behind."""
+    from ...toolchain.process import run_logged
+
+    log = world.folder / "tool.log"
+    return world.error(lambda: run_logged(
+        [sys.executable, "-c", "import os; print('at work', flush=True); os.kill(os.getpid(), 9)"],
+        cwd=world.folder, log=log, env=world.environment(), python=sys.executable, timeout=60,
+        what="the tool"), "signal 9")
+
+
+def _compile_killed(repetitions: int) -> Callable[[World], str]:
+    """A run killed while the compiler's tools work: they end too, and the next run compiles."""
+    def run(world: World) -> str:
+        dice = random.Random(4)
+        for _ in range(repetitions):
+            forget(world, "bmodel")
+            work = world.start()
+            _until_there(world.cache, "model_deploy|deploy.py", work)
+            time.sleep(dice.uniform(0, 3))
+            work.kill()
+            work.communicate()
+            check_nothing_left(world.cache)
+            if list((world.cache / "artifacts" / "bmodel").glob("[0-9a-f]*/record.json")):
+                raise AssertionError("half a BModel was taken for a whole one")
+        return world.result()
+    return run
+
+
+def _until_there(cache: Path, names: str, work: subprocess.Popen) -> None:
+    end = time.monotonic() + _START_SECONDS * 3
+    while time.monotonic() < end and work.poll() is None:
+        if any(name in line for line in processes_of(cache).values() for name in names.split("|")):
+            return
+        time.sleep(0.05)
+
+
+# Runs and reports
+
+def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str]:
+    """A run ended at a random moment leaves nothing running, and the next one the same result."""
+    def run(world: World) -> str:
+        dice = random.Random(5)
+        for _ in range(repetitions):
+            forget(world, *dice.choice((("logits", "score"), ("trace", "logits"), ("score",))))
+            work = world.start()
+            time.sleep(dice.uniform(0.5, 10))
+            work.send_signal(sign)
+            work.communicate(timeout=60)
+            check_nothing_left(world.cache)
+        return world.result()
+    return run
+
+
+def _report(world: World, name: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", _REPORT.format(name=name)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=world.environment() | {"LPRNET_REPORTS": str(world.folder / "reports")})
+
+
+def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
+    """papermill's process or its kernel killed at a random moment of a report."""
+    def run(world: World) -> str:
+        dice = random.Random(6)
+        reports = world.folder / "reports"
+        metrics = reports / "small" / "metrics.json"
+        whole = _report(world, "small")
+        _, errors = whole.communicate(timeout=1800)
+        if whole.returncode:
+            raise AssertionError(f"the report failed undisturbed: {errors[-1500:]}")
+        expected = metrics.read_bytes()
+        for _ in range(repetitions):
+            shutil.rmtree(reports)
+            forget(world, "logits", "score")
+            work = _report(world, "small")
+            _until_there(world.cache, "ipykernel", work)
+            time.sleep(dice.uniform(0, 15))
+            if victim == "kernel":
+                for pid, line in processes_of(world.cache).items():
+                    if "ipykernel" in line:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+            else:
+                work.kill()
+            _, errors = work.communicate(timeout=1800)
+            if victim == "kernel" and work.returncode and "LprnetError" not in errors:
+                raise AssertionError(f"not one clear error: {errors[-1500:]}")
+            check_nothing_left(world.cache)
+        again = _report(world, "small")
+        _, errors = again.communicate(timeout=1800)
+        if again.returncode or metrics.read_bytes() != expected:
+            raise AssertionError(f"another metrics.json: {errors[-1500:]}")
+        json.loads(metrics.read_text("utf8"))
+        return "same result"
+    return run
+
+
+def faults(repetitions: int) -> list[Fault]:
+    """Everything that can be killed, so often."""
+    times = f"{repetitions} times at random"
+    return [
+        Fault("cluster: three hosts with caches of their own", _hosts, slow=True),
+        Fault(f"cluster: kill -9 of a worker, {times}", _worker_killed(repetitions), slow=True),
+        Fault("cluster: kill -9 of the scheduler", _scheduler_killed(max(1, repetitions // 5)),
+              slow=True),
+        Fault("cluster: no scheduler at the address", _no_scheduler),
+        Fault("cluster: scheduler without workers", _scheduler_without_workers, slow=True),
+        Fault("cluster: piece that crashes every worker", _deadly("crash", "Segmentation"),
+              slow=True),
+        Fault("cluster: piece over its time limit", _deadly("hang", "not done within 2 s"),
+              slow=True),
+        Fault("cluster: piece whose workers are killed for want of memory", _deadly("memory", ""),
+              slow=True),
+        Fault(f"simulator: kill -9 of its process, {times}", _simulator_killed(repetitions)),
+        Fault("simulator: hangs", _simulator_hangs),
+        Fault("simulator: damaged metadata, six times", _simulator_aborts),
+        Fault("compiler: tool killed", _tool_killed),
+        Fault("compiler: run killed while its tools work",
+              _compile_killed(max(1, repetitions // 5)), slow=True),
+        Fault(f"run: kill -9, {times}", _run_killed(repetitions, signal.SIGKILL), slow=True),
+        Fault(f"run: interrupted (Ctrl-C), {times}",
+              _run_killed(max(1, repetitions // 2), signal.SIGINT), slow=True),
+        Fault(f"report: kill -9 of papermill, {times}", _report_killed(repetitions, "papermill"),
+              slow=True),
+        Fault(f"report: kill -9 of its kernel, {times}", _report_killed(repetitions, "kernel"),
+              slow=True)]
