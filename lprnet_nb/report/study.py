@@ -33,6 +33,7 @@ from ..runtime.emulator import Emulator
 from ..runtime.progress import Advance, progress_bar
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
+from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer
 from ..toolchain.strategies import Strategy
 
@@ -261,7 +262,8 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
                     raise ToolchainError(failure)
                 table = (calibrate(graph, images, strategy, chip) if needs_tool(strategy)
                          else tables[strategy.method])
-                folder = lower(bench.quantizer(), bench.weights, graph, chip, strategy, table)
+                folder = lower(bench.quantizer(), bench.weights, graph, chip, strategy, table,
+                               split.draw)
                 texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess)
                 yield Cell(*place, texts=texts)
             except (ToolchainError, EngineError) as error:
@@ -270,8 +272,11 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
 
 
 def lower(quantizer: Quantizer, weights: Weights, graph: TopGraph, chip: str, strategy: Strategy,
-          table: CalibrationTable) -> Path:
-    """Quantize a network; gives the folder that the emulator reads."""
+          table: CalibrationTable, draw: int) -> Path:
+    """Quantize a network; one that is fine-tuned first sees the generated plates of the draw."""
+    if strategy.finetune:
+        graph = top_graph(tuned_trace(weights, chip, strategy, table, seed=draw,
+                                      quantizer=quantizer))
     if graph.fused:  # the warm quantizer does not know the formats of images
         return compile_bmodel(trace_model(weights, form=strategy.form), chip, "int8",
                               strategy=strategy, table=table).graph

@@ -24,6 +24,7 @@ from ..runtime.emulator import Emulator
 from ..runtime.progress import progress_bar
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import calibrate, compile_bmodel, top_graph
+from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer
 from ..toolchain.strategies import ROLES, Strategy
 from .study import Bench, Plan, calibration_key, lower, needs_tool, network_input, short, tune_of
@@ -173,7 +174,10 @@ def _model(quantizer: Quantizer, plan: Plan, weights: Weights, strategy: Strateg
         table = quantizer.tables(graph, images, sorted(methods), tune=tune_of(strategy),
                                  channel_order=strategy.channel_order,
                                  weight_equalization=strategy.weight_equalization)[strategy.method]
-    folder = lower(quantizer, weights, graph, chip, strategy, table)
+    draw = plan.draws[0]
+    folder = lower(quantizer, weights, graph, chip, strategy, table, draw)
+    if strategy.finetune:
+        traced = tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
     return compile_bmodel(traced, chip, "int8", strategy=strategy, table=table), folder
 
 

@@ -54,6 +54,8 @@ class Strategy(BaseModel):
         Let the compiler search thresholds or float layers by itself.
     form
         Form of the network: "published", or "forked", see `model.network.ForkedLPRNet`.
+    finetune
+        Tune the weights on the thresholds that were found, see `toolchain.finetune`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +73,7 @@ class Strategy(BaseModel):
     fuse_preprocess: bool = False
     search: Search | None = None
     form: Literal["published", "forked"] = "published"
+    finetune: bool = False
 
     @field_validator("float_roles")
     @classmethod
@@ -88,8 +91,8 @@ class Strategy(BaseModel):
                 "fuse_preprocess": self.fuse_preprocess}
 
     def key(self) -> dict:
-        """All that decides the result, name and description aside."""
-        return self.model_dump(mode="json", exclude={"name", "about"})
+        """All that decides the result for given weights, name and description aside."""
+        return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
 
 
 def make_strategy(**fields: object) -> Strategy:
@@ -210,6 +213,8 @@ STRATEGIES: dict[str, Strategy] = _registry(
     Strategy(name="mse-forked-in-neck-context", method="mse", form="forked",
              float_roles=("input", "neck", "output", *CONTEXT),
              about="Forked, with only the three blocks in INT8."),
+    Strategy(name="qat", method="mse", form="forked", finetune=True,
+             about="mse-forked, then quantization-aware training on generated plates."),
 )
 
 
