@@ -103,6 +103,18 @@ class Page:
         text, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(text)
 
+    def visit(self, address: str) -> None:
+        """Go to an address of this machine and wait until it is loaded."""
+        self.call("Emulation.setScriptExecutionDisabled", value=False)
+        self.events.clear()
+        self.call("Page.navigate", url=address)
+        self._loaded()
+
+    def _loaded(self) -> None:
+        deadline = time.monotonic() + 60
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._read(deadline))
+
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False,
              phone: bool = False, script: bool = True) -> None:
         """Show a file from disk and wait until it is loaded."""
@@ -113,9 +125,7 @@ class Page:
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        deadline = time.monotonic() + 60
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read(deadline))
+        self._loaded()
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page (awaited), whatever its policy allows."""
@@ -128,7 +138,7 @@ class Page:
 
     def key(self, name: str) -> None:
         """Press a key, such as "Tab" or "Enter"."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}[name]
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}[name]
         text = {"Enter": "\r", " ": " "}.get(name)
         self.call("Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=code,
                   **({"text": text} if text else {}))
