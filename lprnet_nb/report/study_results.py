@@ -15,7 +15,9 @@ from ..cache import atomic_write, repository
 from ..datasets.splits import folds
 from ..errors import DataError
 from ..evaluate.paired import holm, mcnemar_exact
+from ..toolchain.strategies import Strategy
 from .study import CROSS_FIT, GENERATED, WITHIN, unpack
+from .study_cost import float_share
 
 def read_study(path: Path) -> dict[str, Any]:
     """Read a study's JSON file.
@@ -75,7 +77,7 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
     reference = unpack(study["float"]["bits"], study["float"]["images"])
     lines, against_float, against_baseline = [], [], []
     keys = dict.fromkeys((r["strategy"], r["chip"], r["scheme"]) for r in study["rows"])
-    latency = latencies(study)
+    latency, shares = latencies(study), float_shares(study)
     for strategy, chip, scheme in keys:
         draws = outcomes(study, strategy, chip, scheme)
         line: dict[str, Any] = {"strategy": strategy, "chip": chip, "scheme": scheme,
@@ -89,7 +91,7 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
         rates = [right.mean() for right in draws.values()]
         line.update(mean=float(np.mean(rates)), low=float(min(rates)), high=float(max(rates)),
                     interval=list(_interval(np.stack(list(draws.values())))),
-                    latency_ms=latency.get((strategy, chip)))
+                    latency_ms=latency.get((strategy, chip)), in_float=shares.get(strategy))
         against_float += [(line, mcnemar_exact(right, reference)) for right in draws.values()]
         other = outcomes(study, baseline, chip, scheme) if strategy != baseline else {}
         against_baseline += [(line, mcnemar_exact(draws[d], other[d])) for d in draws if d in other]
@@ -180,6 +182,7 @@ CALIBRATED = {CROSS_FIT: "on plates that are not judged", WITHIN: "on the judged
               GENERATED: "on generated plates"}
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 LEVEL = 0.05
+IN_FLOAT = 0.1  # of the multiply-accumulates; a BM1684 does an eighth as many a second in float
 SLOWER = 1.25  # predicted time that a recommendation may take, of the all-INT8 model's
 
 
@@ -265,7 +268,8 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
              "draws": line["draws"], "mean": _round(line.get("mean"), 4),
              "lowest": _round(line.get("low"), 3), "highest": _round(line.get("high"), 3),
              "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
-             "predicted ms": _round(line.get("latency_ms"), 4), "note": line.get("error", "")}
+             "predicted ms": _round(line.get("latency_ms"), 4),
+             "work in float": _round(line.get("in_float"), 3), "note": line.get("error", "")}
             for line in lines]
 
 
@@ -309,7 +313,8 @@ def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
     """The strategy to ship by chip, and what choosing it on these images is worth.
 
     The highest mean over draws among those with all draws, float input, a BModel that compiles and
-    is not predicted to take more than `SLOWER` times the published form all in INT8, and no draw
+    is not predicted to take more than `SLOWER` times the published form all in INT8 (where no time
+    is predicted: that does not leave more than `IN_FLOAT` of the work in float), and no draw
     significantly below float (McNemar's exact test, not corrected, so as to exclude rather one too
     many). Equal means go to the shorter predicted time.
 
@@ -331,7 +336,7 @@ def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
         best = lines[names[chosen], chip]
         p = min(mcnemar_exact(draw, reference).p for draw in right[chosen])
         found.append({"chip": chip, **{key: best.get(key) for key in (
-            "strategy", "draws", "mean", "low", "high", "interval", "latency_ms")},
+            "strategy", "draws", "mean", "low", "high", "interval", "latency_ms", "in_float")},
             "p_lowest": p, "unbiased": nested(study, chip)})
     return found
 
@@ -352,10 +357,11 @@ def candidates(study: dict[str, Any], chip: str) -> tuple[list[str], np.ndarray]
              and not described.get(name, {}).get("fuse_preprocess")]
     found = {name: outcomes(study, name, chip) for name in names}
     most = max((len(draws) for draws in found.values()), default=0)
-    plain = latency.get(("mse", chip))
+    plain, shares = latency.get(("mse", chip)), float_shares(study)
     names = [name for name in names if most and len(found[name]) == most
-             and (plain is None or latency.get((name, chip), 0) <= SLOWER * plain)]
-    names.sort(key=lambda name: latency.get((name, chip), 0))
+             and (latency.get((name, chip), 0) <= SLOWER * plain if plain else
+                  shares.get(name, 0) <= IN_FLOAT)]
+    names.sort(key=lambda name: (latency.get((name, chip), 0), shares.get(name, 0)))
     return names, np.array([[found[name][draw] for draw in sorted(found[name])] for name in names])
 
 
@@ -402,6 +408,12 @@ def nested(study: dict[str, Any], chip: str, *, parts: int = 5, repeats: int = 1
     return {"mean": float(by_draw.mean()), "low": float(by_draw.min()),
             "high": float(by_draw.max()), "parts": parts, "repeats": repeats,
             "chosen": {name: number / (parts * repeats) for name, number in chosen}}
+
+
+def float_shares(study: dict[str, Any]) -> dict[str, float]:
+    """Part of the work that each strategy leaves in float, see `study_cost.float_share`."""
+    return {name: float_share(Strategy(**fields))
+            for name, fields in study["provenance"].get("strategies", {}).items()}
 
 
 def latencies(study: dict[str, Any]) -> dict[tuple[str, str], float]:

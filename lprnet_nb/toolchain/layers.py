@@ -32,15 +32,11 @@ def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
         kind, size = layer["op"].removeprefix("top."), tuple(layer["shape"][2:])
         source = by_name.get(layer["inputs"][0], {}) if layer["inputs"] else {}
         if kind == "Conv":
-            if size == (18, 44):
-                role[layer["name"]] = "block8" if convolutions_18x44 < 4 else "block11"
-                convolutions_18x44 += 1
-            elif size == (4, 18):
-                size_before = tuple(source.get("shape", ())[2:])
-                role[layer["name"]] = ("output" if size_before == (16, 18) else "container"
-                                       if size_before == size else "context-pool")
-            elif size in _CONV_BY_SIZE:
-                role[layer["name"]] = _CONV_BY_SIZE[size]
+            before = tuple(source.get("shape", ())[2:])
+            found = role_of_convolution(before, size, convolutions_18x44)
+            convolutions_18x44 += size == (18, 44)
+            if found is not None:
+                role[layer["name"]] = found
         elif kind == "Scale":
             if source.get("name") in role:
                 role[layer["name"]] = role[source["name"]]
@@ -57,6 +53,22 @@ def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
             role[layer["name"]] = "concat"
     return {r: names for r in ROLES
             if (names := [name for name, value in role.items() if value == r])}
+
+
+def role_of_convolution(before: tuple[int, ...], after: tuple[int, ...], earlier: int
+                        ) -> str | None:
+    """Role of a convolution by the height and width of what goes in and comes out.
+
+    Parameters
+    ----------
+    earlier
+        Convolutions before it whose output is 18x44: the first four are block 8's.
+    """
+    if after == (18, 44):
+        return "block8" if earlier < 4 else "block11"
+    if after == (4, 18):
+        return {(16, 18): "output", after: "container"}.get(before, "context-pool")
+    return _CONV_BY_SIZE.get(after)
 
 
 def layers_of_roles(layers: list[dict[str, Any]], roles: tuple[str, ...]) -> list[str]:

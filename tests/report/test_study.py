@@ -14,7 +14,8 @@ from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError
 from lprnet_nb.report import study, study_details, study_figures, study_full, study_results
 from lprnet_nb.report.study import Cell, Plan
-from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
+from lprnet_nb.report.study_cost import float_share, work_by_role
+from lprnet_nb.toolchain.strategies import ROLES, STRATEGIES, make_strategy
 
 COUNT = 1000
 
@@ -110,13 +111,41 @@ def test_recommendation_passes_over_what_does_not_fit():
                  below=(896, 860))
     made["models"] = [{"strategy": name, "chip": "BM1684X", "predicted_latency_ms": time}
                       for name, time in (("mse", 0.04), ("fast", 0.05), ("slow", 0.051))]
-    made["provenance"]["strategies"] = {"fused": {"fuse_preprocess": True}}
+    made["provenance"]["strategies"] = {"fused": {"name": "fused", "fuse_preprocess": True}}
     names, right = study_results.candidates(made, "BM1684X")
     assert names == ["below", "mse", "fast"] and right.shape == (3, 2, COUNT)  # fastest first
     (best,) = study_results.recommendations(made)
     assert best["strategy"] == "fast"
     # 893 of float's 894 by nested sets: one plate differs.
     assert best["p_lowest"] == pytest.approx(binomtest(0, 1).pvalue)
+
+
+def test_work_in_float():
+    def share(form, *roles):
+        return float_share(make_strategy(name="s", form=form, float_roles=roles))
+    # By hand: 3x3 kernels of 3 channels, 64 maps of 22x92; the fork computes 64 of block 4's and 64
+    # of block 11's last channels twice.
+    whole = sum(work_by_role("published").values())
+    assert sum(work_by_role("forked").values()) - whole == 64 * 20 * 90 * 32 + 64 * 18 * 44 * 64
+    assert work_by_role("forked")["input"] == 64 * 22 * 92 * 27
+    assert share("published", "input") == pytest.approx(64 * 22 * 92 * 27 / whole)
+    assert share("forked", "context-mean", "final-mean") == 0
+    assert share("published", *ROLES) == 1
+    assert work_by_role("published")["neck"] == 64 * 4 * 256 * 16 * 18
+    assert {role for role in ROLES if role in work_by_role("published")} == {
+        "input", "block4", "block8", "block11", "neck", "output", "container"}
+
+
+def test_without_predicted_times_the_work_in_float_is_limited():
+    made = known(little=(890, 890), much=(893, 893))
+    made["provenance"]["strategies"] = {
+        "little": {"name": "little", "form": "forked", "float_roles": ["input"]},
+        "much": {"name": "much", "form": "forked", "float_roles": ["block11"]}}
+    (best,) = study_results.recommendations(made)
+    assert best["strategy"] == "little" and best["in_float"] == pytest.approx(0.0231, abs=1e-4)
+    made["models"] = [{"strategy": name, "chip": "BM1684X", "predicted_latency_ms": 0.05}
+                      for name in ("little", "much", "mse")]
+    assert study_results.recommendations(made)[0]["strategy"] == "much"
 
 
 def test_equal_means_go_to_the_faster():
@@ -253,7 +282,7 @@ def test_study_file(tmp_path):
 
 
 PROVENANCE = {"plates": "p", "weights": "w", "tpu_mlir": "1", "decoder": "greedy", "batch": 1,
-              "folds": 2, "emulator": "e1", "draws": [0, 1], "strategies": {"mse": {"images": 100}}}
+              "folds": 2, "emulator": "e1", "draws": [0, 1], "strategies": {"mse": {"name": "mse", "images": 100}}}
 
 
 def test_a_study_grows():
@@ -263,7 +292,7 @@ def test_a_study_grows():
     old["models"] = [{"strategy": "mse", "chip": "BM1684X", "predicted_latency_ms": 1.0}]
     new = known(kl=(870, 871), uint8=(860,)) | {"provenance": {
         **PROVENANCE, "emulator": "e2", "draws": [0, 1, 2],
-        "strategies": {"kl": {"images": 100}}}}
+        "strategies": {"kl": {"name": "kl", "images": 100}}}}
     merged = study_full.merge(old, new)
     assert [(r["strategy"], r["draw"]) for r in merged["rows"]] == [
         ("mse", 0), ("mse", 1), ("kl", 0), ("kl", 1), ("uint8", 0)]  # no longer refused
@@ -277,9 +306,10 @@ def test_a_study_grows():
 def test_a_strategy_that_changed_loses_its_old_rows():
     old = known(mse=(880, 884)) | {"provenance": PROVENANCE}
     new = known(mse=(890,)) | {"provenance": {
-        **PROVENANCE, "strategies": {"mse": {"images": 50, "about": "Fewer."}}}}
+        **PROVENANCE, "strategies": {"mse": {"name": "mse", "images": 50, "about": "Fewer."}}}}
     assert [r["correct"] for r in study_full.merge(old, new)["rows"]] == [890]
-    new["provenance"]["strategies"]["mse"] = {"images": 100, "about": "As before.", "new": False}
+    new["provenance"]["strategies"]["mse"] = {"name": "mse", "images": 100, "about": "As before.",
+                                             "new": False}
     assert [r["correct"] for r in study_full.merge(old, new)["rows"]] == [890, 884]
 
 
