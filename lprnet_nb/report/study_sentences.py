@@ -99,14 +99,15 @@ def proof(models: Lines) -> list[str]:
     for chip in dict.fromkeys(line["chip"] for line in models):
         here = [line for line in models if line["chip"] == chip and "error" not in line]
         checked = [line["simulator"] for line in here if "simulator" in line]
-        same = sum(found["identical"] for found in checked)
-        far = max((found["max_abs_difference"] for found in checked), default=0.0)
-        said.append(
-            f"{chip}: the graphs of {sum(line['same_graph'] for line in here)} of {len(here)} "
-            f"BModels are those of the study. The chip simulator read "
-            f"{sum(found['images'] for found in checked)} images with {len(checked)} of them, all "
-            f"alike; {same} of {len(checked)} give the same logits bit for bit, the others differ "
-            f"by {far:.2g} at most.")
+        text = (f"{chip}: the graphs of {sum(line['same_graph'] for line in here)} of {len(here)} "
+                "BModels are those of the study.")
+        if checked:
+            far = [found["max_abs_difference"] for found in checked if not found["identical"]]
+            text += (f" The chip simulator read {sum(found['images'] for found in checked)} plates "
+                     f"with {len(checked)} of them, each like the emulator; "
+                     f"{len(checked) - len(far)} give the same logits bit for bit"
+                     + (f", the others differ by {max(far):.2g} at most." if far else "."))
+        said.append(text)
     return said
 
 
