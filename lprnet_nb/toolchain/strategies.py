@@ -213,6 +213,9 @@ STRATEGIES: dict[str, Strategy] = _registry(
     Strategy(name="mse-forked-in-neck-context", method="mse", form="forked",
              float_roles=("input", "neck", "output", *CONTEXT),
              about="Forked, with only the three blocks in INT8."),
+    Strategy(name="mse-forked-in-b4-neck-context", method="mse", form="forked",
+             float_roles=("input", "block4", "neck", "output", *CONTEXT),
+             about="Forked, with only blocks 8 and 11 in INT8."),
     Strategy(name="qat", method="mse", form="forked", finetune=True,
              about="mse-forked, then quantization-aware training on generated plates."),
 )
