@@ -197,7 +197,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
             local = stack.enter_context(LocalCluster(
                 n_workers=count or 1, threads_per_worker=1 if count else _cores(),
                 processes=bool(count), silence_logs=logging.CRITICAL, memory_limit=None,
-                dashboard_address="127.0.0.1:0" if count else None))
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": bool(count)}))
             client = stack.enter_context(Client(local))
             if count and progress:
                 _tell(client.dashboard_link)

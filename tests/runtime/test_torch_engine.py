@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from lprnet_nb.errors import EngineError
 from lprnet_nb.runtime import open_engine
@@ -28,3 +29,17 @@ def test_a_damaged_trace_is_an_engine_error(traced, tmp_path):
     path.write_bytes(traced().path.read_bytes()[:1000])
     with pytest.raises(EngineError, match="cannot load the traced model"):
         open_engine(dataclasses.replace(traced(), path=path), trust=True)
+
+
+def test_the_number_of_threads_changes_no_bit(traced, inputs):
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for outside, threads in ((1, 1), (1, 3), (3, 1), (3, 3)):
+            torch.set_num_threads(outside)
+            with open_engine(traced(), "torch", threads=threads) as engine:
+                found.append(engine.infer(inputs))
+            assert torch.get_num_threads() == outside
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(found[0], other) for other in found[1:])

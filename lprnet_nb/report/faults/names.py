@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import os
@@ -17,12 +18,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from ...cache import adopt_artifact, cache_dir, pack_artifact
 from ...datasets import fetch
 from ...datasets.ccpd import load_ccpd
 from ...datasets.generate import generate_plates
 from ...datasets.images import load_folder, read_image
+from ...model.own import load_own_weights
+from ...model.trace import trace_model
+from ...model.train import TrainConfig, train
+from ...model.weights import load_weights
+from ...runtime.engine import open_engine
 from ..gen import judge_results
 from ..output import Output
 from ..transport import receive
@@ -202,6 +209,47 @@ def _ccpd(name: str, contains: str) -> Callable[[World], str]:
     return run
 
 
+class _Evil:
+    """Runs a command where a reader executes what a pickle says."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+def _pickled_code(read: Callable[[Path], object], suffix: str) -> Callable[[World], str]:
+    def run(world: World) -> str:
+        path, mark = world.folder / f"evil-code{suffix}", world.folder / "executed"
+        torch.save({"container.0.weight": _Evil(mark), "config": _Evil(mark)}, path)
+        try:
+            said = world.error(lambda: read(path), path.name)
+        finally:
+            path.unlink()
+        if mark.exists():
+            raise AssertionError("code in the file was executed")
+        return said
+    return run
+
+
+def _train_on(checkpoint: Path) -> None:
+    train(TrainConfig(checkpoint.with_suffix(".pth"), checkpoint, steps=1, batch=2))
+
+
+def _foreign_bmodel(world: World) -> str:
+    path = world.folder / "foreign.bmodel"
+    path.write_bytes(world.artifact("bmodel", "lprnet.bmodel").read_bytes() + bytes(8))
+    return world.error(lambda: open_engine(path, "simulator"), "--trust")
+
+
+def _foreign_trace(world: World) -> str:
+    path = world.folder / "foreign.pt"
+    path.write_bytes(world.artifact("trace", "LPRNet_model_trace.pt").read_bytes() + bytes(8))
+    model = trace_model(load_own_weights())
+    return world.error(lambda: open_engine(dataclasses.replace(model, path=path)), "--trust")
+
+
 _CCPD = "025-95_113-{box}-{vertices}-{plate}-37-15.jpg"
 
 
@@ -231,6 +279,10 @@ def faults() -> list[Fault]:
               _archive({"a/weights/x": b"x", **{f"a/data/{name}": b"x" for name in
                                                 fetch.registry() if name != fetch.WEIGHTS},
                         f"a/weights/{fetch.WEIGHTS}": b"x"})),
+        Fault("trust: weights with code in them", _pickled_code(load_weights, ".pth")),
+        Fault("trust: checkpoint with code in it", _pickled_code(_train_on, ".checkpoint")),
+        Fault("trust: BModel from elsewhere", _foreign_bmodel),
+        Fault("trust: TorchScript from elsewhere", _foreign_trace),
         Fault("image: 900 million pixels in 100 bytes", _image(_png(30_000, 30_000))),
         Fault("image: 4 billion pixels in 100 bytes", _image(_png(65_000, 65_000))),
         Fault("image: empty file", _image(b"")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -94,8 +95,14 @@ class World:
     def result(self) -> str:
         """Run everything and compare with the reference."""
         found = self._result()
+        return self._compare(found)
+
+    def _compare(self, found: str) -> str:
         if found != self.reference:
-            raise AssertionError(f"another result: {found} instead of {self.reference}")
+            one, other = json.loads(self.reference), json.loads(found)
+            raise AssertionError("another result: " + "; ".join(
+                f"{name} {other.get(name)} instead of {value}" for name, value in one.items()
+                if other.get(name) != value))
         return "same result"
 
     def _result(self) -> str:
@@ -131,9 +138,7 @@ class World:
         output, errors = process.communicate(timeout=within)
         if process.returncode:
             raise AssertionError(f"ended with {process.returncode}: {errors[-1500:]}")
-        if output.strip() != self.reference:
-            raise AssertionError(f"another result: {output} instead of {self.reference}")
-        return "same result"
+        return self._compare(output.strip())
 
     def environment(self) -> dict[str, str]:
         """Environment of a process that works in this world's cache."""
