@@ -43,15 +43,25 @@ def progress(reports: Sequence[Mapping]) -> Figure:
 
 def margins(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
     """Exact match by added margin, one line a set of weights, Wilson intervals at 95 %."""
+    percent = {name: {100 * margin: share for margin, share in curve.items()}
+               for name, curve in curves.items()}
+    return _curves(percent, count, "margin added on each side, % of the crop's side")
+
+
+def severities(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
+    """Exact match by severity of the pictures, one line a set, Wilson intervals at 95 %."""
+    return _curves(curves, count, "severity of view and image; 1 is the generator's default")
+
+
+def _curves(curves: Mapping[str, Mapping[float, float]], count: int, label: str) -> Figure:
     figure = Figure((WIDTH, 3.2), layout="constrained")
     axes: Axes = figure.subplots()
     for style, (name, curve) in zip(SERIES, curves.items()):
-        x, y = np.array(sorted(curve)), np.array([curve[m] for m in sorted(curve)])
+        x, y = np.array(sorted(curve)), np.array([curve[place] for place in sorted(curve)])
         low, high = np.array([wilson(round(v * count), count) for v in y]).T
-        axes.errorbar(100 * x, y, np.clip([y - low, high - y], 0, None), label=name, capsize=2,
+        axes.errorbar(x, y, np.clip([y - low, high - y], 0, None), label=name, capsize=2,
                       color=style["color"], marker=style["marker"], linestyle=style["linestyle"])
-    axes.set(xlabel="margin added on each side, % of the crop's side", ylabel="exact match",
-             ylim=(0, 1))
+    axes.set(xlabel=label, ylabel="exact match", ylim=(0, 1))
     axes.legend()
     return figure
 
