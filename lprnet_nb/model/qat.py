@@ -93,7 +93,7 @@ class QatConfig:
         How hard they are.
     """
 
-    steps: int = 40
+    steps: int = 30
     batch: int = 16
     learning_rate: float = 2e-4
     temperature: float = 16.0

@@ -15,7 +15,6 @@ import torch
 
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate.fidelity import sqnr_db
 from lprnet_nb.model import qat
 from lprnet_nb.model.qat import QatConfig, QuantizedLPRNet, Unit, finetune, quantized_logits
 from lprnet_nb.model.trace import float_logits
@@ -85,13 +84,16 @@ def test_a_short_run_brings_int8_nearer_to_float_on_unseen_plates(chip, weights)
     units, unseen = grid(chip), generate_plates(48, seed=99, workers=0)
     wanted = float_logits(weights, unseen)
     tuned = finetune(weights, units, QatConfig(steps=12, batch=8, seed=3))
-    before, after = (quantized_logits(w, units, unseen) for w in (weights, tuned))
-    loss = [qat.distillation_loss(torch.from_numpy(found), torch.from_numpy(wanted), 1.0).item()
-            for found in (before, after)]
-    assert loss[1] < 0.95 * loss[0]
-    assert sqnr_db(wanted, before) > 15  # what is tuned is a network that works already
-    again = finetune(weights, units, QatConfig(steps=12, batch=8, seed=3))
-    assert again.digest == tuned.digest != weights.digest
+    before, after = (((quantized_logits(w, units, unseen) - wanted) ** 2).mean()
+                     for w in (weights, tuned))
+    assert after < 0.9 * before  # measured: 0.80 on BM1684X, 0.85 on BM1684
+
+
+def test_the_seed_decides(weights):
+    one, same, other = (finetune(weights, grid("BM1684"), QatConfig(steps=1, batch=2, seed=seed))
+                        for seed in (3, 3, 4))
+    assert one.digest == same.digest and len({one.digest, other.digest, weights.digest}) == 3
+    assert torch.equal(one.state["backbone.1.running_var"], weights.state["backbone.1.running_var"])
 
 
 def test_a_grid_that_lacks_a_tensor_is_refused(weights):
