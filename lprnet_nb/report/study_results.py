@@ -130,6 +130,26 @@ def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str, *
             "draws": len(common), "baseline_spread": float(max(rates) - min(rates))}
 
 
+def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str
+           ) -> list[dict[str, Any]]:
+    """McNemar's exact test of two strategies on each draw that both have.
+
+    Returns
+    -------
+    list of dict
+        ``chip, strategy, baseline, draw``; exact match ``mean`` and ``baseline_mean``;
+        ``only_strategy`` and ``only_baseline``, plates that one alone reads right; ``p`` after
+        Holm's correction for the number of draws.
+    """
+    ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
+    common = sorted(set(ours) & set(theirs))
+    tests = [mcnemar_exact(ours[draw], theirs[draw]) for draw in common]
+    return [{"chip": chip, "strategy": strategy, "baseline": baseline, "draw": draw,
+             "mean": float(ours[draw].mean()), "baseline_mean": float(theirs[draw].mean()),
+             "only_strategy": test.b, "only_baseline": test.c, "p": float(p)}
+            for draw, test, p in zip(common, tests, holm([test.p for test in tests]))]
+
+
 def _interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
     """95 % percentile bootstrap of a mean over ``[draws, images]``, both resampled."""
     counts, weights = _resampled(*values.shape, resamples)
@@ -177,6 +197,9 @@ TIPS: tuple[Tip, ...] = (
     Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
     Tip("the first layer and the context in float, once forked",
         (("mse-forked-in-context", "mse-forked"),)),
+    Tip("the first block and the context's squares in float, once forked",
+        (("mse-forked-b4-square", "mse-forked"),)),
+    Tip("quantization-aware training", (("qat", "mse-forked"),)),
 )
 CALIBRATED = {CROSS_FIT: "on plates that are not judged", WITHIN: "on the judged plates",
               GENERATED: "on generated plates"}
