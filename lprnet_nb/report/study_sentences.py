@@ -64,6 +64,25 @@ def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked")
     return said
 
 
+def training(study: dict[str, Any], lines: Lines) -> list[str]:
+    """What `study_results.paired`'s lines come to, by chip and baseline."""
+    said = []
+    keys = dict.fromkeys((x["chip"], x["strategy"], x["baseline"]) for x in lines)
+    for chip, strategy, baseline in keys:
+        here = [x for x in lines if (x["chip"], x["strategy"], x["baseline"])
+                == (chip, strategy, baseline)]
+        found = difference(study, strategy, baseline, chip)
+        low, high = found["interval"]
+        better = sum(x["only_strategy"] > x["only_baseline"] for x in here)
+        said.append(
+            f"{chip}: {strategy} {np.mean([x['mean'] for x in here]):.4f}, {baseline} "
+            f"{np.mean([x['baseline_mean'] for x in here]):.4f} over {len(here)} draws: "
+            f"{100 * found['difference']:+.2f} points (95 % interval {100 * low:+.2f} to "
+            f"{100 * high:+.2f}), more plates in {better} draws; smallest p "
+            f"{min(x['p'] for x in here):.2g} after Holm's correction.")
+    return said
+
+
 def roles(lines: Lines) -> list[str]:
     """Which role helps most in float and which costs most when quantized alone, by chip."""
     said = []

@@ -13,6 +13,7 @@ from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError
 from lprnet_nb.report import study, study_details, study_figures, study_full, study_results
+from lprnet_nb.report import study_sentences
 from lprnet_nb.report.study import Cell, Plan
 from lprnet_nb.report.study_cost import float_share, work_by_role
 from lprnet_nb.toolchain.strategies import ROLES, STRATEGIES, make_strategy
@@ -75,6 +76,20 @@ def test_summary_agrees_with_scipy_and_statsmodels():
     assert mse["worse_draws"] == 2 and kl["worse_draws"] == 1
     against = multipletests([binomtest(0, 40).pvalue, binomtest(0, 24).pvalue], method="holm")[1]
     assert kl["p_baseline"] == pytest.approx(max(against)) and "p_baseline" not in mse
+
+
+def test_paired_draws_agree_with_scipy_and_statsmodels():
+    made = known(qat=(884, 871), mse_forked=(880, 880, 870))  # nested sets: one side alone differs
+    found = study_results.paired(made, "qat", "mse-forked", "BM1684X")
+    wanted = multipletests([binomtest(0, 4).pvalue, binomtest(0, 9).pvalue], method="holm")[1]
+    assert [line["p"] for line in found] == pytest.approx(list(wanted))
+    assert [(x["draw"], x["only_strategy"], x["only_baseline"]) for x in found] == [(0, 4, 0),
+                                                                                    (1, 0, 9)]
+    assert (found[1]["mean"], found[1]["baseline_mean"]) == (0.871, 0.880)
+    assert study_results.paired(made, "qat", "mse-forked", "BM1684") == []
+    (said,) = study_sentences.training(made, found)
+    assert said.startswith("BM1684X: qat 0.8775, mse-forked 0.8800 over 2 draws: -0.25 points")
+    assert "more plates in 1 draws; smallest p 0.0078" in said
 
 
 def test_interval_is_that_of_the_mean():
