@@ -51,10 +51,13 @@ def report_states(profile: str = "quick", *, notebooks: Sequence[str] = NOTEBOOK
     values = profile_values(profile, given)
     pieces: dict[str, Piece] = {}
     wanted: dict[str, list[str]] = {}
+    loaded: dict[Any, Data] = {}
     for stem in notebooks:
         if stem in _PIECES_OF:
             parameters = _parameters(stem, values)
-            for piece in _PIECES_OF[stem](parameters, datasets_for(parameters)):
+            named = parameters.data, parameters.weights, parameters.classes, parameters.images
+            data = loaded.get(named) or loaded.setdefault(named, datasets_for(parameters))
+            for piece in _PIECES_OF[stem](parameters, data):
                 pieces.setdefault(piece.name, piece)
                 by = wanted.setdefault(piece.name, [])
                 by += [stem] if stem not in by else []
