@@ -35,6 +35,7 @@ from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_b
 from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer
+from ..toolchain.process import own_words
 from ..toolchain.strategies import Strategy
 
 # Where calibration images come from: outside the fold, among the judged ones, or the generator.
@@ -286,7 +287,9 @@ def lower(quantizer: Quantizer, weights: Weights, graph: TopGraph, chip: str, st
 def short(message: str) -> str:
     """The tool's own words, without the places of its log and of its files."""
     words = message.split(" (log:")[0].split("The end of its log")[0]
-    return re.sub(r"\S*/graph: ", "", words).strip()[:400]
+    log = re.search(r"The end of its log \((.+?)\):", message)
+    said = own_words(Path(log[1])) if log else ""
+    return " ".join([re.sub(r"\S*/graph: ", "", words).strip(), said]).strip()[:400]
 
 
 def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool) -> tuple[str, ...]:

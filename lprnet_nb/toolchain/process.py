@@ -60,6 +60,17 @@ def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
     return "\n".join(useful[-lines:])
 
 
+def own_words(log: Path) -> str:
+    """What a tool says of a failure in its log, stack dumps and traces left out; "" for nothing."""
+    try:
+        lines = log.read_text("utf8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines
+            if re.search(r"unimplemented|not support|assertion|\berror: ", line, re.IGNORECASE)]
+    return said[-1][:300] if said else ""
+
+
 @contextlib.contextmanager
 def kept_log(folder: Path, name: str) -> Iterator[Path]:
     """A log that outlives a failure: below ``<cache>/logs/`` until all is well, then in `folder`.

@@ -51,6 +51,20 @@ def test_bits_round_trip():
     assert len(study.pack(right)) == COUNT // 4
 
 
+def test_messages_are_the_tools_own_words(tmp_path):
+    log = tmp_path / "deploy.log"
+    log.write_text("Entering FusePreprocessPass.\nunimplemented tpu dialect!\n"
+                   "UNREACHABLE executed at TopToTpuPass.cpp:1921!\n #0 0x0000563bf0bceb27\n"
+                   "RuntimeError: [!Error]: tpuc-opt lprnet.mlir\n")
+    message = f"compiling for BM1684 int8 failed with exit status 1. The end of its log ({log}):\n #0"
+    assert study.short(message) == ("compiling for BM1684 int8 failed with exit status 1. "
+                                    "unimplemented tpu dialect!")
+    assert study.short(f"quantizing failed: no. (log: {log})") == "quantizing failed: no."
+    assert study.short(f"{tmp_path}/a/graph: tpu.Scale: unknown") == "tpu.Scale: unknown"
+    missing = "failed. The end of its log (/nowhere/x.log):"
+    assert study.short(missing) == "failed."
+
+
 def test_rows_put_folds_together(plates):
     cells = [Cell("mse", "BM1684", "cross-fit", 0, 0, np.array([0, 2]), ("A", "x")),
              Cell("mse", "BM1684", "cross-fit", 0, 1, np.array([1, 3]), ("B", "D")),
