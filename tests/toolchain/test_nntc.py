@@ -222,7 +222,7 @@ def test_form_and_channel_order_translate():
     ({"method": "aciq_gauss"}, "method='aciq_gauss'"), ({"tune": 20}, "tune=20"),
     ({"weight_equalization": True}, "weight_equalization=True"),
     ({"bias_correction": True}, "bias_correction=True"), ({"symmetric": False}, "symmetric=False"),
-    ({"fuse_preprocess": True}, "fuse_preprocess=True"),
+    ({"fuse_preprocess": True}, "fuse_preprocess=True"), ({"finetune": True}, "finetune=True"),
     ({"search": "search_qtable"}, "search='search_qtable'"),
     ({"float_roles": ("concat",)}, "float_roles=.*'concat'"),
 ])
