@@ -62,7 +62,7 @@ def write_scenes(folder: Path, count: int) -> Path:
 
 def bench_ccpd(counts: Sequence[int], *, chip: str = "BM1684X",
                report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Survey so many images, each number in a process of its own and with an empty cache.
+    """Survey so many images, each number in a process of its own and none of them seen before.
 
     Parameters
     ----------
