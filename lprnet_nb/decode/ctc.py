@@ -14,6 +14,8 @@ from ..errors import ParameterError
 from .readings import Readings
 
 PAD = -1
+_PART = 126  # images at a time: as much as the processor's cache holds, and no power of two, since
+#              rows at such a distance fall on the same few places of the cache
 
 
 def check_logits(logits: np.ndarray, alphabet: Alphabet) -> np.ndarray:
@@ -56,17 +58,18 @@ def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     if not 0 < temperature < np.inf:
         raise ParameterError(f"temperature {temperature}: give a positive number; 1 leaves the "
                              "logits as they are.")
-    result = np.empty_like(logits)
-    _, classes, steps = logits.shape
-    for begin in range(0, len(logits), 128):  # as much as the processor's cache holds
-        part = logits[begin:begin + 128]
-        # Images last: numpy is fastest along long rows.
+    images, classes, steps = logits.shape
+    # Images last in memory: numpy is fastest along long rows.
+    result = np.empty((classes, steps, images), logits.dtype)
+    for begin in range(0, images, _PART):
+        part = logits[begin:begin + _PART]
         part = np.ascontiguousarray(part.reshape(len(part), -1).T).reshape(classes, steps, -1)
-        part /= logits.dtype.type(temperature)
+        if temperature != 1:
+            part /= logits.dtype.type(temperature)
         part -= part.max(axis=0)
         part -= np.log(np.exp(part).sum(axis=0))
-        result[begin:begin + 128] = part.transpose(2, 0, 1)
-    return result
+        result[..., begin:begin + _PART] = part
+    return result.transpose(2, 0, 1)
 
 
 def collapse(paths: np.ndarray, blank: int) -> np.ndarray:

@@ -29,10 +29,10 @@ import numpy as np
 from .ctc import PAD
 from .grammar import Automaton
 
-CHUNK = 128          # images a pass: the working set stays within the processor's cache
+# Images a pass of step 2, and of step 1: large arrays save calls, small ones stay in the processor's
+# cache. Not powers of two: rows whose distance is one fall on the same few places of a cache.
+CHUNK, PART = 504, 126
 WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
-FLOOR = 1e-20        # least probability of a class; keeps products of many from underflow
-RELIABLE = 1e-11     # below this, floor and rounding could show: searched in the log domain
 TINY = np.float32(1e-18)  # least factor of a float32 product: keeps it a normal number
 ROUNDING = 1e-5      # of a logarithm: bounds are added up in float32
 
@@ -46,9 +46,17 @@ class Semiring:
     zero: float
     one: float
     kept_as: type  # dtype of what step 1 leaves to step 2
+    floor: float = 0.0  # least probability of a class; keeps products of many from underflow
+    reliable: float = 0.0  # when all texts together have less, floor and rounding could show
+
+    @property
+    def linear(self) -> bool:
+        """Are these ordinary sums and products of probabilities?"""
+        return self.times is np.multiply
 
 
-LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, np.float32)
+LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, np.float32, 1e-20, 1e-11)
+DOUBLE = Semiring(np.add, np.multiply, 0.0, 1.0, np.float64, 1e-30, 1e-21)
 LOGARITHMIC = Semiring(np.logaddexp, np.add, -np.inf, 0.0, np.float64)
 BEST_PATH = Semiring(np.maximum, np.add, -np.inf, 0.0, np.float64)
 
@@ -181,46 +189,57 @@ def search(log_probs: np.ndarray, automaton: Automaton, blank: int, *, best_path
     unrolled = plan(automaton, steps)
     found = Found(np.full((images, 2, len(unrolled.levels)), PAD), np.full((images, 2), -np.inf),
                   np.full(images, -np.inf), np.zeros(images, bool))
-    ring = BEST_PATH if best_path else LINEAR
-    # Every chunk writes the same places of this, so it is filled once.
-    ahead = np.full((steps, min(images, CHUNK), len(unrolled.state)), ring.zero, ring.kept_as)
-    for begin in range(0, images, CHUNK):
-        rows = np.arange(begin, min(begin + CHUNK, images))
-        _search(log_probs, rows, unrolled, blank, ring, widths, ahead[:, :len(rows)], found)
-    if ring is LINEAR:
-        hopeless = np.flatnonzero(found.log_total < np.log(RELIABLE))
-        for begin in range(0, len(hopeless), CHUNK):
-            rows = hopeless[begin:begin + CHUNK]
-            ahead = np.full((steps, len(rows), len(unrolled.state)), LOGARITHMIC.zero)
-            _search(log_probs, rows, unrolled, blank, LOGARITHMIC, widths, ahead, found)
+    rows = np.arange(images)
+    for ring in (BEST_PATH,) if best_path else (LINEAR, DOUBLE, LOGARITHMIC):
+        # Every chunk writes the same places of this, so it is filled once.
+        ahead = np.full((min(len(rows), CHUNK), steps, len(unrolled.state)), ring.zero,
+                        ring.kept_as)
+        for begin in range(0, len(rows), CHUNK):
+            chunk = rows[begin:begin + CHUNK]
+            _search(log_probs, chunk, unrolled, blank, ring, widths, ahead[:len(chunk)], found)
+        rows = rows[found.log_total[rows] < _log(np.float64(ring.reliable), LINEAR)]
+        if not len(rows):
+            break
     return found
 
 
 def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
             widths: tuple[int, ...], ahead: np.ndarray, found: Found) -> None:
     """Search some images and write what was found into their rows."""
-    emit = np.ascontiguousarray(log_probs[rows].transpose(2, 1, 0))  # [T, C, n]
-    if ring is LINEAR:
-        np.exp(emit, out=emit)
-        np.maximum(emit, emit.dtype.type(FLOOR), out=emit)
-    emit = emit.astype(np.float64, copy=False)
-    found.log_total[rows] = _log(_backward(emit, unrolled, blank, ring, ahead), ring)
+    emit = _emissions(log_probs, rows, ring)
+    for begin in range(0, len(rows), PART):
+        part = slice(begin, begin + PART)
+        total = _backward(emit[..., part], unrolled, blank, ring, ahead[part])
+        found.log_total[rows[part]] = _log(total, ring)
     for width in widths:
         texts, score, bound = _forward(emit, ahead, unrolled, blank, ring, width)
         found.texts[rows] = texts
         found.score[rows] = _log(score, ring)
         exact = _log(bound, ring) <= found.score[rows, 0] + ROUNDING
         found.exact[rows] = exact & np.isfinite(found.score[rows, 0])
-        more = ~exact
-        if ring is LINEAR:
-            more &= found.log_total[rows] >= np.log(RELIABLE)  # the rest will be searched again
+        # The unreliable will be searched again in another ring.
+        more = ~exact & (found.log_total[rows] >= _log(np.float64(ring.reliable), LINEAR))
         if not more.any():
             break
-        rows, emit, ahead = rows[more], emit[..., more], ahead[:, more]
+        rows, emit, ahead = rows[more], emit[..., more], ahead[more]
+
+
+def _emissions(log_probs: np.ndarray, rows: np.ndarray, ring: Semiring) -> np.ndarray:
+    """What the classes of some images score at each step, float64 ``[T, C, n]``."""
+    together = rows[-1] - rows[0] == len(rows) - 1
+    chosen = log_probs[rows[0]:rows[-1] + 1] if together else log_probs[rows]
+    emit = np.empty(chosen.shape[::-1])
+    for begin in range(0, len(rows), PART):
+        part = np.array(chosen[begin:begin + PART].transpose(2, 1, 0), order="C")
+        if ring.linear:
+            np.exp(part, out=part)
+            np.maximum(part, part.dtype.type(ring.floor), out=part)
+        emit[..., begin:begin + PART] = part
+    return emit
 
 
 def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
-    if ring is not LINEAR:
+    if not ring.linear:
         return values
     with np.errstate(divide="ignore"):
         return np.log(values)
@@ -235,7 +254,7 @@ def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahea
     emit
         ``[T, C, n]``.
     ahead
-        Where the scores go, ``[T, n, M]``, the emission of the step itself included; the windows of
+        Where the scores go, ``[n, T, M]``, the emission of the step itself included; the windows of
         `unrolled` are written.
 
     Returns
@@ -249,26 +268,27 @@ def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahea
     nodes = len(unrolled.state)
     here = np.full((nodes + 1, images), ring.zero)
     after = np.where(unrolled.ends[:, None], ring.one, here[:nodes])
+    other = np.empty_like(after)
     idle = np.full((len(unrolled.follow), images), ring.zero)
     idle[unrolled.state[unrolled.ends]] = ring.one
     for t in range(steps - 1, -1, -1):
         entered = unrolled.windows[t]
         np.take(emit[t], unrolled.label[entered], axis=0, out=here[entered], mode="clip")
         ring.times(here[entered], after[entered], out=here[entered])
-        kept = here[entered].astype(ring.kept_as)
-        ahead[t, :, entered] = (np.maximum(kept, TINY, out=kept) if ring is LINEAR else kept).T
+        kept = here[entered].astype(ring.kept_as, copy=False)
+        ahead[:, t, entered] = (np.maximum(kept, TINY, out=kept) if ring is LINEAR else kept).T
         ring.times(emit[t, blank], idle, out=idle)
         # A state goes on with a blank or a character, a node also with its own class again, which
         # is not the character it would be after a blank.
         window = unrolled.windows[t - 1] if t else slice(0, 0)
         state, repeat = unrolled.state[window], unrolled.repeat[window]
-        if ring is LINEAR:
+        if ring.linear:
             for states, following, weights in unrolled.sums:
                 if following.start < entered.stop and entered.start < following.stop:
                     idle[states] += weights @ here[following]
             onward = np.take(idle, state, axis=0, out=after[window], mode="clip")
             onward += here[window]
-            onward -= here[repeat]
+            onward -= np.take(here, repeat, axis=0, out=other[window], mode="clip")
         else:
             every, but_one = _sums(here[unrolled.padded], ring)
             others = np.where((repeat < nodes)[:, None], but_one[state, unrolled.place[window]],
@@ -304,6 +324,7 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
     """
     steps, _, images = emit.shape
     image = np.arange(images)[:, None]
+    gap = np.repeat(emit[:, blank, :, None], width, axis=2)
     longest = len(unrolled.levels)
     # Prefixes [n, k]: state and last class; scores of the paths before step t, which end in the
     # last character, or in a blank: [T + 1, n, k].
@@ -319,9 +340,9 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
     bound = np.full(images, ring.zero)
     for level, (nodes, span) in enumerate(zip(unrolled.levels, unrolled.spans)):
         again = np.where(last >= 0, unrolled.follow[state, last], len(unrolled.state))
-        score = _extensions(in_character[span], in_blank[span], ahead[span, :, nodes],
+        score = _extensions(in_character[span], in_blank[span], ahead[:, span, nodes],
                             again - nodes.start, ring)
-        score = np.where(unrolled.follows[state, nodes], score, ring.zero)
+        score[~unrolled.follows[state, nodes]] = ring.zero
         chosen, kept, bound = _select(score.reshape(images, -1), width, bound)
         parent, node = np.divmod(chosen, nodes.stop - nodes.start)
         node += nodes.start
@@ -333,8 +354,8 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
         state, last = unrolled.state[node], unrolled.label[node]
         texts = texts[image, parent]
         texts[:, :, level] = last
-        in_character, in_blank = _paths(enter, emit[span, last, image], emit[span, blank, :, None],
-                                        span.start, steps, ring)
+        in_character, in_blank = _paths(enter, emit[span, last, image],
+                                        gap[span, :, :chosen.shape[1]], span.start, steps, ring)
         if unrolled.ends[nodes].any():
             finished = np.where(unrolled.ends[node], ring.plus(in_character[-1], in_blank[-1]),
                                 ring.zero)
@@ -355,7 +376,7 @@ def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarra
     in_character, in_blank
         ``[t, n, k]``.
     ahead
-        ``[t, n, nodes]``.
+        ``[n, t, nodes]``.
     again
         ``[n, k]``: the node that stands for the prefix's last character again, or any other number.
 
@@ -368,15 +389,16 @@ def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarra
     if ring is LINEAR:
         rows = np.maximum(either.transpose(1, 2, 0), TINY, order="C", dtype=ring.kept_as,
                           casting="same_kind")
-        score = rows @ ahead.transpose(1, 0, 2)
+        score = rows @ ahead
     else:
         score = np.full((*again.shape, ahead.shape[2]), ring.zero)
-        for step, here in zip(either, ahead):
+        for step, here in zip(either, ahead.transpose(1, 0, 2)):
             ring.plus(score, ring.times(step[:, :, None], here[:, None]), out=score)
     image, prefix = np.nonzero((again >= 0) & (again < ahead.shape[2]))
     again = again[image, prefix]  # needs a blank between
     score[image, prefix, again] = ring.plus.reduce(
-        ring.times(in_blank[:, image, prefix], ahead[:, image, again]), axis=0, initial=ring.zero)
+        ring.times(in_blank[:, image, prefix], ahead[image, :, again].T), axis=0,
+        initial=ring.zero)
     return score
 
 
