@@ -941,6 +941,17 @@ static void mean_all(const Op *op, void **buffers, long n) {
     round_storage(y, groups, op->i[2]);
 }
 
+/* Even and odd values summed in order, then the two; the first two of x are changed. */
+static float even_and_odd(float *x, long count, int storage) {
+    for (long j = 2; j < count; j++) {
+        x[j % 2] += x[j];
+        round_storage(x + j % 2, 1, storage);
+    }
+    x[0] += x[1];
+    round_storage(x, 1, storage);
+    return x[0];
+}
+
 /* A chip's sum of a run of values, as lower.Mean describes it; count is padded to whole rows. */
 static float lane_sum(const float *restrict x, long count, int lanes, float coefficient,
                       int storage) {
@@ -955,17 +966,12 @@ static float lane_sum(const float *restrict x, long count, int lanes, float coef
     round_storage(sums, half, storage);
     for (int j = 0; j < half; j++) sums[j] *= coefficient;
     round_storage(sums, half, storage);
-    for (int j = 2; j < half; j += 2) {
-        sums[0] += sums[j], sums[1] += sums[j + 1];
-        round_storage(sums, 2, storage);
-    }
-    sums[0] += sums[1];
-    round_storage(sums, 1, storage);
-    return sums[0];
+    return even_and_odd(sums, half, storage);
 }
 
-/* i: channels, pixels, storage, images of a group, lanes, by plane. The scratch buffer takes a
- * group in the order of its memory on the chip: image, channel, pixel. */
+/* i: channels, pixels, storage, images of a group, lanes, by plane, groups of values that get a
+ * mean of their own first. The scratch buffer takes a group of images in the order of its memory on
+ * the chip: image, channel, pixel. */
 static void mean_lanes(const Op *op, void **buffers, long n) {
     long c = op->i[0], pixels = op->i[1], shared = op->i[3], groups = n / shared;
     long size = c * pixels * shared;
@@ -992,6 +998,16 @@ static void mean_lanes(const Op *op, void **buffers, long n) {
             }
             y[g] = lane_sum(planes, c * shared, lanes, 1.0f, storage) * op->f[0];
             round_storage(y + g, 1, storage);
+        } else if (op->i[6] > 1) {
+            float means[WIDEST_CHANNELS], run[WIDEST_CHANNELS + WIDEST_LANES];
+            long count = size / op->i[6];
+            memset(run, 0, sizeof run);
+            for (long k = 0; k < op->i[6]; k++) {
+                memcpy(run, flat + k * count, sizeof(float) * (size_t)count);
+                means[k] = lane_sum(run, count, lanes, op->f[0], storage) * op->f[1];
+            }
+            round_storage(means, op->i[6], storage);
+            y[g] = even_and_odd(means, op->i[6], storage);
         } else {
             memset(flat + size, 0, sizeof(float) * WIDEST_LANES);
             y[g] = lane_sum(flat, size, lanes, op->f[0], storage);

@@ -34,6 +34,14 @@ LANES = {
     ("BM1688", "f16"): 16,
     ("CV186X", "f16"): 16,
 }
+# A full mean that fills too much of a chip's local memory is taken in two steps: the largest number
+# of values seen to be taken in one, and the smallest seen in two. In between is not known.
+ONE_STEP = {
+    ("BM1684X", "f16"): (36864, 64512),
+    ("BM1684X", "f32"): (19584, 36864),
+    ("BM1688", "f16"): (19584, 32256),
+    ("CV186X", "f16"): (19584, 32256),
+}
 # Rows of a mean over rows for which the chips' order is known: two lanes of two.
 ROWS = 4
 
@@ -192,7 +200,10 @@ class Mean(Step):
     each in order, adds the upper half of the lanes to the lower, multiplies by 1/n, sums the even
     and the odd ones of the rest in order, and adds the two; rounded to storage at every operation.
     The BM1684 (``by_plane``) does so to the planes first and then to their sums, without 1/n, by
-    which it multiplies at the end.
+    which it multiplies at the end. Where n values are too many for the chip's local memory
+    (``groups`` above 1), each of ``groups`` runs of n / groups values gets a mean of its own in
+    that way; these means are multiplied by 1 / groups (``across``), the even and the odd ones
+    summed in order, and the two added. ``groups`` is the largest divisor of n up to its root.
     """
 
     axes: tuple[int, ...] = ()
@@ -200,6 +211,8 @@ class Mean(Step):
     coefficient: float = 0.0
     lanes: int = 0
     by_plane: bool = False
+    groups: int = 1
+    across: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -495,15 +508,19 @@ def _reduce(op: Op, graph: Graph, attributes: _Attributes) -> Step:
     attributes.expect(is_scalar=False)
     count = int(np.prod([source.shape[axis] for axis in axes]))
     storage = op.result.storage
-    coefficient = round_float(np.array([1.0 / count], np.float32), storage)[0]
-    lanes = 0
+    lanes, groups = 0, 1
     if attributes.arithmetic == "chip":
-        # How a 16-bit mean over several images is split is not known.
-        shared = axes[0] == 0 and storage != "f32"
-        if axes[-1] == len(source.shape) - 1 and not shared:
+        if axes[-1] == len(source.shape) - 1:
             lanes = LANES.get((graph.chip, storage), 0)
+            groups = _groups(graph.chip, storage, count, lanes)
+            if not groups:
+                lanes, groups = 0, 1
         elif len(axes) == 1 and source.shape[axes[0]] == ROWS and storage in ("f32", "f16"):
             lanes = ROWS
+    coefficient, across = (
+        float(round_float(np.array([1.0 / size], np.float32), storage)[0])
+        for size in (count // groups, groups)
+    )
     return Mean(
         op.name,
         op.type,
@@ -511,10 +528,22 @@ def _reduce(op: Op, graph: Graph, attributes: _Attributes) -> Step:
         op.result,
         axes=axes,
         keep_dims=attributes.get("keepdims"),
-        coefficient=float(coefficient),
+        coefficient=coefficient,
         lanes=lanes,
         by_plane=graph.chip == "BM1684" and lanes == LANES["BM1684", "f32"],
+        groups=groups,
+        across=across,
     )
+
+
+def _groups(chip: str, storage: str, count: int, lanes: int) -> int:
+    """Groups of a full mean on a chip (see `Mean`); 0 where they are not known."""
+    most, least = ONE_STEP.get((chip, storage), (count, count))
+    if count <= most:
+        return 1
+    groups = max(size for size in range(1, int(count**0.5) + 1) if count % size == 0)
+    # Groups that do not fill half a row of lanes were seen to be summed otherwise.
+    return groups if count >= least and count // groups % (lanes // 2) == 0 else 0
 
 
 def _cast(op: Op, graph: Graph, attributes: _Attributes) -> Step:

@@ -558,10 +558,16 @@ class _Program:
             numbers = (channels, rows * columns, storage, shared)
             if not step.lanes:
                 return self._op(MEAN_ALL, step, numbers, (step.coefficient,))
+            run = channels * rows * columns * shared // step.groups
             if step.lanes > WIDEST_LANES or channels * shared > WIDEST_CHANNELS:
                 raise Unsupported(f"'{step.name}': {step.lanes} lanes, {channels} channels")
+            if step.groups > 1 and max(run, step.groups) > WIDEST_CHANNELS:
+                raise Unsupported(f"'{step.name}': {step.groups} groups of {run}")
             op = self._op(
-                MEAN_LANES, step, (*numbers, step.lanes, int(step.by_plane)), (step.coefficient,)
+                MEAN_LANES,
+                step,
+                (*numbers, step.lanes, int(step.by_plane), step.groups),
+                (step.coefficient, step.across),
             )
             op.scratch = self._buffer(4 * (channels * rows * columns + WIDEST_LANES) * shared)
             return op

@@ -80,8 +80,13 @@ def lane_sum(values: torch.Tensor, lanes: int, coefficient: float, storage: str)
     for k in range(1, rows.shape[-2]):
         total = round_storage(total + rows[..., k, :], storage)
     half = round_storage(total[..., : lanes // 2] + total[..., lanes // 2 :], storage)
-    scaled = round_storage(half * torch.tensor(coefficient, dtype=torch.float32), storage)
-    pairs = scaled.unflatten(-1, (-1, 2))
+    return _even_and_odd(half, coefficient, storage)
+
+
+def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> torch.Tensor:
+    """Last axis times a coefficient, even and odd ones summed in order, the two added."""
+    scaled = round_storage(values * torch.tensor(coefficient, dtype=torch.float32), storage)
+    pairs = functional.pad(scaled, (0, scaled.shape[-1] % 2)).unflatten(-1, (-1, 2))
     total = pairs[..., 0, :]
     for k in range(1, pairs.shape[-2]):
         total = round_storage(total + pairs[..., k, :], storage)
@@ -185,6 +190,10 @@ def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
         planes = flat.unflatten(-1, (-1, shape[-1] * shape[-2]))
         sums = lane_sum(planes, step.lanes, 1.0, step.type.storage)
         result = lane_sum(sums, step.lanes, 1.0, step.type.storage) * coefficient
+    elif step.groups > 1:
+        groups = flat.unflatten(-1, (step.groups, -1))
+        means = lane_sum(groups, step.lanes, step.coefficient, step.type.storage)
+        result = _even_and_odd(means, step.across, step.type.storage)
     elif step.lanes:
         result = lane_sum(flat, step.lanes, step.coefficient, step.type.storage)
     else:
