@@ -425,7 +425,9 @@ def _watchdog(limit: float, file: IO[str]) -> Iterator[None]:
 def _log_of(name: str, characters: int = 1500) -> str:
     log = log_path(name)
     try:
-        text = log.read_text("utf8", "replace")[-characters:].strip()
+        lines = log.read_text("utf8", "replace").splitlines()
     except OSError:
         return ""
-    return f" The end of its log ({log}):\n{text}"
+    # faulthandler ends with hundreds of names of modules.
+    text = "\n".join(line for line in lines if not line.startswith("Extension modules:"))
+    return f" The end of its log ({log}):\n{text[-characters:].strip()}"

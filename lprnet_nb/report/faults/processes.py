@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...cache import artifact
 from ...errors import EngineError
 from ...runtime.engine import open_engine
 from ...toolchain.bmodel import BModel
@@ -196,16 +198,17 @@ def _setting(name: str, value: float) -> Iterator[None]:
         setattr(scheduler, name, before)
 
 
-def die(how: str) -> None:
-    """What a piece does that takes its worker down."""
-    if how == "crash":
-        import ctypes
+def deadly(how: str) -> Path:
+    """A piece that takes its worker down whenever it is made."""
+    return artifact("deadly", {"how": how}, lambda folder: _die(how))
 
+
+def _die(how: str) -> None:
+    if how == "crash":
         ctypes.string_at(0)
     if how == "hang":
         time.sleep(600)
-    if how == "memory":
-        os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does for want of memory
 
 
 def _deadly(how: str, contains: str) -> Callable[[World], str]:
@@ -213,7 +216,7 @@ def _deadly(how: str, contains: str) -> Callable[[World], str]:
     def run(world: World) -> str:
         with cluster(world):
             said = world.error(lambda: scheduler.make(
-                [Piece("infer/deadly", die, {"how": how})], "deadly", progress=False, limit=2.0),
+                [Piece("infer/deadly", deadly, {"how": how})], "deadly", progress=False, limit=2.0),
                 "infer/deadly lost its worker 3 times")
             log = scheduler.log_path("infer/deadly").read_text()
             if log.count("infer/deadly on") != scheduler.TRIES or contains not in log:
