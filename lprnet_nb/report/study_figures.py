@@ -64,7 +64,7 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
     axes.axvline(reference, color=BLACK, linewidth=1, linestyle="--",
                  label=f"float {reference:.3f}")
     axes.set_xlim(left=left)
-    axes.set_xlabel("exact match (mark: mean of draws; thick: draws; thin: 95 % interval)")
+    axes.set_xlabel("exact match: mean (mark), draws (thick), 95 % interval (thin)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     if said:
         figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=6.5)

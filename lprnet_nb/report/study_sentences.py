@@ -58,7 +58,7 @@ def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked")
         low, high = found["interval"]
         old, new = times.get((before, chip)), times.get((after, chip))
         pace = (f"; predicted time {old:.4f} to {new:.4f} ms ({100 * (new / old - 1):+.0f} %)"
-                if old and new else "; the compiler predicts no time for this chip")
+                if old and new else "; no predicted time")
         said.append(f"{chip}: {after} against {before} {100 * found['difference']:+.1f} points "
                     f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}){pace}.")
     return said

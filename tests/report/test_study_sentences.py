@@ -39,7 +39,7 @@ def test_fork_with_and_without_a_predicted_time():
                         "predicted_latency_ms": 0.04}]}
     first, second = study_sentences.forks(made)
     assert "+1.2 points" in first and "0.0600 to 0.0400 ms (-33 %)" in first
-    assert second.endswith("the compiler predicts no time for this chip.")
+    assert second.endswith("; no predicted time.")
 
 
 def test_roles_and_company():
