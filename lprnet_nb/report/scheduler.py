@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import html
 import logging
 import os
 import secrets
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
 from ..errors import EngineError, LprnetError, ParameterError
@@ -199,10 +201,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 processes=bool(count), silence_logs=logging.CRITICAL, memory_limit=None,
                 dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": bool(count)}))
             client = stack.enter_context(Client(local))
-            if count and progress:
-                _tell(client.dashboard_link)
-        if address and progress:
-            _tell(client.dashboard_link)
+        if progress and (address or count):
+            stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
         try:
             yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
         except BaseException:
@@ -266,19 +266,25 @@ def _sees(name: str) -> bool:
     return (cache_dir() / "artifacts" / name).exists()
 
 
-def _tell(dashboard: str) -> None:
-    """Show where the work can be watched: a link in a notebook, a line in a terminal."""
-    from rich.console import Console
+@contextlib.contextmanager
+def _shown(dashboard: str, lasting: bool) -> Iterator[None]:
+    """Show where the work can be watched: a link in a notebook, a line in a terminal.
 
-    if Console(stderr=True).is_jupyter:
-        import html
-
+    The link to a cluster that ends with the work goes when that does.
+    """
+    console, shown = Console(stderr=True, highlight=False), None
+    if console.is_jupyter:
         from IPython.display import HTML, display
 
-        shown = html.escape(dashboard, quote=True)
-        display(HTML(f"work in progress: <a href='{shown}'>{shown}</a>"))
-    elif Console(stderr=True).is_terminal:
-        Console(stderr=True, highlight=False).print(f"work in progress: {dashboard}")
+        link = html.escape(dashboard, quote=True)
+        shown = display(HTML(f"work in progress: <a href='{link}'>{link}</a>"), display_id=True)
+    elif console.is_terminal:
+        console.print(f"work in progress: {dashboard}")
+    try:
+        yield
+    finally:
+        if shown is not None and not lasting:
+            shown.update(HTML(""))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import IPython.display
 import pytest
 
-from lprnet_nb.cache import NotMade, artifact, nothing_made
+from lprnet_nb.cache import NotMade, artifact, locked, nothing_made
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.report import scheduler
 from lprnet_nb.report.faults.processes import Cluster
@@ -84,8 +86,6 @@ def test_nothing_is_made_while_only_looking(cache, tmp_path):
     with nothing_made(), pytest.raises(NotMade) as missing:
         number(plus=5)
     assert not missing.value.running and not (tmp_path / "cache").exists()
-    from lprnet_nb.cache import locked
-
     folder = tmp_path / "cache" / "artifacts" / "number"
     number(plus=5)
     [key] = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -139,3 +139,30 @@ def test_a_cluster_with_caches_of_its_own(cache, tmp_path, monkeypatch):
         assert time.monotonic() - started < 60
     finally:
         made.close()
+
+
+def test_the_dashboard_is_linked_while_the_work_lasts(monkeypatch):
+    """In a notebook's cell; the link to somebody's own cluster stays."""
+    told = []
+
+    class Handle:
+        def update(self, shown):
+            told.append(shown.data)
+
+    monkeypatch.setattr(scheduler, "Console", lambda **_: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr(IPython.display, "display",
+                        lambda shown, display_id: told.append(shown.data) or Handle())
+    with scheduler._shown("http://127.0.0.1:8787/status", lasting=False):
+        assert told == ["work in progress: <a href='http://127.0.0.1:8787/status'>"
+                        "http://127.0.0.1:8787/status</a>"]
+    assert told.pop() == ""
+    with scheduler._shown("http://host:8787/status", lasting=True):
+        pass
+    assert "http://host:8787/status" in told[-1]
+
+
+def test_processes_are_started_for_long_inference_alone():
+    slow, quick = Piece("infer/a", number, seconds=31.0), Piece("infer/b", number, seconds=1.0)
+    compiling = Piece("compile/a", number, seconds=1000.0)
+    assert scheduler._in_processes([slow]) and not scheduler._in_processes([quick, compiling])
+    assert 1 <= scheduler.workers_here() <= len(os.sched_getaffinity(0))
