@@ -25,7 +25,7 @@ from .study_results import read_study, study_text, write_recommendations
 CHIPS = ("BM1684X", "BM1684")
 MORE_CHIPS = ("BM1688", "CV186X")  # for the strategies that matter most
 ON_MORE_CHIPS = ("kl", "mse", "mse-forked", "mse-forked-b4-square", "mse-forked-b4-context")
-FEWER_DRAWS = {"search-threshold": 1, "search-qtable": 1, "kl-bc": 1, "kl-450": 2}
+FEWER_DRAWS = {"search-threshold": 1, "search-qtable": 1, "kl-bc": 2}
 CALIBRATED_ELSEWHERE = ("kl", "mse", "mse-forked", "mse-forked-b4-square")
 LOOKED_INTO = "mse-forked"  # whose roles and batches are looked into
 SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..toolchain.strategies import STRATEGIES
 from .study import CROSS_FIT
 from .study_results import difference, latencies, summarize
 
@@ -149,11 +150,12 @@ def recommendations(found: Lines, reference: float) -> list[str]:
 
 
 def tried(study: dict[str, Any]) -> str:
-    """What was run."""
+    """What was run, and what of the registry was not."""
     lines = summarize(study)
     names = {line["strategy"] for line in lines}
     refused = sum("error" in line for line in lines)
     draws = sorted({line["draws"] for line in lines if "mean" in line})
     return (f"{len(names)} strategies, {len({line['chip'] for line in lines})} chips, "
             f"{draws[0] if draws else 0} to {draws[-1] if draws else 0} draws, "
-            f"{study['float']['images']} images; {refused} settings are refused by a tool.")
+            f"{study['float']['images']} images; {refused} settings are refused by a tool. Not run: "
+            f"{', '.join(name for name in STRATEGIES if name not in names) or 'none'}.")

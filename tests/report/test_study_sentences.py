@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from lprnet_nb.report import study, study_sentences
+from lprnet_nb.toolchain.strategies import STRATEGIES
 
 
 def line(strategy, mean, **more):
     return {"strategy": strategy, "chip": "BM1684X", "scheme": "cross-fit", "draws": 5,
             "mean": mean, "low": mean - 0.01, "high": mean + 0.01, **more}
+
+
+def test_what_was_not_run_is_named():
+    made = {"rows": [{"strategy": name, "chip": "BM1684X", "scheme": "cross-fit", "error": "no"}
+                     for name in STRATEGIES if name != "kl-450"],
+            "provenance": {}, "float": {"images": 4, "bits": "f0", "correct": 4}}
+    said = study_sentences.tried(made)
+    assert said.startswith(f"{len(STRATEGIES) - 1} strategies, 1 chips")
+    assert said.endswith(f"{len(STRATEGIES) - 1} settings are refused by a tool. Not run: kl-450.")
 
 
 def test_spread():
