@@ -279,16 +279,24 @@ def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made o
 
 
 @app.command()
-def contract(backend: Annotated[str, typer.Option(help="device, simulator or emulator.")],
+def contract(backend: Annotated[str, typer.Option(
+                 help="device, simulator or emulator.")] = "device",
              chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
              kit: Annotated[Path | None, typer.Option(
                  help="Kit made on another machine, for one without the compiler.")] = None,
-             sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail"
+             sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail",
+             only: Annotated[list[str] | None, typer.Option(
+                 help="Name of a check to run; may be given again.")] = None,
+             save_kit: Annotated[Path | None, typer.Option(
+                 help="New folder: put the kit there, to carry it to a device; run nothing.")] = None
              ) -> None:
     """Prove a backend: the same checks for device, simulator and emulator."""
-    from .runtime.contract import run_contract
+    from .runtime.contract import run_contract, save_kit as save
 
-    results = run_contract(backend, chip=chip, kit=kit, sail_module=sail_module)
+    if save_kit is not None:
+        print(save(save_kit, chip))
+        return
+    results = run_contract(backend, chip=chip, kit=kit, sail_module=sail_module, only=only)
     for result in results:
         print(f"{'ok  ' if result.passed else 'FAIL'} {result.check}: {result.detail}")
     failed = sum(not result.passed for result in results)
@@ -340,6 +348,24 @@ def bench_faults_(repetitions: Annotated[int, typer.Option(help="Of each random 
     print(json.dumps(facts, ensure_ascii=False))
     if facts["failed"]:
         raise typer.Exit(1)
+
+
+@bench_app.command("exactness")
+def bench_exactness(
+        chips: Chips = None,
+        judge: Annotated[str, typer.Option(help="interpreter, simulator or both.")] = "both",
+        images: Annotated[int, typer.Option(help="For the interpreter.")] = 304,
+        simulator_images: Annotated[int, typer.Option(help="For the simulator.")] = 40,
+        cases: Annotated[str | None, typer.Option(
+            help="Such as mse,kl:4:batch (strategy or float precision, batch, mean).")] = None,
+        output: Annotated[Path | None, typer.Option(
+            help="Record that gets the rows; other rows of it stay.")] = None) -> None:
+    """Judge the emulator by the vendor's interpreter and by the simulator; see docs/emulator.md."""
+    from .runtime.exactness import measure_exactness
+
+    record = measure_exactness(chips, judge, images, simulator_images, cases, output,
+                               report=lambda line: print(line, file=sys.stderr))
+    print(json.dumps(record["summary"], ensure_ascii=False))
 
 
 @bench_app.command("decode")

@@ -62,8 +62,7 @@ def make_kit(chip: str = "BM1688") -> Path:
     -----
     The weights are seeded at random, so no published data is needed. One model has a stage for
     batch 4 and one for batch 1, but not on BM1684, whose BModels the compiler's `model_tool` does
-    not combine ("inconsistent kernel module mode"). The larger batch goes first: the other way
-    round, batch 1 gives wrong logits on BM1684X (TPU-MLIR 1.30.2, chip simulator).
+    not combine ("inconsistent kernel module mode").
     """
     import torch  # here, since a machine with a device may well be without it
 
@@ -93,7 +92,7 @@ def make_kit(chip: str = "BM1688") -> Path:
             dataclasses.replace(model, path=place / "lprnet.bmodel",
                                 graph=place / "graph").save(place)
         if chip != "BM1684":
-            _combine(folder, models["fp32_4b"], models["fp32_1b"])
+            combine_stages([models["fp32_1b"], models["fp32_4b"]], folder / _COMBINED)
         for place in sorted(each.parent for each in folder.glob("*/lprnet.bmodel")):
             with open_engine(place / "lprnet.bmodel" if place.name == _COMBINED else place,
                              "simulator") as engine:
@@ -104,12 +103,44 @@ def make_kit(chip: str = "BM1688") -> Path:
                                      "code": file_digest(__file__)}, build)
 
 
-def _combine(folder: Path, large: BModel, small: BModel) -> None:
-    place = folder / _COMBINED
+def combine_stages(models: Sequence[BModel], place: Path) -> Path:
+    """Put the same network at several batch sizes into one BModel with TPU-MLIR's tool.
+
+    The largest batch goes first whatever the order given: the other way round, batch 1 gives wrong
+    logits on BM1684X (TPU-MLIR 1.30.2, chip simulator).
+
+    Parameters
+    ----------
+    models
+        One for each batch size.
+    place
+        Folder to make, for ``lprnet.bmodel`` and the tool's log.
+
+    Raises
+    ------
+    ToolchainError
+        When the tool fails, as it does for BM1684.
+    """
     place.mkdir()
-    compiler().run(["model_tool", "--combine", large.path, small.path, "-o",
+    ordered = sorted(models, key=lambda model: -model.batch)
+    compiler().run(["model_tool", "--combine", *(model.path for model in ordered), "-o",
                     place / "lprnet.bmodel"], cwd=place, log=place / "combine.log",
                    what="combining BModels")
+    return place / "lprnet.bmodel"
+
+
+def save_kit(target: str | Path, chip: str = "BM1688") -> Path:
+    """Make a chip's kit and copy it to a new folder, to be carried to a machine with a device.
+
+    Raises
+    ------
+    ParameterError
+        When the folder is there already.
+    """
+    target = Path(target)
+    if target.exists():
+        raise ParameterError(f"{target} is there already. Name a new folder for the kit.")
+    return Path(shutil.copytree(make_kit(chip), target))
 
 
 def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None = None,

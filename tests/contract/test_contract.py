@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import shutil
+import types
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from lprnet_nb import cli
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.runtime import contract
+from lprnet_nb.toolchain.bmodel import BModel
 
 COMMON = ["describes itself", "names shapes dtypes", "process", "logits fp32", "logits int8",
           "batch 4 and padding", "warns of padding", "refuses bad calls", "refuses bad files",
@@ -54,6 +58,32 @@ def test_a_backend_that_falls_or_errs_fails_these_checks_and_no_others(kit, stan
     assert [result.passed for result in results] == [True, False, False, True]
     assert "fell with SIGABRT" in results[1].detail
     assert "differ from the simulator's by up to 1" in results[2].detail
+
+
+def test_a_kit_is_saved_and_one_check_run_on_the_command_line(kit, tmp_path):
+    target = tmp_path / "kit"
+    saved = CliRunner().invoke(cli.app, ["contract", "--save-kit", str(target)])
+    assert saved.exit_code == 0 and saved.output.strip() == str(target)
+    assert sorted(each.name for each in target.iterdir()) == sorted(
+        each.name for each in kit.iterdir())
+    again = CliRunner().invoke(cli.app, ["contract", "--save-kit", str(target)])
+    assert isinstance(again.exception, ParameterError) and "there already" in str(again.exception)
+    run = CliRunner().invoke(cli.app, ["contract", "--backend", "emulator", "--kit", str(target),
+                                       "--only", "logits int8"])
+    assert run.output.splitlines() == [
+        "ok   logits int8: int8_1b: 5 images, largest difference 0",
+        "emulator: 1 passed, 0 failed"]
+
+
+def test_the_largest_batch_is_combined_first(kit, tmp_path, monkeypatch):
+    """The other way round, batch 1 of a BM1684X BModel gives wrong logits."""
+    asked = []
+    tool = types.SimpleNamespace(run=lambda command, **_: asked.append(command))
+    monkeypatch.setattr(contract, "compiler", lambda: tool)
+    one, four = (BModel.load(kit / name) for name in ("fp32_1b", "fp32_4b"))
+    for number, models in enumerate(([one, four], [four, one])):
+        contract.combine_stages(models, tmp_path / str(number))
+        assert asked[-1][1:4] == ["--combine", four.path, one.path]
 
 
 def test_without_sail_a_check_says_what_is_missing(kit):
