@@ -245,8 +245,8 @@ def lmdb_(imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of imag
 
 @app.command()
 def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
-          steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 6000,
-          batch: Annotated[int, typer.Option(help="Plates a step.")] = 64,
+          steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 25_000,
+          batch: Annotated[int, typer.Option(help="Plates a step.")] = 16,
           seed: Annotated[int, typer.Option()] = 0,
           images: Annotated[Path | None, typer.Option(
               help="Folder of labelled plates; else plates are generated.")] = None,

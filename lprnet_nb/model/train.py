@@ -80,7 +80,7 @@ class TrainConfig:
 
     output: Path
     checkpoint: Path
-    steps: int = 5200
+    steps: int = 25_000
     batch: int = 16
     learning_rate: float = 1.5e-3
     seed: int = 0
@@ -89,7 +89,7 @@ class TrainConfig:
     align_steps: int = 3000
     dropout: float = 0.0
     weight_decay: float = 1e-4
-    average: float = 0.998
+    average: float = 0.999
     report_every: int = 100
     report_plates: int = 128
     workers: int = 1
