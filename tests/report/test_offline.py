@@ -40,8 +40,8 @@ def unshare() -> list[str]:
 def test_the_report_needs_no_network(compiler, tmp_path):
     """Minutes: `scripts/test.sh -m slow tests/report/test_offline.py`.
 
-    707 s on two cores at load 10 with every BModel to compile. Only packages are warm (the workbook's environment and the compiler); the published data is
-    nowhere to be found.
+    707 s on two cores at load 10, with every BModel to compile. Only packages are warm (the
+    workbook's environment and the compiler); the published data is nowhere to be found.
     """
     environment = {k: v for k, v in os.environ.items() if k != "LPRNET_MIRROR"} | {
         "LPRNET_DATA": str(tmp_path / "data"), "LPRNET_REPORTS": str(tmp_path / "reports")}
@@ -58,7 +58,7 @@ def test_the_report_needs_no_network(compiler, tmp_path):
     rows = metrics["rows"]
     assert {row["chip"] for row in rows} == {None, "BM1684X", "BM1684"}
     floats = [row for row in rows if row["chip"] is None and row["decoder"] == "greedy"]
-    assert floats[0]["exact_match"] >= 0.6
+    assert floats[0]["exact_match"] >= 0.85  # 0.935 on 992 such plates
     assert all(row["agreement_with_float"] == 1 for row in rows
                if row["precision"] == "fp32" and row["chip"])
     page = (report / "index.html").read_text("utf8")
