@@ -12,6 +12,8 @@ from ..datasets.images import PlateImages
 from ..evaluate.intervals import wilson
 from .figures import SERIES, WIDTH
 
+TOP = 1.02  # of axes of shares: a marker at 1 is seen whole
+
 
 def sheets(sets: Mapping[str, PlateImages], columns: int = 6, zoom: int = 3) -> Figure:
     """Contact sheets of several sets, one below the other, titled by their names."""
@@ -37,7 +39,7 @@ def progress(reports: Sequence[Mapping]) -> Figure:
     left.set(xlabel="step", ylabel="CTC loss a character", yscale="log")
     right.plot(steps, [report["exact_match"] for report in reports], color=SERIES[1]["color"],
                marker="s")
-    right.set(xlabel="step", ylabel="exact match, held-out plates", ylim=(0, 1))
+    right.set(xlabel="step", ylabel="exact match, held-out plates", ylim=(0, TOP))
     return figure
 
 
@@ -50,10 +52,11 @@ def margins(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
 
 def severities(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
     """Exact match by severity of the pictures, one line a set, Wilson intervals at 95 %."""
-    return _curves(curves, count, "severity of view and image; 1 is the generator's default")
+    return _curves(curves, count, "severity of view and image; 1 is the generator's default", 0.5)
 
 
-def _curves(curves: Mapping[str, Mapping[float, float]], count: int, label: str) -> Figure:
+def _curves(curves: Mapping[str, Mapping[float, float]], count: int, label: str,
+            bottom: float = 0) -> Figure:
     figure = Figure((WIDTH, 3.2), layout="constrained")
     axes: Axes = figure.subplots()
     for style, (name, curve) in zip(SERIES, curves.items()):
@@ -61,7 +64,8 @@ def _curves(curves: Mapping[str, Mapping[float, float]], count: int, label: str)
         low, high = np.array([wilson(round(v * count), count) for v in y]).T
         axes.errorbar(x, y, np.clip([y - low, high - y], 0, None), label=name, capsize=2,
                       color=style["color"], marker=style["marker"], linestyle=style["linestyle"])
-    axes.set(xlabel=label, ylabel="exact match", ylim=(0, 1))
+    lowest = min(min(curve.values()) for curve in curves.values())
+    axes.set(xlabel=label, ylabel="exact match", ylim=(min(bottom, lowest), TOP))
     axes.legend()
     return figure
 
@@ -75,5 +79,5 @@ def by_group(rows: Sequence[Mapping]) -> Figure:
     axes.errorbar(range(len(rows)), values, np.clip([values - low, high - values], 0, None),
                   fmt="o", color=SERIES[0]["color"], capsize=2)
     axes.set_xticks(range(len(rows)), [row["group"] for row in rows])
-    axes.set(ylabel="exact match", ylim=(0, 1))
+    axes.set(ylabel="exact match", ylim=(0, TOP))
     return figure
