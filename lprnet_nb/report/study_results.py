@@ -213,8 +213,8 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
     """One line per tip, pair and chip: holds, does not hold, or cannot be told.
 
     A tip holds when its whole interval lies above zero. It does not hold when the interval lies
-    below `OBVIOUS`: whatever gain there may be is smaller than what the tip promises. Otherwise
-    the data cannot tell.
+    below `OBVIOUS`: whatever gain there may be is smaller than what the tip promises. Otherwise,
+    and on a single draw, the data cannot tell.
     """
     lines = []
     chips = dict.fromkeys(row["chip"] for row in study["rows"])
@@ -225,8 +225,8 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
                 if found is None:
                     continue
                 low, high = found["interval"]
-                verdict = ("holds" if low > 0 else "does not hold" if high < OBVIOUS
-                           else "cannot be told")
+                verdict = ("cannot be told" if found["draws"] < 2 else "holds" if low > 0 else
+                           "does not hold" if high < OBVIOUS else "cannot be told")
                 lines.append({"tip": tip.title, "strategy": strategy, "baseline": baseline,
                               "chip": chip, **found, "verdict": verdict,
                               "sentence": _sentence(tip.title, baseline, chip, found, verdict)})
