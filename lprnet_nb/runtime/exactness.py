@@ -191,7 +191,7 @@ def verify(plates: PlateImages, weights: Weights, cases: Sequence[Case], judge: 
                 row |= {"name": bmodel.strategy or bmodel.precision,
                         **act(bmodel, plates.take(chosen))}
             except LprnetError as error:
-                row["refused"] = str(error).splitlines()[0]
+                row["refused"] = str(error).split(". ")[0]  # what follows is where the log lies
             rows.append(row)
             report(json.dumps(row, ensure_ascii=False))
     return rows
