@@ -29,8 +29,8 @@ import numpy as np
 from .ctc import PAD
 from .grammar import Automaton
 
-# Images a pass of step 2, and of step 1: large arrays save calls, small ones stay in the processor's
-# cache. Not powers of two: rows whose distance is one fall on the same few places of a cache.
+# Images a pass of step 2, and of step 1: large arrays save calls, small ones stay in the
+# processor's cache. No powers of two: rows at such a distance share a few places of a cache.
 CHUNK, PART = 504, 126
 WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
 TINY = np.float32(1e-18)  # least factor of a float32 product: keeps it a normal number

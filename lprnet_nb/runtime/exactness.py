@@ -1,9 +1,9 @@
 """The evidence that the emulator is exact: both judges, many models, recorded with the repository.
 
-Two judges. The vendor's graph *interpreter* runs the same quantized graph: the emulator that follows
-its arithmetic must give its logits. The chip *simulator* runs the BModel itself: the emulator as it
-is used must give its logits. Integer models agree with both to the bit; where float layers sum in an
-order that is not known, the record states the largest difference.
+Two judges. The vendor's graph *interpreter* runs the same quantized graph: the emulator that
+follows its arithmetic must give its logits. The chip *simulator* runs the BModel itself: the
+emulator as it is used must give its logits. Integer models agree with both to the bit; where float
+layers sum in an order that is not known, the record states the largest difference.
 """
 
 from __future__ import annotations
@@ -264,10 +264,10 @@ def measure_exactness(chips: str | None, judge: str, images: int, simulator_imag
     return record
 
 
-ABOUT = ("lprnet-nb bench exactness: the emulator against the vendor's graph interpreter (following "
-         "its arithmetic) and against the chip simulator (as it is used), on published images, "
-         "spread evenly; a row for each model. graph: digest of the quantized graph without the "
-         "chip's name; chips that share it share what the interpreter said.")
+ABOUT = ("lprnet-nb bench exactness: the emulator against the vendor's graph interpreter "
+         "(following its arithmetic) and against the chip simulator (as it is used), on published "
+         "images, spread evenly; a row for each model. graph: digest of the quantized graph "
+         "without the chip's name; chips that share it share what the interpreter said.")
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
