@@ -66,16 +66,18 @@ def trace(batches: Batches = "1,4", batch_mean: BatchMean = "image", weights: We
 @app.command("compile")
 def compile_(target: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
              precisions: Precisions = "fp32", batches: Batches = "1,4",
-             batch_mean: BatchMean = None, strategy: Annotated[str, typer.Option(
-                 help="INT8 strategy by name, or a JSON file.")] = "recommended",
+             batch_mean: BatchMean = None, strategy: Annotated[str | None, typer.Option(
+                 help="INT8 strategy by name, or a JSON file; by default the recommended one, with "
+                      "TPU-NNTC kl.")] = None,
              data: DataOption = None, weights: WeightsOption = None, classes: Classes = None,
              toolchain: Toolchain = None) -> None:
     """Compile BModels into data/models/TARGET/ under the names that users know."""
     from .report.gen import gen_bmodels
     from .report.parameters import check
 
+    chosen = strategy or ("kl" if toolchain == "nntc" else "recommended")
     for path in gen_bmodels(check(**_upper(chips=target, precisions=precisions, batches=batches,
-                                           batch_mean=batch_mean, strategies=strategy, data=data,
+                                           batch_mean=batch_mean, strategies=chosen, data=data,
                                            weights=weights, classes=classes, images=0,
                                            toolchain=toolchain))):
         print(path)

@@ -91,6 +91,10 @@ class Data:
         ParameterError
             When there are fewer images to draw from.
         """
+        if count > len(self.pool):
+            raise ParameterError(
+                f"calibration takes {count} images, and {self.pool.name} has {len(self.pool)}. "
+                "Choose strategies that take fewer, such as kl-20 and mse-20, or give more images.")
         return subset(self.pool, count, CALIBRATION_SEED).images
 
     def description(self) -> dict[str, Any]:
@@ -131,9 +135,15 @@ def datasets_for(parameters: Parameters) -> Data:
         plates = _evaluated(everything, parameters.images)
         rest = sorted(set(range(len(everything))) - {everything.names.index(n)
                                                      for n in plates.names})
-        overlap = len(rest) < len(everything) // 2
+        overlap = len(rest) < max(len(everything) // 2, _calibration_need(parameters))
         pool = everything if overlap else everything.take(rest)
     return Data(plates, pool, overlap, weights, source, reason, seconds * len(plates))
+
+
+def _calibration_need(parameters: Parameters) -> int:
+    """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
+    return max((_strategy(parameters, name, chip).images
+                for chip, _, _, name in combinations(parameters) if name), default=0)
 
 
 def weights_for(parameters: Parameters) -> Weights:
@@ -283,8 +293,7 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """What `compile_all` makes, as pieces."""
     found = []
     for chip, precision, batch, name in combinations(parameters):
-        find_strategy = nntc_strategy_named if parameters.toolchain == "nntc" else strategy_named
-        strategy = find_strategy(name, chip) if name else None
+        strategy = _strategy(parameters, name, chip) if name else None
         if name and name.endswith(".json"):
             name = strategy.name  # a path would end up in file names
         identity = "_".join(part for part in (chip.lower(), precision, f"{batch}b", name) if part)
@@ -295,6 +304,11 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
             identity, chip, precision, batch, parameters.batch_mean, data.weights, strategy,
             images))))
     return found
+
+
+def _strategy(parameters: Parameters, name: str, chip: str) -> Any:
+    find = nntc_strategy_named if parameters.toolchain == "nntc" else strategy_named
+    return find(name, chip)
 
 
 def _nntc_pieces(identity: str, chip: str, precision: str, batch: int, batch_mean: str,

@@ -45,7 +45,7 @@ def test_calibration_and_evaluation_do_not_share_an_image(data):
     assert len(data.plates) == 20 and len(data.pool) == 980 and not data.overlap
     assert not set(data.plates.names) & set(data.pool.names)
     assert data.description()["calibration"]["among_evaluated"] is False
-    with pytest.raises(ParameterError, match="1 to 980"):
+    with pytest.raises(ParameterError, match="takes 981 images, and published-1000 has 980"):
         data.calibration_images(981)
 
 
