@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
-from ..errors import EngineError, LprnetError, ParameterError
+from ..errors import EngineError, ParameterError
 from ..runtime.inference import close_models
 from ..runtime.progress import progress_bar
 from ..toolchain.process import stop_tools
@@ -178,36 +178,47 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     """The cluster that work is worth, closed afterwards with everything it started."""
     import dask
     from distributed import Client, LocalCluster
+    from distributed.comm import CommClosedError
 
     address = os.environ.get(SCHEDULER_VARIABLE)
     quiet = {"distributed.scheduler.allowed-failures": TRIES - 1,
              "distributed.comm.timeouts.connect": CONNECT_SECONDS,
              "distributed.worker.daemon": False}
     # What a dying cluster has to say comes as one error of ours.
-    for name in ("distributed", "tornado.application", "asyncio"):
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(quiet), contextlib.ExitStack() as stack:
-        if address:
-            client = stack.enter_context(_connected(address))
-            with_files = not _shared(client)
-            cores = 1
-        else:
-            count = workers_here() if large else 0
-            with_files = False
-            # A process has its cores' share; in this process each piece may use them all.
-            cores = max(1, _cores() // count) if count else None
-            local = stack.enter_context(LocalCluster(
-                n_workers=count or 1, threads_per_worker=1 if count else _cores(),
-                processes=bool(count), silence_logs=logging.CRITICAL, memory_limit=None,
-                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": bool(count)}))
-            client = stack.enter_context(Client(local))
-        if progress and (address or count):
-            stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
-        try:
-            yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
-        except BaseException:
-            stop_tools()  # threads of this process would wait for theirs
-            raise
+    try:
+        with dask.config.set(quiet), contextlib.ExitStack() as stack:
+            if address:
+                client = stack.enter_context(_connected(address))
+                with_files = not _shared(client)
+                cores = 1
+            else:
+                count = workers_here() if large else 0
+                with_files = False
+                # A process has its cores' share; in this process each piece may use them all.
+                cores = max(1, _cores() // count) if count else None
+                local = stack.enter_context(LocalCluster(
+                    n_workers=count or 1, threads_per_worker=1 if count else _cores(),
+                    processes=bool(count), silence_logs=logging.CRITICAL, memory_limit=None,
+                    dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": bool(count)}))
+                client = stack.enter_context(Client(local))
+            if progress and (address or count):
+                stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
+            try:
+                yield _Cluster(client, address, cores, with_files,
+                               contained=bool(address or count))
+            except BaseException:
+                stop_tools()  # threads of this process would wait for theirs
+                raise
+    except CommClosedError as error:  # between two answers of the scheduler
+        raise _gone(address) from error
+
+
+def _gone(address: str | None) -> EngineError:
+    where = f"at {address}" if address else "of this process"
+    return EngineError(f"the scheduler {where} is gone. Finished pieces are kept; start it again "
+                       "and run the same command.")
 
 
 def _in_processes(pieces: list[Piece]) -> bool:
@@ -313,7 +324,9 @@ class _Cluster:
                          if isinstance(values[key], np.ndarray)}
                 for array in large.values():
                     if id(array) not in arrays:
-                        arrays[id(array)] = self.client.scatter(array, hash=False)
+                        # A task, not scattered data: it is made again when its holder dies.
+                        arrays[id(array)] = self.client.submit(
+                            _same, array, key=f"array-{len(arrays)}#{run}", pure=False)
                 known = {name: send(done[name], self.with_files)
                          for name in piece.needs if name in done}
                 task = _Task(piece.name, piece.make, limit or piece.limit, self.contained,
@@ -326,7 +339,7 @@ class _Cluster:
                 futures[piece.name], names[future.key] = future, piece
             yield from self._gather(set(futures.values()), names)
         finally:
-            self.client.cancel([*futures.values()], force=True)
+            self.client.cancel([*futures.values(), *arrays.values()], force=True)
 
     def _gather(self, waiting: set[Any], names: dict[Any, Piece]) -> Iterator[tuple[str, Any]]:
         from distributed import TimeoutError as Late
@@ -336,7 +349,7 @@ class _Cluster:
             with contextlib.suppress(Late):
                 wait(waiting, _POLL_SECONDS, return_when="FIRST_COMPLETED")
             if self.client.status not in ("running", "newly-created"):
-                raise self._lost()
+                raise _gone(self.address)
             for future in [each for each in waiting if each.done()]:
                 waiting.remove(future)
                 yield names[future.key].name, self._result(future, names[future.key])
@@ -345,7 +358,7 @@ class _Cluster:
         from distributed.scheduler import KilledWorker
 
         if future.cancelled() or future.status == "lost":
-            raise self._lost()
+            raise _gone(self.address)
         try:
             return receive(future.result())
         except KilledWorker as error:
@@ -355,11 +368,6 @@ class _Cluster:
                               f"{error.last_worker.address}. Either something ended it, perhaps "
                               "for want of memory, or the piece took too long or crashed; finished "
                               f"pieces are kept.{_log_of(name)}") from error
-
-    def _lost(self) -> LprnetError:
-        where = f"at {self.address}" if self.address else "of this process"
-        return EngineError(f"the scheduler {where} is gone. Finished pieces are kept; start it "
-                           "again and run the same command.")
 
 
 @dataclass(frozen=True)
@@ -372,6 +380,10 @@ class _Task:
     contained: bool
     with_files: bool
     cores: int | None
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
 
 
 def _work(task: _Task, values: bytes, arrays: dict[str, np.ndarray], needs: list[bytes]) -> bytes:
