@@ -272,12 +272,13 @@ def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]
              f"{models}: ")
     if identical == len(checks):
         text += "every logit is identical, bit for bit."
-    elif alike == len(checks):
+    else:  # a plate that reads otherwise ends the run: runtime.crosscheck
         worst = max(float(check.get("max_abs_difference") or 0) for check in checks.values())
-        text += (f"the same character at every step, {identical} of {len(checks)} identical bit "
-                 f"for bit, the largest difference of a logit {worst:.2g}.")
-    else:
-        text += f"{len(checks) - alike} of them read differently. Do not trust their rows."
+        text += ("the same character at every step" if alike == len(checks) else
+                 f"the same readings, {len(checks) - alike} of them with another class at single "
+                 "time steps")
+        text += (f", {identical} of {len(checks)} identical bit for bit, the largest difference of "
+                 f"a logit {worst:.2g}.")
     if missing:
         text += f" Not checked: {listed(sorted(missing))}."
     return text, alike == len(checks) and not missing
