@@ -134,8 +134,7 @@ def survey(model: Annotated[Path, typer.Argument(help="A .bmodel with its record
     from .report.survey import survey as run
     from .toolchain.bmodel import BModel
 
-    if scheduler is not None:
-        os.environ["LPRNET_SCHEDULER"] = scheduler
+    _use_scheduler(scheduler)
     _emit(run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
           output)
 
@@ -174,9 +173,16 @@ def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick
         return
     from .report.run import make_report
 
-    if scheduler is not None:  # for this process and the kernels that it starts
-        os.environ["LPRNET_SCHEDULER"] = scheduler
+    _use_scheduler(scheduler)
     print(make_report(profile, name=name, **values))
+
+
+def _use_scheduler(address: str | None) -> None:
+    """Hand the work of this process, and of the kernels that it starts, to a scheduler."""
+    from .report.scheduler import SCHEDULER_VARIABLE
+
+    if address is not None:
+        os.environ[SCHEDULER_VARIABLE] = address
 
 
 def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:

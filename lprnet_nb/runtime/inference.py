@@ -24,7 +24,8 @@ from .progress import progress_bar
 _SHARDS = {"simulator": 64, "device": 64}
 _SHARD = 256
 _NO_INPUT = ("workers", "shim", "threads")  # parts of a description that change no logit
-_WORKERS_OPTION = {"simulator": "workers", "emulator": "threads", "torch": "threads"}  # what takes a number of cores
+# Which option of an engine takes a number of cores.
+_WORKERS_OPTION = {"simulator": "workers", "emulator": "threads", "torch": "threads"}
 
 
 @dataclass(frozen=True)
