@@ -27,7 +27,7 @@ import numpy as np
 from ..cache import artifact, file_digest
 from ..datasets.images import preprocess
 from ..errors import EngineError, LprnetError, ParameterError
-from ..toolchain.bmodel import BModel
+from ..toolchain.bmodel import BModel, without_time
 from ..toolchain.environment import compiler
 from .engine import open_engine
 from .interface import Engine
@@ -126,6 +126,7 @@ def combine_stages(models: Sequence[BModel], place: Path) -> Path:
     compiler().run(["model_tool", "--combine", *(model.path for model in ordered), "-o",
                     place / "lprnet.bmodel"], cwd=place, log=place / "combine.log",
                    what="combining BModels")
+    without_time(place / "lprnet.bmodel")
     return place / "lprnet.bmodel"
 
 

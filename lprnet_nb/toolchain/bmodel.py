@@ -11,10 +11,13 @@ from typing import Any
 
 from ..cache import atomic_write, file_digest
 from ..datasets.alphabet import PUBLISHED, Alphabet
-from ..errors import DataError
+from ..errors import DataError, ToolchainError
 from .environment import compiler
 
 NETWORK = "lprnet"  # the network's name inside every BModel of ours
+TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
+_TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
+_HEADER = 64  # bytes before the metadata, whose length is at byte 8
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,29 @@ class BModel:
             raise DataError(f"{path} is missing or differs from its record (SHA-256). Compile it "
                             "again.")
         return model
+
+
+def without_time(path: Path) -> None:
+    """Replace the moment of compiling that a BModel holds by a fixed one, in place.
+
+    The compiler writes it as text (``Mon Nov 23 09:30:53 2026``) among the metadata, and nothing
+    reads it but ``model_tool --info``; without it the same inputs give the same bytes everywhere
+    (reproducible-builds.org, "Timestamps").
+
+    Raises
+    ------
+    ToolchainError
+        When the file holds no such time, or more than one.
+    """
+    data = bytearray(path.read_bytes())
+    metadata = slice(_HEADER, _HEADER + int.from_bytes(data[8:12], "little"))
+    found = list(_TIME.finditer(data[metadata]))
+    if len(found) != 1:
+        raise ToolchainError(f"{path.name} holds {len(found)} times of compiling, expected one. "
+                             "This compiler writes BModels another way.")
+    start = _HEADER + found[0].start()
+    data[start:start + len(TIME)] = TIME
+    path.write_bytes(data)
 
 
 def predicted_latency_ms(profile: Path) -> float | None:

@@ -24,7 +24,7 @@ from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
-from .bmodel import BModel, predicted_latency_ms
+from .bmodel import BModel, predicted_latency_ms, without_time
 from .chips import check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
@@ -311,6 +311,7 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
             _deploy(tool, graph, folder, log, chip, precision, strategy, table)
             _export(tool, folder, log)
         path = folder / "lprnet.bmodel"
+        without_time(path)
         BModel(path=path, chip=chip, precision=precision, batch=traced.batch,
                batch_mean=traced.batch_mean, form=traced.form,
                strategy=strategy.name if strategy else None,

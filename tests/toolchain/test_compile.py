@@ -14,9 +14,16 @@ from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.runtime.engine import open_engine
-from lprnet_nb.toolchain.bmodel import BModel, inspect_bmodel, predicted_latency_ms
+from lprnet_nb.toolchain.bmodel import (
+    TIME,
+    BModel,
+    inspect_bmodel,
+    predicted_latency_ms,
+    without_time,
+)
 from lprnet_nb.toolchain.chips import PRECISIONS, check_supported, parse_chip, parse_precision
 from lprnet_nb.toolchain.compile import calibrate, compile_bmodel, top_graph
+from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
 from lprnet_nb.toolchain.layers import layers_of_roles, roles_of_layers
 from lprnet_nb.toolchain.strategies import make_strategy
 
@@ -160,3 +167,30 @@ def test_predicted_latency_is_the_last_one_said(tmp_path):
     assert predicted_latency_ms(profile) is None
     profile.write_text("runtime: 1.5ms\nflops: 1, runtime: 0.058835ms, x")
     assert predicted_latency_ms(profile) == 0.058835
+
+
+def test_compiling_again_gives_the_same_bytes_and_a_model_that_runs(
+        traced, weights, published, compiler, tmp_path, monkeypatch):
+    before = tmp_path / "before.bmodel"
+    before.write_bytes(compile_bmodel(traced, "BM1688", "fp32").path.read_bytes())
+    without_time(before)  # a cache may hold one from before times were left out
+    monkeypatch.setenv("LPRNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(compiler.prefix))
+    again = compile_bmodel(traced, "BM1688", "fp32")
+    assert again.path.read_bytes() == before.read_bytes()
+    assert inspect_bmodel(again.path)["create_time"] == TIME.decode()
+    with open_engine(again, "simulator", workers=1) as engine:
+        logits = engine.infer(preprocess(published.images[:1]))
+    expected = float_logits(weights, published.take(slice(0, 1)))
+    assert np.abs(logits - expected).max() < GOLDEN["fp32_max_difference"]
+
+
+def test_a_bmodel_without_one_time_of_compiling_is_not_touched(tmp_path):
+    header = bytearray(64)
+    header[8] = 200
+    for metadata in (b"no time", 2 * b"Mon Nov 23 09:30:53 2026 "):
+        path = tmp_path / "other.bmodel"
+        path.write_bytes(header + metadata)
+        with pytest.raises(ToolchainError, match="times of compiling, expected one"):
+            without_time(path)
+        assert path.read_bytes() == header + metadata
