@@ -144,7 +144,7 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     """The run ends with one error; on a new scheduler it goes on."""
     def run(world: World) -> str:
         dice = random.Random(2)
-        ended = "same result"
+        ended = []
         for _ in range(repetitions):
             forget(world, "logits", "score")
             with cluster(world) as made:
@@ -155,9 +155,9 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
                 if work.returncode not in (0, 2) or "Traceback" in errors:
                     raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
                 if work.returncode:
-                    ended = errors.strip().splitlines()[0]
+                    ended.append(errors.strip().splitlines()[0])
             world.result()
-        return ended
+        return f"{len(ended)} times {ended[-1]}" if ended else "same result"
     return run
 
 
@@ -386,7 +386,7 @@ def faults(repetitions: int) -> list[Fault]:
     return [
         Fault("cluster: three hosts with caches of their own", _hosts, slow=True),
         Fault(f"cluster: kill -9 of a worker, {times}", _worker_killed(repetitions), slow=True),
-        Fault("cluster: kill -9 of the scheduler", _scheduler_killed(max(1, repetitions // 5)),
+        Fault(f"cluster: kill -9 of the scheduler, {times}", _scheduler_killed(repetitions),
               slow=True),
         Fault("cluster: no scheduler at the address", _no_scheduler),
         Fault("cluster: scheduler without workers", _scheduler_without_workers, slow=True),
