@@ -341,6 +341,18 @@ def bench_ccpd_(images: Annotated[str, typer.Option(help="Numbers of images, ris
                                 report=lambda line: print(line, file=sys.stderr))))
 
 
+@bench_app.command("workers")
+def bench_workers_(images: Annotated[int, typer.Option(
+                       help="Plates to simulate, 64 a piece.")] = 512,
+                   rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
+                   chip: Annotated[str, typer.Option()] = "BM1688") -> None:
+    """Two workers against one: the same missing inference on a cluster of each, in turn."""
+    from .report.workers_bench import bench_workers
+
+    print(json.dumps(bench_workers(images, rounds, chip=chip,
+                                   report=lambda line: print(line, file=sys.stderr))))
+
+
 @bench_app.command("faults")
 def bench_faults_(repetitions: Annotated[int, typer.Option(help="Of each random kill.")] = 20,
                   only: Annotated[str, typer.Option(help="Part of the faults' names.")] = ""

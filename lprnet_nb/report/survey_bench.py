@@ -22,6 +22,7 @@ import numpy as np
 from ..datasets import ccpd
 from ..datasets.generate import generate_plates
 from ..errors import EngineError, ParameterError
+from ..toolchain.bmodel import BModel
 from .parameters import check
 
 SCENE = (1160, 720)  # height and width of CCPD's pictures, pixels
@@ -104,13 +105,19 @@ def bench_ccpd(counts: Sequence[int], *, chip: str = "BM1684X",
                 str(cores): round(WHOLE * slope / cores / 3600, 3) for cores in CORES}}}
 
 
-def main(folder: str, chip: str) -> None:
-    """One survey, its cost as a line of JSON."""
+def int8_model(chip: str) -> BModel:
+    """This project's own weights as an INT8 BModel, for measurements."""
     from .measure import compile_all, datasets_for
-    from .survey import survey
 
     parameters = check(DATA="generated", CHIPS=chip, PRECISIONS="int8", STRATEGIES="kl", IMAGES=20)
-    model = compile_all(parameters, datasets_for(parameters), progress=False)[0].bmodel
+    return compile_all(parameters, datasets_for(parameters), progress=False)[0].bmodel
+
+
+def main(folder: str, chip: str) -> None:
+    """One survey, its cost as a line of JSON."""
+    from .survey import survey
+
+    model = int8_model(chip)
     before = _cpu_seconds()
     found = survey(model, folder, progress=False).facts()
     own, workers = (resource.getrusage(who).ru_maxrss / 1024
