@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class World:
     """
 
     def __init__(self, folder: Path) -> None:
+        # Python's helper of this process, which ends with it, is not a world's: start it outside.
+        resource_tracker.ensure_running()
         self.folder = folder
         self.tool = compiler()  # of the common cache
         self.pieces = workload.pieces()
