@@ -217,8 +217,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
 
 def _gone(address: str | None) -> EngineError:
     where = f"at {address}" if address else "of this process"
-    return EngineError(f"the scheduler {where} is gone. Finished pieces are kept; start it again "
-                       "and run the same command.")
+    return EngineError(f"the scheduler {where} is gone, or did not answer for long. Finished pieces "
+                       "are kept; see that it runs and run the same command again.")
 
 
 def _in_processes(pieces: list[Piece]) -> bool:
@@ -313,6 +313,8 @@ class _Cluster:
     def run(self, pieces: list[Piece], done: dict[str, Any], limit: float | None
             ) -> Iterator[tuple[str, Any]]:
         """Make pieces; yields names and results as they come."""
+        from distributed import CancelledError
+
         futures: dict[str, Any] = {}
         names: dict[Any, Piece] = {}
         arrays: dict[int, Any] = {}
@@ -338,6 +340,8 @@ class _Cluster:
                     key=f"{piece.name}#{run}", pure=False)
                 futures[piece.name], names[future.key] = future, piece
             yield from self._gather(set(futures.values()), names)
+        except CancelledError as error:  # the connection was lost, and perhaps is there again
+            raise _gone(self.address) from error
         finally:
             self.client.cancel([*futures.values(), *arrays.values()], force=True)
 

@@ -11,7 +11,7 @@ import IPython.display
 import pytest
 
 from lprnet_nb.cache import NotMade, artifact, locked, nothing_made
-from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.errors import DataError, EngineError, ParameterError
 from lprnet_nb.report import scheduler
 from lprnet_nb.report.faults.processes import Cluster
 from lprnet_nb.report.pieces import Piece, unique
@@ -139,6 +139,19 @@ def test_a_cluster_with_caches_of_its_own(cache, tmp_path, monkeypatch):
         assert time.monotonic() - started < 60
     finally:
         made.close()
+
+
+def rest(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_connection_that_is_lost_and_found_again_is_one_error(cache):
+    """The scheduler forgets what a client wanted whose connection broke, and takes it back."""
+    with scheduler._cluster(False, False) as cluster:
+        client = cluster.client
+        client.loop.call_later(0.5, lambda: client.scheduler_comm.comm.abort())
+        with pytest.raises(EngineError, match="scheduler of this process is gone, or did not"):
+            list(cluster.run([Piece("a", rest, {"seconds": 2.0})], {}, None))
 
 
 def test_the_dashboard_is_linked_while_the_work_lasts(monkeypatch):
