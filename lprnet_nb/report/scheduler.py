@@ -217,8 +217,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
 
 def _gone(address: str | None) -> EngineError:
     where = f"at {address}" if address else "of this process"
-    return EngineError(f"the scheduler {where} is gone, or did not answer for long. Finished pieces "
-                       "are kept; see that it runs and run the same command again.")
+    return EngineError(f"the scheduler {where} is gone, or did not answer for long. Finished "
+                       "pieces are kept; see that it runs and run the same command again.")
 
 
 def _in_processes(pieces: list[Piece]) -> bool:

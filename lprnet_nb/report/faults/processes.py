@@ -125,18 +125,28 @@ def _hosts(world: World) -> str:
         return world.result()
 
 
+def _undisturbed(world: World, *kinds: str) -> float:
+    """Seconds that the work takes without those artifacts: moments are drawn from them."""
+    forget(world, *kinds)
+    started = time.monotonic()
+    world.finish(world.start())
+    return time.monotonic() - started
+
+
 def _worker_killed(repetitions: int) -> Callable[[World], str]:
     def run(world: World) -> str:
-        dice = random.Random(1)
+        dice, at_work = random.Random(1), 0
         with cluster(world, 2) as made:
+            span = _undisturbed(world, "logits", "score")
             for _ in range(repetitions):
                 forget(world, "logits", "score")
                 work = world.start()
-                time.sleep(dice.uniform(0, 6))
+                time.sleep(dice.uniform(0, span))
                 with contextlib.suppress(ProcessLookupError, OSError):
                     os.kill(dice.choice(made.working()), signal.SIGKILL)
+                at_work += work.poll() is None
                 world.finish(work)
-        return "same result"
+        return f"same result, {at_work} kills while it was at work"
     return run
 
 
@@ -145,19 +155,23 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     def run(world: World) -> str:
         dice = random.Random(2)
         ended = []
+        with cluster(world):
+            span = _undisturbed(world, "logits", "score")
         for _ in range(repetitions):
             forget(world, "logits", "score")
             with cluster(world) as made:
                 work = world.start()
-                time.sleep(dice.uniform(2, 8))
+                time.sleep(dice.uniform(0, span))
                 made.scheduler.kill()
                 _, errors = work.communicate(timeout=300)
                 if work.returncode not in (0, 2) or "Traceback" in errors:
                     raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
                 if work.returncode:
-                    ended.append(errors.strip().splitlines()[0])
+                    ended.append(errors.strip().splitlines()[0].replace(made.address, "…"))
             world.result()
-        return f"{len(ended)} times {ended[-1]}" if ended else "same result"
+        counted = [f"{ended.count(each)} times {each}" for each in sorted(set(ended))]
+        return f"same result, {repetitions - len(ended)} times at once" + "".join(
+            f"; {each}" for each in counted)
     return run
 
 
@@ -324,15 +338,19 @@ def _until_there(cache: Path, names: str, work: subprocess.Popen) -> None:
 def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str]:
     """A run ended at a random moment leaves nothing running, and the next one the same result."""
     def run(world: World) -> str:
-        dice = random.Random(5)
+        dice, at_work = random.Random(5), 0
+        kinds = (("logits", "score"), ("trace", "logits"), ("score",))
+        spans = [_undisturbed(world, *each) for each in kinds]
         for _ in range(repetitions):
-            forget(world, *dice.choice((("logits", "score"), ("trace", "logits"), ("score",))))
+            which = dice.randrange(len(kinds))
+            forget(world, *kinds[which])
             work = world.start()
-            time.sleep(dice.uniform(0.5, 10))
+            time.sleep(dice.uniform(0, spans[which]))
+            at_work += work.poll() is None
             work.send_signal(sign)
             work.communicate(timeout=60)
             check_nothing_left(world.cache)
-        return world.result()
+        return f"{world.result()}, {at_work} while it was at work"
     return run
 
 
@@ -346,20 +364,26 @@ def _report(world: World, name: str) -> subprocess.Popen:
 def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
     """papermill's process or its kernel killed at a random moment of a report."""
     def run(world: World) -> str:
-        dice = random.Random(6)
+        dice, at_work = random.Random(6), 0
         reports = world.folder / "reports"
         metrics = reports / "small" / "metrics.json"
-        whole = _report(world, "small")
-        _, errors = whole.communicate(timeout=1800)
-        if whole.returncode:
-            raise AssertionError(f"the report failed undisturbed: {errors[-1500:]}")
+        for kinds in ((), ("logits", "score")):  # the first compiles; the second is as those below
+            forget(world, *kinds)
+            whole = _report(world, "small")
+            _until_there(world.cache, "ipykernel", whole)
+            started = time.monotonic()
+            _, errors = whole.communicate(timeout=1800)
+            if whole.returncode:
+                raise AssertionError(f"the report failed undisturbed: {errors[-1500:]}")
+            span = time.monotonic() - started
         expected = metrics.read_bytes()
         for _ in range(repetitions):
-            shutil.rmtree(reports)
+            shutil.rmtree(reports, ignore_errors=True)
             forget(world, "logits", "score")
             work = _report(world, "small")
             _until_there(world.cache, "ipykernel", work)
-            time.sleep(dice.uniform(0, 15))
+            time.sleep(dice.uniform(0, span))
+            at_work += work.poll() is None
             if victim == "kernel":
                 for pid, line in processes_of(world.cache).items():
                     if "ipykernel" in line:
@@ -376,7 +400,7 @@ def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
         if again.returncode or metrics.read_bytes() != expected:
             raise AssertionError(f"another metrics.json: {errors[-1500:]}")
         json.loads(metrics.read_text("utf8"))
-        return "same result"
+        return f"same result, {at_work} kills while it was at work"
     return run
 
 
