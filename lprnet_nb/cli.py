@@ -275,13 +275,15 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
 def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
           strategies: Strategies = None, chips: Chips = None,
           draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
+          decoder: Annotated[str, typer.Option(help="How logits are read.")] = "greedy",
           recommend: Annotated[bool, typer.Option(
               help="Write data/models/CHIP/recommended.json as the study finds it.")] = False
           ) -> None:
     """Run strategies over calibration draws on the published plates; the same command resumes."""
     from .report.study_full import grow_published, recommend_from
 
-    print(grow_published(output, **_upper(strategies=strategies, chips=chips, draws=draws)))
+    print(grow_published(output, **_upper(strategies=strategies, chips=chips, draws=draws,
+                                          decoders=decoder)))
     if recommend:
         print(*recommend_from(output), sep="\n")
 

@@ -91,11 +91,15 @@ class Data:
         ParameterError
             When there are fewer images to draw from.
         """
+        self.check_calibration(count)
+        return subset(self.pool, count, CALIBRATION_SEED).images
+
+    def check_calibration(self, count: int) -> None:
+        """Raise a ParameterError when there are fewer images to draw from than `count`."""
         if count > len(self.pool):
             raise ParameterError(
                 f"calibration takes {count} images, and {self.pool.name} has {len(self.pool)}. "
                 "Choose strategies that take fewer, such as kl-20 and mse-20, or give more images.")
-        return subset(self.pool, count, CALIBRATION_SEED).images
 
     def description(self) -> dict[str, Any]:
         """The ``dataset`` part of ``metrics.json``, and where calibration images come from."""

@@ -38,6 +38,20 @@ def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def exactness_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The emulator's judgements, see `runtime.exactness`: chips of one outcome share a row."""
+    rows: dict[tuple, list[str]] = {}
+    for row in record["rows"]:
+        if "images" in row:
+            alike = (row["judge"], row["name"], row["batch"], row["batch_mean"], row["images"],
+                     row["identical"], f"{row['max_abs_difference']:.2g}",
+                     row["images"] - row["same_greedy"])
+            rows.setdefault(alike, []).append(row["chip"])
+    names = ("judge", "model", "batch", "mean over", "images", "bit-identical",
+             "largest difference", "readings unlike")
+    return [dict(zip(names, alike)) | {"chips": ", ".join(chips)} for alike, chips in rows.items()]
+
+
 def paths(logits: np.ndarray, decoders: Sequence[str], alphabet: Alphabet
           ) -> Callable[[int], dict[str, np.ndarray]]:
     """The path of each decoder through the logits of a plate, as a function of its number.

@@ -20,7 +20,7 @@ from ..errors import DataError
 from . import figures, study_figures
 from .schema import Manifest, Row, read_manifest, read_metrics
 from .study import CROSS_FIT
-from .study_results import committed_study, recommendations, summarize, verdicts
+from .study_results import committed_path, read_study, recommendations, summarize, verdicts
 
 READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
@@ -69,7 +69,7 @@ class Runs:
     Parameters
     ----------
     study
-        `study.committed_study`'s value.
+        Of `study_results.committed_study`.
     study_path, report_path
         Where they lie, relative to the repository.
     rows, manifest
@@ -92,13 +92,13 @@ def read_runs() -> Runs:
         When one of them is missing.
     """
     root = repository()
-    study, studies = committed_study(), sorted((root / "data" / "studies").glob("*.json"))
+    study = committed_path()
     reports = sorted((root / "data" / "reports").glob("*/metrics.json"))
     if study is None or not reports:
         raise DataError(f"{root / 'data'} holds no committed study or no report. Both come with "
                         "the repository: check it out whole.")
     folder = reports[-1].parent
-    return Runs(study, studies[-1].relative_to(root).as_posix(),
+    return Runs(read_study(study), study.relative_to(root).as_posix(),
                 folder.relative_to(root).as_posix(), read_metrics(reports[-1]).rows,
                 read_manifest(folder / "manifest.json"))
 

@@ -19,8 +19,10 @@ from rich.console import Console
 
 from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
+from ..toolchain.strategies import strategy_named
+from .measure import datasets_for
 from .output import to_json
-from .parameters import check
+from .parameters import Parameters, check
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
@@ -140,13 +142,15 @@ def make_report(profile: str = "quick", *, name: str | None = None,
     Raises
     ------
     ParameterError
-        For an impossible parameter, before anything runs.
+        For an impossible parameter, or fewer images than a strategy calibrates on, before
+        anything runs.
     LprnetError
         When a notebook fails; finished work stays in the cache and is not done again.
     """
     values = profile_values(profile, given)
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
+    _check_calibration(check(**values))
     with locked(folder, "this report"):
         started, seconds = time.time(), {}
         for stem, path in paths.items():
@@ -165,6 +169,14 @@ def make_report(profile: str = "quick", *, name: str | None = None,
         index = write_html(folder)
         _say(f"report in {time.time() - started:.0f} s: {index}")
     return index
+
+
+def _check_calibration(parameters: Parameters) -> None:
+    if "int8" in parameters.precisions:
+        data = datasets_for(parameters)
+        for chip in parameters.chips:
+            for name in parameters.strategies:
+                data.check_calibration(strategy_named(name, chip).images)
 
 
 def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:

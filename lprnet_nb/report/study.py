@@ -68,6 +68,8 @@ class Plan:
         Further chips, each with the names of the strategies that run on it.
     fewer_draws
         How many of the draws a slow strategy gets, by name.
+    decoder
+        How logits are read, see `decode`.
     """
 
     strategies: tuple[Strategy, ...]
@@ -78,6 +80,7 @@ class Plan:
     calibrated_on_generated: tuple[str, ...] = ()
     more_chips: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fewer_draws: Mapping[str, int] = field(default_factory=dict)
+    decoder: str = "greedy"
 
     def chips_of(self, strategy: Strategy) -> tuple[str, ...]:
         """Chips that a strategy runs on."""
@@ -265,7 +268,8 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
                          else tables[strategy.method])
                 folder = lower(bench.quantizer(), bench.weights, graph, chip, strategy, table,
                                split.draw)
-                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess)
+                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess,
+                              plan.decoder)
                 yield Cell(*place, texts=texts)
             except (ToolchainError, EngineError) as error:
                 yield Cell(*place, error=short(str(error)))
@@ -292,15 +296,17 @@ def short(message: str) -> str:
     return " ".join([re.sub(r"\S*/graph: ", "", words).strip(), said]).strip()[:400]
 
 
-def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool) -> tuple[str, ...]:
+def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder: str
+          ) -> tuple[str, ...]:
     inputs = {"graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
               "images": array_digest(bench.plates.images[evaluate]),
-              "classes": bench.weights.alphabet.classes, "emulator": _emulator_digest()}
+              "classes": bench.weights.alphabet.classes, "emulator": _emulator_digest(),
+              **_decoder_key(decoder)}
 
     def build(place: Path) -> None:
         images = bench.plates.images[evaluate]
         logits = Emulator(folder, threads=bench.threads).run(network_input(images, fused))
-        texts = decode(logits, bench.weights.alphabet).texts
+        texts = decode(logits, bench.weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
     return tuple(json.loads((artifact("study-cell", inputs, build) / "texts.json")
@@ -325,12 +331,25 @@ def _emulator_digest() -> str:
                    if path.suffix in (".py", ".c")})
 
 
-def float_texts(plates: PlateImages, weights: Weights) -> tuple[str, ...]:
+@cache
+def _decoder_key(decoder: str) -> dict[str, str]:
+    """What readings depend on beside the logits: nothing for greedy, which is a definition."""
+    if decoder == "greedy":
+        return {}
+    folder = Path(__file__).parent.parent / "decode"
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".toml")]
+    if Path(decoder).is_file():
+        files.append(Path(decoder))
+    return {"decoder": decoder, "decode": digest({path.name: file_digest(path) for path in files})}
+
+
+def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy"
+                ) -> tuple[str, ...]:
     """Readings of the float network, batch 1."""
-    inputs = {"plates": plates.digest, "weights": weights.digest}
+    inputs = {"plates": plates.digest, "weights": weights.digest, **_decoder_key(decoder)}
 
     def build(place: Path) -> None:
-        texts = decode(float_logits(weights, plates), weights.alphabet).texts
+        texts = decode(float_logits(weights, plates), weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
     return tuple(json.loads((artifact("study-float", inputs, build) / "texts.json")
@@ -395,7 +414,7 @@ def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, A
     return {"plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
             "weights": {"name": weights.name, "digest": weights.digest},
             "tpu_mlir": compiler().version, "backend": "emulator", "emulator": _emulator_digest(),
-            "decoder": "greedy", "batch": 1, "folds": plan.folds, "draws": list(plan.draws),
+            "decoder": plan.decoder, "batch": 1, "folds": plan.folds, "draws": list(plan.draws),
             "strategies": {s.name: s.model_dump(mode="json") for s in plan.strategies}}
 
 
@@ -403,7 +422,7 @@ def run_study(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int
               progress: bool = True) -> dict[str, Any]:
     """Run a plan's cells and give the study as JSON-able data, see `result_rows`."""
     cells = run_cells(plan, plates, weights, workers=workers, progress=progress)
-    right = np.array(float_texts(plates, weights)) == np.array(plates.labels)
+    right = np.array(float_texts(plates, weights, plan.decoder)) == np.array(plates.labels)
     return {"format": 1, "provenance": provenance(plan, plates, weights),
             "float": {"images": len(plates), "correct": int(right.sum()), "bits": pack(right)},
             "rows": result_rows(cells, plates)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
-from ..errors import DataError
+from ..errors import DataError, ParameterError
 from ..model.weights import Weights
 from ..toolchain.strategies import STRATEGIES, strategy_named
 from .measure import datasets_for
@@ -31,7 +31,8 @@ LOOKED_INTO = "mse-forked"  # whose roles and batches are looked into
 SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")
 
 
-def full_plan(names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5) -> Plan:
+def full_plan(names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5,
+              decoder: str = "greedy") -> Plan:
     """What the study runs.
 
     Parameters
@@ -42,11 +43,14 @@ def full_plan(names: Sequence[str] = (), chips: Sequence[str] = (), draws: int =
         Chips that all of them run on; none for those of the study.
     draws
         How many draws, where a slow strategy does not get fewer.
+    decoder
+        How logits are read. With another than greedy, cells are cross-fitted only.
     """
     chosen = tuple(map(strategy_named, names)) or tuple(STRATEGIES.values())
+    elsewhere = CALIBRATED_ELSEWHERE if decoder == "greedy" else ()
     return Plan(chosen, tuple(chips) or CHIPS, tuple(range(draws)),
-                calibrated_within=CALIBRATED_ELSEWHERE,
-                calibrated_on_generated=CALIBRATED_ELSEWHERE, fewer_draws=FEWER_DRAWS,
+                calibrated_within=elsewhere, calibrated_on_generated=elsewhere,
+                fewer_draws=FEWER_DRAWS, decoder=decoder,
                 more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS})
 
 
@@ -68,7 +72,7 @@ def grow_study(path: Path, plan: Plan, plates: PlateImages, weights: Weights, *,
     """
     made = run_study(plan, plates, weights, workers=workers)
     made["models"] = models(plan, plates, weights, images=simulated, progress=True)
-    if any(strategy.name == LOOKED_INTO for strategy in plan.strategies):
+    if plan.decoder == "greedy" and any(s.name == LOOKED_INTO for s in plan.strategies):
         made["sensitivity"] = sensitivity(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO],
                                           workers=workers)
         made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
@@ -76,11 +80,20 @@ def grow_study(path: Path, plan: Plan, plates: PlateImages, weights: Weights, *,
 
 
 def grow_published(path: Path, **given: Any) -> Path:
-    """`grow_study` on all published plates, with notebook parameters such as ``DRAWS=5``."""
+    """`grow_study` on all published plates, with notebook parameters such as ``DRAWS=5``.
+
+    Raises
+    ------
+    ParameterError
+        For a wrong parameter, or more than one decoder.
+    """
     p = check(DATA="published", WEIGHTS="published", IMAGES=0, **given)
+    decoders = p.decoders if "DECODERS" in given else ("greedy",)
+    if len(decoders) != 1:
+        raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
     data = datasets_for(p)
     plan = full_plan(p.strategies if "STRATEGIES" in given else (),
-                     p.chips if "CHIPS" in given else (), p.draws)
+                     p.chips if "CHIPS" in given else (), p.draws, decoders[0])
     return grow_study(path, plan, data.plates, data.weights)
 
 

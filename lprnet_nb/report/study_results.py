@@ -48,10 +48,17 @@ def study_text(study: dict[str, Any]) -> str:
     return "{" + ",\n".join(parts) + "}\n"
 
 
-def committed_study() -> dict[str, Any] | None:
-    """The full study that comes with the repository, or None where it does not."""
-    found = sorted((repository() / "data" / "studies").glob("*.json"))
-    return read_study(found[-1]) if found else None
+def committed_study(decoder: str = "greedy") -> dict[str, Any] | None:
+    """The newest study of a decoder that comes with the repository, or None where none does."""
+    path = committed_path(decoder)
+    return read_study(path) if path else None
+
+
+def committed_path(decoder: str = "greedy") -> Path | None:
+    """File of `committed_study`."""
+    found = sorted((repository() / "data" / "studies").glob("*.json"), reverse=True)
+    return next((path for path in found
+                 if read_study(path)["provenance"]["decoder"] == decoder), None)
 
 
 def outcomes(study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT

@@ -149,6 +149,24 @@ def recommendations(found: Lines, reference: float) -> list[str]:
     return said
 
 
+def decoded(study: dict[str, Any], shipped: Mapping[str, str]) -> list[str]:
+    """What a study's decoder makes of the strategies that are shipped, by chip.
+
+    Parameters
+    ----------
+    study
+        A study, see `study.run_study`.
+    shipped
+        Name of a strategy by chip; chips or strategies that were not run are passed over.
+    """
+    reference = study["float"]["correct"] / study["float"]["images"]
+    return [f"{line['chip']}: {line['strategy']}, mean {line['mean']:.4f} over {line['draws']} "
+            f"draws ({line['low']:.3f} to {line['high']:.3f}), {line['mean'] - reference:+.4f} "
+            f"against float's {reference:.3f} (decoder {study['provenance']['decoder']})."
+            for line in summarize(study)
+            if shipped.get(line["chip"]) == line["strategy"] and "mean" in line]
+
+
 def tried(study: dict[str, Any]) -> str:
     """What was run, and what of the registry was not."""
     lines = summarize(study)

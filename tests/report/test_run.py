@@ -7,6 +7,7 @@ import json
 import nbformat
 import pytest
 
+from lprnet_nb.datasets.generate import generate_plates, write_plates
 from lprnet_nb.errors import LprnetError, ParameterError
 from lprnet_nb.report import run as r
 
@@ -61,6 +62,17 @@ def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):
     for name in ("../up", "", "a/b", ".hidden", "x" * 90):
         with pytest.raises(ParameterError, match="report name"):
             r.report_folder(name)
+
+
+def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks, tmp_path):
+    notebooks("01_x", "1/0")
+    folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
+    given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20}
+    with pytest.raises(ParameterError, match="calibration takes 100 images, and plates.* has [57]0"):
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20,mse", **given)
+    assert not (tmp_path / "reports").exists()
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):  # not for want of images
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20", **given)
 
 
 def test_the_manifest_says_where_a_report_came_from(tmp_path):

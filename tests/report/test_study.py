@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from statsmodels.stats.multitest import multipletests
 
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages
-from lprnet_nb.errors import DataError
+from lprnet_nb.decode import decode
+from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.trace import float_logits
 from lprnet_nb.report import study, study_details, study_figures, study_full, study_results
 from lprnet_nb.report import study_sentences
 from lprnet_nb.report.study import Cell, Plan
 from lprnet_nb.report.study_cost import float_share, work_by_role
-from lprnet_nb.toolchain.strategies import ROLES, STRATEGIES, make_strategy
+from lprnet_nb.toolchain.chips import CHIPS
+from lprnet_nb.toolchain.strategies import ROLES, STRATEGIES, make_strategy, recommended
 
 COUNT = 1000
 
@@ -357,6 +361,44 @@ def test_the_full_plan():
     assert named <= set(STRATEGIES)
     few = study_full.full_plan(["mse"], ["BM1688"], 2)
     assert (few.all_chips(), few.draws) == (("BM1688",), (0, 1))
+
+
+def test_a_study_with_another_decoder():
+    plan = study_full.full_plan(["mse"], decoder="plate")
+    assert plan.decoder == "plate" and not plan.calibrated_within
+    assert not plan.calibrated_on_generated
+    with pytest.raises(ParameterError, match="greedy, plate: a study reads with one"):
+        study_full.grow_published(Path("none.json"), DECODERS="greedy,plate")
+
+
+def test_cells_of_decoders_are_kept_apart(published, weights, tmp_path):
+    few = published.take(range(0, 1000, 25))
+    logits = float_logits(weights, few)
+    for decoder in ("plate", "greedy", "plate"):
+        read = decode(logits, decoder=decoder).texts
+        assert list(study.float_texts(few, weights, decoder)) == list(read)
+    assert study.float_texts(few, weights) != study.float_texts(few, weights, "plate")
+    own = tmp_path / "own.toml"
+    own.write_text("one")
+    before = study._decoder_key(str(own))
+    study._decoder_key.cache_clear()
+    own.write_text("two")
+    assert study._decoder_key(str(own))["decode"] != before["decode"]
+    assert study._decoder_key("greedy") == {}
+
+
+def test_shipped_strategies_lose_nothing_under_the_grammar():
+    """Within half a point of float on every chip, over five draws."""
+    made = study_results.committed_study("plate")
+    reference = made["float"]["correct"] / made["float"]["images"]
+    assert reference == 0.934
+    found = {line["chip"]: line for line in study_results.summarize(made)
+             if line["strategy"] == recommended(line["chip"]).name}
+    assert set(found) == set(CHIPS)
+    for line in found.values():
+        assert line["draws"] == 5 and abs(line["mean"] - reference) <= 0.005, line
+    assert study_results.committed_study()["provenance"]["decoder"] == "greedy"
+    assert study_results.committed_path("none") is None
 
 
 @pytest.mark.slow

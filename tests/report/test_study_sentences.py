@@ -66,6 +66,19 @@ def test_roles_and_company():
     assert "88 of 1000 readings" in said and "0 of 1000 readings" in said
 
 
+def test_what_another_decoder_makes_of_what_is_shipped():
+    def row(strategy, chip, right):
+        return {"strategy": strategy, "chip": chip, "scheme": "cross-fit", "draw": 0, "images": 8,
+                "correct": sum(right), "bits": study.pack(np.array(right, bool))}
+
+    made = {"provenance": {"decoder": "plate"}, "float": {"images": 8, "correct": 7, "bits": "fe"},
+            "rows": [row("mse", "BM1684", [1] * 6 + [0] * 2), row("kl", "BM1684", [1] * 8),
+                     row("mse", "BM1688", [1] * 8)]}
+    (said,) = study_sentences.decoded(made, {"BM1684": "mse", "BM1688": "kl"})
+    assert said == ("BM1684: mse, mean 0.7500 over 1 draws (0.750 to 0.750), -0.1250 against "
+                    "float's 0.875 (decoder plate).")
+
+
 def test_proof_counts_what_was_compared():
     checked = [{"images": 4, "identical": True, "max_abs_difference": 0.0},
                {"images": 4, "identical": False, "max_abs_difference": 0.03}]

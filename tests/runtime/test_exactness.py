@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.report import reading
 from lprnet_nb.runtime import exactness
 from lprnet_nb.runtime.exactness import Case
 from lprnet_nb.toolchain.chips import CHIPS
@@ -51,6 +52,17 @@ def test_the_simulators_logits(rows, chip):
         assert row["same_greedy"] == row["same_plate"] == row["images"], row
         assert row["identical"] or (row["strategy"] == "recommended"
                                     and row["max_abs_difference"] <= FLOAT_BOUND), row
+
+
+def test_the_table_of_the_record(rows):
+    table = reading.exactness_table({"rows": rows})
+    assert sum(len(line["chips"].split(", ")) for line in table) == len(
+        judged(rows, "interpreter") + judged(rows, "simulator"))
+    mse = next(line for line in table if (line["judge"], line["model"], line["images"]) == (
+        "interpreter", "mse", 1000))
+    assert mse == {"judge": "interpreter", "model": "mse", "batch": 1, "mean over": "image",
+                   "images": 1000, "bit-identical": True, "largest difference": "0",
+                   "readings unlike": 0, "chips": "BM1684, BM1684X, BM1688, CV186X"}
 
 
 def test_compare_counts_what_differs():
