@@ -345,10 +345,10 @@ def bench_ccpd_(images: Annotated[str, typer.Option(help="Numbers of images, ris
 
 @bench_app.command("workers")
 def bench_workers_(images: Annotated[int, typer.Option(
-                       help="Plates to simulate, 64 a piece.")] = 512,
+                       help="Pictures, 256 a piece.")] = 8192,
                    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
-                   chip: Annotated[str, typer.Option()] = "BM1688") -> None:
-    """Two workers against one: the same missing inference on a cluster of each, in turn."""
+                   chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
+    """Two workers against one: the same CCPD survey on a cluster of each, in turn."""
     from .report.workers_bench import bench_workers
 
     print(json.dumps(bench_workers(images, rounds, chip=chip,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
-import numpy as np
 import pytest
 
-from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
@@ -34,11 +33,10 @@ def test_the_speedup_is_that_of_the_medians():
     assert found["each_round"] == [1.8, round(30 / 5.5, 3), 0.099]
 
 
-def test_too_little_to_share_out_is_refused(model):
-    with pytest.raises(ParameterError, match="256 images"):
-        b.measure_workers(model, generate_plates(256, seed=1), "torch", 1)
-    with pytest.raises(ParameterError, match="in 0 rounds"):
-        b.measure_workers(model, generate_plates(300, seed=1), "torch", 0)
+def test_too_little_to_share_out_is_refused():
+    for images, rounds in ((511, 1), (512, 0)):
+        with pytest.raises(ParameterError, match=f"{images} images in {rounds} rounds"):
+            b.measure_workers(None, images, rounds, backend="torch")
 
 
 def test_workers_take_turns_each_in_a_new_cache(model, monkeypatch):
@@ -46,31 +44,33 @@ def test_workers_take_turns_each_in_a_new_cache(model, monkeypatch):
     turns = []
 
     @b.contextlib.contextmanager
-    def here(workers):
-        turns.append(workers)
-        with b._variables(LPRNET_CACHE=str(b.cache_dir().parent / f"turn{len(turns)}")):
+    def here(workers, cache):
+        turns.append((workers, cache))
+        assert not cache.exists()
+        with b._variables(LPRNET_CACHE=str(cache)):
             yield
 
     monkeypatch.setattr(b, "_cluster", here)
-    monkeypatch.setattr(b, "shards", lambda count, batch, backend: [slice(0, 3), slice(3, count)])
-    plates, lines = generate_plates(6, seed=1), []
-    before = os.environ["LPRNET_CACHE"]
-    found = b.measure_workers(model, plates, "torch", 2, report=lines.append)
-    assert turns == [1, 2, 1, 2] == [row["workers"] for row in found["rows"]]
-    assert len(lines) == 4 and os.environ["LPRNET_CACHE"] == before
-    assert (found["images"], found["pieces"]) == (6, 2)
+    before, lines = os.environ["LPRNET_CACHE"], []
+    found = b.measure_workers(model, 5, 2, backend="torch", files=2, report=lines.append)
+    assert [workers for workers, _ in turns] == [1, 2, 1, 2]
+    assert [row["workers"] for row in found["rows"]] == [1, 2, 1, 2]
+    assert len({cache for _, cache in turns}) == 4 == len(lines)
+    assert os.environ["LPRNET_CACHE"] == before
+    assert (found["images"], found["pieces"]) == (5, 3) and 0 < found["right"] <= 5
     one, two = found["seconds"]["1"], found["seconds"]["2"]
     assert found["speedup"] == pytest.approx(one / two, rel=1e-2)
 
-    noise = np.random.default_rng(0)
-    monkeypatch.setattr(b, "read_shard", lambda folder: (noise.random(3, np.float32), {}))
-    with pytest.raises(EngineError, match="other logits"):
-        b.measure_workers(model, plates, "torch", 1)
+    honest = b.survey
+    monkeypatch.setattr(b, "survey", lambda *a, **o: dataclasses.replace(
+        honest(*a, **o), right=len(turns)))
+    with pytest.raises(EngineError, match="other plates"):
+        b.measure_workers(model, 4, 1, backend="torch", files=2)
 
 
 @pytest.mark.slow
 def test_real_workers(model):
     """``scripts/test.sh -m slow tests/report/test_workers_bench.py`` (half a minute)."""
-    found = b.measure_workers(model, generate_plates(300, seed=1), "torch", 1)
-    assert [row["workers"] for row in found["rows"]] == [1, 2] and found["pieces"] == 2
+    found = b.measure_workers(model, 8, 1, backend="torch", files=2)
+    assert [row["workers"] for row in found["rows"]] == [1, 2] and found["pieces"] == 4
     assert all(row["seconds"] > 0 for row in found["rows"])
