@@ -36,7 +36,7 @@ from .transport import receive, send
 SCHEDULER_VARIABLE = "LPRNET_SCHEDULER"
 PROCESSES_PAY = 30.0  # seconds of inference on one core, from which on processes are worth starting
 WORKER_GIB = 2.0  # of memory for each: torch, an emulator, a simulator child
-TRIES = 3  # of a piece whose worker died
+TRIES = 3  # of a piece whose worker died; a scheduler started by hand has a setting of its own
 CONNECT_SECONDS = 20.0
 WORKER_SECONDS = 60.0  # that a scheduler without workers is given
 _POLL_SECONDS = 1.0
@@ -66,7 +66,7 @@ def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: f
     Raises
     ------
     LprnetError
-        What a piece raised; `EngineError` when its worker died three times or ran out of time, with
+        What a piece raised; `EngineError` when its worker died too often or ran out of time, with
         the log's place and end, and when the scheduler is lost. Finished pieces are kept, and the
         same call goes on with the rest.
     """
@@ -263,12 +263,16 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _shared(client: Any) -> bool:
-    """Whether all workers see this process's cache folder, by a file that is there for a moment."""
+    """Whether all workers see this process's cache folder, by a file that is there for a moment.
+
+    Not known of a worker that dies meanwhile: then files travel, which is never wrong.
+    """
     token = cache_dir() / "artifacts" / f".seen-{secrets.token_hex(8)}"
     token.parent.mkdir(parents=True, exist_ok=True)
     token.touch()
     try:
-        return all(client.run(_sees, token.name).values())
+        answers = client.run(_sees, token.name, on_error="return")
+        return bool(answers) and all(answer is True for answer in answers.values())
     finally:
         token.unlink()
 
@@ -368,8 +372,8 @@ class _Cluster:
         except KilledWorker as error:
             # A piece that waited for the one that died is told of that one.
             name = str(error.task).split("#")[0]
-            raise EngineError(f"piece {name} lost its worker {TRIES} times, the last at "
-                              f"{error.last_worker.address}. Either something ended it, perhaps "
+            raise EngineError(f"piece {name} lost its worker {error.allowed_failures + 1} times, "
+                              f"the last at {error.last_worker.address}. Either something ended it, perhaps "
                               "for want of memory, or the piece took too long or crashed; finished "
                               f"pieces are kept.{_log_of(name)}") from error
 

@@ -141,6 +141,29 @@ def test_a_cluster_with_caches_of_its_own(cache, tmp_path, monkeypatch):
         made.close()
 
 
+def see_or_die(name: str) -> bool:
+    """The first worker that is asked dies."""
+    try:
+        Path(os.environ["SCHEDULER_TEST_LOG"] + ".died").touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_the_cache_is_looked_for(cache, tmp_path, monkeypatch):
+    """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
+    made = Cluster(dict(os.environ), [tmp_path / "cache"] * 2)
+    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, made.address)
+    monkeypatch.setattr(scheduler, "_sees", see_or_die)
+    try:
+        made.wait()
+        assert scheduler.make(sums(), "x", progress=False)["e"] == 1114
+    finally:
+        made.close()
+    assert sorted(cache()) == [1, 2, 10, 100, 1000] and list(tmp_path.glob("*.died"))
+
+
 def rest(seconds: float) -> None:
     time.sleep(seconds)
 

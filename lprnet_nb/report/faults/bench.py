@@ -51,7 +51,8 @@ def bench_faults(repetitions: int = 20, only: str = "", *,
             rows.append({"fault": fault.name, "ended": ended.replace(folder, "…"), "ok": ok,
                          "seconds": round(time.monotonic() - started, 1)})
             mark = {True: "ok", False: "FAIL", None: "--"}[ok]
-            report(f"{mark:4} {fault.name} ({rows[-1]['seconds']} s): {rows[-1]['ended'][:200]}")
+            shown = rows[-1]["ended"] if ok is False else rows[-1]["ended"][:200]
+            report(f"{mark:4} {fault.name} ({rows[-1]['seconds']} s): {shown}")
     count = [row["ok"] for row in rows]
     return {"bench": "faults", "faults": len(rows), "passed": count.count(True),
             "failed": count.count(False), "skipped": count.count(None), "rows": rows}

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,13 @@ class Cluster:
         with Client(self.address, timeout=_START_SECONDS) as client:
             return [info["pid"] for info in client.run(_identity).values()]
 
+    def tries(self) -> int:
+        """How often the scheduler hands out a piece whose worker dies, as it is set up."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            return client.run_on_scheduler(_allowed_failures) + 1
+
     def close(self) -> None:
         for process in [*self.workers, self.scheduler]:
             process.terminate()
@@ -83,6 +91,10 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _allowed_failures(dask_scheduler: Any) -> int:
+    return dask_scheduler.allowed_failures
 
 
 def _identity() -> dict[str, int]:
@@ -226,14 +238,15 @@ def _die(how: str) -> None:
 
 
 def _deadly(how: str, contains: str) -> Callable[[World], str]:
-    """A piece that kills every worker it is given to is given up after three, with its log."""
+    """A piece that kills every worker it is given to is given up after a few, with its log."""
     def run(world: World) -> str:
-        with cluster(world):
+        with cluster(world) as made:
+            tries = made.tries()
             said = world.error(lambda: scheduler.make(
                 [Piece("infer/deadly", deadly, {"how": how})], "deadly", progress=False, limit=2.0),
-                "infer/deadly lost its worker 3 times")
+                f"infer/deadly lost its worker {tries} times")
             log = scheduler.log_path("infer/deadly").read_text()
-            if log.count("infer/deadly on") != scheduler.TRIES or contains not in log:
+            if log.count("infer/deadly on") != tries or contains not in log:
                 raise AssertionError(f"its log does not tell: {log}")
             return said
     return run

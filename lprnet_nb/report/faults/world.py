@@ -132,9 +132,9 @@ class World:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
         """Start the same work in a process of its own; its output is for `finish`."""
         return subprocess.Popen(
-            [sys.executable, "-m", workload.__name__, *arguments], text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=self.environment() | variables)
+            [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", workload.__name__,
+             *arguments], text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=self.environment() | variables)
 
     def finish(self, process: subprocess.Popen, within: float = 600.0) -> str:
         """Wait for such a process, and compare its result with the reference."""
