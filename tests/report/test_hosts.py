@@ -26,7 +26,7 @@ def report(name: str, environment: dict[str, str], *options: str) -> None:
 
 @pytest.mark.slow
 def test_the_quick_report_of_three_hosts(compiler, tmp_path):
-    """``scripts/test.sh -m slow tests/report/test_hosts.py`` (20 minutes on two cores).
+    """``scripts/test.sh -m slow tests/report/test_hosts.py`` (half an hour on two cores).
 
     Three workers started by hand beside a scheduler, and the process that asks: four caches, all
     empty, none of them shared. The other report is made from the cache of every day.

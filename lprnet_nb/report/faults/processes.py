@@ -441,7 +441,7 @@ def faults(repetitions: int) -> list[Fault]:
               _compile_killed(max(1, repetitions // 5)), slow=True),
         Fault(f"run: kill -9, {times}", _run_killed(repetitions, signal.SIGKILL), slow=True),
         Fault(f"run: interrupted (Ctrl-C), {times}",
-              _run_killed(max(1, repetitions // 2), signal.SIGINT), slow=True),
+              _run_killed(repetitions, signal.SIGINT), slow=True),
         Fault(f"report: kill -9 of papermill, {times}", _report_killed(repetitions, "papermill"),
               slow=True),
         Fault(f"report: kill -9 of its kernel, {times}", _report_killed(repetitions, "kernel"),
