@@ -114,12 +114,14 @@ def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record
           images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
           output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
           backend: Backend = "auto", decoder: Annotated[str, typer.Option()] = "greedy",
+          views: Annotated[bool, typer.Option(
+              "--views", help="Read each plate three times, stretched; needs a grammar.")] = False,
           trust: Annotated[bool, typer.Option(
               "--trust", help="Run a BModel that was not made here.")] = False) -> None:
     """Read a folder of plates with a BModel: JSON {file: plate}."""
     from .report.gen import read_plates
 
-    _emit(read_plates(bmodel, images, backend, decoder, trust=trust), output)
+    _emit(read_plates(bmodel, images, backend, decoder, views=views, trust=trust), output)
 
 
 @app.command()

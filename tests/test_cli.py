@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.images import PlateImages, load_folder
+from lprnet_nb.decode.views import decode_views, stretched
+from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import compile_bmodel
 from lprnet_nb.toolchain.strategies import make_strategy
@@ -65,6 +68,19 @@ def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
     judged = json.loads(run("evaluate", results, tmp_path / "labels.json").stdout)
     right = sum(read[name] == labels[name] for name in labels)
     assert judged["images"] == 2 and judged["exact_match"] == right / 2
+
+
+def test_three_looks_at_each_plate(bmodel, published, tmp_path):
+    some = published.take(range(0, 1000, 125))
+    write_images(tmp_path / "plates", some)
+    given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator", "--views")
+    read = json.loads(run(*given, "--decoder", "plate").stdout)
+    plates = load_folder(tmp_path / "plates")
+    logits = [infer_plates(bmodel, replace(plates, images=view), "emulator").logits
+              for view in stretched(plates.images)]
+    assert read == dict(zip(plates.names, decode_views(np.stack(logits)).texts))
+    assert len(logits) == 3 and not np.array_equal(logits[0], logits[1])
+    assert "views are read with a grammar, which 'greedy' has not" in run(*given, code=2).stderr
 
 
 def test_doctor_says_what_is_there_and_what_is_missing():

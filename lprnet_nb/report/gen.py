@@ -23,6 +23,7 @@ from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel
 from .measure import compile_all, datasets_for, weights_for
 from .parameters import Parameters, check
+from .reading import read_views
 
 
 def gen_traces(parameters: Parameters) -> list[Path]:
@@ -102,8 +103,11 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 
 
 def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
-                decoder: str = "greedy", *, trust: bool = False) -> dict[str, str]:
+                decoder: str = "greedy", *, views: bool = False, trust: bool = False
+                ) -> dict[str, str]:
     """Read a folder of crops with a BModel: ``{file name: plate}``, sorted by name.
+
+    With `views`, each plate is read three times, see `reading.read_views`.
 
     Raises
     ------
@@ -112,8 +116,11 @@ def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
     """
     model = BModel.load(bmodel)
     plates = load_folder(images)
-    inference = infer_plates(model, plates, backend, progress=True, trust=trust)
-    readings = decode(inference.logits, model.alphabet, decoder)
+    if views:
+        readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
+    else:
+        inference = infer_plates(model, plates, backend, progress=True, trust=trust)
+        readings = decode(inference.logits, model.alphabet, decoder)
     return dict(zip(plates.names, readings.texts))
 
 

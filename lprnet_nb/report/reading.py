@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..datasets.alphabet import Alphabet
-from ..decode import best_path, decode, log_softmax
+from ..datasets.images import PlateImages
+from ..decode import Readings, best_path, decode, log_softmax, packaged_grammars
 from ..decode.ctc import PAD
+from ..decode.views import decode_views, stretched
+from ..errors import ParameterError
 from ..evaluate.accuracy import Confusion, confusion, error_kinds
 from ..evaluate.calibration import (Coverage, Reliability, accuracy_coverage, log_loss,
                                     reliability)
 from ..evaluate.fidelity import cosine
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import published_accuracy
+from ..runtime.inference import infer_plates
 from .lessons import model_label
 from .measure import Data, Measured
 
@@ -172,6 +178,48 @@ def error_table(measured: Sequence[Measured], labels: Sequence[str]) -> list[dic
     return [{"model": model_label(item.compiled), "decoder": item.row["decoder"],
              "wrong": int((~item.correct).sum()), **error_kinds(labels, item.readings.texts)}
             for item in measured]
+
+
+def read_views(model: Any, plates: PlateImages, decoder: str | Path, backend: str = "auto",
+               **options: Any) -> Readings:
+    """Read each plate three times, as it is and stretched to either side, as one reading.
+
+    Parameters
+    ----------
+    model, backend, options
+        As `infer_plates` takes them; every view is an inference of its own.
+    plates
+        The images.
+    decoder
+        A grammar, packaged or of one's own: see `decode.views.decode_views`.
+
+    Raises
+    ------
+    ParameterError
+        For a decoder without a grammar.
+    """
+    if decoder in ("greedy", "beam"):
+        raise ParameterError(f"views are read with a grammar, which {decoder!r} has not. Choose "
+                             f"{', '.join(packaged_grammars())} or the path of a grammar file.")
+    logits = [infer_plates(model, replace(plates, images=view), backend, **options).logits
+              for view in stretched(plates.images)]
+    return decode_views(np.stack(logits), model.alphabet, decoder)
+
+
+def view_rows(measured: Sequence[Measured], plates: PlateImages, decoder: str
+              ) -> list[dict[str, Any]]:
+    """One reading beside three of each BModel, for `figures.forest`."""
+    rows = []
+    for item in measured:
+        bmodel = item.compiled.bmodel
+        if bmodel is None or item.row["decoder"] != decoder:
+            continue
+        three = read_views(bmodel, plates, decoder, item.row["backend"])
+        right = sum(a == b for a, b in zip(plates.labels, three.texts))
+        rows += [{"label": f"{model_label(item.compiled)} · {name}", "images": len(plates),
+                  "precision": item.row["precision"], "right": int(count)}
+                 for name, count in (("one look", item.correct.sum()), ("three looks", right))]
+    return rows
 
 
 def time_rows(measured: Sequence[Measured], decoder: str) -> list[dict[str, Any]]:

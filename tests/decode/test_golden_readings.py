@@ -87,3 +87,34 @@ def test_exact_match_of_three_views(published, weights, decoder, expected):
                        for view in stretched(published.images)])
     readings = decode_views(logits, decoder=decoder)
     assert exact_match(published.labels, readings.texts) == pytest.approx(expected, abs=ONE_PLATE)
+
+
+@pytest.mark.slow
+def test_the_stretch_of_views_chosen_and_judged_on_different_plates(published, weights):
+    """Twice 500 plates, 200 cuts: chosen on one half by its labels, judged on the other."""
+    golden, labels = GOLDEN["views_nested"], np.array(published.labels)
+    whole = float_logits(weights, published, batch=50)
+    right = []
+    for stretch in golden["stretches"]:
+        sides = [float_logits(weights, replace(published, images=view), batch=50)
+                 for view in stretched(published.images, (1 - stretch, 1 + stretch))]
+        right.append(np.array(decode_views(np.stack([whole, *sides])).texts) == labels)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(golden["splits"]):
+        halves = np.split(rng.permutation(len(published)), 2)
+        found.append(sum(max(right, key=lambda r: r[choose].sum())[judge].sum()
+                         for choose, judge in (halves, halves[::-1])) / len(published))
+    assert np.mean(found) == pytest.approx(golden["mean"], abs=ONE_PLATE)
+    assert min(found) == pytest.approx(golden["lowest"], abs=ONE_PLATE)
+    assert max(found) == pytest.approx(golden["highest"], abs=ONE_PLATE)
+
+
+def test_what_a_colour_could_tell(published, logits):
+    """Knowing the length from the plate's colour would mend two readings of the plate grammar."""
+    labels, golden = published.labels, GOLDEN["length_known"]
+    read = decode(logits, decoder="plate").texts
+    assert sum(len(a) != len(b) for a, b in zip(read, labels)) == golden["wrong_length"]
+    by_length = {7: decode(logits, decoder="plate-ordinary").texts,
+                 8: decode(logits, decoder="plate-new-energy").texts}
+    told = [by_length[len(label)][k] for k, label in enumerate(labels)]
+    assert exact_match(labels, told) == pytest.approx(golden["plate"], abs=ONE_PLATE)
