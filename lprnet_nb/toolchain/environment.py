@@ -29,6 +29,7 @@ VERSION = "1.30.2"
 ENVIRONMENT_VARIABLE = "LPRNET_TPU_MLIR"
 PYTHON_VARIABLE = "LPRNET_PYTHON310"
 # What the wheel needs and does not declare, and its own extra.
+STAND_INS = Path(__file__).with_name("stand_ins")  # of programs that tools want and nobody needs
 REQUIREMENTS = (f"tpu_mlir[onnx]=={VERSION}", "psutil", "torch", "torchvision")
 # Parts of Ubuntu 22.04's C and Python runtime in the wheel's lib/third_party. With another glibc
 # everything crashes ("GLIBC_2.36 not found", "stack smashing detected"); the system's serve.
@@ -77,7 +78,8 @@ class Compiler:
                 if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD",
                              "TPUKERNEL_FIRMWARE_PATH", "MPLBACKEND")}
         lib = self.library_folder
-        return {**keep, "PATH": f"{self.prefix / 'bin'}{os.pathsep}{keep.get('PATH', '')}",
+        places = (self.prefix / "bin", keep.get("PATH", ""), STAND_INS)
+        return {**keep, "PATH": os.pathsep.join(map(str, places)),
                 "LD_LIBRARY_PATH": f"{lib}:{lib / 'capi'}:{lib / 'third_party'}",
                 "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 

@@ -22,7 +22,7 @@ from lprnet_nb.toolchain.bmodel import (
     without_time,
 )
 from lprnet_nb.toolchain.chips import PRECISIONS, check_supported, parse_chip, parse_precision
-from lprnet_nb.toolchain.compile import calibrate, compile_bmodel, top_graph
+from lprnet_nb.toolchain.compile import calibrate, compile_bmodel, float_lines, top_graph
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
 from lprnet_nb.toolchain.layers import layers_of_roles, roles_of_layers
 from lprnet_nb.toolchain.strategies import make_strategy
@@ -167,6 +167,17 @@ def test_predicted_latency_is_the_last_one_said(tmp_path):
     assert predicted_latency_ms(profile) is None
     profile.write_text("runtime: 1.5ms\nflops: 1, runtime: 0.058835ms, x")
     assert predicted_latency_ms(profile) == 0.058835
+
+
+@pytest.mark.slow
+def test_the_compiler_searches_layers_for_float(traced, calibration):
+    """`search_qtable`, a minute: it names layers of the network, and they are left in float."""
+    strategy = make_strategy(name="q", images=20, tune=1, search="search_qtable")
+    table = calibrate(top_graph(traced), calibration, strategy, "BM1684X")
+    names = {layer["name"] for layer in top_graph(traced).layers}
+    lines = float_lines(top_graph(traced), "BM1684X", strategy, table)
+    assert lines and {line.split()[0] for line in lines} <= names
+    assert {line.split()[1] for line in lines} == {"F16"}
 
 
 def test_compiling_again_gives_the_same_bytes_and_a_model_that_runs(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +79,14 @@ def test_the_installed_compiler_is_what_it_should_be(compiler):
                           capture_output=True, env=compiler.environment(), timeout=120)
     assert environment.VERSION in said.stdout + said.stderr
     assert compiler.environment()["PATH"].split(os.pathsep)[0] == str(compiler.prefix / "bin")
+
+
+def test_graphviz_is_used_where_it_is_and_not_missed_elsewhere(compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = shutil.which("dot", path=compiler.environment()["PATH"])
+    assert Path(found).parent == environment.STAND_INS
+    assert subprocess.run([found, "-Kdot", "-Tsvg", "-O", "search"], timeout=10).returncode == 0
+    own = tmp_path / "dot"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    assert shutil.which("dot", path=compiler.environment()["PATH"]) == str(own)
