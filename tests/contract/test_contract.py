@@ -77,13 +77,15 @@ def test_a_kit_is_saved_and_one_check_run_on_the_command_line(kit, tmp_path):
 
 def test_the_largest_batch_is_combined_first(kit, tmp_path, monkeypatch):
     """The other way round, batch 1 of a BM1684X BModel gives wrong logits."""
-    asked = []
+    asked, settled = [], []
     tool = types.SimpleNamespace(run=lambda command, **_: asked.append(command))
     monkeypatch.setattr(contract, "compiler", lambda: tool)
+    monkeypatch.setattr(contract, "without_time", settled.append)
     one, four = (BModel.load(kit / name) for name in ("fp32_1b", "fp32_4b"))
     for number, models in enumerate(([one, four], [four, one])):
         contract.combine_stages(models, tmp_path / str(number))
         assert asked[-1][1:4] == ["--combine", four.path, one.path]
+        assert settled[-1] == tmp_path / str(number) / "lprnet.bmodel" == asked[-1][-1]
 
 
 def test_without_sail_a_check_says_what_is_missing(kit):

@@ -139,7 +139,10 @@ def test_04_infer(run, published) -> None:
         assert row["short"] + row["long"] + row["substituted"] == row["wrong"]
     assert {r["decoder"] for r in left.table("04_errors")} == {"greedy", "plate"}
     assert all(r["inference"] > 0 for r in left.table("04_times"))
-    assert {"04_steps", "04_mended", "04_unmended", "04_decoders", "04_times"} == left.figures()
+    assert {"04_steps", "04_mended", "04_unmended", "04_decoders", "04_views",
+            "04_times"} == left.figures()
+    exact = [r for r in left.table("04_exactness") if r["judge"] == "interpreter"]
+    assert exact and all(r["bit-identical"] and not r["readings unlike"] for r in exact)
 
 
 def test_05_compare(run) -> None:

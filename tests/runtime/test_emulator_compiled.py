@@ -27,7 +27,6 @@ STRATEGIES_HERE = {
     "int8 context in float": QUICK.model_copy(update={"name": "context", "float_roles": ROLES}),
     "int8 ends in float": QUICK.model_copy(
         update={"name": "ends", "float_roles": ("input", "output", "container", "final-mean")}),
-    "int8 asymmetric": QUICK.model_copy(update={"name": "asymmetric", "symmetric": False}),
     "int8 uint8 input": QUICK.model_copy(update={"name": "fused", "fuse_preprocess": True}),
 }
 QUICK_CASES = [("BM1684X", "int8", 1, "image"), ("BM1684", "int8", 1, "image")]
@@ -36,7 +35,7 @@ SLOW_CASES = [
     *[(chip, "int8", 4, mean) for chip in ("BM1684X", "BM1684") for mean in ("image", "batch")],
     *[(chip, name, 1, "image") for chip in ("BM1684X", "BM1684", "BM1688", "CV186X")
       for name in STRATEGIES_HERE if name != "int8"
-      and not (chip == "BM1684" and name in ("int8 asymmetric", "int8 uint8 input"))],
+      and not (chip == "BM1684" and name == "int8 uint8 input")],
     *[(chip, precision, 1, "image") for chip in ("BM1684X", "BM1688", "CV186X")
       for precision in ("fp32", "fp16", "bf16")],
     ("BM1684", "fp32", 1, "image"), ("BM1684X", "fp16", 4, "batch"),
@@ -100,11 +99,16 @@ def test_integer_models_are_the_simulators_bit_for_bit(compiler, traced, plates,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["BM1684", "BM1684X", "BM1688", "CV186X"])
-@pytest.mark.parametrize("name", ["kl", "mse", "percentile9999", "max", "aciq-gauss", "mse-450"])
+@pytest.mark.parametrize("name", ["kl", "mse", "percentile9999", "max", "aciq-gauss",
+                                  "mse-asymmetric"])
 def test_all_published_images_read_the_same(compiler, published, weights, chip, name):
-    """About a minute each: the interpreter runs all 1,000 images."""
-    if name not in STRATEGIES:
-        pytest.skip(f"no strategy {name}")
+    """About a minute each: the interpreter runs all 1,000 images.
+
+    Zero points are judged here and not layer by layer above: on seeded weights a divisor is the
+    same for all images, which the compiler refuses ("illegal min and max").
+    """
+    if (chip, name) == ("BM1684", "mse-asymmetric"):
+        pytest.skip("the compiler has no zero points on BM1684")
     traced = trace_model(weights, 1, "image")
     bmodel = compile_bmodel(traced, chip, "int8", strategy=STRATEGIES[name],
                             calibration_images=published.images[:STRATEGIES[name].images])
