@@ -208,11 +208,12 @@ def read_views(model: Any, plates: PlateImages, decoder: str | Path, backend: st
 
 def view_rows(measured: Sequence[Measured], plates: PlateImages, decoder: str
               ) -> list[dict[str, Any]]:
-    """One reading beside three of each BModel, for `figures.forest`."""
+    """One reading beside three of each BModel of the smallest batch, for `figures.forest`."""
+    batch = min(item.row["batch"] for item in measured)
     rows = []
     for item in measured:
         bmodel = item.compiled.bmodel
-        if bmodel is None or item.row["decoder"] != decoder:
+        if bmodel is None or (item.row["decoder"], item.row["batch"]) != (decoder, batch):
             continue
         three = read_views(bmodel, plates, decoder, item.row["backend"])
         right = sum(a == b for a, b in zip(plates.labels, three.texts))
