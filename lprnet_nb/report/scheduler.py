@@ -373,7 +373,8 @@ class _Cluster:
             # A piece that waited for the one that died is told of that one.
             name = str(error.task).split("#")[0]
             raise EngineError(f"piece {name} lost its worker {error.allowed_failures + 1} times, "
-                              f"the last at {error.last_worker.address}. Either something ended it, perhaps "
+                              f"the last at {error.last_worker.address}. Either something ended "
+                              "it, perhaps "
                               "for want of memory, or the piece took too long or crashed; finished "
                               f"pieces are kept.{_log_of(name)}") from error
 

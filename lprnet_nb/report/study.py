@@ -37,6 +37,7 @@ from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer
 from ..toolchain.process import own_words
 from ..toolchain.strategies import Strategy
+from .pieces import decoder_key
 
 # Where calibration images come from: outside the fold, among the judged ones, or the generator.
 CROSS_FIT, WITHIN, GENERATED = "cross-fit", "within", "generated"
@@ -331,16 +332,9 @@ def _emulator_digest() -> str:
                    if path.suffix in (".py", ".c")})
 
 
-@cache
-def _decoder_key(decoder: str) -> dict[str, str]:
+def _decoder_key(decoder: str) -> dict[str, Any]:
     """What readings depend on beside the logits: nothing for greedy, which is a definition."""
-    if decoder == "greedy":
-        return {}
-    folder = Path(__file__).parent.parent / "decode"
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".toml")]
-    if Path(decoder).is_file():
-        files.append(Path(decoder))
-    return {"decoder": decoder, "decode": digest({path.name: file_digest(path) for path in files})}
+    return {} if decoder == "greedy" else {"decoder": decoder_key(decoder)}
 
 
 def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy"

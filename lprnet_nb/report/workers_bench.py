@@ -14,7 +14,7 @@ from ..cache import cache_dir
 from ..errors import EngineError, ParameterError
 from ..toolchain.environment import ENVIRONMENT_VARIABLE, find_compiler
 from . import scheduler
-from .faults.processes import Cluster
+from .faults.processes import Cluster, variables
 from .survey import FILES, Survey, survey
 from .survey_bench import int8_model, write_scenes
 from .transport import receive, send
@@ -108,26 +108,12 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _cluster(workers: int, cache: Path) -> Iterator[None]:
     """So many workers and this process, in a new cache that they share."""
     tool = find_compiler()  # looked for beside the common cache
-    with _variables(LPRNET_CACHE=str(cache),
+    with variables(LPRNET_CACHE=str(cache),
                     **({ENVIRONMENT_VARIABLE: str(tool.prefix)} if tool else {})):
         made = Cluster(dict(os.environ) | {"OMP_NUM_THREADS": "1"}, [cache_dir()] * workers)
         try:
-            with _variables(**{scheduler.SCHEDULER_VARIABLE: made.address}):
+            with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}):
                 made.wait()
                 yield
         finally:
             made.close()
-
-
-@contextlib.contextmanager
-def _variables(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ |= values
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -379,11 +379,10 @@ def test_cells_of_decoders_are_kept_apart(published, weights, tmp_path):
         assert list(study.float_texts(few, weights, decoder)) == list(read)
     assert study.float_texts(few, weights) != study.float_texts(few, weights, "plate")
     own = tmp_path / "own.toml"
-    own.write_text("one")
+    own.write_text('description = "one"\ninclude = ["plate-ordinary"]\n')
     before = study._decoder_key(str(own))
-    study._decoder_key.cache_clear()
-    own.write_text("two")
-    assert study._decoder_key(str(own))["decode"] != before["decode"]
+    own.write_text('description = "two"\ninclude = ["plate-new-energy"]\n')
+    assert study._decoder_key(str(own)) != before
     assert study._decoder_key("greedy") == {}
 
 

@@ -47,7 +47,7 @@ def test_workers_take_turns_each_in_a_new_cache(model, monkeypatch):
     def here(workers, cache):
         turns.append((workers, cache))
         assert not cache.exists()
-        with b._variables(LPRNET_CACHE=str(cache)):
+        with b.variables(LPRNET_CACHE=str(cache)):
             yield
 
     monkeypatch.setattr(b, "_cluster", here)

@@ -108,16 +108,11 @@ def cluster(world: World, workers: int = 1, *, apart: bool = False) -> Iterator[
     if apart:
         caches = [world.cache.parent / f"host{number}" / "cache" for number in range(workers)]
     made = Cluster(world.environment(), caches)
-    before = os.environ.get(scheduler.SCHEDULER_VARIABLE)
-    os.environ[scheduler.SCHEDULER_VARIABLE] = made.address
     try:
-        made.wait()
-        yield made
+        with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}):
+            made.wait()
+            yield made
     finally:
-        if before is None:
-            del os.environ[scheduler.SCHEDULER_VARIABLE]
-        else:
-            os.environ[scheduler.SCHEDULER_VARIABLE] = before
         made.close()
         for cache in set(caches) - {world.cache}:
             check_nothing_left(cache)
@@ -189,7 +184,7 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
 
 def _no_scheduler(world: World) -> str:
     forget(world, "logits")
-    with _variable(scheduler.SCHEDULER_VARIABLE, "tcp://127.0.0.1:1"), \
+    with variables(**{scheduler.SCHEDULER_VARIABLE: "tcp://127.0.0.1:1"}), \
             _setting("CONNECT_SECONDS", 2.0):
         return world.error(world.result, "dask scheduler")
 
@@ -198,7 +193,7 @@ def _scheduler_without_workers(world: World) -> str:
     forget(world, "logits")
     made = Cluster(world.environment(), [])
     try:
-        with _variable(scheduler.SCHEDULER_VARIABLE, made.address), \
+        with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}), \
                 _setting("WORKER_SECONDS", 1.0):
             return world.error(world.result, "has no workers")
     finally:
@@ -206,12 +201,18 @@ def _scheduler_without_workers(world: World) -> str:
 
 
 @contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    os.environ[name] = value
+def variables(**values: str) -> Iterator[None]:
+    """Environment variables for a while, and then what they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
     try:
         yield
     finally:
-        del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
