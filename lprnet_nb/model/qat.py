@@ -31,8 +31,8 @@ from torch.nn import functional
 from ..datasets.generate import ONE_ROW, Severity, stream_chunks
 from ..datasets.images import PlateImages, preprocess
 from ..errors import ParameterError
+from ..memory import keep_memory
 from .network import LPRNet
-from .train import keep_memory
 from .weights import Weights
 
 SMALLEST_STEP = 1e-5  # of a weight: the compiler's floor, which dead channels meet

@@ -8,7 +8,6 @@ run goes on from its checkpoint to the same weights.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -272,26 +271,6 @@ def write_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:
              for name, value in state.items()}
     _write_torch(path, small)
     return path
-
-
-def keep_memory() -> bool:
-    """Tell glibc to keep what is freed, for this process: 1.2 to 1.4 times the plates on a CPU.
-
-    Each step frees and takes again some 170 MB in large blocks. As they come, glibc asks the
-    system for each and gives it back, and the system clears every page: 44,000 faults a step at a
-    batch of 16. The price is memory that stays taken until the process ends.
-
-    Returns
-    -------
-    bool
-        Whether the C library took it; False where it is not glibc.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-    return all([mallopt(-4, 0), mallopt(-1, 2**31 - 1), mallopt(-2, 256 << 20)])
 
 
 def _write_torch(path: Path, value: dict) -> None:

@@ -16,7 +16,8 @@ from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.accuracy import character_accuracy, correct
 from ..evaluate.intervals import wilson
-from ..model.train import TrainConfig, keep_memory, train
+from ..memory import keep_memory
+from ..model.train import TrainConfig, train
 from ..model.trace import trace_model
 from ..runtime.bench import bench_emulator
 from ..runtime.inference import infer_plates

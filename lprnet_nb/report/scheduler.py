@@ -27,6 +27,7 @@ from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
 from ..errors import EngineError, ParameterError
+from ..memory import keep_memory
 from ..runtime.inference import close_models
 from ..runtime.progress import progress_bar
 from ..toolchain.process import stop_tools
@@ -183,6 +184,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     address = os.environ.get(SCHEDULER_VARIABLE)
     quiet = {"distributed.scheduler.allowed-failures": TRIES - 1,
              "distributed.comm.timeouts.connect": CONNECT_SECONDS,
+             # A piece takes seconds: one that waits at a busy worker would be late at the end.
+             "distributed.scheduler.worker-saturation": 1.0,
              "distributed.worker.daemon": False}
     # What a dying cluster has to say comes as one error of ours.
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
@@ -400,6 +403,8 @@ def _work(task: _Task, values: bytes, arrays: dict[str, np.ndarray], needs: list
     arguments = receive(values) | arrays
     if "backend" in arguments:
         arguments["cores"] = task.cores
+    if task.contained:  # a process of its own
+        keep_memory()
     with _watched(task) if task.contained else contextlib.nullcontext():
         return send(task.make(*map(receive, needs), **arguments), task.with_files)
 

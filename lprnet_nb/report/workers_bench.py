@@ -20,6 +20,8 @@ from .survey_bench import int8_model, write_scenes
 from .transport import receive, send
 
 WORKERS = (1, 2)
+# What docs/scaling.md advises for a scheduler and workers that are started by hand.
+_SETTINGS = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0"}
 
 
 def bench_workers(images: int, rounds: int, *, chip: str = "BM1684X",
@@ -110,7 +112,7 @@ def _cluster(workers: int, cache: Path) -> Iterator[None]:
     tool = find_compiler()  # looked for beside the common cache
     with variables(LPRNET_CACHE=str(cache),
                     **({ENVIRONMENT_VARIABLE: str(tool.prefix)} if tool else {})):
-        made = Cluster(dict(os.environ) | {"OMP_NUM_THREADS": "1"}, [cache_dir()] * workers)
+        made = Cluster(dict(os.environ) | _SETTINGS, [cache_dir()] * workers)
         try:
             with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}):
                 made.wait()
