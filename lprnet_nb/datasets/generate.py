@@ -31,7 +31,7 @@ from .generator.glyphs import (
     LATIN_FONTS,
     STROKE_WIDTHS,
 )
-from .generator.layout import FORMS, draw_mask, draw_texts
+from .generator.layout import FORMS, draw_mask, draw_texts, strayed
 from .images import HEIGHT, WIDTH, PlateImages
 
 CHUNK = 64
@@ -86,6 +86,8 @@ def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
                              0, len(LATIN_FONTS) * len(FONT_THICKENING), len(chosen)))
         chinese = rng.integers(0, len(CHINESE_SIZES) * len(CHINESE_FACES), len(chosen))
         masks = [draw_mask(form, *face) for face in zip(texts, latin, chinese)]
+        if severity.glyphs:
+            masks = [strayed(mask, FORMS[form].cells[0], severity.glyphs, rng) for mask in masks]
         maps = homographies(form, len(chosen), severity, rng)
         images[chosen] = photograph(form, masks, maps, severity, rng)
         middles = np.array([(x + w / 2, y + h / 2) for x, y, w, h in FORMS[form].cells])

@@ -30,11 +30,15 @@ class Severity:
         Scale of blur, noise, compression, light and dirt.
     margin
         Mean margin that the detector leaves, as a part of the crop's side; 0 is a tight crop.
+    glyphs
+        Scale of how far strokes stray from the drawn faces, see `layout.strayed`; 0 keeps the
+        faces. For training: a face that is not free differs from ours in ways that we do not know.
     """
 
     view: float = 1.0
     image: float = 1.0
     margin: float = 0.02
+    glyphs: float = 0.0
 
 
 def homographies(form: str, count: int, severity: Severity, rng: np.random.Generator) -> np.ndarray:

@@ -21,6 +21,9 @@ NEW_ENERGY_SINCE_2018 = "ABCEGHJK"
 # more of them keeps letters nearer to digits in number.
 LETTERS_IN_SERIAL = (0.1, 0.3, 0.6)
 LETTER_SHARE = 0.5  # of the fourth character of small new-energy vehicles
+STRAY = 2.0  # mm, standard deviation of a stroke's way from its place at `glyphs` 1
+STRAY_EVERY = 11  # mm between two places that stray apart: some four across a character
+WEIGHT = 0.6  # standard deviation of the logarithm of the soft edges' gain at `glyphs` 1
 
 
 @dataclass(frozen=True)
@@ -153,3 +156,40 @@ def draw_mask(form: str, text: str, latin_face: int, chinese_face: int) -> np.nd
         column, row = round(x * DRAWN), round(y * DRAWN)
         mask[row:row + glyph.shape[0], column:column + glyph.shape[1]] = glyph
     return mask
+
+
+def strayed(mask: np.ndarray, first: tuple[float, float, int, int], amount: float,
+            rng: np.random.Generator) -> np.ndarray:
+    """The same paint with strokes moved, and widened or thinned, as other faces would have them.
+
+    Parameters
+    ----------
+    mask
+        Coverage, see `draw_mask`.
+    first
+        Cell of the province in mm, which has a stroke width of its own.
+    amount
+        `Severity.glyphs`; a plate gets a random part of it.
+    rng
+        Source of randomness.
+    """
+    height, width = mask.shape
+    amount *= rng.random()
+    nodes = [max(2, round(side / DRAWN / STRAY_EVERY)) for side in mask.shape]
+    coarse = rng.standard_normal((*nodes, 2), np.float32) * np.float32(amount * STRAY * DRAWN)
+    way = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    way[..., 0] += np.arange(width, dtype=np.float32)
+    way[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+    moved = cv2.remap(mask, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y, across, down = (round(v * DRAWN) for v in first)
+    province = _heavier(moved[y:y + down, x:x + across], rng.normal(0, WEIGHT * amount))
+    moved = _heavier(moved, rng.normal(0, WEIGHT * amount))
+    moved[y:y + down, x:x + across] = province
+    return moved
+
+
+def _heavier(mask: np.ndarray, weight: float) -> np.ndarray:
+    """Strokes with more of their soft edge covered (weight above 0) or less of it."""
+    if weight > 0:
+        return cv2.convertScaleAbs(mask, alpha=np.exp(weight))
+    return 255 - cv2.convertScaleAbs(255 - mask, alpha=np.exp(-weight))
