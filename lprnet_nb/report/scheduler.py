@@ -186,6 +186,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
              "distributed.comm.timeouts.connect": CONNECT_SECONDS,
              # A piece takes seconds: one that waits at a busy worker would be late at the end.
              "distributed.scheduler.worker-saturation": 1.0,
+             # Looking at its own stack a hundred times a second costs a worker 2 to 3 %.
+             "distributed.worker.profile.enabled": False,
              "distributed.worker.daemon": False}
     # What a dying cluster has to say comes as one error of ours.
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):

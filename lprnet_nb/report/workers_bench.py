@@ -21,7 +21,8 @@ from .transport import receive, send
 
 WORKERS = (1, 2)
 # What docs/scaling.md advises for a scheduler and workers that are started by hand.
-_SETTINGS = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0"}
+_SETTINGS = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",
+             "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
 
 
 def bench_workers(images: int, rounds: int, *, chip: str = "BM1684X",
