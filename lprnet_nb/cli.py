@@ -401,6 +401,15 @@ def bench_decode(decoder: Annotated[str, typer.Option()] = "plate",
     print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
 
 
+@bench_app.command("generate")
+def bench_generate(plates: Annotated[int, typer.Option()] = 20_000,
+                   rounds: Annotated[int, typer.Option()] = 3) -> None:
+    """Generated plates a second, on all cores."""
+    from .report.gen import measure_generator
+
+    print(json.dumps(measure_generator(plates, rounds)))
+
+
 def _emit(value: Any, output: Path | None) -> None:
     from .cache import atomic_write
 

@@ -56,6 +56,22 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
     return load_folder(folder, labels, limit=limit)
 
 
+def load_images(folder: str | Path) -> PlateImages:
+    """Read a folder of plates whose truth need not be known, for reading them.
+
+    Crops, or CCPD as for `load_plates`: its plates are cut out of their scenes by what their file
+    names say, and are named as there.
+
+    Raises
+    ------
+    DataError
+        Naming the image that is wrong.
+    """
+    if Path(folder).is_dir() and not _label_files(Path(folder)) and is_ccpd_folder(folder):
+        return load_ccpd(folder)
+    return load_folder(folder)
+
+
 def _label_files(folder: Path) -> list[Path]:
     places = [folder / name for name in LABEL_FILES]
     return [place for place in (*places, folder.with_name(f"{folder.name}_label.json"))

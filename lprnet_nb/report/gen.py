@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cache import atomic_write, data_dir
 from ..datasets.alphabet import PUBLISHED, read_alphabet
-from ..datasets.folder import load_plates
+from ..datasets.folder import load_images, load_plates
 from ..datasets.generate import ONE_ROW, generate_plates, write_plates
-from ..datasets.images import load_folder, read_labels
+from ..datasets.images import read_labels
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.accuracy import character_accuracy, correct
@@ -106,7 +108,7 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
                 decoder: str = "greedy", *, views: bool = False, trust: bool = False
                 ) -> dict[str, str]:
-    """Read a folder of crops with a BModel: ``{file name: plate}``, sorted by name.
+    """Read a folder of crops, or CCPD, with a BModel: ``{file name: plate}``, sorted by name.
 
     With `views`, each plate is read three times, see `reading.read_views`.
 
@@ -116,7 +118,7 @@ def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
         When the BModel has no record beside it or an image is unreadable.
     """
     model = BModel.load(bmodel)
-    plates = load_folder(images)
+    plates = load_images(images)
     if views:
         readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
     else:
@@ -150,6 +152,33 @@ def write_generated(folder: str | Path, count: int, seed: int, forms: tuple[str,
                     ) -> Path:
     """Generate plates into a folder: PNG files and ``labels.json``, written last."""
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
+
+
+def measure_generator(plates: int, rounds: int) -> dict[str, Any]:
+    """Generate so many plates on all cores, each round from another seed.
+
+    Returns
+    -------
+    dict
+        JSON-able: ``seconds`` by the clock of each round, the starting of the processes included;
+        ``plates_per_second`` of the fastest (the others met other work on the machine) and
+        ``plates_per_processor_second`` of all; ``cores``, ``load`` of one minute before.
+    """
+    load, spent, seconds = os.getloadavg()[0], _processor_seconds(), []
+    for seed in range(rounds):
+        started = time.perf_counter()
+        generate_plates(plates, seed, workers=len(os.sched_getaffinity(0)))
+        seconds.append(time.perf_counter() - started)
+    spent = _processor_seconds() - spent
+    return {"bench": "generate", "plates": plates, "seconds": [round(s, 2) for s in seconds],
+            "plates_per_second": round(plates / min(seconds)),
+            "plates_per_processor_second": round(rounds * plates / spent),
+            "cores": len(os.sched_getaffinity(0)), "load": load}
+
+
+def _processor_seconds() -> float:
+    """Of this process and of all its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,

@@ -19,9 +19,11 @@ from lprnet_nb.cli import app
 from lprnet_nb.datasets.alphabet import read_alphabet
 from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.decode import decode
+from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.weights import load_weights
 from lprnet_nb.report.run import profile_values
+from lprnet_nb.report.survey_bench import write_scenes
 
 CLASSES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 PLATES = 12
@@ -115,6 +117,27 @@ def test_own_plates_and_weights_go_through_the_whole_chain(compiler, toy, traine
         assert right >= PLATES - 3
     assert json.loads((toy / "emulator.json").read_text("utf8")) == \
         json.loads((toy / "simulator.json").read_text("utf8"))
+
+
+def test_a_ccpd_folder_goes_through_the_whole_chain(compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
+    scenes = write_scenes(tmp_path / "ccpd", 24)  # whole pictures, labels in their names
+    bmodel, = run("compile", "BM1684X", "--precisions", "int8", "--batches", 1, "--strategy",
+                  "kl-20", "--data", scenes, "--weights", "generated").split()
+    run("infer", bmodel, scenes, "--backend", "emulator", "--output", tmp_path / "read.json")
+    read = json.loads((tmp_path / "read.json").read_text("utf8"))
+    plates = load_plates(scenes)
+    assert sorted(read) == sorted(plates.names)
+    truth = dict(zip(plates.names, plates.labels))
+    (tmp_path / "truth.json").write_text(json.dumps(truth), "utf8")
+    right = sum(read[name] == text for name, text in truth.items())
+    in_float = decode(float_logits(load_own_weights(), plates)).texts
+    assert sum(read[name] == text for name, text in zip(plates.names, in_float)) >= 22
+    assert right >= 20
+    judged = json.loads(run("evaluate", tmp_path / "read.json", tmp_path / "truth.json"))
+    assert judged["images"] == 24 and judged["exact_match"] == right / 24
+    found = json.loads(run("survey", bmodel, scenes))
+    assert (found["images"], found["right"], found["skipped"]) == (24, right, 0)
 
 
 def test_a_report_on_other_classes_decodes_without_chinese_grammars(toy):

@@ -33,12 +33,16 @@ class Severity:
     glyphs
         Scale of how far strokes stray from the drawn faces, see `layout.strayed`; 0 keeps the
         faces. For training: a face that is not free differs from ours in ways that we do not know.
+    soft
+        Largest blur that pictures have beside all others, in pixels of the scene (two of which make
+        one of the crop): drawn evenly from 0. For training too; 0 keeps the pictures.
     """
 
     view: float = 1.0
     image: float = 1.0
     margin: float = 0.02
     glyphs: float = 0.0
+    soft: float = 0.0
 
 
 def homographies(form: str, count: int, severity: Severity, rng: np.random.Generator) -> np.ndarray:
@@ -163,6 +167,8 @@ def photograph(form: str, masks: list[np.ndarray], maps: np.ndarray, severity: S
     to_mm = np.array([[1 / DRAWN, 0, 0.5 / DRAWN], [0, 1 / DRAWN, 0.5 / DRAWN], [0, 0, 1]])
     from_pixels = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]]) @ maps @ to_mm
     defocus = np.abs(rng.normal(0, 0.65, count)) * hard  # pixels of the scene
+    if severity.soft:
+        defocus = np.hypot(defocus, rng.uniform(0, severity.soft, count))
     motion = np.where(rng.random(count) < 0.12, rng.uniform(2, 5, count), 0) * hard
     motion_angle = rng.uniform(0, np.pi, count)
     small = np.where(rng.random(count) < 0.12 * hard, rng.uniform(60, 94, count), SCENE[0])
