@@ -264,13 +264,18 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
           start_from: Annotated[Path | None, typer.Option(
               help="Weights to start from; else random ones.")] = None,
           learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
+          optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+          glyphs: Annotated[float, typer.Option(
+              help="How far generated plates stray from the drawn faces, such as 1.")] = 0.0,
+          soft: Annotated[float, typer.Option(
+              help="Largest further blur of generated plates, such as 1.2.")] = 0.0,
           device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
     from .report.gen import train_weights
 
     print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
                         classes=classes, start_from=start_from, learning_rate=learning_rate,
-                        device=device))
+                        device=device, optimizer=optimizer, glyphs=glyphs, soft=soft))
 
 
 @app.command()

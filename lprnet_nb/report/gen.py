@@ -183,16 +183,18 @@ def _processor_seconds() -> float:
 
 def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
                   images: str | Path | None, classes: str | Path | None,
-                  start_from: str | Path | None, learning_rate: float, device: str) -> Path:
+                  start_from: str | Path | None, learning_rate: float, device: str,
+                  **options: Any) -> Path:
     """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`.
 
-    Weights that are started from read already: no easy plates first, and no alignment.
+    Weights that are started from read already: no easy plates first, and no alignment. `options`
+    are further ones of `TrainConfig`.
     """
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
     warm = {"start_from": Path(start_from), "easy_steps": 0, "align_steps": 0} if start_from else {}
     config = TrainConfig(output, output.with_suffix(".checkpoint"), steps=steps, batch=batch,
-                         seed=seed, learning_rate=learning_rate, device=device, **warm)
+                         seed=seed, learning_rate=learning_rate, device=device, **options, **warm)
     plates = load_plates(images, alphabet) if images else None
     keep_memory()
     return train(config, plates, alphabet)

@@ -171,6 +171,33 @@ def test_severity_makes_images_harder():
     assert sharpness(hard) < sharpness(easy)
 
 
+def test_strokes_stray_as_far_as_told():
+    """Single dots, whose centre is known, stay within 4 standard deviations and do move."""
+    cell, spacing = (15.5, 25, 45, 90), 20
+    moved = []
+    for seed in range(8):
+        for column in range(30, 200, spacing):
+            mask = np.zeros((70, 220), np.uint8)
+            cv2.circle(mask, (column, 35), 4, 255, -1)
+            found = layout.strayed(mask, cell, 1.0, np.random.default_rng(seed))
+            weights = cv2.moments(found)
+            moved.append((weights["m10"] / weights["m00"] - column,
+                          weights["m01"] / weights["m00"] - 35))
+    spread = np.sqrt(np.mean(np.square(moved)))  # pixels; a plate strays by an even part of STRAY
+    assert 0.25 < spread / (layout.STRAY * layout.DRAWN) < 0.75
+    assert np.abs(moved).max() < 4 * layout.STRAY * layout.DRAWN
+    mask = layout.draw_mask("blue", "京A00000", 0, 0)
+    assert np.array_equal(layout.strayed(mask, cell, 0.0, np.random.default_rng(0)), mask)
+
+
+def test_training_pictures_are_softer():
+    plain = draw_chunk(6, 0, severity=Severity(0.2, 0.2), size=48)
+    soft = draw_chunk(6, 0, severity=Severity(0.2, 0.2, soft=2.4), size=48)
+    blur = [np.median([cv2.Laplacian(i[..., 1], cv2.CV_32F).std() for i in chunk.images])
+            for chunk in (plain, soft)]
+    assert blur[1] < 0.7 * blur[0]
+
+
 def test_a_margin_moves_the_edges():
     image = np.zeros((1, 24, 94, 3), np.uint8)
     image[:, :, 40:54] = 255

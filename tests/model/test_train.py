@@ -9,7 +9,14 @@ import torch
 from lprnet_nb.datasets.alphabet import Alphabet
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
-from lprnet_nb.model.train import TrainConfig, alignment, learning_rate, train, write_weights
+from lprnet_nb.model.train import (
+    OPTIMIZERS,
+    TrainConfig,
+    alignment,
+    learning_rate,
+    train,
+    write_weights,
+)
 from lprnet_nb.model.weights import load_weights
 
 LATIN = Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), blank=36)
@@ -56,9 +63,11 @@ def test_the_rate_rises_and_falls_once(tmp_path):
     assert learning_rate(config, 1000) == pytest.approx(1e-5)
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(tmp_path):
-    straight = config_in(tmp_path / "straight", dropout=0.2)
-    broken = config_in(tmp_path / "broken", dropout=0.2)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
+    options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2)
+    straight = config_in(tmp_path / "straight", **options)
+    broken = config_in(tmp_path / "broken", **options)
     expected = torch.load(train(straight), weights_only=True)
     train(broken, stop_at=2)
     found = torch.load(train(broken), weights_only=True)
@@ -68,6 +77,21 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path):
                broken.checkpoint.with_suffix(".jsonl").read_text("utf8").splitlines()]
     assert [report["step"] for report in reports] == [2, 4]
     assert set(reports[0]) >= {"loss", "rate", "plates_per_second", "exact_match"}
+
+
+def test_a_step_of_muon_is_orthogonal(tmp_path):
+    """Of `torch.optim.Muon` with AdamW's size: 0.2 sqrt(larger side) times the rate, all ways."""
+    rate, states = 1e-2, []
+    config = config_in(tmp_path, steps=2, optimizer="muon", learning_rate=rate, weight_decay=0.0)
+    for step in (1, 2):
+        train(config, stop_at=step)
+        states.append(torch.load(config.checkpoint, weights_only=True)["network"])
+    rate = learning_rate(config, 1)
+    for name, least in (("backbone.0.weight", 20), ("backbone.16.weight", 150)):
+        before, after = (state[name].permute(0, 2, 3, 1).flatten(1) for state in states)
+        lengths = torch.linalg.svdvals((before - after) / (rate * 0.2 * max(before.shape) ** 0.5))
+        assert lengths.max() < 1.4
+        assert (lengths > 0.5).sum() >= least, lengths
 
 
 def test_the_weights_load_and_are_small(tmp_path):
@@ -122,7 +146,8 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
         train(replace(warm, checkpoint=tmp_path / "c.pt", start_from=tmp_path / "none.pth"))
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"},
+                                   {"optimizer": "sgd"}, {"soft": -1.0}])
 def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         config_in(tmp_path, **wrong)
