@@ -120,6 +120,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is reported, not dumped
     libc = ctypes.CDLL(None)  # the log has to tell all up to a crash: write it line by line
     libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _LINE_BUFFERED, 0)
+    try:  # of the shim: between two runs the engine threads rest
+        idle = ctypes.c_int.in_dll(libc, "simulator_idle")
+    except ValueError:  # it is not loaded
+        idle = ctypes.c_int()
     threading.Thread(target=_end_with, args=(settings["parent"],), daemon=True).start()
 
     def reply(message: dict) -> None:
@@ -132,12 +136,16 @@ def main() -> None:
         return
     reply({"ok": True, "graphs": found})
     memory = mapped = None
+    idle.value = 1
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if memory is None:
             memory = mmap.mmap(settings["memory"], 0)
             mapped = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        reply(_launch(runtime, handle, mapped, request))
+        idle.value = 0
+        answer = _launch(runtime, handle, mapped, request)
+        idle.value = 1
+        reply(answer)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,20 @@ def test_one_and_two_workers_agree_to_the_bit(simulate, inputs):
     assert len(processes(one)) == 1 and len(processes(two)) == 2
 
 
+def test_an_idle_simulator_leaves_the_processor_alone(simulate, inputs):
+    engine = simulate()
+    engine.infer(inputs[:1])
+    pid, = processes(engine)
+
+    def spent():  # seconds of processor time, all threads
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = spent()
+    time.sleep(3)
+    assert spent() - before < 0.15  # 0.55 with threads that poll as they do at work
+
+
 def test_without_the_shim_it_says_so(simulate, monkeypatch, inputs, reference, tmp_path):
     monkeypatch.setattr(simulator.shutil, "which", lambda name: None)
     engine = simulate()
