@@ -279,6 +279,21 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
 
 
 @app.command()
+def card(weights: Annotated[str, typer.Argument(
+             help="published, generated (the packaged ones), or a .pth file.")] = "generated",
+         plates: Annotated[int, typer.Option(
+             help="Generated plates at the default severity.")] = 4960) -> None:
+    """Accuracy of weights, set by set, as the tables of a model card."""
+    from .report.card import card_text, measure_card
+    from .report.measure import weights_for
+    from .report.parameters import check
+
+    facts = measure_card(weights_for(check(WEIGHTS=weights)), plates,
+                         report=lambda line: print(line, file=sys.stderr))
+    print(card_text(facts), end="")
+
+
+@app.command()
 def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
           strategies: Strategies = None, chips: Chips = None,
           draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
