@@ -98,3 +98,12 @@ def test_generate_writes_images_with_their_labels(tmp_path):
     for name, label in labels.items():
         image = cv2.imdecode(np.fromfile(tmp_path / "out" / name, "uint8"), 1)
         assert image.shape == (24, 94, 3) and len(label) in (7, 8)
+
+
+def test_bench_generate_counts_what_it_drew():
+    facts = json.loads(run("bench", "generate", "--plates", 640, "--rounds", 2).stdout)
+    assert len(facts["seconds"]) == 2 and facts["cores"] == len(os.sched_getaffinity(0))
+    assert facts["plates_per_second"] == pytest.approx(640 / min(facts["seconds"]), rel=0.02)
+    spent = 2 * 640 / facts["plates_per_processor_second"]
+    assert 0 < spent <= facts["cores"] * sum(facts["seconds"]) * 1.1  # the workers' time is counted
+    assert spent > 0.1
