@@ -54,7 +54,8 @@ class Quantizer:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it died with a request half sent
+                self._process.stdin.close()
             self._process.kill()
             self._process.wait()
             self._process.stdout.close()

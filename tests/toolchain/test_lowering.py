@@ -67,10 +67,15 @@ def test_failures_carry_the_tools_words(graph, quantizer, tmp_path):
 
 
 def test_a_dead_worker_is_an_error_and_not_the_end(graph, quantizer, published):
-    quantizer.tables(graph, published.images[6:8], ["max"])
-    if quantizer._process is not None:
-        quantizer._process.kill()
-        quantizer._process.wait()
-        with pytest.raises(ToolchainError, match="process ended"):
-            quantizer.tables(graph, published.images[8:10], ["max"])
-    assert quantizer.tables(graph, published.images[10:12], ["max"])["max"].thresholds()
+    dice = np.random.default_rng()
+
+    def tables():  # of images that no run before has calibrated on
+        images = published.images[6:8] ^ dice.integers(0, 2, (2, 24, 94, 3), np.uint8)
+        return quantizer.tables(graph, images, ["max"])["max"]
+
+    tables()
+    quantizer._process.kill()
+    quantizer._process.wait()
+    with pytest.raises(ToolchainError, match="process ended"):
+        tables()
+    assert tables().thresholds()
