@@ -37,7 +37,7 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
         Naming the image or label that is wrong.
     """
     folder = Path(folder)
-    if folder.is_dir() and not _label_files(folder) and is_ccpd_folder(folder):
+    if _is_ccpd(folder):
         plates = load_ccpd(folder, limit=limit)
         _check_labels(folder, dict(zip(plates.names, plates.labels or ())), alphabet)
         return plates
@@ -67,9 +67,12 @@ def load_images(folder: str | Path) -> PlateImages:
     DataError
         Naming the image that is wrong.
     """
-    if Path(folder).is_dir() and not _label_files(Path(folder)) and is_ccpd_folder(folder):
-        return load_ccpd(folder)
-    return load_folder(folder)
+    return load_ccpd(folder) if _is_ccpd(Path(folder)) else load_folder(folder)
+
+
+def _is_ccpd(folder: Path) -> bool:
+    """Whether the plates are to be cut out of CCPD's scenes, whose names are their labels."""
+    return folder.is_dir() and not _label_files(folder) and is_ccpd_folder(folder)
 
 
 def _label_files(folder: Path) -> list[Path]:

@@ -78,8 +78,10 @@ def measure_card(weights: Weights, plates: int = 4960, *,
         row("published photographs", sum(a == b for a, b in pairs), len(pairs))
         row("- without the province", sum(a[1:] == b[1:] for a, b in pairs), len(pairs))
         row("- the province alone", sum(a[:1] == b[:1] for a, b in pairs), len(pairs))
-        margins = {each.name: margin_curve(each, photographs)
-                   for each in (weights, load_published_weights())}
+        margins = {weights.name: margin_curve(weights, photographs)}
+        published = load_published_weights()
+        if published.digest != weights.digest:
+            margins[published.name] = margin_curve(published, photographs)
     return {"name": weights.name, "digest": weights.digest, "seed": SEED, "rows": rows,
             "provinces": {group["group"]: [group["k"], group["n"]] for group in groups
                           if group["kind"] == "province"}, "margins": margins}

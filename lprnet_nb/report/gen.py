@@ -27,6 +27,7 @@ from ..toolchain.bmodel import BModel
 from .measure import compile_all, datasets_for, weights_for
 from .parameters import Parameters, check
 from .reading import read_views
+from .survey_bench import cpu_seconds
 
 
 def gen_traces(parameters: Parameters) -> list[Path]:
@@ -164,21 +165,16 @@ def measure_generator(plates: int, rounds: int) -> dict[str, Any]:
         ``plates_per_second`` of the fastest (the others met other work on the machine) and
         ``plates_per_processor_second`` of all; ``cores``, ``load`` of one minute before.
     """
-    load, spent, seconds = os.getloadavg()[0], _processor_seconds(), []
+    load, spent, seconds = os.getloadavg()[0], cpu_seconds(), []
     for seed in range(rounds):
         started = time.perf_counter()
         generate_plates(plates, seed, workers=len(os.sched_getaffinity(0)))
         seconds.append(time.perf_counter() - started)
-    spent = _processor_seconds() - spent
+    spent = cpu_seconds() - spent
     return {"bench": "generate", "plates": plates, "seconds": [round(s, 2) for s in seconds],
             "plates_per_second": round(plates / min(seconds)),
             "plates_per_processor_second": round(rounds * plates / spent),
             "cores": len(os.sched_getaffinity(0)), "load": load}
-
-
-def _processor_seconds() -> float:
-    """Of this process and of all its children that have ended."""
-    return sum(os.times()[:4])
 
 
 def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,

@@ -40,6 +40,11 @@ WORKER_GIB = 2.0  # of memory for each: torch, an emulator, a simulator child
 TRIES = 3  # of a piece whose worker died; a scheduler started by hand has a setting of its own
 CONNECT_SECONDS = 20.0
 WORKER_SECONDS = 60.0  # that a scheduler without workers is given
+TUNED = {  # what docs/scaling.md advises for a scheduler and workers that are started by hand, too
+    # A piece takes seconds: one that waits at a busy worker would be late at the end.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # Looking at its own stack a hundred times a second costs a worker 2 to 3 %.
+    "distributed.worker.profile.enabled": False}
 _POLL_SECONDS = 1.0
 _AHEAD = 16  # pieces of a stream for each worker, handed out at a time
 
@@ -184,11 +189,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     address = os.environ.get(SCHEDULER_VARIABLE)
     quiet = {"distributed.scheduler.allowed-failures": TRIES - 1,
              "distributed.comm.timeouts.connect": CONNECT_SECONDS,
-             # A piece takes seconds: one that waits at a busy worker would be late at the end.
-             "distributed.scheduler.worker-saturation": 1.0,
-             # Looking at its own stack a hundred times a second costs a worker 2 to 3 %.
-             "distributed.worker.profile.enabled": False,
-             "distributed.worker.daemon": False}
+             "distributed.worker.daemon": False, **TUNED}
     # What a dying cluster has to say comes as one error of ours.
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -118,17 +118,18 @@ def main(folder: str, chip: str) -> None:
     from .survey import survey
 
     model = int8_model(chip)
-    before = _cpu_seconds()
+    before = cpu_seconds()
     found = survey(model, folder, progress=False).facts()
     own, workers = (resource.getrusage(who).ru_maxrss / 1024
                     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({"images": found["images"], "pieces": found["pieces"],
-                      "seconds": found["seconds"], "cpu_seconds": round(_cpu_seconds() - before, 2),
+                      "seconds": found["seconds"], "cpu_seconds": round(cpu_seconds() - before, 2),
                       "peak_mib": {"this": round(own), "largest_worker": round(workers)},
                       "exact_match": found["exact_match"]}))
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Processor time of this process and of all its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 

@@ -20,9 +20,9 @@ from .survey_bench import int8_model, write_scenes
 from .transport import receive, send
 
 WORKERS = (1, 2)
-# What docs/scaling.md advises for a scheduler and workers that are started by hand.
-_SETTINGS = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",
-             "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+_SETTINGS = {"OMP_NUM_THREADS": "1"} | {  # as dask reads its settings from the environment
+    f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": str(value)
+    for name, value in scheduler.TUNED.items()}
 
 
 def bench_workers(images: int, rounds: int, *, chip: str = "BM1684X",
