@@ -257,6 +257,9 @@ def lmdb_(imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of imag
 def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
           steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 25_000,
           batch: Annotated[int, typer.Option(help="Plates a step.")] = 16,
+          candidates: Annotated[int, typer.Option(
+              help="Plates drawn for a step, to learn from BATCH that the weights are in doubt of, "
+                   "such as 96; with --start-from.")] = 0,
           seed: Annotated[int, typer.Option()] = 0,
           images: Annotated[Path | None, typer.Option(
               help="Folder of labelled plates; else plates are generated.")] = None,
@@ -275,7 +278,8 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
 
     print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
                         classes=classes, start_from=start_from, learning_rate=learning_rate,
-                        device=device, optimizer=optimizer, glyphs=glyphs, soft=soft))
+                        device=device, optimizer=optimizer, candidates=candidates, glyphs=glyphs,
+                        soft=soft))
 
 
 @app.command()

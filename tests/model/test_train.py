@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from lprnet_nb.datasets.alphabet import Alphabet
+from lprnet_nb.datasets.alphabet import PUBLISHED, Alphabet
+from lprnet_nb.datasets.generate import draw_chunk
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.model.train import (
+    LEAST_DOUBT,
     OPTIMIZERS,
     TrainConfig,
+    _choose,
+    _packed,
     alignment,
+    inclusion,
     learning_rate,
     train,
     write_weights,
@@ -63,9 +68,46 @@ def test_the_rate_rises_and_falls_once(tmp_path):
     assert learning_rate(config, 1000) == pytest.approx(1e-5)
 
 
+def test_plates_in_doubt_are_taken_and_none_is_favoured():
+    losses = np.concatenate([np.zeros(70), np.full(20, 0.1), np.full(6, 9.0)])
+    chances = inclusion(losses, 16)
+    assert chances.sum() == pytest.approx(16)
+    assert chances[90:].tolist() == [1] * 6
+    doubt = 1 - np.exp(-0.1)
+    assert chances[70] / chances[0] == pytest.approx(doubt / LEAST_DOUBT)
+    assert inclusion(np.full(5, 2.0), 2) == pytest.approx(np.full(5, 0.4))
+
+
+def test_chosen_plates_stand_for_all(tmp_path):
+    """Weighted by one over their chances, any sum over the chosen is that over all on average."""
+    config = config_in(tmp_path, steps=1)
+    scorer = load_weights(train(config)).network("image")
+    drawn = draw_chunk(4, 0, size=12)
+    targets, lengths = _packed(drawn.labels, PUBLISHED)
+    value = drawn.images.mean(axis=(1, 2, 3)).astype(np.float64)
+    sums, met = [], set()
+    for number in range(400):
+        images, texts, sizes, weights = _choose(scorer, drawn.images, targets, lengths, PUBLISHED,
+                                                4, np.random.default_rng(number))
+        places = [int(np.flatnonzero((drawn.images == image).all((1, 2, 3)))[0])
+                  for image in images]
+        assert len(set(places)) == 4
+        parts = texts.split(sizes.tolist())
+        assert [PUBLISHED.decode(part.numpy()) for part in parts] == \
+            [drawn.labels[i] for i in places]
+        sums.append(float((weights * torch.from_numpy(value[places])).sum()))
+        met |= set(places)
+    assert met == set(range(12))
+    error = np.std(sums) / 20
+    assert np.mean(sums) == pytest.approx(value.mean(), abs=4 * error + 1e-9)
+    assert np.mean(sums) != pytest.approx(value.mean() * 4 / 12, rel=0.2)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
     options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2)
+    if optimizer == "muon":
+        options |= dict(candidates=9, align_steps=0)
     straight = config_in(tmp_path / "straight", **options)
     broken = config_in(tmp_path / "broken", **options)
     expected = torch.load(train(straight), weights_only=True)
@@ -147,7 +189,8 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"},
-                                   {"optimizer": "sgd"}, {"soft": -1.0}])
+                                   {"optimizer": "sgd"}, {"soft": -1.0},
+                                   {"candidates": 4, "align_steps": 0}, {"candidates": 9}])
 def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         config_in(tmp_path, **wrong)
