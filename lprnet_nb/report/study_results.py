@@ -50,15 +50,22 @@ def study_text(study: dict[str, Any]) -> str:
 
 def committed_study(decoder: str = "greedy") -> dict[str, Any] | None:
     """The newest study of a decoder that comes with the repository, or None where none does."""
-    path = committed_path(decoder)
-    return read_study(path) if path else None
+    found = _committed(decoder)
+    return found[1] if found else None
 
 
 def committed_path(decoder: str = "greedy") -> Path | None:
     """File of `committed_study`."""
-    found = sorted((repository() / "data" / "studies").glob("*.json"), reverse=True)
-    return next((path for path in found
-                 if read_study(path)["provenance"]["decoder"] == decoder), None)
+    found = _committed(decoder)
+    return found[0] if found else None
+
+
+def _committed(decoder: str) -> tuple[Path, dict[str, Any]] | None:
+    for path in sorted((repository() / "data" / "studies").glob("*.json"), reverse=True):
+        study = read_study(path)
+        if study["provenance"]["decoder"] == decoder:
+            return path, study
+    return None
 
 
 def outcomes(study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT
