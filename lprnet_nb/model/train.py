@@ -310,16 +310,27 @@ def _right(weights: Weights, plates: PlateImages) -> list[bool]:
     return [a == b for a, b in zip(read(weights, plates), plates.labels)]
 
 
-def read(weights: Weights, plates: PlateImages, batch: int = 16) -> list[str]:
+def read(weights: Weights, plates: PlateImages) -> list[str]:
     """Texts that the weights read in float, greedily, mean per image."""
+    return decode(_logits(weights, plates).numpy(), weights.alphabet).texts
+
+
+def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:
+    """CTC loss of each labelled plate in float, mean per image: float32 ``[N]``, nats.
+
+    ``exp(-loss)`` is the probability that the weights give the true text.
+    """
+    return _losses(_logits(weights, plates), *_packed(plates.labels, weights.alphabet),
+                   weights.alphabet).numpy()
+
+
+def _logits(weights: Weights, plates: PlateImages, batch: int = 16) -> torch.Tensor:
     # Channels last and small batches, which stay in the cache: two to four times the plates.
     network = weights.network("image").to(memory_format=torch.channels_last)
-    logits = []
     with torch.inference_mode():
-        for start in range(0, len(plates), batch):
-            images = _tensor(plates.images[start:start + batch], torch.device("cpu"))
-            logits.append(network(images).numpy())
-    return decode(np.concatenate(logits), weights.alphabet).texts
+        return torch.cat([
+            network(_tensor(plates.images[start:start + batch], torch.device("cpu")))
+            for start in range(0, len(plates), batch)])
 
 
 def margin_curve(weights: Weights, plates: PlateImages,
