@@ -268,6 +268,8 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
               help="Weights to start from; else random ones.")] = None,
           learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
           optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+          objective: Annotated[str, typer.Option(
+              help="likelihood, or accuracy for the end, with --start-from.")] = "likelihood",
           glyphs: Annotated[float, typer.Option(
               help="How far generated plates stray from the drawn faces, such as 1.")] = 0.0,
           soft: Annotated[float, typer.Option(
@@ -278,8 +280,8 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
 
     print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
                         classes=classes, start_from=start_from, learning_rate=learning_rate,
-                        device=device, optimizer=optimizer, candidates=candidates, glyphs=glyphs,
-                        soft=soft))
+                        device=device, optimizer=optimizer, objective=objective,
+                        candidates=candidates, glyphs=glyphs, soft=soft))
 
 
 @app.command()

@@ -34,6 +34,8 @@ from .weights import Weights, load_checked, load_weights
 # poolings of stride 2 and a convolution of width 4 make 4 t + 11.
 STEP_STRIDE, STEP_START = 4, 11
 OPTIMIZERS = ("adamw", "muon")
+OBJECTIVES = ("likelihood", "accuracy")
+LIKELIHOOD_SHARE = 0.1  # of the loss in "accuracy": else a plate read all wrong pulls no more
 BLANK_SHARE = 0.3  # weight of blank time steps in the alignment term
 LEAST_DOUBT = 0.015  # of a plate in `inclusion`: the ones that are read are not forgotten
 
@@ -69,6 +71,10 @@ class TrainConfig:
     optimizer
         ``"adamw"``, or ``"muon"``: steps of the convolutions' weights made orthogonal
         (`torch.optim.Muon`), of AdamW's size; AdamW for the rest.
+    objective
+        ``"likelihood"``: CTC loss, nats a character. ``"accuracy"``: one minus the probability of
+        the true text, the expected share of plates misread, and a tenth of the CTC loss, nats a
+        plate; for weights that read already. It lets go of plates that nobody can read.
     weight_decay
         On convolution weights.
     glyphs, soft
@@ -100,6 +106,7 @@ class TrainConfig:
     align_steps: int = 3000
     dropout: float = 0.0
     optimizer: str = "adamw"
+    objective: str = "likelihood"
     weight_decay: float = 1e-4
     glyphs: float = 0.0
     soft: float = 0.0
@@ -121,6 +128,11 @@ class TrainConfig:
         if self.optimizer not in OPTIMIZERS:
             raise ParameterError(f"training: optimizer={self.optimizer!r} is not known. Choose from "
                                  f"{', '.join(OPTIMIZERS)}.")
+        if self.objective not in OBJECTIVES or self.objective == "accuracy" and self.align_steps:
+            raise ParameterError(f"training: objective={self.objective!r} is not known or does not "
+                                 f"go with align_steps={self.align_steps}. Choose from "
+                                 f"{', '.join(OBJECTIVES)}; accuracy only with align_steps 0, for "
+                                 "weights that read already.")
         if min(self.glyphs, self.soft) < 0:
             raise ParameterError("training: glyphs and soft must be zero or more.")
         if self.candidates and (self.candidates <= self.batch or self.align_steps):
@@ -192,7 +204,7 @@ def train(config: TrainConfig, plates: PlateImages | None = None,
             torch.manual_seed(config.seed * 1_000_003 + step)
         share = max(0.0, 1 - step / config.align_steps) if config.align_steps else 0.0
         loss = _loss(network(_tensor(images, device)), targets, lengths, aligned, share, alphabet,
-                     weights)
+                     weights, config.objective)
         network.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -481,9 +493,11 @@ def _losses(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
           aligned: torch.Tensor | None, share: float, alphabet: Alphabet,
-          weights: torch.Tensor | None) -> torch.Tensor:
-    """Nats a character; the plates' mean, or their sum by weights."""
-    losses = _losses(logits, targets, lengths, alphabet) / lengths.to(logits.device)
+          weights: torch.Tensor | None, objective: str) -> torch.Tensor:
+    """`TrainConfig.objective`; the plates' mean, or their sum by weights."""
+    losses = _losses(logits, targets, lengths, alphabet)
+    losses = (LIKELIHOOD_SHARE * losses - torch.expm1(-losses) if objective == "accuracy"
+              else losses / lengths.to(logits.device))
     loss = losses.mean() if weights is None else (losses * weights.to(losses)).sum()
     if aligned is None or not share:
         return loss

@@ -14,7 +14,7 @@ def test_packaged_weights_read_plates_they_never_saw():
     weights = own.load_own_weights()
     assert weights.name == "generated" and weights.classes == 68
     score = exact_match(weights, plates)
-    assert score >= 0.966  # 0.995 on 992 such plates, less 3 standard errors of 93
+    assert score >= 0.988  # 0.999 on 992 such plates: one of 93 may be missed
     rows = by_group(weights, plates)
     for kind in ("length", "province"):
         of_kind = [row for row in rows if row["kind"] == kind]

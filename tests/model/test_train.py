@@ -12,9 +12,12 @@ from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.model.train import (
     LEAST_DOUBT,
+    OBJECTIVES,
     OPTIMIZERS,
     TrainConfig,
     _choose,
+    _loss,
+    _losses,
     _packed,
     alignment,
     inclusion,
@@ -103,11 +106,34 @@ def test_chosen_plates_stand_for_all(tmp_path):
     assert np.mean(sums) != pytest.approx(value.mean() * 4 / 12, rel=0.2)
 
 
+def test_accuracy_lets_go_of_the_unreadable():
+    """Its value is the expected share misread; a lost plate pulls a tenth, a likely one all."""
+    targets, lengths = torch.tensor([1, 1]), torch.tensor([1, 1])
+    logits = torch.zeros(2, 3, 18)
+    logits[0, 2] = 9.0  # blank at every step but one, of which the first plate is rather sure
+    logits[0, :, 4] = torch.tensor([0.0, 2.0, 0.0])
+    logits[1, 0] = 20.0  # the second is sure of another text
+    alphabet = Alphabet(("A", "B", "-"), blank=2)
+    found = {}
+    for objective in OBJECTIVES:
+        leaf = logits.clone().requires_grad_()
+        loss = _loss(leaf, targets, lengths, None, 0.0, alphabet, None, objective)
+        loss.backward()
+        found[objective] = loss.item(), leaf.grad.abs().sum((1, 2))
+    nats = _losses(logits, targets, lengths, alphabet)
+    chance = torch.exp(-nats)
+    assert 0.5 < chance[0] < 0.9 and chance[1] < 1e-9
+    assert found["likelihood"][0] == pytest.approx(nats.mean().item())
+    assert found["accuracy"][0] == pytest.approx((1 - chance + 0.1 * nats).mean().item())
+    ratio = found["accuracy"][1] / found["likelihood"][1]
+    assert ratio.tolist() == pytest.approx([chance[0].item() + 0.1, 0.1], rel=1e-3)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
     options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2)
     if optimizer == "muon":
-        options |= dict(candidates=9, align_steps=0)
+        options |= dict(candidates=9, align_steps=0, objective="accuracy")
     straight = config_in(tmp_path / "straight", **options)
     broken = config_in(tmp_path / "broken", **options)
     expected = torch.load(train(straight), weights_only=True)
@@ -190,7 +216,8 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"},
                                    {"optimizer": "sgd"}, {"soft": -1.0},
-                                   {"candidates": 4, "align_steps": 0}, {"candidates": 9}])
+                                   {"candidates": 4, "align_steps": 0}, {"candidates": 9},
+                                   {"objective": "likely"}, {"objective": "accuracy"}])
 def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         config_in(tmp_path, **wrong)

@@ -58,7 +58,7 @@ def test_the_report_needs_no_network(compiler, tmp_path):
     rows = metrics["rows"]
     assert {row["chip"] for row in rows} == {None, "BM1684X", "BM1684"}
     floats = [row for row in rows if row["chip"] is None and row["decoder"] == "greedy"]
-    assert floats[0]["exact_match"] >= 0.85  # 0.951 on 4,960 such plates
+    assert floats[0]["exact_match"] >= 0.955  # 0.972 on 4,960 such plates, less 3 standard errors
     assert all(row["agreement_with_float"] == 1 for row in rows
                if row["precision"] == "fp32" and row["chip"])
     page = (report / "index.html").read_text("utf8")
