@@ -324,7 +324,7 @@ def _right(weights: Weights, plates: PlateImages) -> list[bool]:
 
 def read(weights: Weights, plates: PlateImages) -> list[str]:
     """Texts that the weights read in float, greedily, mean per image."""
-    return decode(_logits(weights, plates).numpy(), weights.alphabet).texts
+    return decode(_logits(_reader(weights), plates.images).numpy(), weights.alphabet).texts
 
 
 def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:
@@ -332,17 +332,20 @@ def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:
 
     ``exp(-loss)`` is the probability that the weights give the true text.
     """
-    return _losses(_logits(weights, plates), *_packed(plates.labels, weights.alphabet),
-                   weights.alphabet).numpy()
+    return _losses(_logits(_reader(weights), plates.images),
+                   *_packed(plates.labels, weights.alphabet), weights.alphabet).numpy()
 
 
-def _logits(weights: Weights, plates: PlateImages, batch: int = 16) -> torch.Tensor:
+def _reader(weights: Weights) -> nn.Module:
+    return weights.network("image").to(memory_format=torch.channels_last)
+
+
+def _logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> torch.Tensor:
     # Channels last and small batches, which stay in the cache: two to four times the plates.
-    network = weights.network("image").to(memory_format=torch.channels_last)
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        return torch.cat([
-            network(_tensor(plates.images[start:start + batch], torch.device("cpu")))
-            for start in range(0, len(plates), batch)])
+        return torch.cat([network(_tensor(images[start:start + batch], device))
+                          for start in range(0, len(images), batch)])
 
 
 def margin_curve(weights: Weights, plates: PlateImages,
@@ -511,18 +514,12 @@ def _choose(scorer: nn.Module, images: np.ndarray, targets: torch.Tensor, length
             alphabet: Alphabet, count: int, dice: np.random.Generator
             ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`count` plates by `inclusion`, and the weights that make their loss that of all."""
-    device = next(scorer.parameters()).device
-    parts = targets.split(lengths.tolist())
-    losses = []
-    with torch.inference_mode():
-        for start in range(0, len(images), 16):  # small batches, as in `read`
-            piece = slice(start, start + 16)
-            losses.append(_losses(scorer(_tensor(images[piece], device)), torch.cat(parts[piece]),
-                                  lengths[piece], alphabet).cpu())
-    chances = inclusion(torch.cat(losses).numpy(), count)
+    losses = _losses(_logits(scorer, images), targets, lengths, alphabet)
+    chances = inclusion(losses.cpu().numpy(), count)
     order = dice.permutation(len(chances))
     ends = np.cumsum(chances[order])  # systematic sampling: each chance of at most 1 is met once
     chosen = order[np.searchsorted(ends, (np.arange(count) + dice.random()) * ends[-1] / count)]
+    parts = targets.split(lengths.tolist())
     return (images[chosen], torch.cat([parts[i] for i in chosen]), lengths[chosen],
             torch.from_numpy(1 / (len(chances) * chances[chosen])))
 
