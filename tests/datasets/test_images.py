@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from lprnet_nb.datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from lprnet_nb.datasets.folder import load_plates
-from lprnet_nb.datasets.images import (PlateImages, decode_image, load_folder, preprocess,
-                                       read_labels, subset)
+from lprnet_nb.datasets.images import (
+    PlateImages,
+    decode_image,
+    load_folder,
+    preprocess,
+    read_labels,
+    subset,
+)
 from lprnet_nb.errors import DataError, ParameterError
 
 
