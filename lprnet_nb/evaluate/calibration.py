@@ -230,6 +230,6 @@ def _paired(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[np.nd
             f"{confidence.size} confidences for {correct.size} outcomes: give "
             "one for each, and at least one."
         )
-    if not ((0 <= confidence) & (confidence <= 1)).all():
+    if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ParameterError("confidences must lie between 0 and 1.")
     return confidence, correct

@@ -51,7 +51,7 @@ def holm(pvalues: Sequence[float]) -> np.ndarray:
     pvalues = np.asarray(pvalues, dtype=float)
     if not pvalues.size:
         return pvalues
-    if not ((0 <= pvalues) & (pvalues <= 1)).all():
+    if not ((pvalues >= 0) & (pvalues <= 1)).all():
         raise ParameterError("p-values must lie between 0 and 1.")
     return multipletests(pvalues, method="holm")[1]
 

@@ -52,7 +52,7 @@ MINUS = "−"
 
 
 def chinese_fonts() -> list[Path]:
-    """Font files with Chinese glyphs: the packaged Noto Sans SC, our subset for plates, the system's.
+    """Font files with Chinese glyphs: packaged Noto Sans SC, our subset for plates, the system's.
 
     Raises
     ------

@@ -8,7 +8,7 @@ and stride over channels, and the global context is divided by a 0-d mean over t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -16,8 +16,9 @@ from torch import nn
 from ..errors import ParameterError
 
 BatchMean = Literal["batch", "image"]
-BATCH_MEANS: tuple[str, ...] = ("batch", "image")
-FORMS: tuple[str, ...] = ("published", "forked")
+Form = Literal["published", "forked"]
+BATCH_MEANS: tuple[BatchMean, ...] = get_args(BatchMean)
+FORMS: tuple[Form, ...] = get_args(Form)
 STEPS = 18  # time steps of the output
 KEPT = (2, 6, 13, 22)  # backbone layers whose maps form the global context
 
@@ -129,7 +130,7 @@ class LPRNet(nn.Module):
         )
 
     def divisor(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean square of a context map; the dimensions stay, since a 0-d mean cannot be compiled."""
+        """Mean square of a context map; dimensions stay, since a 0-d mean cannot be compiled."""
         dims = (1, 2, 3) if self.batch_mean == "image" else (0, 1, 2, 3)
         return torch.mean(x * x, dim=dims, keepdim=True)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -182,7 +182,7 @@ class _Model:
     found by the description alone.
     """
 
-    _facts: dict[Any, tuple[dict[str, Any], int]] = {}
+    _facts: ClassVar[dict[Any, tuple[dict[str, Any], int]]] = {}
 
     def __init__(self, model: Any, backend: str, options: dict[str, Any]) -> None:
         self._open = lambda: open_engine(model, backend, **options)

@@ -232,7 +232,7 @@ class Engine(ABC):
         for index, job in enumerate(jobs):
             yield index, self._run(*job)
 
-    def _close(self) -> None:
+    def _close(self) -> None:  # noqa: B027, a backend that holds nothing need not say so
         """Let go of what the backend holds."""
 
     # Checks

@@ -504,7 +504,7 @@ def float_lines(
 
 
 def _export(tool: Compiler, folder: Path, log: Path) -> None:
-    lowered = [path for path in folder.glob("lprnet_*_tpu.mlir")]
+    lowered = list(folder.glob("lprnet_*_tpu.mlir"))
     if len(lowered) != 1:
         raise ToolchainError(
             f"expected one quantized graph in {folder}, found {[path.name for path in lowered]}."

@@ -1,8 +1,9 @@
 """What the compiler predicts of a BModel's run: which unit works on which layer, and when.
 
-The compiler writes ``compiler_profile_0.txt`` (not for the BM1684, of which it predicts nothing): one
-line per command, the compute unit's in the left column, the memory unit's in the right one, each as
-``Conv2D_24|CONV|s:1662|b:15|g:2|e:2167|t:506``: layer, kind, start, ids, end, duration in cycles.
+The compiler writes ``compiler_profile_0.txt`` (not for the BM1684, of which it predicts nothing):
+one line per command, the compute unit's in the left column, the memory unit's in the right one,
+each as ``Conv2D_24|CONV|s:1662|b:15|g:2|e:2167|t:506``: layer, kind, start, ids, end, duration in
+cycles.
 """
 
 from __future__ import annotations

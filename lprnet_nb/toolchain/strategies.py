@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
+from ..model.network import Form
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -83,7 +84,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked"] = "published"
+    form: Form = "published"
     finetune: bool = False
 
     @field_validator("float_roles")

@@ -34,7 +34,8 @@ CHINESE_FACES = (
     *(("NotoSansSC-Bold", t) for t in ((0, 0), (2, 0))),
     *(("WenQuanYiMicroHei", t) for t in ((0, 0), (2, 0), (3.5, 0.5), (3, 2))),
 )
-# Parts of the cell's width and height that a province fills: photographs show it lower than letters.
+# Parts of the cell's width and height that a province fills: photographs show it lower than
+# letters.
 CHINESE_SIZES = ((1.0, 1.0), (1.0, 0.88), (0.9, 0.84))
 NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
 

@@ -1,8 +1,8 @@
 """Figures that others published, to stand beside ours.
 
 From the sophon-demo LPRNet sample, two states of it: ``sophon-demo 2022-11`` (compiled by TPU-NNTC)
-and ``sophon-demo 2024-10`` (by TPU-MLIR). Exact match is on the 1,000 published test images, latency
-on the vendor's boards.
+and ``sophon-demo 2024-10`` (by TPU-MLIR). Exact match is on the 1,000 published test images,
+latency on the vendor's boards.
 """
 
 from __future__ import annotations
