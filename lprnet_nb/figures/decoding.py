@@ -62,7 +62,7 @@ def ctc_paths(
         A time step to mark.
     """
     steps = log_probs.shape[1]
-    seen = set(np.flatnonzero(np.exp(log_probs).max(axis=1) > 0.02))
+    seen: set[int] = set(np.flatnonzero(np.exp(log_probs).max(axis=1) > 0.02).tolist())
     for path in paths.values():
         seen |= set(np.asarray(path).tolist())
     shown = [*sorted(seen - {alphabet.blank}), alphabet.blank]

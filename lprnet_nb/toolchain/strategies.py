@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -112,7 +112,7 @@ class Strategy(BaseModel):
         return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
 
 
-def make_strategy(**fields: object) -> Strategy:
+def make_strategy(**fields: Any) -> Strategy:
     """A validated strategy.
 
     Raises

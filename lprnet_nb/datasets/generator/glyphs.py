@@ -149,7 +149,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 @cache
 def _ink(name: str, character: str) -> np.ndarray:
     font = _font(name)
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = (round(side) for side in font.getbbox(character))
     page = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(page).text((-left, -top), character, font=font, fill=255)
     return np.asarray(page)
@@ -193,7 +193,7 @@ def font_glyph(
     )
     if any(thickening):
         sides = tuple(max(1, round(t * FINE)) for t in thickening)
-        cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
+        return cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
     return cell
 
 

@@ -45,7 +45,13 @@ def published_accuracy(
     """Published accuracies, all or those of one chip ("BM1684X") or precision ("int8")."""
     rows = [
         PublishedAccuracy(
-            **{**row, "batch": int(row["batch"]), "exact_match": float(row["exact_match"])}
+            row["source"],
+            row["chip"],
+            row["program"],
+            row["model"],
+            int(row["batch"]),
+            float(row["exact_match"]),
+            row["note"],
         )
         for row in _rows("accuracy.csv")
     ]

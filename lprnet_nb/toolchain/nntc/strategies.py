@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -199,7 +199,7 @@ class NntcStrategy(BaseModel):
         return found
 
 
-def make_nntc_strategy(**fields: object) -> NntcStrategy:
+def make_nntc_strategy(**fields: Any) -> NntcStrategy:
     """A validated strategy.
 
     Raises
