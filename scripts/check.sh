@@ -13,7 +13,7 @@ check() { # all of them run, so that one round of mending is enough
 check "lint (ruff check --fix mends some)" ruff check
 check "layout (ruff format mends it)" ruff format --check
 check "types (mypy)" mypy
-check "imports between rooms (import-linter)" lint-imports
+check "imports between rooms (import-linter)" lint-imports --no-logo
 check "spelling (codespell)" spelling
 check "examples in docstrings (doctest)" python -m pytest lprnet_nb
 if [ ${#failed[@]} -gt 0 ]; then

@@ -96,7 +96,7 @@ def test_relative_links_lead_somewhere() -> None:
 def test_files_that_the_readmes_name_exist() -> None:
     missing = []
     for name in _tracked():
-        if not re.fullmatch(r"(README[^/]*|docs/.+)\.md", name):
+        if not re.fullmatch(r"(README[^/]*|CONTRIBUTING|docs/.+)\.md", name):
             continue
         for found in re.findall(
             r"`((?:scripts|notebooks|docs|tests|lprnet_nb)/[\w./-]+)", _text(name) or ""
