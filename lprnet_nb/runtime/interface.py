@@ -7,6 +7,7 @@ or takes the process down where this raises.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -356,7 +357,7 @@ def _fits(shape: tuple[int, ...], compiled: tuple[int, ...], dynamic: bool) -> b
 
 def _largest(stages: list[tuple[TensorInfo, ...]]) -> dict[str, list[int]]:
     return {
-        tensors[0].name: list(max((each.shape for each in tensors), key=np.prod))
+        tensors[0].name: list(max((each.shape for each in tensors), key=math.prod))
         for tensors in zip(*stages, strict=True)
     }
 
