@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import emulator_graphs
@@ -179,7 +180,7 @@ def test_float_convolution_sums_in_the_vendors_order(channels, tmp_path):
     starts = native.float_blocks(channels * 2)
     taps = [(c, k) for c in range(channels) for k in range(2)]
     total = None
-    for begin, end in zip(starts, starts[1:]):
+    for begin, end in pairwise(starts):
         block = np.zeros((2, 5, 2, 2), np.float32)
         for c, k in taps[begin:end]:
             # a fused multiply-add: one rounding

@@ -289,9 +289,9 @@ class _Program:
         for position, step in enumerate(steps):
             self._emit(step)
             for name in {*step.inputs, step.name}:
-                if last.get(name, position) <= position and name not in keep:
-                    if name in self.where and self.where[name] not in self._free:
-                        self._free.append(self.where[name])
+                done = last.get(name, position) <= position and name not in keep
+                if done and name in self.where and self.where[name] not in self._free:
+                    self._free.append(self.where[name])
         self.code = (_Op * len(self.ops))(*self.ops)
 
     def _buffer(self, size: int) -> int:
