@@ -181,7 +181,7 @@ class MatMul(Step):
 
 @lowers("tpu.MatMul")
 def _matmul(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    left, right = (graph.types[name] for name in op.operands[:2])
+    left = graph.types[op.operands[0]]
     weight = graph.weights.get(op.operands[1])
     bias = graph.weights.get(op.operands[2]) if op.operands[2] else None
     if op.operands[2] and bias is None:

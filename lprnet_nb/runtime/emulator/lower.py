@@ -14,8 +14,10 @@ those that were added in between. Its division was recognized from 230 reciproca
 
 from __future__ import annotations
 
-# Each registers its operations.
-from lprnet_nb.runtime.emulator import arithmetic, casts, pooling, tables  # noqa: F401
+import lprnet_nb.runtime.emulator.arithmetic
+import lprnet_nb.runtime.emulator.casts
+import lprnet_nb.runtime.emulator.pooling
+import lprnet_nb.runtime.emulator.tables  # noqa: F401  each registers its operations
 from lprnet_nb.runtime.emulator.convolution import sums
 from lprnet_nb.runtime.emulator.graph import Graph, Op
 from lprnet_nb.runtime.emulator.movement import Constant
