@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,11 @@ def run_cells(
         By strategy, chip, scheme, draw and fold. A setting that a chip or the tool cannot do is a
         cell with its message.
     """
-    pieces = cell_pieces(plan, plates, weights)
-    done = scheduler.make(pieces, "study", progress=progress)
+    wanted = planned_cells(plan, plates, weights)
+    done = scheduler.make([piece for _, piece in wanted], "study", progress=progress)
     names = [strategy.name for strategy in plan.strategies]
     return sorted(
-        (done[piece] for piece in pieces),
+        (replace(cell, **done[piece]) for cell, piece in wanted),
         key=lambda c: (
             names.index(c.strategy),
             plan.all_chips().index(c.chip),
@@ -159,23 +159,29 @@ def run_cells(
     )
 
 
-def cell_pieces(plan: Plan, plates: PlateImages, weights: Weights) -> list[Piece]:
-    """A piece for each cell, the important ones first; those of one calibration pass share it."""
+def planned_cells(plan: Plan, plates: PlateImages, weights: Weights) -> list[tuple[Cell, Piece]]:
+    """Cells without what they found, the important ones first, and the piece that finds it.
+
+    Those of one calibration pass share it.
+    """
     return [
-        Piece(
-            f"cell/{strategy.name}/{chip.lower()}/{scheme}/{split.draw}.{split.fold}",
-            _cell,
-            {
-                "plates": plates,
-                "weights": weights,
-                "strategy": strategy,
-                "chip": chip,
-                "scheme": scheme,
-                "split": split,
-                "decoder": plan.decoder,
-            },
-            (thresholds,),
-            seconds=SECONDS["emulator"] * len(split.evaluate),
+        (
+            Cell(strategy.name, chip, scheme, split.draw, split.fold, split.evaluate),
+            Piece(
+                f"cell/{strategy.name}/{chip.lower()}/{scheme}/{split.draw}.{split.fold}",
+                _cell,
+                {
+                    "plates": plates,
+                    "weights": weights,
+                    "strategy": strategy,
+                    "chip": chip,
+                    "scheme": scheme,
+                    "split": split,
+                    "decoder": plan.decoder,
+                },
+                (thresholds,),
+                seconds=SECONDS["emulator"] * len(split.evaluate),
+            ),
         )
         for scheme, split, strategies in _groups(plan, plates)
         for thresholds in [thresholds_piece(plates, weights, scheme, split, strategies)]
@@ -327,8 +333,8 @@ def _cell(
     scheme: str,
     split: Split,
     decoder: str,
-) -> Cell:
-    place = (strategy.name, chip, scheme, split.draw, split.fold, split.evaluate)
+) -> dict[str, Any]:
+    """`Cell.texts`, or `Cell.error`."""
     try:
         if found.error is not None:
             raise ToolchainError(found.error)
@@ -339,9 +345,9 @@ def _cell(
             table = found.tables[strategy.method]
         folder = lower(kept_quantizer(), weights, found.graph, chip, strategy, table, split.draw)
         judged = plates.images[split.evaluate]
-        return Cell(*place, texts=_read(folder, judged, weights, strategy.fuse_preprocess, decoder))
+        return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}
     except (ToolchainError, EngineError) as error:
-        return Cell(*place, error=short(str(error)))
+        return {"error": short(str(error))}
 
 
 def lower(
