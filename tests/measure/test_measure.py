@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.errors import DataError, EngineError, ParameterError
 from lprnet_nb.evaluate.intervals import wilson
 from lprnet_nb.measure.data import _found_source, _source, datasets_for
-from lprnet_nb.measure.models import compile_all
+from lprnet_nb.measure.models import compile_all, planned
 from lprnet_nb.measure.output import Output
 from lprnet_nb.measure.parameters import check, combinations
 from lprnet_nb.measure.rows import measure_all, write_metrics
+from lprnet_nb.runtime.crosscheck import crosscheck
+from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.strategies import make_strategy
+from lprnet_nb.work import scheduler
+from lprnet_nb.work.pieces import Piece, crosscheck_piece, given, model_run, with_needs
 
 COLUMNS = [
     "chip",
@@ -60,11 +66,19 @@ def data(published, parameters):
 @pytest.fixture(scope="module")
 def measured(compiler, parameters, data):
     compiled = compile_all(parameters, data, progress=False)
-    named = [
-        dataclasses.replace(c, id=c.id.split("_/")[0].rstrip("_"), strategy=c.strategy and "kl-20")
-        for c in compiled
-    ]
-    return measure_all(parameters, data, named, progress=False)
+    return measure_all(parameters, data, compiled, progress=False)
+
+
+def test_a_strategy_file_of_a_registrys_name_is_not_the_registrys(measured, data):
+    """`parameters` names a file of the name kl-20 that is tuned on one image, not on five."""
+    mine = measured[2].compiled
+    registry = check(CHIPS="BM1684X", PRECISIONS="int8", STRATEGIES="kl-20", IMAGES=20)
+    [theirs] = planned(registry, data)
+    assert theirs.id == mine.id == "bm1684x_int8_1b_kl-20"
+    done, _ = scheduler.look(with_needs([theirs.model]))
+    assert theirs.model not in done or done[theirs.model].digest != mine.bmodel.digest
+    with pytest.raises(ParameterError, match="different pieces of work are called"):
+        with_needs([theirs.model, mine.planned.model])
 
 
 def test_calibration_and_evaluation_do_not_share_an_image(data):
@@ -99,19 +113,37 @@ def test_rows_have_the_documented_columns_and_consistent_values(measured, data):
     assert fp32["predicted_latency_ms"] > 2 * int8["predicted_latency_ms"] > 0
 
 
-def test_the_simulator_judged_every_bmodel(measured):
+def test_the_simulator_judged_every_bmodel(measured, data):
     reference, fp32, int8 = measured
     assert reference.crosscheck is None
     for item in (fp32, int8):
         assert item.crosscheck["images"] == 4 and item.crosscheck["same_classes"]
         assert item.crosscheck["simulator"]["backend"] == "simulator"
+        few = data.plates.take(slice(4))
+        judged = infer_plates(item.compiled.bmodel, few, "simulator").logits
+        difference = float(np.abs(item.inference.logits[:4] - judged).max())
+        assert item.crosscheck["max_abs_difference"] == difference
+        assert item.crosscheck["identical"] == (difference == 0)
     assert fp32.crosscheck["max_abs_difference"] < 1e-3
 
 
-def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data):
-    from lprnet_nb.errors import EngineError
-    from lprnet_nb.runtime.crosscheck import crosscheck
+def test_the_piece_that_checks_sets_the_run_against_the_simulator(measured, data, tmp_path):
+    int8 = measured[2]
+    model = given("model", int8.compiled.bmodel)
+    run = model_run("int8", model, data.plates, "emulator", 1)
+    done = scheduler.make([crosscheck_piece(run, data.plates, 1)], "x", progress=False)
+    assert done[crosscheck_piece(run, data.plates, 1)] == int8.crosscheck
+    shutil.copytree(done[run.shards[0]], tmp_path / "altered")
+    logits = np.array(int8.inference.logits)
+    logits[1, 0, 3] = logits[1].max() + 1
+    np.save(tmp_path / "altered" / "logits.npy", logits)
+    shard = Piece("shard", Path, {}, (given("folder", str(tmp_path / "altered")),), here=True)
+    altered = dataclasses.replace(run, shards=(shard,))
+    with pytest.raises(EngineError, match=f"1 of 4 .* first is {data.plates.names[1]}"):
+        scheduler.make([crosscheck_piece(altered, data.plates, 1)], "x", progress=False)
 
+
+def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data):
     int8 = measured[2]
     wrong = np.array(int8.inference.logits)
     wrong[1, 0, 3] = wrong[1].max() + 1

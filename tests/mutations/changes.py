@@ -126,8 +126,8 @@ FOUND = (
     ),
     Change(
         "the latency of a call divided by the batch",
-        '"predicted_latency_ms": compiled.bmodel.predicted_latency_ms}',
-        '"predicted_latency_ms": compiled.bmodel.predicted_latency_ms / compiled.traced.batch}',
+        '"predicted_latency_ms": item.bmodel.predicted_latency_ms',
+        '"predicted_latency_ms": item.bmodel.predicted_latency_ms / item.traced.batch',
         ROWS,
     ),
     Change(
@@ -344,7 +344,7 @@ MORE = (
     Change(
         "milliseconds of a batch",
         "1000 * seconds[stage] / len(plates)",
-        "1000 * seconds[stage] / inference.batch",
+        "1000 * seconds[stage] / item.traced.batch",
         f"{ROWS}::test_milliseconds_are_of_an_image",
     ),
     Change(
