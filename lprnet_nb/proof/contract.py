@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import children
 from ..cache import artifact, file_digest
 from ..datasets.images import preprocess
 from ..errors import EngineError, LprnetError, ParameterError
@@ -218,9 +218,9 @@ def run_contract(
     with tempfile.TemporaryDirectory(prefix="lprnet-contract-") as scratch:
         report, log = Path(scratch) / "report", Path(scratch) / "log"
         while waiting:
-            report.write_text("")
+            report.write_text("", "utf8")
             end = _run_child(backend, folder, sail_module, waiting, report, log, timeout)
-            lines = [json.loads(line) for line in report.read_text().splitlines()]
+            lines = [json.loads(line) for line in report.read_text("utf8").splitlines()]
             done = [Result(**line) for line in lines if "passed" in line]
             results += done
             begun = [line["check"] for line in lines if "passed" not in line]
@@ -245,25 +245,19 @@ def _run_child(
     """Run checks in a process; returns how it ended."""
     told = {
         "backend": backend,
-        "kit": str(kit),
+        "kit": str(kit.resolve()),
         "sail_module": sail_module,
         "checks": checks,
         "report": str(report),
     }
     with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(told)],
-            stdout=file,
-            stderr=file,
-            stdin=subprocess.DEVNULL,
+        process = children.start(
+            [sys.executable, "-P", "-m", __name__, json.dumps(told)], stdout=file, stderr=file
         )
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            code = children.finish(process, timeout)
+        except TimeoutError:
             return f"did not end within {timeout:g} s"
-        finally:
-            process.kill()
-            process.wait()
     return f"fell with {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
@@ -529,7 +523,7 @@ def _main() -> None:
     told = json.loads(sys.argv[1])
     bench = _Bench(told["backend"], Path(told["kit"]), told["sail_module"])
     checks = _checks(told["backend"], bench.kit)
-    with open(told["report"], "a", buffering=1) as report:
+    with open(told["report"], "a", buffering=1, encoding="utf8") as report:
         for name in told["checks"]:
             report.write(json.dumps({"check": name}) + "\n")
             try:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import cache_dir
+from ..children import variables
 from ..errors import EngineError, ParameterError
 from ..measure.survey import FILES, Survey, survey
 from ..toolchain.environment import ENVIRONMENT_VARIABLE, find_compiler
 from ..work import scheduler
 from ..work.transport import receive, send
-from .cluster import Cluster, variables
+from .cluster import Cluster
 from .survey_bench import int8_model, write_scenes
 
 WORKERS = (1, 2)

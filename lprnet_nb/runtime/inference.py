@@ -147,7 +147,7 @@ def _kept_model(model: Any, backend: str, cores: int | None) -> _Model:
 
 def read_shard(folder: Path) -> tuple[np.ndarray, dict[str, float]]:
     """Logits of a shard, float32 ``[N, classes, 18]``, and the seconds of each step."""
-    return np.load(folder / "logits.npy"), json.loads((folder / "seconds.json").read_text())
+    return np.load(folder / "logits.npy"), json.loads((folder / "seconds.json").read_text("utf8"))
 
 
 _kept: dict[int, _Model] = {}
@@ -264,4 +264,4 @@ def _run_shard(
     seconds["inference"] = engine.seconds - before
     if inside is not None:
         seconds["runtime"] = engine.runtime_seconds - inside
-    (folder / "seconds.json").write_text(json.dumps(seconds))
+    (folder / "seconds.json").write_text(json.dumps(seconds), "utf8")

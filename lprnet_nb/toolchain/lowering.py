@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from .. import children
 from ..cache import array_digest, artifact, digest, file_digest
 from ..errors import ToolchainError
 from .chips import parse_chip
@@ -27,11 +27,6 @@ from .process import log_tail
 from .strategies import Strategy
 
 WORKER = "quantize_worker.py"
-# Starts the worker so that it dies with us, see `process`.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)"
-)
 
 
 class Quantizer:
@@ -48,7 +43,7 @@ class Quantizer:
     def __init__(self, log: Path) -> None:
         self.log = log.absolute()
         self.tool: Compiler = compiler()
-        self._process: subprocess.Popen | None = None
+        self._process: children.Child | None = None
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Quantizer:
@@ -58,8 +53,7 @@ class Quantizer:
         if self._process is not None:
             with contextlib.suppress(BrokenPipeError):  # it died with a request half sent
                 self._process.stdin.close()
-            self._process.kill()
-            self._process.wait()
+            children.kill_group(self._process)
             self._process.stdout.close()
             self._process = None
         self._files.close()
@@ -203,15 +197,15 @@ class Quantizer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         python = str(self.tool.python)
-        self._process = subprocess.Popen(
-            [python, "-c", _DIE_WITH_PARENT, python, str(script), str(self.log)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        self._process = children.start(
+            [python, script, self.log],
+            supervisor=python,
+            stdin=children.PIPE,
+            stdout=children.PIPE,
+            stderr=children.DEVNULL,
             text=True,
             encoding="utf8",
             env=self.tool.environment(),
-            cwd=self.log.parent,
         )
 
 

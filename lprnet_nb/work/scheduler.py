@@ -26,11 +26,11 @@ import numpy as np
 from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
+from ..children import clean_own_environment, stop_tools
 from ..errors import EngineError, ParameterError
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
-from ..toolchain.process import stop_tools
 from .pieces import Piece, unique
 from .transport import receive, send
 
@@ -210,6 +210,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 with_files = False
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
+                clean_own_environment()  # workers and their successors start from it
                 local = stack.enter_context(
                     LocalCluster(
                         n_workers=count or 1,
