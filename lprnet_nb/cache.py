@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 
 from .errors import DataError, LprnetError
-from .files import atomic_write as atomic_write  # most of our modules import it from here
+from .files import atomic_write as atomic_write  # what "as" is said of others import from here
 from .files import open_input, private_folder, read_bytes
+from .places import cache_dir, place_variable
+from .places import data_dir as data_dir
+from .places import repository as repository
 
 log = logging.getLogger(__name__)
 
@@ -100,23 +102,6 @@ def _is_locked(folder: Path) -> bool:
         return True
     except OSError:  # of another user's, in a cache that is only read
         return False
-
-
-def cache_dir() -> Path:
-    """Folder of artifacts and tools: `LPRNET_CACHE`, else the user's cache folder."""
-    named = os.environ.get("LPRNET_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("lprnet-nb"))
-
-
-def repository() -> Path:
-    """Root of the checkout that this package is installed from."""
-    return Path(__file__).resolve().parent.parent
-
-
-def data_dir() -> Path:
-    """Folder of models and images: `LPRNET_DATA`, else `data/` of the checkout."""
-    named = os.environ.get("LPRNET_DATA")
-    return Path(named).expanduser() if named else repository() / "data"
 
 
 def digest(value: Any) -> str:
@@ -191,33 +176,18 @@ def locked(path: Path, what: str, say: Callable[[str], None] = log.info) -> Iter
     except NotImplementedError as error:
         raise DataError(
             f"the file system of {path.parent} has no locks, which {what} need. Name "
-            f"a folder on another one in {place_variable(path)}."
+            f"a folder on another one in {place_variable(path) or 'LPRNET_CACHE'}."
         ) from error
     except OSError as error:
         raise DataError(
             f"cannot use {path.parent} for {what}: {error.strerror or error}"
-            f"{_whose(path.parent)}. {_advice(path)}"
+            f"{_whose(path.parent)}. Name a folder of your own that you may write to in "
+            f"{place_variable(path) or 'LPRNET_CACHE'}."
         ) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def place_variable(path: Path) -> str:
-    """The variable that names another folder for what lies at `path`."""
-    for folder, variable in (
-        (cache_dir(), "LPRNET_CACHE"),
-        (data_dir(), "LPRNET_DATA"),
-        (repository() / "reports", "LPRNET_REPORTS"),
-    ):
-        if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-            return variable
-    return "LPRNET_REPORTS" if os.environ.get("LPRNET_REPORTS") else "LPRNET_CACHE"
-
-
-def _advice(path: Path) -> str:
-    return f"Name a folder of your own that you may write to in {place_variable(path)}."
 
 
 def _whose(folder: Path) -> str:

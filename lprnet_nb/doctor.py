@@ -14,6 +14,7 @@ from . import __version__, children
 from .cache import cache_dir, data_dir, untrusted_part
 from .datasets import fetch
 from .errors import LprnetError
+from .places import reports_dir
 from .toolchain import environment
 
 
@@ -58,6 +59,7 @@ def examine() -> dict[str, Any]:
         ("published data", _published),
         ("cache", lambda: _folder(cache_dir(), "LPRNET_CACHE")),
         ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
+        ("reports", lambda: _folder(reports_dir(), "LPRNET_REPORTS")),
     ]
     rows = []
     for what, find in checks:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import DataError
+from .places import place_variable
 
 LARGEST = 2 << 30  # bytes that are taken into memory: hundreds of times the largest of our files
 LARGEST_IMAGE = 256 << 20  # bytes: more than OpenCV's 67 million pixels take in a BMP
@@ -147,9 +148,10 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
         else:
             _replace(Path(os.path.realpath(path)), write)
     except OSError as error:
+        variable = place_variable(path)
         raise DataError(
             f"cannot write {path}: {error.strerror or error}. Free some space or choose a "
-            "folder that you may write to."
+            f"folder that you may write to{f', in {variable}' if variable else ''}."
         ) from error
     return path
 

@@ -22,6 +22,7 @@ from ..errors import LprnetError, ParameterError
 from ..measure.data import datasets_for
 from ..measure.output import to_json
 from ..measure.parameters import Parameters, check
+from ..places import reports_dir
 from ..toolchain.strategies import strategy_named
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
@@ -153,8 +154,7 @@ def report_folder(name: str) -> Path:
             f"report name {name!r} is not possible. Use letters, digits, '.', "
             "'_', '-', at most 81 of them."
         )
-    base = os.environ.get("LPRNET_REPORTS")
-    return (Path(base) if base else repository() / "reports") / name
+    return reports_dir() / name
 
 
 def make_report(

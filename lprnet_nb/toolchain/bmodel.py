@@ -107,7 +107,7 @@ class BModel:
         values = asdict(self) | {"path": path, "graph": graph}
         values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
         values["seals"] = {
-            "graph": _list_digest(self.graph) if self.graph else None,
+            "graph": _graph_digest(self.graph) if self.graph else None,
             "alphabet": digest(values["alphabet"]),
             "files": files,
         }
@@ -162,12 +162,16 @@ def _altered(
         return "this record is of an older version, which did not seal graph and classes"
     if classes != seals["alphabet"]:
         return "its class list is not the one that it was written with"
-    if model.graph and _list_digest(model.graph) != seals["graph"]:
+    if model.graph and _graph_digest(model.graph) != seals["graph"]:
         return f"{model.graph} is not the graph that the BModel was made from (SHA-256)"
     # A copy of some of the files, such as a contract kit's, has no list of its own.
     if (folder / "files.json").exists() and _list_digest(folder) != seals["files"]:
         return f"{folder} does not hold what the compile left there (SHA-256)"
     return None
+
+
+def _graph_digest(folder: Path) -> str:
+    return digest({name: file_digest(folder / name) for name in ("graph.json", "graph.npz")})
 
 
 def _list_digest(folder: Path) -> str:
