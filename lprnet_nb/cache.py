@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import tempfile
@@ -340,8 +341,9 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
                 return folder
             _set_aside(folder)
         _sweep(folder)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
         try:
+            temporary.mkdir(mode=0o700)
             build(temporary)
             _seal(temporary, inputs)
             os.rename(temporary, folder)

@@ -27,6 +27,7 @@ from .. import children
 from ..cache import artifact, file_digest
 from ..datasets.images import preprocess
 from ..errors import EngineError, LprnetError, ParameterError
+from ..files import private_folder
 from ..runtime.engine import open_engine
 from ..runtime.interface import Engine
 from ..toolchain.bmodel import BModel, without_time
@@ -215,7 +216,7 @@ def run_contract(
             f"unknown check {', '.join(sorted(unknown))}. There are: {', '.join(known)}."
         )
     waiting = [name for name in known if only is None or name in only]
-    with tempfile.TemporaryDirectory(prefix="lprnet-contract-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="contract-", dir=private_folder()) as scratch:
         report, log = Path(scratch) / "report", Path(scratch) / "log"
         while waiting:
             report.write_text("", "utf8")
@@ -442,7 +443,7 @@ def _check_refuses_bad_calls(bench: _Bench) -> str:
 def _check_refuses_bad_files(bench: _Bench) -> str:
     record = bench.record("fp32_1b")
     data = record.path.read_bytes()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=private_folder()) as folder:
         path = Path(folder) / "bad.bmodel"
         for what, content in {
             "a truncated file": data[:-1],

@@ -22,6 +22,7 @@ from .. import children
 from ..datasets import ccpd
 from ..datasets.generate import generate_plates
 from ..errors import EngineError, ParameterError
+from ..files import private_folder
 from ..measure.parameters import check
 from ..toolchain.bmodel import BModel
 from .benches import cpu_seconds
@@ -110,7 +111,7 @@ def bench_ccpd(
         raise ParameterError("give rising numbers of images, such as 1000,10000.")
     rows = []
     for count in counts:
-        with tempfile.TemporaryDirectory(prefix="lprnet-ccpd-") as folder:
+        with tempfile.TemporaryDirectory(prefix="ccpd-", dir=private_folder()) as folder:
             write_scenes(Path(folder) / "scenes", count)
             done = children.run(
                 [sys.executable, "-P", "-m", __name__, Path(folder) / "scenes", chip],

@@ -104,9 +104,9 @@ def run_notebook(
             f"notebook {name} has no parameter {unknown[0]!r}. It has: "
             f"{', '.join(sorted(declared))}."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with children.kernel_environment():
             papermill.execute_notebook(
                 str(path),

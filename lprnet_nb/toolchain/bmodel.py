@@ -12,7 +12,7 @@ from typing import Any
 from ..cache import atomic_write, digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ToolchainError
-from ..files import read_bytes
+from ..files import private_folder, read_bytes
 from .environment import compiler
 
 RECORD = 2  # form of the records: a part of the keys of what holds one
@@ -222,7 +222,7 @@ def inspect_bmodel(path: str | Path) -> dict[str, Any]:
         When the tool refuses the file.
     """
     path = Path(path).resolve()
-    with tempfile.TemporaryDirectory(prefix="lprnet-info-") as folder:
+    with tempfile.TemporaryDirectory(prefix="info-", dir=private_folder()) as folder:
         log = Path(folder) / "info.log"
         compiler().run(
             ["model_tool", "--info", path], cwd=Path(folder), log=log, what=f"reading {path}"

@@ -33,6 +33,7 @@ from ...cache import array_digest, artifact, digest, file_digest
 from ...datasets.images import HEIGHT, WIDTH, preprocess
 from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
+from ...files import private_folder
 from ...model.trace import TracedModel
 from ..bmodel import NETWORK, RECORD, BModel
 from ..chips import parse_chip, parse_precision
@@ -239,7 +240,7 @@ def _probe(
 ) -> dict[str, str]:
     """Digest of each program and "+" for each module that is there, "-" for what is not."""
     script = _PROBE.format(programs=" ".join(programs), modules=" ".join(modules))
-    with tempfile.TemporaryDirectory(prefix="lprnet-nntc-") as folder:
+    with tempfile.TemporaryDirectory(prefix="nntc-", dir=private_folder()) as folder:
         log = Path(folder) / "probe.log"
         tools.run(
             ["bash", "-c", script],
