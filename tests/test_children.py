@@ -67,7 +67,7 @@ def test_nothing_else_in_the_package_starts_processes():
         ("PYTHONPATH", ":/opt/sail", "/opt/sail"),
         ("CPATH", "", None),
         ("LD_PRELOAD", "./evil.so:/usr/lib/a.so libgomp.so.1", "/usr/lib/a.so libgomp.so.1"),
-        ("PYTHONSTARTUP", "/home/me/start.py", None),
+        ("PYTHONSTARTUP", "/home/you/start.py", None),
         ("PYTHONHOME", "/usr", None),
         ("BASH_ENV", "x", None),
         ("LPRNET_CACHE", "mine", os.path.abspath("mine")),

@@ -6,10 +6,11 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from lprnet_nb import files
+from lprnet_nb import cache, files
 from lprnet_nb.cache import file_digest
 from lprnet_nb.errors import DataError
 from lprnet_nb.files import atomic_write, open_input, read_bytes, read_picture
@@ -145,18 +146,21 @@ def test_what_begins_as_no_picture_is_not_read_to_its_end(tmp_path):
         read_picture(tmp_path / "b.jpg")
 
 
-def test_a_digest_is_of_what_the_file_holds_now(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"one")
-    os.utime(path, (1, 1))
-    first = file_digest(path)
-    for _ in range(3):  # same size, same time of writing, and soon
-        path.write_bytes(b"two")
+@pytest.mark.parametrize("settled", [None, -1], ids=["at once", "known"])
+def test_a_digest_is_of_what_the_file_holds_now(tmp_path, monkeypatch, settled):
+    """Same size, same time of writing; at once, or when the digest has been kept already."""
+    if settled is not None:
+        monkeypatch.setattr(cache, "_SETTLED_NS", settled)
+    path, found = tmp_path / "file", []
+    path.touch()
+    for text in ("one", "two") * (100 if settled is None else 2):
+        if settled is not None:
+            time.sleep(0.05)  # ticks of the file system's clock
+        with open(path, "r+") as file:
+            file.write(text)
         os.utime(path, (1, 1))
-        second = file_digest(path)
-        path.write_bytes(b"one")
-        os.utime(path, (1, 1))
-        assert file_digest(path) == first != second
+        found.append(file_digest(path))
+    assert found[0] != found[1] and found == found[:2] * (len(found) // 2)
 
 
 def test_a_private_folder_goes_with_its_process_and_a_killed_ones_with_the_next(tmp_path):

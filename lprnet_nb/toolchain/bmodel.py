@@ -126,7 +126,7 @@ class BModel:
         place = Path(place)
         record = place / "record.json" if place.is_dir() else place.with_suffix(".json")
         try:
-            values = json.loads(read_bytes(record))
+            values = dict(json.loads(read_bytes(record)))
             seals = values.pop("seals", None)
             path = record.parent / values["path"]
             values["path"] = path
