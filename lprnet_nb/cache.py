@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from .errors import DataError, LprnetError
 from .files import atomic_write as atomic_write  # what "as" is said of others import from here
-from .files import open_input, private_folder, read_bytes
+from .files import keep_from_others, make_folder, open_input, private_folder, read_bytes
 from .places import cache_dir, place_variable
 from .places import data_dir as data_dir
 from .places import repository as repository
@@ -168,7 +168,7 @@ def locked(path: Path, what: str, say: Callable[[str], None] = log.info) -> Iter
     # A soft lock, a file that merely exists, would outlive a killed process.
     lock = FileLock(f"{path}.lock", fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(timeout=_PATIENCE)
         except Timeout:
@@ -425,6 +425,7 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
                 raise DataError(
                     f"artifact {folder.name} arrived damaged. Run the same command again."
                 )
+            keep_from_others(temporary)
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -436,6 +437,7 @@ def _seal(folder: Path, inputs: dict[str, Any]) -> None:
     )
     files = {name: file_digest(folder / name) for name in files_below(folder)}
     (folder / "files.json").write_text(json.dumps(files, indent=1, ensure_ascii=False), "utf8")
+    keep_from_others(folder)
 
 
 def files_below(folder: Path) -> list[str]:

@@ -232,6 +232,22 @@ def _remove_unheld(held: Path, what: Path) -> None:
             os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, writable by nobody else whatever the umask is."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=0o755, exist_ok=True)
+
+
+def keep_from_others(folder: Path) -> None:
+    """Take from everybody else the right to write to a folder and to what it holds."""
+    for place, folders, names in os.walk(folder):
+        for path in (place, *(os.path.join(place, name) for name in (*folders, *names))):
+            mode = os.lstat(path).st_mode
+            if mode & 0o022 and not stat.S_ISLNK(mode):
+                os.chmod(path, stat.S_IMODE(mode) & ~0o022)
+
+
 def private_folder() -> Path:
     """A folder of this process that nobody else may enter; it goes when the process ends.
 

@@ -141,6 +141,20 @@ def test_code_that_others_may_write_is_made_privately_and_said_once(how, tmp_pat
     assert caplog.text.count("no code is run from that cache") == 1 and str(place) in caplog.text
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_what_is_made_under_any_umask_is_trusted(umask):
+    def build(folder):
+        (folder / "deeper").mkdir()
+        (folder / "deeper" / "code.so").write_text("made")
+
+    before = os.umask(umask)
+    try:
+        folder = artifact("shim", {"a": 1}, build)
+    finally:
+        os.umask(before)
+    assert is_trusted(folder) and find_artifact("shim", {"a": 1}) == folder
+
+
 def test_a_folder_of_all_users_is_fine_where_each_may_touch_only_his_own(tmp_path):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from .. import children
 from ..cache import about_to_make, atomic_write, cache_dir, locked, untrusted_part
 from ..errors import ToolchainError
-from ..files import read_bytes
+from ..files import keep_from_others, make_folder, read_bytes
 from .process import run_logged
 
 VERSION = "1.30.2"
@@ -271,7 +271,7 @@ def find_python310() -> str:
 def _install(prefix: Path) -> Compiler:
     python = find_python310()
     log = prefix.parent / f"{prefix.name}.install.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     log.unlink(missing_ok=True)
     shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
     env = {k: v for k, v in children.environment().items() if k != "PYTHONPATH"}
@@ -311,6 +311,7 @@ def _install(prefix: Path) -> Compiler:
             package = prefix / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
             _mend(package)
             made = Compiler(prefix, package, VERSION)
+            keep_from_others(prefix)
             self_test(made, log)
         except BaseException:
             shutil.rmtree(prefix, ignore_errors=True)

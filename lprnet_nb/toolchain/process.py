@@ -11,6 +11,7 @@ from pathlib import Path
 from ..cache import cache_dir
 from ..children import finish, start
 from ..errors import ToolchainError
+from ..files import make_folder
 
 LOG_TAIL_LINES = 15
 
@@ -51,7 +52,7 @@ def kept_log(folder: Path, name: str) -> Iterator[Path]:
     not.
     """
     log = cache_dir() / "logs" / f"{folder.parent.name}-{folder.name.strip('.')}-{name}"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     yield log
     shutil.move(log, folder / name)
 

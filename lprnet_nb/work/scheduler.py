@@ -28,6 +28,7 @@ from rich.console import Console
 from ..cache import NotMade, cache_dir, nothing_made
 from ..children import clean_own_environment, stop_tools
 from ..errors import EngineError, ParameterError
+from ..files import make_folder
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
@@ -292,7 +293,7 @@ def _shared(client: Any) -> bool:
     Not known of a worker that dies meanwhile: then files travel, which is never wrong.
     """
     token = cache_dir() / "artifacts" / f".seen-{secrets.token_hex(8)}"
-    token.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(token.parent)
     token.touch()
     try:
         answers = client.run(_sees, token.name, on_error="return")
@@ -458,7 +459,7 @@ def _watched(task: _Task) -> Iterator[None]:
     The worker is then replaced and the piece tried again, as after any other death.
     """
     log = log_path(task.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     with open(log, "a", encoding="utf8", buffering=1) as file:
         file.write(
             f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "
