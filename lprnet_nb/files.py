@@ -142,8 +142,11 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     """As `atomic_write`, for content that is written by a function into an open binary file."""
     path = Path(path)
     try:
-        if _is_written_through(path):
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY), "wb") as file:
+        own = _own_descriptor(path)
+        if own is not None or _is_special(path):
+            # Opened anew, a descriptor would write at a place of its own.
+            handle = os.open(path, os.O_WRONLY | os.O_NOCTTY) if own is None else os.dup(own)
+            with os.fdopen(handle, "wb") as file:
                 write(file)
         else:
             _replace(Path(os.path.realpath(path)), write)
@@ -156,21 +159,23 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     return path
 
 
-def _is_written_through(path: Path) -> bool:
-    """Whether a path is, or leads to, something other than a file that may be replaced."""
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is no file to be replaced."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return True
+        return not stat.S_ISREG(path.stat().st_mode)
     except OSError:  # not there yet, or a link that leads nowhere yet
         return False
-    seen = path
-    for _ in range(40):  # a descriptor that is redirected to a file is a link in /proc
-        if re.fullmatch(r"/proc/[^/]+(/task/[^/]+)?/fd", os.path.realpath(seen.parent)):
-            return True
-        if not seen.is_symlink():
-            return False
-        seen = seen.parent / os.readlink(seen)
-    return False
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The descriptor of this process that a path such as ``/dev/stdout`` stands for."""
+    for _ in range(40):
+        if os.path.realpath(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
+            return int(path.name) if path.name.isdecimal() else None
+        if not path.is_symlink():
+            return None
+        path = path.parent / os.readlink(path)
+    return None
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -61,13 +61,16 @@ def test_a_fifo_and_a_device_get_the_bytes_and_stay_what_they_are(tmp_path):
 
 
 def test_a_descriptor_of_the_shells_is_written_to_and_appended(tmp_path):
-    script = "from lprnet_nb.files import atomic_write; atomic_write('/dev/stdout', 'more\\n')"
+    script = (
+        "from lprnet_nb.files import atomic_write; print('first', flush=True)\n"
+        "print(atomic_write('/dev/stdout', 'more\\n')); atomic_write('/dev/fd/1', 'end\\n')"
+    )
     with open(tmp_path / "out", "w") as out:
         out.write("before\n")
         out.flush()
         inode = os.fstat(out.fileno()).st_ino
-        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
-    assert (tmp_path / "out").read_text() == "before\nmore\n"
+        subprocess.run([sys.executable, "-u", "-c", script], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "before\nfirst\nmore\n/dev/stdout\nend\n"
     assert (tmp_path / "out").stat().st_ino == inode
 
 
