@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import sys
+import tempfile
+import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import __version__
 from .errors import LprnetError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -506,7 +515,7 @@ def bench_emulator(
     """Emulator, vendor interpreter, simulator and float forward side by side."""
     from .proof.benches import measure_emulator
 
-    print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
+    _print_json(measure_emulator(chip, strategy, rounds))
 
 
 @bench_app.command("ccpd")
@@ -517,13 +526,11 @@ def bench_ccpd_(
     """Time and memory of a CCPD survey by the number of images, and what all of CCPD would take."""
     from .proof.survey_bench import bench_ccpd
 
-    print(
-        json.dumps(
-            bench_ccpd(
-                [int(count) for count in images.split(",")],
-                chip=chip,
-                report=lambda line: print(line, file=sys.stderr),
-            )
+    _print_json(
+        bench_ccpd(
+            [int(count) for count in images.split(",")],
+            chip=chip,
+            report=lambda line: print(line, file=sys.stderr),
         )
     )
 
@@ -537,12 +544,8 @@ def bench_workers_(
     """Two workers against one: the same CCPD survey on a cluster of each, in turn."""
     from .proof.workers_bench import bench_workers
 
-    print(
-        json.dumps(
-            bench_workers(
-                images, rounds, chip=chip, report=lambda line: print(line, file=sys.stderr)
-            )
-        )
+    _print_json(
+        bench_workers(images, rounds, chip=chip, report=lambda line: print(line, file=sys.stderr))
     )
 
 
@@ -572,7 +575,7 @@ def bench_exactness(
         output,
         report=lambda line: print(line, file=sys.stderr),
     )
-    print(json.dumps(record["summary"], ensure_ascii=False))
+    _print_json(record["summary"])
 
 
 @bench_app.command("decode")
@@ -582,7 +585,7 @@ def bench_decode(
     """Plates a second of a decoder, in processor time."""
     from .proof.decode_bench import bench
 
-    print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
+    _print_json(bench(decoder, images=images))
 
 
 @bench_app.command("generate")
@@ -592,30 +595,83 @@ def bench_generate(
     """Generated plates a second, on all cores."""
     from .proof.benches import measure_generator
 
-    print(json.dumps(measure_generator(plates, rounds)))
+    _print_json(measure_generator(plates, rounds))
 
 
 def _emit(value: Any, output: Path | None) -> None:
     from .cache import atomic_write
 
-    text = json.dumps(value, ensure_ascii=False, indent=1)
     if output:
-        print(atomic_write(output, text + "\n"))
+        print(atomic_write(output, json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
     else:
-        print(text)
+        _print_json(value, indent=1)
+
+
+def _print_json(value: Any, **layout: Any) -> None:
+    """JSON is in UTF-8 (RFC 8259, 8.1), whatever the terminal's encoding is."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        text = json.dumps(value, ensure_ascii=False, **layout) + "\n"
+        sys.stdout.buffer.write(text.encode("utf8"))
 
 
 def main() -> None:
-    """Entry point: errors of ours are one message and exit status 2, without a traceback."""
+    """Entry point: whatever goes wrong is one message and an exit status other than 0.
+
+    Errors of ours end with status 2, an interrupt with 130. What slips through, a defect of ours,
+    ends with 70; its traceback is kept in a log that the message names.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the locale lacks is no reason
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while it can still be told that this failed
     except LprnetError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
-            f"lprnet-nb: {error}"
-        )
-        sys.exit(2)
+        _end(2, str(error))
     except KeyboardInterrupt:
-        print(
-            "lprnet-nb: stopped; finished work is kept, the same command goes on.", file=sys.stderr
-        )
-        sys.exit(130)
+        _end(130, "stopped; finished work is kept, the same command goes on.")
+    except BrokenPipeError:  # who read it has enough
+        _end(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            _end(70, _defect(error))
+        where = error.filename or "standard output, or the disk of the cache"
+        _end(1, f"{error.strerror}: {where}. Free some space, and run the same command again.")
+    except Exception as error:
+        _end(70, _defect(error))
+
+
+def _end(status: int, message: str = "") -> NoReturn:
+    with contextlib.suppress(OSError):
+        if message:
+            Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+                f"lprnet-nb: {message}"
+            )
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # Python would try again when it ends, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _defect(error: Exception) -> str:
+    """Keep a traceback; returns what is to be said of it."""
+    from .cache import cache_dir
+    from .files import atomic_write
+
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    text = f"lprnet-nb {__version__}, Python {sys.version}\n{sys.argv}\n\n"
+    text += "".join(traceback.format_exception(error))
+    said = f"{type(error).__name__}: {error}".rstrip(".")
+    for folder in (cache_dir() / "logs" / "errors", Path(tempfile.gettempdir())):
+        with contextlib.suppress(LprnetError):
+            log = atomic_write(folder / name, text)
+            return (
+                f"{said}. This is a defect of lprnet-nb, or a state of this machine that it does "
+                f"not know. The traceback is in {log}; docs/security.md says how to report it."
+            )
+    return f"{said}. No folder can be written to keep the traceback:\n{text}"

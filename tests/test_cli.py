@@ -67,6 +67,66 @@ def test_errors_are_one_message_and_exit_status_2(arguments, message):
     assert message in run(*arguments, code=2).stderr
 
 
+def end(body, tmp_path, stdout=subprocess.PIPE, **environment):
+    """How a command with this body ends: (status, what it said on standard error, output)."""
+    script = (
+        "import sys; from lprnet_nb import cli\n"
+        f"@cli.app.command()\ndef odd():\n    {body}\n"
+        "sys.argv = ['lprnet-nb', 'odd']\ncli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LPRNET_CACHE": str(tmp_path / "cache"), **environment},
+    )
+    return done.returncode, done.stderr.decode(), (done.stdout or b"").decode()
+
+
+def test_what_slips_through_is_one_message_and_its_traceback_is_kept(tmp_path):
+    status, said, _ = end("{}['the reason']", tmp_path)
+    [log] = (tmp_path / "cache" / "logs" / "errors").iterdir()
+    assert status == 70 and "Traceback" not in said
+    assert "KeyError: 'the reason'" in said and str(log) in said
+    kept = log.read_text("utf8")
+    assert "Traceback" in kept and "{}['the reason']" not in said and "in odd" in kept
+
+
+def test_without_a_cache_to_write_the_traceback_is_kept_elsewhere(tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    (tmp_path / "tmp").mkdir()
+    status, said, _ = end("1 / 0", tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    [log] = (tmp_path / "tmp").glob("*.log")
+    assert status == 70 and str(log) in said and "ZeroDivisionError" in log.read_text()
+
+
+@pytest.mark.parametrize("body", ["print('x')", "print('x' * 10_000_000)", "cli._print_json('x')"])
+def test_a_full_disk_behind_the_output_is_one_message(body, tmp_path):
+    with open("/dev/full", "w") as full:
+        status, said, _ = end(body, tmp_path, full)
+    assert status == 1 and said.count("\n") == 1
+    assert "No space left on device: standard output" in said
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert end("print('x' * 10_000_000)", tmp_path, writing)[:2] == (1, "")
+    assert end("print('x')", tmp_path, writing)[:2] == (1, "")
+    os.close(writing)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "ascii"])
+def test_json_is_utf8_in_every_locale_and_no_character_is_a_traceback(encoding, tmp_path):
+    status, said, output = end(
+        "print('\\udcff'); cli._print_json({'皖.png': '皖A12345'})",
+        tmp_path,
+        PYTHONIOENCODING=encoding,
+    )
+    assert (status, said) == (0, "")
+    assert output.splitlines() == ["\\udcff", '{"皖.png": "皖A12345"}']
+
+
 def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
     some = published.take([0, 500])
     write_images(tmp_path / "plates", some)

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import torch
 
 from ..datasets import fetch
@@ -230,6 +229,8 @@ def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
     dict
         float32 ``[N, classes, 18]`` by form.
     """
+    import onnxruntime  # here alone, as it writes below the home folder unless it is told not to
+
     inputs = torch.from_numpy(preprocess(plates.images)).split(1)
     traced, forked = trace_model(weights), trace_model(weights, form="forked")
     networks = {

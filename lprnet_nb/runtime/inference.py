@@ -146,7 +146,7 @@ def read_shards(folders: Sequence[Path]) -> Inference:
     """
     seconds: dict[str, float] = {}
     for folder in folders:
-        for step, value in json.loads((folder / "seconds.json").read_text()).items():
+        for step, value in json.loads((folder / "seconds.json").read_text("utf8")).items():
             seconds[step] = seconds.get(step, 0.0) + value
     engine = json.loads((folders[0] / "inputs.json").read_text("utf8"))["engine"]
     return Inference(np.concatenate([np.load(f / "logits.npy") for f in folders]), engine, seconds)
@@ -266,4 +266,4 @@ def _run_shard(
     seconds["inference"] = engine.seconds - before
     if inside is not None and engine.runtime_seconds is not None:
         seconds["runtime"] = engine.runtime_seconds - inside
-    (folder / "seconds.json").write_text(json.dumps(seconds))
+    (folder / "seconds.json").write_text(json.dumps(seconds), "utf8")

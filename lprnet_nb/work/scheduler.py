@@ -25,12 +25,13 @@ from typing import IO, Any
 from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
+from ..children import clean_own_environment, stop_tools
 from ..errors import EngineError, ParameterError
+from ..files import make_folder
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
 from ..toolchain.lowering import close_quantizers
-from ..toolchain.process import stop_tools
 from .pieces import SHARED, Piece, with_needs
 from .transport import receive, send
 
@@ -74,9 +75,9 @@ def make(
     Raises
     ------
     LprnetError
-        What a piece raised; `ParameterError` when different pieces have one name; `EngineError` when its worker died too often or ran out of time, with
-        the log's place and end, and when the scheduler is lost. Finished pieces are kept, and the
-        same call goes on with the rest.
+        What a piece raised; `ParameterError` when different pieces have one name; `EngineError`
+        when its worker died too often or ran out of time, with the log's place and end, and when
+        the scheduler is lost. Finished pieces are kept, and the same call goes on with the rest.
     """
     pieces = with_needs(pieces)
     done, _ = look(pieces)
@@ -228,6 +229,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 with_files = False
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
+                clean_own_environment()  # workers and their successors start from it
                 local = stack.enter_context(
                     LocalCluster(
                         n_workers=count or 1,
@@ -310,7 +312,7 @@ def _shared(client: Any) -> bool:
     Not known of a worker that dies meanwhile: then files travel, which is never wrong.
     """
     token = cache_dir() / "artifacts" / f".seen-{secrets.token_hex(8)}"
-    token.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(token.parent)
     token.touch()
     try:
         answers = client.run(_sees, token.name, on_error="return")
@@ -471,7 +473,7 @@ def _watched(task: _Task) -> Iterator[None]:
     The worker is then replaced and the piece tried again, as after any other death.
     """
     log = log_path(task.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     with open(log, "a", encoding="utf8", buffering=1) as file:
         file.write(
             f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "

@@ -156,6 +156,11 @@ def record() -> dict[str, Any]:
         "network": "lprnet",
         "graph": None,
         "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67},
+        "seals": {
+            "graph": None,
+            "alphabet": digest({"classes": PUBLISHED_CLASSES, "blank": 67}),
+            "files": None,
+        },
     }
 
 

@@ -16,7 +16,7 @@ from lprnet_nb.report import run as r
 def notebooks(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(r, "repository", lambda: tmp_path)
-    monkeypatch.delenv("LPRNET_REPORTS", raising=False)
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     parameters = nbformat.v4.new_code_cell('CHIPS = "BM1684X"\nOUTPUT_DIR = ""')
     parameters.metadata["tags"] = ["parameters"]
 
@@ -37,6 +37,34 @@ def test_parameters_reach_the_notebook_and_its_output_is_kept(notebooks, tmp_pat
     done = r.run_notebook("01_x", tmp_path / "out" / "01_x.ipynb", {"CHIPS": "BM1688"})
     outputs = [o for cell in nbformat.read(done, 4).cells for o in cell.get("outputs", [])]
     assert outputs[0]["text"] == "BM1688!\n"
+
+
+def test_a_users_own_settings_and_files_do_not_reach_the_kernel(notebooks, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-mine.py").write_text("import builtins; builtins.mine = 'startup'\n")
+    (tmp_path / "start.py").write_text("import builtins; builtins.mine = 'PYTHONSTARTUP'\n")
+    (tmp_path / "ipython" / "matplotlibrc").write_text("text.usetex: True\nfont.size: 77\n")
+    (tmp_path / "csv.py").write_text("raise SystemExit\n")
+    for name, value in {
+        "IPYTHONDIR": tmp_path / "ipython",
+        "PYTHONSTARTUP": tmp_path / "start.py",
+        "MATPLOTLIBRC": tmp_path / "ipython" / "matplotlibrc",
+        "PYTHONPATH": "",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    notebooks(
+        "01_x",
+        "import builtins, matplotlib\n"
+        "print(getattr(builtins, 'mine', None), matplotlib.rcParams['text.usetex'])\n"
+        "matplotlib.rcParams['text.usetex'] = True\n"
+        "from lprnet_nb.figures import style\n"
+        "import csv\n"
+        "print(matplotlib.rcParams['text.usetex'], csv.QUOTE_ALL)",
+    )
+    done = r.run_notebook("01_x", tmp_path / "out.ipynb", {})
+    outputs = [o for cell in nbformat.read(done, 4).cells for o in cell.get("outputs", [])]
+    assert "".join(o["text"] for o in outputs) == "None False\nFalse 1\n"
 
 
 def test_an_undeclared_parameter_is_an_error_before_anything_runs(notebooks, tmp_path):

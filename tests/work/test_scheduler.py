@@ -146,7 +146,7 @@ def test_arguments_are_told_apart_by_what_they_hold():
     named = mine.model_copy(update={"name": "other", "about": "The same."})
     assert given("a", mine) == given("b", named)
     with pytest.raises(TypeError, match="object cannot be an argument of a piece"):
-        given("a", object()).key
+        _ = given("a", object()).key
     assert trace_piece(weights, 1, "image", "forked") != trace_piece(
         weights, 1, "image", "published"
     )
