@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from .errors import LprnetError
@@ -55,8 +54,8 @@ def download() -> None:
 def trace(batches: Batches = "1,4", batch_mean: BatchMean = "image", weights: WeightsOption = None,
           classes: Classes = None) -> None:
     """Trace the network and export it to ONNX, into data/models/torch/."""
-    from .report.gen import gen_traces
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_traces
 
     for path in gen_traces(check(**_upper(batches=batches, batch_mean=batch_mean, weights=weights,
                                           classes=classes))):
@@ -72,8 +71,8 @@ def compile_(target: Annotated[str, typer.Argument(help="Chip, such as BM1684X."
              data: DataOption = None, weights: WeightsOption = None, classes: Classes = None,
              toolchain: Toolchain = None) -> None:
     """Compile BModels into data/models/TARGET/ under the names that users know."""
-    from .report.gen import gen_bmodels
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_bmodels
 
     chosen = strategy or ("kl" if toolchain == "nntc" else "recommended")
     for path in gen_bmodels(check(**_upper(chips=target, precisions=precisions, batches=batches,
@@ -90,8 +89,8 @@ def one_key(target: Annotated[str, typer.Argument(help="BM1684 or BM1684X.")],
             batch_mean: BatchMean = None, data: DataOption = None, weights: WeightsOption = None,
             classes: Classes = None) -> None:
     """Compile INT8 with TPU-NNTC's one-key tool into data/models/TARGET/."""
-    from .report.gen import gen_one_key
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_one_key
 
     print(gen_one_key(check(**_upper(chips=target, precisions="int8", batches="1",
                                      batch_mean=batch_mean, strategies=strategy, data=data,
@@ -104,7 +103,7 @@ def combine(bmodels: Annotated[list[Path], typer.Argument(help="Two or more BMod
             output: Annotated[Path, typer.Option("--output", "-o", help="BModel to write.")]
             ) -> None:
     """Put several batch sizes into one BModel with TPU-NNTC's tpu_model."""
-    from .report.gen import combine
+    from .steps import combine
 
     print(combine(bmodels, output))
 
@@ -119,7 +118,7 @@ def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record
           trust: Annotated[bool, typer.Option(
               "--trust", help="Run a BModel that was not made here.")] = False) -> None:
     """Read a folder of plates with a BModel: JSON {file: plate}."""
-    from .report.gen import read_plates
+    from .steps import read_plates
 
     _emit(read_plates(bmodel, images, backend, decoder, views=views, trust=trust), output)
 
@@ -133,7 +132,7 @@ def survey(model: Annotated[Path, typer.Argument(help="A .bmodel with its record
            images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
            scheduler: Scheduler = None) -> None:
     """Read all of CCPD and judge it, on all cores or a cluster; the same command resumes."""
-    from .report.survey import survey as run
+    from .measure.survey import survey as run
     from .toolchain.bmodel import BModel
 
     _use_scheduler(scheduler)
@@ -146,7 +145,7 @@ def evaluate(results: Annotated[Path, typer.Argument(help="JSON {file: plate} as
              labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")]
              ) -> None:
     """Judge a results file: exact match with its 95 % interval, character accuracy."""
-    from .report.gen import judge_results
+    from .steps import judge_results
 
     _emit(judge_results(results, labels), None)
 
@@ -181,7 +180,7 @@ def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick
 
 def _use_scheduler(address: str | None) -> None:
     """Hand the work of this process, and of the kernels that it starts, to a scheduler."""
-    from .report.scheduler import SCHEDULER_VARIABLE
+    from .work.scheduler import SCHEDULER_VARIABLE
 
     if address is not None:
         os.environ[SCHEDULER_VARIABLE] = address
@@ -208,7 +207,7 @@ def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Say which backends, compilers, data and versions are there, and what is missing."""
-    from .report.doctor import examine
+    from .doctor import examine
 
     facts = examine()
     if as_json:
@@ -227,7 +226,7 @@ def generate(output: Annotated[Path, typer.Argument(help="Folder to write into."
              forms: Annotated[str | None, typer.Option(help="Comma-separated plate forms.")] = None
              ) -> None:
     """Write generated plates as PNG files with labels.json."""
-    from .report.gen import write_generated
+    from .steps import write_generated
 
     print(write_generated(output, count, seed, tuple(forms.split(",")) if forms else None))
 
@@ -243,7 +242,7 @@ def lmdb_(imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of imag
     """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes."""
     from .datasets.images import image_files
     from .datasets.lmdb import convert_imageset
-    from .runtime.progress import progress_bar
+    from .progress import progress_bar
 
     with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
         count = convert_imageset(
@@ -276,7 +275,7 @@ def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth 
               help="Largest further blur of generated plates, such as 1.2.")] = 0.0,
           device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
-    from .report.gen import train_weights
+    from .steps import train_weights
 
     print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
                         classes=classes, start_from=start_from, learning_rate=learning_rate,
@@ -290,9 +289,9 @@ def card(weights: Annotated[str, typer.Argument(
          plates: Annotated[int, typer.Option(
              help="Generated plates at the default severity.")] = 4960) -> None:
     """Accuracy of weights, set by set, as the tables of a model card."""
-    from .report.card import card_text, measure_card
-    from .report.measure import weights_for
-    from .report.parameters import check
+    from .measure.data import weights_for
+    from .measure.parameters import check
+    from .proof.card import card_text, measure_card
 
     facts = measure_card(weights_for(check(WEIGHTS=weights)), plates,
                          report=lambda line: print(line, file=sys.stderr))
@@ -308,7 +307,7 @@ def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made o
               help="Write data/models/CHIP/recommended.json as the study finds it.")] = False
           ) -> None:
     """Run strategies over calibration draws on the published plates; the same command resumes."""
-    from .report.study_full import grow_published, recommend_from
+    from .study.full import grow_published, recommend_from
 
     print(grow_published(output, **_upper(strategies=strategies, chips=chips, draws=draws,
                                           decoders=decoder)))
@@ -329,7 +328,8 @@ def contract(backend: Annotated[str, typer.Option(
                  help="New folder: put the kit there, to carry it to a device; run nothing.")] = None
              ) -> None:
     """Prove a backend: the same checks for device, simulator and emulator."""
-    from .runtime.contract import run_contract, save_kit as save
+    from .proof.contract import run_contract
+    from .proof.contract import save_kit as save
 
     if save_kit is not None:
         print(save(save_kit, chip))
@@ -356,7 +356,7 @@ def bench_emulator(chip: Annotated[str, typer.Option()] = "BM1684X",
                    strategy: Annotated[str, typer.Option()] = "kl",
                    rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3) -> None:
     """Emulator, vendor interpreter, simulator and float forward side by side."""
-    from .report.gen import measure_emulator
+    from .proof.benches import measure_emulator
 
     print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
 
@@ -365,7 +365,7 @@ def bench_emulator(chip: Annotated[str, typer.Option()] = "BM1684X",
 def bench_ccpd_(images: Annotated[str, typer.Option(help="Numbers of images, rising.")]
                 = "1000,10000", chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
     """Time and memory of a CCPD survey by the number of images, and what all of CCPD would take."""
-    from .report.survey_bench import bench_ccpd
+    from .proof.survey_bench import bench_ccpd
 
     print(json.dumps(bench_ccpd([int(count) for count in images.split(",")], chip=chip,
                                 report=lambda line: print(line, file=sys.stderr))))
@@ -377,27 +377,10 @@ def bench_workers_(images: Annotated[int, typer.Option(
                    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
                    chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
     """Two workers against one: the same CCPD survey on a cluster of each, in turn."""
-    from .report.workers_bench import bench_workers
+    from .proof.workers_bench import bench_workers
 
     print(json.dumps(bench_workers(images, rounds, chip=chip,
                                    report=lambda line: print(line, file=sys.stderr))))
-
-
-@bench_app.command("faults")
-def bench_faults_(repetitions: Annotated[int, typer.Option(help="Of each random kill.")] = 20,
-                  only: Annotated[str, typer.Option(help="Part of the faults' names.")] = ""
-                  ) -> None:
-    """Put faults in: each must end in the same result or in one clear error, nothing left over."""
-    from .report.faults import bench_faults
-
-    facts = bench_faults(repetitions, only, report=lambda line: print(line, file=sys.stderr))
-    table = Table("fault", "ended", "seconds", box=None)
-    for row in facts["rows"]:
-        table.add_row(escape(row["fault"]), escape(row["ended"]), f"{row['seconds']:.1f}")
-    Console(width=160, highlight=False).print(table)
-    print(json.dumps(facts, ensure_ascii=False))
-    if facts["failed"]:
-        raise typer.Exit(1)
 
 
 @bench_app.command("exactness")
@@ -411,7 +394,7 @@ def bench_exactness(
         output: Annotated[Path | None, typer.Option(
             help="Record that gets the rows; other rows of it stay.")] = None) -> None:
     """Judge the emulator by the vendor's interpreter and by the simulator; see docs/emulator.md."""
-    from .runtime.exactness import measure_exactness
+    from .proof.exactness import measure_exactness
 
     record = measure_exactness(chips, judge, images, simulator_images, cases, output,
                                report=lambda line: print(line, file=sys.stderr))
@@ -422,7 +405,7 @@ def bench_exactness(
 def bench_decode(decoder: Annotated[str, typer.Option()] = "plate",
                  images: Annotated[int, typer.Option()] = 1000) -> None:
     """Plates a second of a decoder, in processor time."""
-    from .decode.bench import bench
+    from .proof.decode_bench import bench
 
     print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
 
@@ -431,7 +414,7 @@ def bench_decode(decoder: Annotated[str, typer.Option()] = "plate",
 def bench_generate(plates: Annotated[int, typer.Option()] = 20_000,
                    rounds: Annotated[int, typer.Option()] = 3) -> None:
     """Generated plates a second, on all cores."""
-    from .report.gen import measure_generator
+    from .proof.benches import measure_generator
 
     print(json.dumps(measure_generator(plates, rounds)))
 

@@ -25,11 +25,20 @@ from markupsafe import Markup, escape
 from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import published_accuracy, published_latency
+from ..measure.schema import (
+    BModelFacts,
+    Manifest,
+    Metrics,
+    Row,
+    Timings,
+    read_bmodel_facts,
+    read_manifest,
+    read_metrics,
+    read_timings,
+)
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .notebook_pages import NotebookPage, cell_with, convert
-from .schema import (BModelFacts, Manifest, Metrics, Row, Timings, read_bmodel_facts,
-                     read_manifest, read_metrics, read_timings)
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 _STAGES = ("decode", "preprocess", "inference", "postprocess")

@@ -15,12 +15,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .. import figures
 from ..cache import atomic_write, file_digest, repository
 from ..errors import DataError
-from . import figures, study_figures
-from .schema import Manifest, Row, read_manifest, read_metrics
-from .study import CROSS_FIT
-from .study_results import committed_path, read_study, recommendations, summarize, verdicts
+from ..figures import study as study_figures
+from ..figures.style import MINUS
+from ..measure.schema import Manifest, Row, read_manifest, read_metrics
+from ..study.cells import CROSS_FIT
+from ..study.results import committed_path, read_study, recommendations, summarize, verdicts
 
 READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
@@ -146,7 +148,7 @@ def _tip_table(study: dict[str, Any], chips: Sequence[str], say: dict[str, str],
         if line["tip"] in TOLD:
             low, high = (100 * end for end in line["interval"])
             text = f"{100 * line['difference']:+.1f} ({low:+.1f} … {high:+.1f})".replace(
-                "-", figures.MINUS)
+                "-", MINUS)
             rows.setdefault((line["tip"], line["baseline"]), {})[line["chip"]] = (
                 f"**{text}**" if low > 0 or high < 0 else text)
     order = sorted(rows, key=lambda key: TOLD.index(key[0]))

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
+from ..measure.data import datasets_for
+from ..measure.output import to_json
+from ..measure.parameters import Parameters, check
 from ..toolchain.strategies import strategy_named
-from .measure import datasets_for
-from .output import to_json
-from .parameters import Parameters, check
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {

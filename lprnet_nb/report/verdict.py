@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..evaluate.paired import holm
-from .schema import BModelFacts, Metrics, Row
+from ..measure.schema import BModelFacts, Metrics, Row
 
 LEVEL = 0.05  # p-values below, after Holm's correction, are called more than chance
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, fit, preprocess
 from ..errors import DataError, EngineError, ParameterError
+from ..progress import progress_bar
 from .bmodel_file import Stage
 from .device import DeviceEngine
 from .engine import open_engine
 from .inference import Inference
 from .interface import Engine
-from .progress import progress_bar
 
 PREPROCESSING = ("numpy", "bmcv")
 _BMCV = ("Bmcv", "Decoder", "BMImage", "Format")

@@ -15,9 +15,9 @@ import numpy as np
 from ..cache import array_digest, artifact
 from ..datasets.images import PlateImages, preprocess
 from ..errors import DataError
+from ..progress import progress_bar
 from .engine import open_engine
 from .interface import Engine
-from .progress import progress_bar
 
 # Images of a shard: what a stopped run loses, and what one worker does at a time. Half a minute of
 # simulator time; a fraction of a second where that is long beside what handing a shard out costs.

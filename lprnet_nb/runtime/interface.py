@@ -18,8 +18,8 @@ import numpy as np
 
 from ..datasets.images import MEAN, SCALE
 from ..errors import EngineError, ParameterError
+from ..progress import progress_bar
 from .bmodel_file import Graph, Stage, TensorInfo
-from .progress import progress_bar
 
 Arrays = dict[str, np.ndarray]
 Job = tuple[Graph, Stage, Arrays]

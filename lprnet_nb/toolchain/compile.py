@@ -148,7 +148,7 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
 
 
 def _script(name: str):
-    return resources.as_file(resources.files(__package__).joinpath(name))
+    return resources.as_file(resources.files(__package__).joinpath("inside", name))
 
 
 def equalized(graph: TopGraph) -> TopGraph:
@@ -304,7 +304,7 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     inputs = {"top": graph.digest, "chip": chip, "precision": precision, "tpu_mlir": tool.version,
               "table": table.digest if table else None,
               "strategy": strategy.key() if strategy else None,
-              "export": file_digest(Path(__file__).with_name("export_graph.py"))}
+              "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py")}
 
     def build(folder: Path) -> None:
         with kept_log(folder, "deploy.log") as log:

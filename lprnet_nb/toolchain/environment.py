@@ -256,7 +256,7 @@ def self_test(made: Compiler, log: Path) -> None:
     ToolchainError
         When any of the tools fails, or the simulator's answer is off.
     """
-    script = resources.files(__package__).joinpath("self_test.py")
+    script = resources.files(__package__).joinpath("inside", "self_test.py")
     folder = made.prefix / "self-test"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -156,7 +156,7 @@ class Quantizer:
                                  f" (log: {self.log})")
 
     def _start(self) -> None:
-        folder = resources.files(__package__)
+        folder = resources.files(__package__).joinpath("inside")
         script = self._files.enter_context(resources.as_file(folder.joinpath(WORKER)))
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()

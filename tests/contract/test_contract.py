@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from lprnet_nb import cli
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.runtime import contract
+from lprnet_nb.proof import contract
 from lprnet_nb.toolchain.bmodel import BModel
 
 COMMON = ["describes itself", "names shapes dtypes", "process", "logits fp32", "logits int8",

@@ -1,8 +1,15 @@
 import pytest
 
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate import (GAP, align, character_accuracy, confusion, edit_distance,
-                                error_kinds, exact_match)
+from lprnet_nb.evaluate import (
+    GAP,
+    align,
+    character_accuracy,
+    confusion,
+    edit_distance,
+    error_kinds,
+    exact_match,
+)
 
 LABELS = ["皖A05100", "皖B12345", "沪C11111"]
 READ = ["皖A05100", "皖B1234", "沪D111112"]

@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate import (accuracy_coverage, cross_fit_temperature, ece, log_loss,
-                                reliability, wilson)
+from lprnet_nb.evaluate import (
+    accuracy_coverage,
+    cross_fit_temperature,
+    ece,
+    log_loss,
+    reliability,
+    wilson,
+)
 
 
 def drawn(images=20000, seed=0):

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from lprnet_nb.decode import decode
-from lprnet_nb.evaluate import (accuracy_coverage, character_accuracy, cochran_q, correct,
-                                cross_fit_temperature, ece, error_kinds, log_loss, mcnemar_exact)
+from lprnet_nb.evaluate import (
+    accuracy_coverage,
+    character_accuracy,
+    cochran_q,
+    correct,
+    cross_fit_temperature,
+    ece,
+    error_kinds,
+    log_loss,
+    mcnemar_exact,
+)
 from lprnet_nb.model.trace import float_logits
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluate.json").read_text("utf8"))

@@ -1,14 +1,14 @@
 """Every fault ends in the same result or in one clear error, with nothing lost and nothing left.
 
 The quick ones run here; all of them, the kills at random moments 20 times each, by
-``lprnet-nb bench faults`` or ``scripts/test.sh -m slow tests/faults/test_faults.py``.
+``scripts/test.sh -m "slow or not slow" tests/faults``.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from lprnet_nb.report.faults import Fault, Skip, World, faults, inject
+from .suite import Fault, Skip, World, faults, inject
 
 ALL = faults(repetitions=20)
 QUICK = [fault for fault in faults(repetitions=2) if not fault.slow]

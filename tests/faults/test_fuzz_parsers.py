@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz_cases import NASTY, arrays, bmodel, broken, dump, images, json_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lprnet_nb.toolchain.nntc.strategies import prototxt_layers, read_nntc_strategy
 
 from lprnet_nb.cache import digest, file_digest
 from lprnet_nb.datasets import ccpd
@@ -31,15 +31,16 @@ from lprnet_nb.datasets.labels import read_labels
 from lprnet_nb.datasets.lmdb import decode_datum, encode_datum
 from lprnet_nb.decode.grammar import load_grammar
 from lprnet_nb.errors import LprnetError
+from lprnet_nb.measure import schema
 from lprnet_nb.model.weights import load_weights
-from lprnet_nb.report import schema
 from lprnet_nb.runtime.bmodel_file import read_contents
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import CalibrationTable
-from lprnet_nb.toolchain.nntc_strategies import prototxt_layers, read_nntc_strategy
 from lprnet_nb.toolchain.profile import parse_profile
 from lprnet_nb.toolchain.strategies import read_strategy
+
+from .fuzz_cases import NASTY, arrays, bmodel, broken, dump, images, json_cases
 
 EXAMPLES = int(os.environ.get("LPRNET_FUZZ_EXAMPLES", "0"))
 FEW = 30

@@ -13,7 +13,7 @@ import pytest
 
 from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import LprnetError, ParameterError
-from lprnet_nb.report import parameters
+from lprnet_nb.measure import parameters
 from lprnet_nb.report.run import declared_parameters, notebook_path, run_notebook
 
 TINY = {"IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32,int8", "BATCHES": "1"}

@@ -10,7 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from lprnet_nb.report import parameters, run
+from lprnet_nb.measure import parameters
+from lprnet_nb.report import run
 from lprnet_nb.report.run import PROFILES, notebook_path
 
 NOTEBOOKS = (*run.NOTEBOOKS, "06_strategies")
@@ -27,7 +28,9 @@ def test_stripped_and_short(name: str) -> None:
     for cell in CODE[name]:
         assert not cell.outputs and cell.execution_count is None
         lines = cell.source.splitlines()
-        assert len(lines) <= 15 and max(map(len, lines)) <= 100
+        # Imports say where things come from; what is left is the story.
+        story = [line for line in lines if not line.startswith(("import ", "from "))]
+        assert len(story) <= 15 and max(map(len, lines)) <= 100
         functions = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)]
         assert not functions, "logic belongs to the package"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lprnet_nb.report.faults.processes import Cluster
-from lprnet_nb.report.scheduler import SCHEDULER_VARIABLE
+from lprnet_nb.proof.cluster import Cluster
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
+from lprnet_nb.work.scheduler import SCHEDULER_VARIABLE
 
 HOSTS = 3
 

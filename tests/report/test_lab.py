@@ -58,7 +58,7 @@ def test_dragging_a_threshold_changes_the_picture(lab: str, browser, published, 
     cells = ["""from lprnet_nb.datasets.fetch import load_published
 from lprnet_nb.model.weights import load_published_weights
 from lprnet_nb.report import widgets
-from lprnet_nb.report.output import Output
+from lprnet_nb.measure.output import Output
 widgets.threshold(Output(""), "drag", load_published_weights(), load_published(8), 13,
                   {"kl": 60.0})"""]
     notebook = nbformat.v4.new_notebook(

@@ -19,7 +19,6 @@ from lprnet_nb.toolchain import compile as c
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
 
 
-
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
     folder = write_plates(generate_plates(104, seed=2), tmp_path_factory.mktemp("plates") / "p").parent

@@ -22,8 +22,8 @@ from lprnet_nb.decode import decode
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.weights import load_weights
+from lprnet_nb.proof.survey_bench import write_scenes
 from lprnet_nb.report.run import profile_values
-from lprnet_nb.report.survey_bench import write_scenes
 
 CLASSES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 PLATES = 12

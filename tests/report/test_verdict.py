@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import report_sample
 
+from lprnet_nb.measure.schema import BModelFacts, Metrics
 from lprnet_nb.report import verdict
-from lprnet_nb.report.schema import BModelFacts, Metrics
 
 
 def _metrics(rows: list[tuple] | None = None, source: str = "published", images: int = 1000,

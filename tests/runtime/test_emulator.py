@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from lprnet_nb.errors import EngineError, ParameterError
-from lprnet_nb.runtime.emulator import Emulator, load_graph
+from lprnet_nb.runtime.emulator import Emulator, load_graph, native, torch_executor
 from lprnet_nb.runtime.emulator import lower as l
-from lprnet_nb.runtime.emulator import native, torch_executor
 from lprnet_nb.runtime.emulator.lower import lower
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "emulator.json").read_text())

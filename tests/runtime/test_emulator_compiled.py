@@ -10,10 +10,10 @@ import pytest
 
 from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.model.trace import trace_model
+from lprnet_nb.proof.emulator_bench import agreement
+from lprnet_nb.proof.interpreter import interpret
 from lprnet_nb.runtime import open_engine
-from lprnet_nb.runtime.bench import agreement
 from lprnet_nb.runtime.emulator import Emulator
-from lprnet_nb.runtime.emulator.interpreter import interpret
 from lprnet_nb.toolchain.compile import compile_bmodel
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
 

@@ -7,7 +7,7 @@ import pytest
 
 from lprnet_nb.errors import ToolchainError
 from lprnet_nb.model.trace import trace_model
-from lprnet_nb.report.study_details import same_graph
+from lprnet_nb.study.details import same_graph
 from lprnet_nb.toolchain.compile import CalibrationTable, calibrate, compile_bmodel, top_graph
 from lprnet_nb.toolchain.lowering import Quantizer
 from lprnet_nb.toolchain.strategies import make_strategy

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lprnet_nb.errors import ToolchainError
-from lprnet_nb.toolchain.profile import (COMPUTE, MEMORY, latency_by_layer, parse_profile,
-                                         read_profile)
+from lprnet_nb.toolchain.profile import (
+    COMPUTE,
+    MEMORY,
+    latency_by_layer,
+    parse_profile,
+    read_profile,
+)
 
 PROFILE = """
 ENGINE_BD                              ENGINE_GDMA

@@ -1,4 +1,4 @@
-"""Reading an exported quantized graph; `toolchain/export_graph.py` documents the format."""
+"""Reading an exported quantized graph; `toolchain/inside/export_graph.py` documents the format."""
 
 from __future__ import annotations
 
