@@ -26,20 +26,39 @@ def examine() -> dict[str, Any]:
         ``{"checks": [{"what", "ok", "found"}]}``; what is missing says how to get it.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("lprnet-nb", lambda: f"{__version__}, Python {platform.python_version()}, "
-                              f"{platform.platform()}, {os.cpu_count()} processors"),
-        *[(package, _version(package)) for package in
-          ("torch", "onnxruntime", "papermill", "jupyterlab", "opencv-python-headless")],
+        (
+            "lprnet-nb",
+            lambda: (
+                f"{__version__}, Python {platform.python_version()}, "
+                f"{platform.platform()}, {os.cpu_count()} processors"
+            ),
+        ),
+        *[
+            (package, _version(package))
+            for package in (
+                "torch",
+                "onnxruntime",
+                "papermill",
+                "jupyterlab",
+                "opencv-python-headless",
+            )
+        ],
         ("compiler TPU-MLIR", _compiler),
         ("Python 3.10", environment.find_python310),
         ("compiler TPU-NNTC", _nntc),
         ("backend device", _device),
         ("backend simulator", _simulator),
-        ("C compiler", lambda: _program(("cc", "gcc", "clang"), "Without one the simulator is "
-                                        "several times slower. Install gcc.")),
+        (
+            "C compiler",
+            lambda: _program(
+                ("cc", "gcc", "clang"),
+                "Without one the simulator is several times slower. Install gcc.",
+            ),
+        ),
         ("published data", _published),
         ("cache", lambda: _folder(cache_dir(), "LPRNET_CACHE")),
-        ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA"))]
+        ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
+    ]
     rows = []
     for what, find in checks:
         try:
@@ -55,6 +74,7 @@ def _version(package: str) -> Callable[[], str]:
             return version(package)
         except PackageNotFoundError:
             raise LookupError("not installed; run scripts/setup.sh") from None
+
     return find
 
 

@@ -21,8 +21,13 @@ from .errors import DataError, LprnetError
 LARGEST_TEXT = 128 << 20  # bytes; the labels of all of CCPD are a third of it
 LARGEST_IMAGE = 256 << 20
 
-_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32-le"), (b"\0\0\xfe\xff", "utf-32-be"),
-          (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe\0\0", "utf-32-le"),
+    (b"\0\0\xfe\xff", "utf-32-be"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
 # Characters of plates whose two bytes in GB18030 are UTF-8 too, of letters that no plate has.
 _BOTH = frozenset("鲁豫学使".encode("gb18030").decode("utf8"))
 
@@ -36,8 +41,12 @@ def note(message: str) -> None:
     """
     if message not in _said:
         _said.add(message)
-        print("note:", "".join(c if c.isprintable() else repr(c)[1:-1] for c in message),
-              file=sys.stderr, flush=True)
+        print(
+            "note:",
+            "".join(c if c.isprintable() else repr(c)[1:-1] for c in message),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def find_path(path: str | Path) -> Path:
@@ -57,8 +66,9 @@ def missing(path: str | Path) -> str:
     return f"{here} does not exist" + (f", nor does {there}" if there != here else "")
 
 
-def read_bytes(path: str | Path, what: str, limit: int = LARGEST_TEXT,
-               error: type[LprnetError] = DataError) -> bytes:
+def read_bytes(
+    path: str | Path, what: str, limit: int = LARGEST_TEXT, error: type[LprnetError] = DataError
+) -> bytes:
     """Bytes of a regular file.
 
     Parameters
@@ -87,17 +97,21 @@ def read_bytes(path: str | Path, what: str, limit: int = LARGEST_TEXT,
                 raise error(f"{what} {path} is {kind}, not a file. Name the file itself.")
             raw = file.read(limit + 1) if state.st_size <= limit else None
             if raw is None or len(raw) > limit:
-                raise error(f"{what} {path} is larger than {limit >> 20} MiB. See whether it is "
-                            "the right file.")
+                raise error(
+                    f"{what} {path} is larger than {limit >> 20} MiB. See whether it is "
+                    "the right file."
+                )
             return raw
     except (FileNotFoundError, NotADirectoryError) as cause:
-        raise error(f"{what} {path} cannot be read: No such file; {missing(path)}. Check the "
-                    "path.") from cause
+        raise error(
+            f"{what} {path} cannot be read: No such file; {missing(path)}. Check the path."
+        ) from cause
     except IsADirectoryError as cause:
         raise error(f"{what} {path} is a folder, not a file. Name the file itself.") from cause
     except OSError as cause:
-        raise error(f"{what} {path} cannot be read: {cause.strerror}. Check the path and its "
-                    "permissions.") from cause
+        raise error(
+            f"{what} {path} cannot be read: {cause.strerror}. Check the path and its permissions."
+        ) from cause
     except ValueError as cause:  # a null character in the path
         raise error(f"{what} {str(path)!r} is not a possible path.") from cause
 
@@ -116,16 +130,16 @@ def read_text(path: str | Path, what: str, error: type[LprnetError] = DataError)
     return text
 
 
-def decode_text(path: str | Path, what: str, error: type[LprnetError] = DataError
-                ) -> tuple[str, str]:
+def decode_text(
+    path: str | Path, what: str, error: type[LprnetError] = DataError
+) -> tuple[str, str]:
     """As `read_text`, without the note: the text and its encoding."""
     raw = read_bytes(path, what, error=error)
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
-            return _decoded(raw[len(mark):], encoding, path, what, error), encoding
+            return _decoded(raw[len(mark) :], encoding, path, what, error), encoding
     if b"\0" in raw:
-        raise error(f"{what} {path} holds zero bytes, so it is not text. Save it as text in "
-                    "UTF-8.")
+        raise error(f"{what} {path} holds zero bytes, so it is not text. Save it as text in UTF-8.")
     try:
         text = raw.decode("utf8")
         if text.isascii() or not {c for c in text if not c.isascii()} <= _BOTH:
@@ -138,20 +152,29 @@ def decode_text(path: str | Path, what: str, error: type[LprnetError] = DataErro
     return _decoded(raw, "gb18030", path, what, error), "gb18030"
 
 
-def _decoded(raw: bytes, encoding: str, path: str | Path, what: str,
-             error: type[LprnetError]) -> str:
+def _decoded(
+    raw: bytes, encoding: str, path: str | Path, what: str, error: type[LprnetError]
+) -> str:
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as cause:
         line = raw.count(b"\n", 0, cause.start) + 1
-        name = ("neither UTF-8 nor GB18030" if encoding == "gb18030"
-                else f"damaged {encoding[:6].upper()}")
-        raise error(f"{what} {path}, line {line}: its characters are {name}. Save it as UTF-8.") \
-            from cause
+        name = (
+            "neither UTF-8 nor GB18030"
+            if encoding == "gb18030"
+            else f"damaged {encoding[:6].upper()}"
+        )
+        raise error(
+            f"{what} {path}, line {line}: its characters are {name}. Save it as UTF-8."
+        ) from cause
 
 
-def read_json(path: str | Path, what: str, error: type[LprnetError] = DataError,
-              pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def read_json(
+    path: str | Path,
+    what: str,
+    error: type[LprnetError] = DataError,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """Value of a JSON file, read as `read_text` reads.
 
     Parameters
@@ -167,6 +190,7 @@ def read_json(path: str | Path, what: str, error: type[LprnetError] = DataError,
     error
         As `read_text`, and when it is not JSON, with the place.
     """
+
     def unique(found: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, value in found:
@@ -179,10 +203,14 @@ def read_json(path: str | Path, what: str, error: type[LprnetError] = DataError,
     try:
         return json.loads(text, object_pairs_hook=pairs or unique)
     except json.JSONDecodeError as cause:
-        raise error(f"{what} {path} is not JSON at line {cause.lineno}, column {cause.colno}. "
-                    "Mend that place.") from cause
+        raise error(
+            f"{what} {path} is not JSON at line {cause.lineno}, column {cause.colno}. "
+            "Mend that place."
+        ) from cause
     except error:
         raise
     except (ValueError, RecursionError) as cause:  # a number of 5,000 digits, 100,000 brackets
-        raise error(f"{what} {path} cannot be read as JSON: a number is too long, or it is "
-                    "nested too deeply.") from cause
+        raise error(
+            f"{what} {path} cannot be read as JSON: a number is too long, or it is "
+            "nested too deeply."
+        ) from cause

@@ -26,8 +26,12 @@ def progress_bar(total: int, label: str, wanted: bool = True) -> Iterator[Advanc
         with _in_notebook(total, label) as advance:
             yield advance
     elif wanted and console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(label, total=total)
             yield lambda steps: progress.advance(task, steps)
@@ -47,8 +51,10 @@ def _in_notebook(total: int, label: str) -> Iterator[Advance]:
     done, drawn = 0, time.monotonic()
 
     def picture() -> HTML:
-        return HTML(f"<progress value='{done}' max='{total}'></progress> "
-                    f"{html.escape(label)}: {done} of {total}")
+        return HTML(
+            f"<progress value='{done}' max='{total}'></progress> "
+            f"{html.escape(label)}: {done} of {total}"
+        )
 
     shown = display(picture(), display_id=True)
 

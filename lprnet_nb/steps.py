@@ -53,8 +53,9 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     written = []
     for item in compile_all(parameters, data):
         bmodel = item.bmodel
-        written.append(_publish(bmodel, data_dir() / "models" / bmodel.chip /
-                                f"{bmodel.name}.bmodel"))
+        written.append(
+            _publish(bmodel, data_dir() / "models" / bmodel.chip / f"{bmodel.name}.bmodel")
+        )
     return written
 
 
@@ -102,9 +103,15 @@ def _publish(bmodel: BModel, target: Path) -> Path:
     return target
 
 
-def read_plates(bmodel: str | Path, images: str | Path, backend: str = "auto",
-                decoder: str = "greedy", *, views: bool = False, trust: bool = False
-                ) -> dict[str, str]:
+def read_plates(
+    bmodel: str | Path,
+    images: str | Path,
+    backend: str = "auto",
+    decoder: str = "greedy",
+    *,
+    views: bool = False,
+    trust: bool = False,
+) -> dict[str, str]:
     """Read a folder of crops, or CCPD, with a BModel: ``{file name: plate}``, sorted by name.
 
     With `views`, each plate is read three times, see `reading.read_views`.
@@ -135,26 +142,42 @@ def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
     read, truth = read_labels(results), read_labels(labels)
     missing = sorted(set(read) - set(truth))
     if missing or not read:
-        raise DataError(f"{results}: {len(missing)} of {len(read)} results have no label in "
-                        f"{labels}" + (f", the first is {missing[0]}." if missing else "."))
+        raise DataError(
+            f"{results}: {len(missing)} of {len(read)} results have no label in "
+            f"{labels}" + (f", the first is {missing[0]}." if missing else ".")
+        )
     names = sorted(read)
     right = correct([truth[n] for n in names], [read[n] for n in names])
-    return {"images": len(names), "exact_match": float(right.mean()),
-            "ci95": list(wilson(int(right.sum()), len(names))),
-            "character_accuracy": character_accuracy([truth[n] for n in names],
-                                                     [read[n] for n in names])}
+    return {
+        "images": len(names),
+        "exact_match": float(right.mean()),
+        "ci95": list(wilson(int(right.sum()), len(names))),
+        "character_accuracy": character_accuracy(
+            [truth[n] for n in names], [read[n] for n in names]
+        ),
+    }
 
 
-def write_generated(folder: str | Path, count: int, seed: int, forms: tuple[str, ...] | None
-                    ) -> Path:
+def write_generated(
+    folder: str | Path, count: int, seed: int, forms: tuple[str, ...] | None
+) -> Path:
     """Generate plates into a folder: PNG files and ``labels.json``, written last."""
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
 
 
-def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
-                  images: str | Path | None, classes: str | Path | None,
-                  start_from: str | Path | None, learning_rate: float, device: str,
-                  **options: Any) -> Path:
+def train_weights(
+    output: str | Path,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    images: str | Path | None,
+    classes: str | Path | None,
+    start_from: str | Path | None,
+    learning_rate: float,
+    device: str,
+    **options: Any,
+) -> Path:
     """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`.
 
     Weights that are started from read already: no easy plates first, and no alignment. `options`
@@ -163,8 +186,17 @@ def train_weights(output: str | Path, *, steps: int, batch: int, seed: int,
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
     warm = {"start_from": Path(start_from), "easy_steps": 0, "align_steps": 0} if start_from else {}
-    config = TrainConfig(output, output.with_suffix(".checkpoint"), steps=steps, batch=batch,
-                         seed=seed, learning_rate=learning_rate, device=device, **options, **warm)
+    config = TrainConfig(
+        output,
+        output.with_suffix(".checkpoint"),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        device=device,
+        **options,
+        **warm,
+    )
     plates = load_plates(images, alphabet) if images else None
     keep_memory()
     return train(config, plates, alphabet)

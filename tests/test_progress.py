@@ -15,7 +15,8 @@ with progress_bar(6, "simulator <BM1688>", {wanted}) as advance:
 
 def outputs(wanted):
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(CELL.format(wanted=wanted))])
+        cells=[nbformat.v4.new_code_cell(CELL.format(wanted=wanted))]
+    )
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
     return notebook.cells[0].outputs
 
@@ -23,7 +24,8 @@ def outputs(wanted):
 def test_leaves_one_still_picture_in_a_notebook():
     [output] = outputs(True)
     assert output["data"]["text/html"] == (
-        "<progress value='6' max='6'></progress> simulator &lt;BM1688&gt;: 6 of 6")
+        "<progress value='6' max='6'></progress> simulator &lt;BM1688&gt;: 6 of 6"
+    )
 
 
 def test_is_silent_where_it_is_not_wanted():

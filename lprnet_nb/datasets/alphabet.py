@@ -14,12 +14,14 @@ from ..inputs import note, read_text
 
 # Class order of the published weights (sirius-ai/LPRNet_Pytorch, data/load_data.py): 31 provinces,
 # 10 digits, 24 letters without I and O, then I, O, and the CTC blank.
-PUBLISHED_CLASSES = ("京沪津渝冀晋蒙辽吉黑苏浙皖闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新"
-                     "0123456789ABCDEFGHJKLMNPQRSTUVWXYZIO-")
+PUBLISHED_CLASSES = (
+    "京沪津渝冀晋蒙辽吉黑苏浙皖闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新"
+    "0123456789ABCDEFGHJKLMNPQRSTUVWXYZIO-"
+)
 PROVINCES = PUBLISHED_CLASSES[:31]
 
 # Written into plates by hand, by detectors and by input methods, and not part of them.
-_NOT_OF_PLATES = frozenset("·•・･‧∙⋅●'\"`“”‘’「」" " \t\r\n\u00a0\u3000\u200b\u200e\u200f\ufeff")
+_NOT_OF_PLATES = frozenset("·•・･‧∙⋅●'\"`“”‘’「」 \t\r\n\u00a0\u3000\u200b\u200e\u200f\ufeff")
 _NOT_OF_LISTS = frozenset(",;，；、'\"[](){}")
 
 
@@ -46,8 +48,9 @@ class Alphabet:
             twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
             raise DataError(f"class list: {''.join(twice)!r} occurs more than once.")
         if not 0 <= self.blank < len(self.characters):
-            raise DataError(f"class list: blank index {self.blank} is outside 0 to "
-                            f"{len(self.characters) - 1}.")
+            raise DataError(
+                f"class list: blank index {self.blank} is outside 0 to {len(self.characters) - 1}."
+            )
 
     @property
     def size(self) -> int:
@@ -79,9 +82,11 @@ class Alphabet:
             except ValueError:
                 index = self.blank
             if index == self.blank:
-                raise DataError(f"label {text!r}: character {character!r} at position "
-                                f"{position + 1} is not in the class list. Correct the label, or "
-                                "name the class list of your weights.")
+                raise DataError(
+                    f"label {text!r}: character {character!r} at position "
+                    f"{position + 1} is not in the class list. Correct the label, or "
+                    "name the class list of your weights."
+                )
             indices[position] = index
         return indices
 
@@ -149,11 +154,15 @@ def read_alphabet(path: str | Path) -> Alphabet:
     if any(text.count(c) > 1 for c in _NOT_OF_LISTS):  # a class occurs once, a separator often
         text = "".join(c for c in text if c not in _NOT_OF_LISTS)
     if text != written:
-        note(f"class list {path}: quotes, separators or full width were dropped; there are "
-             f"{len(text)} classes.")
+        note(
+            f"class list {path}: quotes, separators or full width were dropped; there are "
+            f"{len(text)} classes."
+        )
     if "-" not in text:
-        raise DataError(f"class list {path}: no '-' for the CTC blank. Add it at the place that "
-                        "the blank has in your network's output.")
+        raise DataError(
+            f"class list {path}: no '-' for the CTC blank. Add it at the place that "
+            "the blank has in your network's output."
+        )
     try:
         return Alphabet(tuple(text), text.index("-"))
     except DataError as error:

@@ -35,8 +35,10 @@ from .labels import (
 # only, since results of a reading look the same.
 _SURE = re.compile(r"labels?\.(json|csv|tsv)|.*_labels?\.json|rec_gt.*\.txt", re.IGNORECASE)
 _NO_PLATES = "ccpd_np"  # CCPD's scenes without a plate
-_HOW = ("Write a labels.csv into it with a line 'FILE NAME,PLATE' for each picture, or name the "
-        "files by their plates.")
+_HOW = (
+    "Write a labels.csv into it with a line 'FILE NAME,PLATE' for each picture, or name the "
+    "files by their plates."
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ class PlateFiles:
     def take(self, indices: Sequence[int] | np.ndarray) -> PlateFiles:
         """The plates at `indices`, in that order."""
         chosen = [int(index) for index in indices]
-        return replace(self, names=tuple(self.names[i] for i in chosen), labels=None
-                       if self.labels is None else tuple(self.labels[i] for i in chosen))
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            labels=None if self.labels is None else tuple(self.labels[i] for i in chosen),
+        )
 
     def read(self) -> PlateImages:
         """Read the pictures.
@@ -98,8 +103,9 @@ class PlateFiles:
         return PlateImages(self.name, images, self.names, tuple(labels) or None)
 
 
-def list_plates(folder: str | Path, alphabet: Alphabet | None = PUBLISHED, *, check: bool = True
-                ) -> PlateFiles:
+def list_plates(
+    folder: str | Path, alphabet: Alphabet | None = PUBLISHED, *, check: bool = True
+) -> PlateFiles:
     """List the plates below a folder, with their labels.
 
     Labels come from a list in the folder (see `labels.read_list`) or, as the vendor has it, from
@@ -127,8 +133,12 @@ def list_plates(folder: str | Path, alphabet: Alphabet | None = PUBLISHED, *, ch
     others = sum(_NO_PLATES not in name.split("/") for name in listing.images) - len(scenes)
     ours = bool(scenes) and len(scenes) >= others
     lists = _label_lists(listing, sniff=not ours)
-    listing.note_left_out(path.relative_to(listing.folder).as_posix() for paths in lists.values()
-                          for path in paths if path.is_relative_to(listing.folder))
+    listing.note_left_out(
+        path.relative_to(listing.folder).as_posix()
+        for paths in lists.values()
+        for path in paths
+        if path.is_relative_to(listing.folder)
+    )
     if ours and not lists:
         _note_unnamed(listing, scenes)
         return PlateFiles(listing.folder, scenes, None, True, alphabet)
@@ -143,12 +153,15 @@ def list_plates(folder: str | Path, alphabet: Alphabet | None = PUBLISHED, *, ch
 def _note_unnamed(listing: Listing, scenes: Sequence[str]) -> None:
     unnamed = set(listing.images) - set(scenes)
     if unnamed:
-        note(f"{listing.folder}: {len(unnamed)} pictures left out whose names are not CCPD's and "
-             f"say no plate, such as {min(unnamed)}; {len(scenes)} remain.")
+        note(
+            f"{listing.folder}: {len(unnamed)} pictures left out whose names are not CCPD's and "
+            f"say no plate, such as {min(unnamed)}; {len(scenes)} remain."
+        )
 
 
-def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: int | None = None
-                ) -> PlateImages:
+def load_plates(
+    folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: int | None = None
+) -> PlateImages:
     """Read a folder of plates with labels, or its first `limit`; see `list_plates`.
 
     Raises
@@ -173,8 +186,9 @@ def load_images(folder: str | Path) -> PlateImages:
     return list_plates(folder, None).read()
 
 
-def read_truth(source: str | Path, read: Mapping[str, str], results: str | Path
-               ) -> tuple[list[str], int]:
+def read_truth(
+    source: str | Path, read: Mapping[str, str], results: str | Path
+) -> tuple[list[str], int]:
     """The truth of what was read, from a label file of any kind or a folder of plates.
 
     Parameters
@@ -219,39 +233,48 @@ def _label_lists(listing: Listing, *, sniff: bool) -> dict[str, list[Path]]:
     pictures = picture_keys(listing.images)
     found = defaultdict(list)
     for name in sorted(listing.others):
-        below, base = name[:name.rfind("/") + 1], name.rsplit("/", 1)[-1]
+        below, base = name[: name.rfind("/") + 1], name.rsplit("/", 1)[-1]
         # A text beside the picture of its name is an annotation of another tool.
         if _SURE.fullmatch(base) or (
-                sniff and base.lower().endswith(LIST_SUFFIXES[1:])
-                and name.rpartition(".")[0] not in stems
-                and names_a_picture(listing.folder / name, pictures)):
+            sniff
+            and base.lower().endswith(LIST_SUFFIXES[1:])
+            and name.rpartition(".")[0] not in stems
+            and names_a_picture(listing.folder / name, pictures)
+        ):
             found[below].append(listing.folder / name)
     if not found:
         place = listing.folder.parent
-        beside = [place / f"{listing.folder.name}_{word}{suffix}"
-                  for word in ("label", "labels") for suffix in LIST_SUFFIXES]
+        beside = [
+            place / f"{listing.folder.name}_{word}{suffix}"
+            for word in ("label", "labels")
+            for suffix in LIST_SUFFIXES
+        ]
         found[""] = [path for path in beside if path.is_file()]
     return {below: paths for below, paths in found.items() if paths}
 
 
-def _listed(listing: Listing, lists: dict[str, list[Path]], alphabet: Alphabet
-            ) -> tuple[str, ...]:
+def _listed(listing: Listing, lists: dict[str, list[Path]], alphabet: Alphabet) -> tuple[str, ...]:
     labels: dict[str, str] = {}
     for below in lists:
         paths = [path for other, more in lists.items() if below.startswith(other) for path in more]
         if len(paths) > 1:
-            raise DataError(f"{listing.folder / below} has several label files: "
-                            f"{', '.join(map(str, sorted(paths)))}. Keep one of them.")
+            raise DataError(
+                f"{listing.folder / below} has several label files: "
+                f"{', '.join(map(str, sorted(paths)))}. Keep one of them."
+            )
         path, inside = paths[0], [name for name in listing.images if name.startswith(below)]
-        texts, unused = label_of_each(read_list(path), listing.folder / below,
-                                      [name.removeprefix(below) for name in inside])
+        texts, unused = label_of_each(
+            read_list(path), listing.folder / below, [name.removeprefix(below) for name in inside]
+        )
         if unused:
             note(f"label file {path}: {unused} labels are of images that are not there.")
         labels |= zip(inside, normalized(path, inside, texts, alphabet))
     lacking = [name for name in listing.images if name not in labels]
     if lacking:
-        raise DataError(f"{len(lacking)} images of {listing.folder} have no label, the first is "
-                        f"{lacking[0]}: the label files are those of other subfolders. {_HOW}")
+        raise DataError(
+            f"{len(lacking)} images of {listing.folder} have no label, the first is "
+            f"{lacking[0]}: the label files are those of other subfolders. {_HOW}"
+        )
     return tuple(labels[name] for name in listing.images)
 
 
@@ -259,10 +282,14 @@ def _named(listing: Listing, alphabet: Alphabet) -> tuple[str, ...]:
     found = labels_in_names(listing.images, alphabet)
     lacking = [name for name, text in zip(listing.images, found) if text is None]
     if len(lacking) * 2 >= len(found):
-        raise DataError(f"{listing.folder} has no labels: there is no label file, and its file "
-                        f"names are not plates, such as {lacking[0]!r}. {_HOW}")
+        raise DataError(
+            f"{listing.folder} has no labels: there is no label file, and its file "
+            f"names are not plates, such as {lacking[0]!r}. {_HOW}"
+        )
     if lacking:
-        raise DataError(f"{listing.folder / lacking[0]}: its name is not a plate, as those of most "
-                        f"pictures there are ({len(lacking)} are not). Rename it, move it away, or "
-                        "write a labels.csv with a line 'FILE NAME,PLATE' for each picture.")
+        raise DataError(
+            f"{listing.folder / lacking[0]}: its name is not a plate, as those of most "
+            f"pictures there are ({len(lacking)} are not). Rename it, move it away, or "
+            "write a labels.csv with a line 'FILE NAME,PLATE' for each picture."
+        )
     return tuple(text for text in found if text is not None)

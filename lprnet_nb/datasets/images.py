@@ -19,8 +19,20 @@ from ..inputs import LARGEST_IMAGE, find_path, missing, note, read_bytes
 
 HEIGHT, WIDTH = 24, 94  # pixels, the input of LPRNet (arXiv 1806.10447, table 2)
 MEAN, SCALE = 127.5, 0.0078125  # sirius-ai/LPRNet_Pytorch, data/load_data.py: (x - 127.5) / 128
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-                  ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".xz", ".bz2")
 # Names that systems and programs leave beside pictures, and show to nobody.
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
@@ -50,8 +62,10 @@ class PlateImages:
     def __post_init__(self) -> None:
         expected = (len(self.names), HEIGHT, WIDTH, 3)
         if self.images.shape != expected or self.images.dtype != np.uint8:
-            raise DataError(f"{self.name}: images are {self.images.dtype} "
-                            f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR.")
+            raise DataError(
+                f"{self.name}: images are {self.images.dtype} "
+                f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR."
+            )
         if self.labels is not None and len(self.labels) != len(self.names):
             raise DataError(f"{self.name}: {len(self.labels)} labels for {len(self.names)} images.")
         check_utf8(self.name, self.names)
@@ -62,8 +76,9 @@ class PlateImages:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over pixels, file names and labels."""
-        return digest({"pixels": array_digest(self.images), "names": self.names,
-                       "labels": self.labels})
+        return digest(
+            {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
+        )
 
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> PlateImages:
         """The images at `indices` (integers or a slice), in that order."""
@@ -71,8 +86,9 @@ class PlateImages:
             indices = range(*indices.indices(len(self)))
         chosen = [int(i) for i in indices]
         labels = None if self.labels is None else tuple(self.labels[i] for i in chosen)
-        return PlateImages(self.name, self.images[chosen], tuple(self.names[i] for i in chosen),
-                           labels)
+        return PlateImages(
+            self.name, self.images[chosen], tuple(self.names[i] for i in chosen), labels
+        )
 
 
 def check_utf8(place: str, names: Iterable[str]) -> None:
@@ -84,7 +100,8 @@ def check_utf8(place: str, names: Iterable[str]) -> None:
             raise DataError(
                 f"{place}: file name {name!r} is not UTF-8 and cannot be written into results. "
                 "Rename it; `convmv -f gb18030 -t utf8 -r --notest FOLDER` renames what an "
-                "archive from a Chinese Windows left.") from None
+                "archive from a Chinese Windows left."
+            ) from None
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:
@@ -117,8 +134,10 @@ def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
     except (cv2.error, MemoryError):  # a header that promises more pixels than OpenCV allows
         image = None
     if image is None:
-        raise DataError(f"{name} cannot be decoded as an image. Remove it from the folder or "
-                        "replace it with a readable JPEG, PNG, BMP, WebP or TIFF.")
+        raise DataError(
+            f"{name} cannot be decoded as an image. Remove it from the folder or "
+            "replace it with a readable JPEG, PNG, BMP, WebP or TIFF."
+        )
     return image
 
 
@@ -173,8 +192,9 @@ class Listing:
         left += [f"{self.hidden} hidden"] * bool(self.hidden)
         left += [f"{self.links} links to folders"] * bool(self.links)
         if left:
-            note(f"{self.folder}: {' and '.join(left)} left out; {len(self.images)} pictures "
-                 "remain.")
+            note(
+                f"{self.folder}: {' and '.join(left)} left out; {len(self.images)} pictures remain."
+            )
 
 
 def list_images(folder: str | Path) -> Listing:
@@ -197,9 +217,14 @@ def list_images(folder: str | Path) -> Listing:
         waiting += [f"{below}{name}/" for name in sorted(folders, reverse=True)]
     if not images:
         packed = [name for name in others if name.lower().endswith(_ARCHIVES)]
-        raise DataError(f"image folder {folder} has no image ({', '.join(IMAGE_SUFFIXES)})" + (
-            f", but {packed[0]}. Unpack it and name the folder." if packed else
-            ". Name the folder of your plates."))
+        raise DataError(
+            f"image folder {folder} has no image ({', '.join(IMAGE_SUFFIXES)})"
+            + (
+                f", but {packed[0]}. Unpack it and name the folder."
+                if packed
+                else ". Name the folder of your plates."
+            )
+        )
     check_utf8(str(folder), images)
     return Listing(folder, tuple(images), tuple(others), counts["hidden"], counts["links"])
 
@@ -214,12 +239,19 @@ def image_folder(folder: str | Path) -> Path:
     """
     path = find_path(folder)
     if not path.exists():
-        raise DataError(f"image folder {missing(folder)}. Run scripts/download.sh, or name the "
-                        "folder of your own images.")
+        raise DataError(
+            f"image folder {missing(folder)}. Run scripts/download.sh, or name the "
+            "folder of your own images."
+        )
     if not path.is_dir():
-        raise DataError(f"{path} is " + (
-            "an archive. Unpack it and name the folder." if path.name.lower().endswith(_ARCHIVES)
-            else "a file, not a folder of images. Name the folder that it lies in."))
+        raise DataError(
+            f"{path} is "
+            + (
+                "an archive. Unpack it and name the folder."
+                if path.name.lower().endswith(_ARCHIVES)
+                else "a file, not a folder of images. Name the folder that it lies in."
+            )
+        )
     return path
 
 
@@ -228,8 +260,9 @@ def is_hidden(name: str) -> bool:
     return bool(_HIDDEN.fullmatch(name))
 
 
-def _entries(root: Path, below: str, others: list[str], counts: Counter[str]
-             ) -> tuple[list[str], list[str]]:
+def _entries(
+    root: Path, below: str, others: list[str], counts: Counter[str]
+) -> tuple[list[str], list[str]]:
     """Names of the subfolders and of the pictures of one folder."""
     folders, files = [], []
     try:
@@ -246,8 +279,9 @@ def _entries(root: Path, below: str, others: list[str], counts: Counter[str]
                 else:
                     others.append(below + entry.name)
     except OSError as error:
-        raise DataError(f"image folder {root / below} cannot be read: {error.strerror}. Check its "
-                        "permissions.") from error
+        raise DataError(
+            f"image folder {root / below} cannot be read: {error.strerror}. Check its permissions."
+        ) from error
     return folders, files
 
 

@@ -26,11 +26,13 @@ LONGEST = 18  # characters: the time steps of the network
 _NAME_WORDS = frozenset(
     "file filename file_name image imagename image_name img img_name image_path img_path "
     "imagepath image_file img_file path filepath file_path name picture "
-    "文件 文件名 文件名称 图片 图片名 图片名称 图片文件 图片路径 图像 图像名 图像路径 路径 名称".split())
+    "文件 文件名 文件名称 图片 图片名 图片名称 图片文件 图片路径 图像 图像名 图像路径 路径 名称".split()
+)
 _PLATE_WORDS = frozenset(
     "plate plates label labels text gt truth ground_truth transcription plate_number "
     "platenumber plate_no license licence license_plate licence_plate lp lp_number words "
-    "车牌 车牌号 车牌号码 牌照 号牌 号牌号码 号码 标签 标注 真值 文本 内容".split())
+    "车牌 车牌号 车牌号码 牌照 号牌 号牌号码 号码 标签 标注 真值 文本 内容".split()
+)
 _DELIMITERS = "\t;,，|"
 _QUOTES = "\"'“”‘’"
 
@@ -69,8 +71,10 @@ class LabelList:
         found: dict[str, str] = {}
         for where, name, plate in self.rows:
             if name in found and (not doubles or found[name] != plate):
-                raise DataError(f"label file {self.path}, {where}: {name!r} occurs twice, as "
-                                f"{found[name]!r} and as {plate!r}. Remove the wrong one.")
+                raise DataError(
+                    f"label file {self.path}, {where}: {name!r} occurs twice, as "
+                    f"{found[name]!r} and as {plate!r}. Remove the wrong one."
+                )
             found[name] = plate
         return found
 
@@ -84,8 +88,11 @@ def read_list(path: str | Path) -> LabelList:
         When it cannot be read or is not such a list, with the line.
     """
     path = Path(path)
-    rows = _json_rows(path) if path.suffix.lower() == ".json" else \
-        _text_rows(path, read_text(path, "label file"))
+    rows = (
+        _json_rows(path)
+        if path.suffix.lower() == ".json"
+        else _text_rows(path, read_text(path, "label file"))
+    )
     return LabelList(path, tuple(rows))
 
 
@@ -118,7 +125,8 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
     # Objects become lists of pairs, so that a key that occurs twice is seen.
     found = read_json(path, "label file", pairs=list)
     if not isinstance(found, list) or not all(
-            isinstance(item, tuple) and isinstance(item[1], str) for item in found):
+        isinstance(item, tuple) and isinstance(item[1], str) for item in found
+    ):
         raise DataError(f"label file {path} is not a mapping {{file name: plate}}.")
     return [(f"entry {number}", name, plate) for number, (name, plate) in enumerate(found, 1)]
 
@@ -126,24 +134,30 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
 def _text_rows(path: Path, text: str) -> list[tuple[str, str, str]]:
     delimiter = None
     if match := re.match(r"sep=(.)\r?\n", text):  # how Excel is told the delimiter
-        delimiter, text = match[1], "\n" + text[match.end():]
+        delimiter, text = match[1], "\n" + text[match.end() :]
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip(_DELIMITERS + " \u3000")]
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=lambda d: sum(d in line for line in lines))
     if sum(delimiter in line for line in lines) * 2 < len(lines):
-        table = [(f"line {number}", _by_spaces(line, path, number))
-                 for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
+        table = [
+            (f"line {number}", _by_spaces(line, path, number))
+            for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1)
+            if line.strip()
+        ]
     else:
         table = _by_delimiter(text, delimiter, path)
     short = next((where for where, cells in table if len(cells) < 2), None)
     if short is not None or not table:
-        raise DataError(f"label file {path}, {short or 'which is empty'}: expected a file name and "
-                        "a plate, such as 'a.jpg,京A12345'.")
+        raise DataError(
+            f"label file {path}, {short or 'which is empty'}: expected a file name and "
+            "a plate, such as 'a.jpg,京A12345'."
+        )
     name, plate, heading = _columns([cells for _, cells in table])
     narrow = next((where for where, cells in table if len(cells) <= max(name, plate)), None)
     if narrow:
-        raise DataError(f"label file {path}, {narrow}: has fewer columns than the other lines. "
-                        "Mend that line.")
+        raise DataError(
+            f"label file {path}, {narrow}: has fewer columns than the other lines. Mend that line."
+        )
     return [(where, cells[name], cells[plate]) for where, cells in table[heading:]]
 
 
@@ -155,8 +169,10 @@ def _by_delimiter(text: str, delimiter: str, path: Path) -> list[tuple[str, list
             if any(cell.strip() for cell in cells):
                 table.append((f"line {reader.line_num}", cells))
     except csv.Error as error:
-        raise DataError(f"label file {path}, line {reader.line_num}: a quote is not closed, or the "
-                        "line is too long. Mend that line.") from error
+        raise DataError(
+            f"label file {path}, line {reader.line_num}: a quote is not closed, or the "
+            "line is too long. Mend that line."
+        ) from error
     return table
 
 
@@ -173,30 +189,36 @@ def _by_spaces(line: str, path: Path, number: int) -> list[str]:
         return [name, first]
     if is_plate(normalize(rest, known)):
         return [name, rest]
-    raise DataError(f"label file {path}, line {number}: {rest!r} may be a plate with spaces or "
-                    "several columns. Put a tab or a comma between the columns.")
+    raise DataError(
+        f"label file {path}, line {number}: {rest!r} may be a plate with spaces or "
+        "several columns. Put a tab or a comma between the columns."
+    )
 
 
 def _columns(table: Sequence[Sequence[str]]) -> tuple[int, int, int]:
     """Column of the names, column of the plates, and how many lines are a heading."""
-    words = [cell.strip(_QUOTES + " ").lower().replace(" ", "_").replace("-", "_")
-             for cell in table[0]]
+    words = [
+        cell.strip(_QUOTES + " ").lower().replace(" ", "_").replace("-", "_") for cell in table[0]
+    ]
     names = [column for column, word in enumerate(words) if word in _NAME_WORDS]
     plates = [column for column, word in enumerate(words) if word in _PLATE_WORDS]
     width = min(len(cells) for cells in table)
-    files = [sum(_clean(cells[column]).endswith(IMAGE_SUFFIXES) for cells in table)
-             for column in range(width)]
+    files = [
+        sum(_clean(cells[column]).endswith(IMAGE_SUFFIXES) for cells in table)
+        for column in range(width)
+    ]
     by_suffix = max(range(width), key=lambda column: files[column])
     name = by_suffix if files[by_suffix] * 2 > len(table) or not names else names[0]
-    plate = next((column for column in plates if column != name),
-                 name + 1 if name + 1 < width else int(name == 0))
+    plate = next(
+        (column for column in plates if column != name),
+        name + 1 if name + 1 < width else int(name == 0),
+    )
     named = (names or plates) and not words[name].endswith(IMAGE_SUFFIXES)
     other = files[name] == len(table) - 1 > 0 and not words[name].endswith(IMAGE_SUFFIXES)
     return name, plate, int(bool(named or other))
 
 
-def label_of_each(labels: LabelList, folder: Path, images: Sequence[str]
-                  ) -> tuple[list[str], int]:
+def label_of_each(labels: LabelList, folder: Path, images: Sequence[str]) -> tuple[list[str], int]:
     """The label of each image as it is written, and how many labels are of no image.
 
     A name or path in the list is that of an image when one ends with the other, folder by folder:
@@ -215,18 +237,26 @@ def label_of_each(labels: LabelList, folder: Path, images: Sequence[str]
     lacking = [image for image in images if image not in found]
     if lacking:
         none = len(lacking) == len(images) and texts
-        raise DataError(f"{len(lacking)} images of {folder} have no label in {labels.path}, the "
-                        f"first is {lacking[0]}" +
-                        (f"; what it names is {next(iter(texts))!r} and so on" if none else "") +
-                        ". Add them to the label file or move them away.")
+        raise DataError(
+            f"{len(lacking)} images of {folder} have no label in {labels.path}, the "
+            f"first is {lacking[0]}"
+            + (f"; what it names is {next(iter(texts))!r} and so on" if none else "")
+            + ". Add them to the label file or move them away."
+        )
     doubles = len(labels.rows) - len(texts)
     if doubles:
         note(f"label file {labels.path}: {doubles} lines say again what others say.")
     return [found[image] for image in images], unused
 
 
-def _match_paths(path: Path, texts: dict[str, str], rest: Iterable[str], folder: Path,
-                 images: Sequence[str], found: dict[str, str]) -> int:
+def _match_paths(
+    path: Path,
+    texts: dict[str, str],
+    rest: Iterable[str],
+    folder: Path,
+    images: Sequence[str],
+    found: dict[str, str],
+) -> int:
     """Add the labels of names that are not exactly an image's; returns how many are of none."""
     by_base = defaultdict(list)
     for name in rest:
@@ -251,13 +281,17 @@ def _match_paths(path: Path, texts: dict[str, str], rest: Iterable[str], folder:
         best = {name for name, same in candidates.items() if same == longest or exact is not None}
         plates = {texts[name] for name in best} | ({exact} if exact is not None else set())
         if len(plates) > 1:
-            raise DataError(f"label file {path}: {sorted(best)[0]!r} and others give the image "
-                            f"{image} different plates, {' and '.join(sorted(plates))}. Remove "
-                            "the wrong one.")
+            raise DataError(
+                f"label file {path}: {sorted(best)[0]!r} and others give the image "
+                f"{image} different plates, {' and '.join(sorted(plates))}. Remove "
+                "the wrong one."
+            )
         for name in best:
             if name in taken:
-                raise DataError(f"label file {path}: {name!r} may be {taken[name]} or {image}. "
-                                f"Write paths into it, relative to {folder}.")
+                raise DataError(
+                    f"label file {path}: {name!r} may be {taken[name]} or {image}. "
+                    f"Write paths into it, relative to {folder}."
+                )
             taken[name] = image
             found[image] = texts[name]
     return sum(name not in taken for name in rest)
@@ -278,8 +312,9 @@ def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def normalized(path: Path, images: Sequence[str], texts: Sequence[str], alphabet: Alphabet
-               ) -> tuple[str, ...]:
+def normalized(
+    path: Path, images: Sequence[str], texts: Sequence[str], alphabet: Alphabet
+) -> tuple[str, ...]:
     """Labels as the class list writes them, with a note of how many were written otherwise.
 
     Raises
@@ -290,18 +325,23 @@ def normalized(path: Path, images: Sequence[str], texts: Sequence[str], alphabet
     known = {text: alphabet.normalize(text) for text in dict.fromkeys(texts)}
     for image, text in zip(images, texts):
         if not known[text]:
-            raise DataError(f"label file {path}: the label of {image} is empty. Fill it in or move "
-                            "the image away.")
+            raise DataError(
+                f"label file {path}: the label of {image} is empty. Fill it in or move "
+                "the image away."
+            )
     changed = [text for text in texts if known[text] != text]
     if changed:
-        note(f"label file {path}: {len(changed)} labels were written in another way (full width, "
-             f"lower case, dots, spaces or quotes), such as {changed[0]!r} for "
-             f"{known[changed[0]]!r}.")
+        note(
+            f"label file {path}: {len(changed)} labels were written in another way (full width, "
+            f"lower case, dots, spaces or quotes), such as {changed[0]!r} for "
+            f"{known[changed[0]]!r}."
+        )
     return tuple(known[text] for text in texts)
 
 
-def check_labels(folder: Path, images: Sequence[str], labels: Sequence[str], alphabet: Alphabet
-                 ) -> None:
+def check_labels(
+    folder: Path, images: Sequence[str], labels: Sequence[str], alphabet: Alphabet
+) -> None:
     """Raise a DataError that names the image unless the class list can write every label."""
     fine = set()
     for image, text in zip(images, labels):
@@ -352,8 +392,10 @@ def labels_in_names(images: Sequence[str], alphabet: Alphabet) -> list[str | Non
         return found
     heads = [next(iter(_parts(stem)), "").replace(" ", "") for stem in stems]
     shape = _shared_shape([head for head, plate in zip(heads, found) if plate is None], alphabet)
-    return [plate or (head if shape and _shape(head, alphabet) == shape else None)
-            for plate, head in zip(found, heads)]
+    return [
+        plate or (head if shape and _shape(head, alphabet) == shape else None)
+        for plate, head in zip(found, heads)
+    ]
 
 
 def _parts(stem: str) -> list[str]:
@@ -363,8 +405,9 @@ def _parts(stem: str) -> list[str]:
 def _plate_in(stem: str, alphabet: Alphabet) -> str | None:
     parts = _parts(stem)
     options = [alphabet.normalize(part) for part in parts]
-    options += [alphabet.normalize(word) for part in parts if " " in part.strip()
-                for word in part.split()]  # "京A12345 copy"
+    options += [
+        alphabet.normalize(word) for part in parts if " " in part.strip() for word in part.split()
+    ]  # "京A12345 copy"
     fit = list(dict.fromkeys(text for text in options if is_plate(text)))
     if not fit and len(parts) > 1 and len(parts[0]) == 2 and is_plate("".join(options[:2])):
         return "".join(options[:2])  # "京A-12345"

@@ -24,4 +24,35 @@ from .quantization import (
 )
 from .style import chinese_fonts, crops, forest
 
-__all__ = ["accuracy_coverage", "agreement", "channel_ranges", "chinese_fonts", "confusions", "coupling", "crops", "ctc_paths", "draw_histogram", "draw_noise", "draw_readings", "fidelity", "forest", "gallery", "histogram", "latency", "layer_fidelity", "memory", "network_diagram", "paired", "per_character", "pool_equivalence", "quantization_noise", "reliability", "slowest_layers", "step_text", "subnormals", "timeline", "timings", "workflow"]
+__all__ = [
+    "accuracy_coverage",
+    "agreement",
+    "channel_ranges",
+    "chinese_fonts",
+    "confusions",
+    "coupling",
+    "crops",
+    "ctc_paths",
+    "draw_histogram",
+    "draw_noise",
+    "draw_readings",
+    "fidelity",
+    "forest",
+    "gallery",
+    "histogram",
+    "latency",
+    "layer_fidelity",
+    "memory",
+    "network_diagram",
+    "paired",
+    "per_character",
+    "pool_equivalence",
+    "quantization_noise",
+    "reliability",
+    "slowest_layers",
+    "step_text",
+    "subnormals",
+    "timeline",
+    "timings",
+    "workflow",
+]

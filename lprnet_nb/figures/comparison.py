@@ -40,17 +40,40 @@ def paired(rows: Sequence[Mapping]) -> Figure:
     places = _labelled_rows(axes, [row["label"] for row in rows])
     lost = np.array([row["only_float"] for row in rows])
     won = np.array([row["only_other"] for row in rows])
-    axes.barh(places, -lost, height=0.6, color="white", edgecolor=VERMILLION, hatch="////",
-              label="only float reads it right")
+    axes.barh(
+        places,
+        -lost,
+        height=0.6,
+        color="white",
+        edgecolor=VERMILLION,
+        hatch="////",
+        label="only float reads it right",
+    )
     axes.barh(places, won, height=0.6, color=BLUE, label="only INT8 reads it right")
     for place, row in zip(places, rows):
-        for value, count, side in ((-row["only_float"], row["only_float"], "right"),
-                                   (row["only_other"], row["only_other"], "left")):
-            axes.annotate(str(count), (value, place), xytext=(-3 if side == "right" else 3, 0),
-                          textcoords="offset points", ha=side, va="center", fontsize=8)
-        axes.annotate(_p_value(row["p"]), (1, place), xycoords=("axes fraction", "data"),
-                      xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5,
-                      annotation_clip=False)
+        for value, count, side in (
+            (-row["only_float"], row["only_float"], "right"),
+            (row["only_other"], row["only_other"], "left"),
+        ):
+            axes.annotate(
+                str(count),
+                (value, place),
+                xytext=(-3 if side == "right" else 3, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8,
+            )
+        axes.annotate(
+            _p_value(row["p"]),
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            annotation_clip=False,
+        )
     reach = 1.2 * max(lost.max(initial=1), won.max(initial=1), 1)
     axes.set_xlim(-reach, reach)
     axes.axvline(0, color=BLACK, linewidth=0.8)
@@ -74,18 +97,26 @@ def per_character(rows: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
         By model: ``{character: (right, of)}``; characters of the first model, most errors first.
     """
     first = next(iter(rows.values()))
-    characters = sorted(first, key=lambda c: (min(r[c][0] / r[c][1] for r in rows.values()
-                                                  if c in r), c))
+    characters = sorted(
+        first, key=lambda c: (min(r[c][0] / r[c][1] for r in rows.values() if c in r), c)
+    )
     figure, [[axes]] = _figure(2.6)
     spread = 0.66 / max(1, len(rows))
     for number, ((name, counts), style) in enumerate(zip(rows.items(), SERIES)):
         x = np.array([k for k, c in enumerate(characters) if c in counts])
         pairs = [counts[c] for c in characters if c in counts]
         y = np.array([right / of for right, of in pairs])
-        _interval_points(axes, x + spread * (number - (len(rows) - 1) / 2), y,
-                         [wilson(*pair) for pair in pairs], style, name, line=False, small=True)
-    axes.set_xticks(range(len(characters)), [f"{c}\n{first[c][1]}" for c in characters],
-                    fontsize=7)
+        _interval_points(
+            axes,
+            x + spread * (number - (len(rows) - 1) / 2),
+            y,
+            [wilson(*pair) for pair in pairs],
+            style,
+            name,
+            line=False,
+            small=True,
+        )
+    axes.set_xticks(range(len(characters)), [f"{c}\n{first[c][1]}" for c in characters], fontsize=7)
     axes.set_xlabel("character, and how often the labels have it")
     axes.set_ylabel("read right (95 % interval)")
     axes.set_xlim(-0.7, len(characters) - 0.3)
@@ -116,10 +147,15 @@ def confusions(errors: Mapping[str, Sequence[tuple[str, str, int]]]) -> Figure:
     height = 0.8 / len(errors)
     for number, ((name, rows), style) in enumerate(zip(errors.items(), SERIES)):
         times = {(a, b): n for a, b, n in rows}
-        axes.barh(places + height * (number - (len(errors) - 1) / 2),
-                  [times.get(pair, 0) for pair in pairs], height=height, label=name,
-                  color="white" if style["hatch"] else style["color"], hatch=style["hatch"],
-                  edgecolor=style["color"])
+        axes.barh(
+            places + height * (number - (len(errors) - 1) / 2),
+            [times.get(pair, 0) for pair in pairs],
+            height=height,
+            label=name,
+            color="white" if style["hatch"] else style["color"],
+            hatch=style["hatch"],
+            edgecolor=style["color"],
+        )
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("times")
     axes.legend(loc="lower right")
@@ -151,20 +187,43 @@ def fidelity(cosines: Mapping[str, np.ndarray], differs: Mapping[str, np.ndarray
         loss = np.maximum(1 - np.asarray(values, float), 1e-7)
         y = place + rng.uniform(-0.26, 0.26, len(loss))
         wrong = differs[name]
-        axes.plot(loss[~wrong], y[~wrong], ".", color=BLUE, markersize=3, alpha=0.6,
-                  label="same text as float" if place == 0 else None)
-        axes.plot(loss[wrong], y[wrong], "x", color=VERMILLION, markersize=5,
-                  label="text differs from float's" if place == 0 else None)
-        axes.plot([np.median(loss)] * 2, [place - 0.36, place + 0.36], color=BLACK, linewidth=1.6,
-                  label="median" if place == 0 else None)
+        axes.plot(
+            loss[~wrong],
+            y[~wrong],
+            ".",
+            color=BLUE,
+            markersize=3,
+            alpha=0.6,
+            label="same text as float" if place == 0 else None,
+        )
+        axes.plot(
+            loss[wrong],
+            y[wrong],
+            "x",
+            color=VERMILLION,
+            markersize=5,
+            label="text differs from float's" if place == 0 else None,
+        )
+        axes.plot(
+            [np.median(loss)] * 2,
+            [place - 0.36, place + 0.36],
+            color=BLACK,
+            linewidth=1.6,
+            label="median" if place == 0 else None,
+        )
     axes.set_xscale("log")
     axes.set_xlabel(f"1 {MINUS} cosine of the logits with float's, per image (left is nearer)")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return figure
 
 
-def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Sequence[str]], *,
-            limit: int = 12) -> Figure:
+def gallery(
+    images: np.ndarray,
+    labels: Sequence[str],
+    readings: Mapping[str, Sequence[str]],
+    *,
+    limit: int = 12,
+) -> Figure:
     """Plates with their truth and what each model reads; wrong characters are marked.
 
     Parameters
@@ -188,19 +247,41 @@ def gallery(images: np.ndarray, labels: Sequence[str], readings: Mapping[str, Se
     for index in range(count):
         spot = axes.flat[index]
         spot.imshow(_rgb(images[index]), interpolation="lanczos")
-        lines = [("label", labels[index])] + [(name, texts[index])
-                                              for name, texts in readings.items()]
+        lines = [("label", labels[index])] + [
+            (name, texts[index]) for name, texts in readings.items()
+        ]
         for number, (name, text) in enumerate(lines):
             good = text == labels[index]
-            spot.annotate(f"{name}", (0, 0), xycoords="axes fraction", xytext=(0, -10 - 11 * number),
-                          textcoords="offset points", fontsize=7, color=GREY)
-            spot.annotate(text or "(nothing)", (text_at, 0), xycoords="axes fraction",
-                          xytext=(0, -10 - 11 * number), textcoords="offset points", fontsize=8.5,
-                          weight="normal" if good else "bold", color=BLACK if good else VERMILLION)
+            spot.annotate(
+                f"{name}",
+                (0, 0),
+                xycoords="axes fraction",
+                xytext=(0, -10 - 11 * number),
+                textcoords="offset points",
+                fontsize=7,
+                color=GREY,
+            )
+            spot.annotate(
+                text or "(nothing)",
+                (text_at, 0),
+                xycoords="axes fraction",
+                xytext=(0, -10 - 11 * number),
+                textcoords="offset points",
+                fontsize=8.5,
+                weight="normal" if good else "bold",
+                color=BLACK if good else VERMILLION,
+            )
             if number:
-                spot.annotate("✓" if good else "✗", (1, 0), xycoords="axes fraction",
-                              xytext=(-2, -10 - 11 * number), textcoords="offset points",
-                              fontsize=8, ha="right", color=GREEN if good else VERMILLION)
+                spot.annotate(
+                    "✓" if good else "✗",
+                    (1, 0),
+                    xycoords="axes fraction",
+                    xytext=(-2, -10 - 11 * number),
+                    textcoords="offset points",
+                    fontsize=8,
+                    ha="right",
+                    color=GREEN if good else VERMILLION,
+                )
     return figure
 
 
@@ -211,11 +292,18 @@ def reliability(models: Mapping[str, Reliability]) -> Figure:
         spot.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
         _interval_points(spot, bins.confidence, bins.accuracy, bins.ci95, style, name, line=False)
         for x, y, count in zip(bins.confidence, bins.accuracy, bins.count):
-            spot.annotate(str(count), (x, y), xytext=(5, -8), textcoords="offset points",
-                          fontsize=6.5, color=GREY)
+            spot.annotate(
+                str(count),
+                (x, y),
+                xytext=(5, -8),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=GREY,
+            )
         spot.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.06), xlabel="confidence")
-        spot.annotate(f"ECE {bins.ece:.3f}", (0.98, 0.04), xycoords="axes fraction", ha="right",
-                      fontsize=8)
+        spot.annotate(
+            f"ECE {bins.ece:.3f}", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=8
+        )
         spot.set_title(name, fontsize=8.5)
         spot.grid(axis="both")
     axes[0, 0].set_ylabel("read right (95 % interval)")
@@ -227,9 +315,17 @@ def accuracy_coverage(curves: Mapping[str, Coverage]) -> Figure:
     figure, [[axes]] = _figure(2.8, width=5.6)
     for (name, curve), style in zip(curves.items(), SERIES):
         shown = curve.coverage >= 0.3
-        axes.step(100 * curve.coverage[shown], curve.accuracy[shown], where="post",
-                  color=style["color"], linestyle=style["linestyle"], marker=style["marker"],
-                  markersize=4, markevery=0.15, label=name)
+        axes.step(
+            100 * curve.coverage[shown],
+            curve.accuracy[shown],
+            where="post",
+            color=style["color"],
+            linestyle=style["linestyle"],
+            marker=style["marker"],
+            markersize=4,
+            markevery=0.15,
+            label=name,
+        )
     axes.set(xlabel="accepted plates (%)", ylabel="exact match of the accepted", xlim=(101, 30))
     axes.grid(axis="both")
     axes.legend(loc="lower right")

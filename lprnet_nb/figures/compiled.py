@@ -43,18 +43,50 @@ def latency(rows: Sequence[Mapping]) -> Figure:
     for place, row in zip(places, rows):
         style = PRECISION[row["precision"]]
         if row["predicted_ms"] is None:
-            axes.annotate("no prediction for this chip", (0.02, place), va="center", color=GREY,
-                          xycoords=("axes fraction", "data"), fontsize=7.5, style="italic")
+            axes.annotate(
+                "no prediction for this chip",
+                (0.02, place),
+                va="center",
+                color=GREY,
+                xycoords=("axes fraction", "data"),
+                fontsize=7.5,
+                style="italic",
+            )
         else:
-            axes.plot(row["predicted_ms"], place, style["marker"], color=style["color"],
-                      markersize=7, label=once("predicted by the compiler"))
-            axes.annotate(f"{row['predicted_ms']:.3f}", (row["predicted_ms"], place), va="center",
-                          xytext=(8, 0), textcoords="offset points", fontsize=7.5)
+            axes.plot(
+                row["predicted_ms"],
+                place,
+                style["marker"],
+                color=style["color"],
+                markersize=7,
+                label=once("predicted by the compiler"),
+            )
+            axes.annotate(
+                f"{row['predicted_ms']:.3f}",
+                (row["predicted_ms"], place),
+                va="center",
+                xytext=(8, 0),
+                textcoords="offset points",
+                fontsize=7.5,
+            )
         if row.get("published_ms"):
-            axes.plot(row["published_ms"], place, "D", markerfacecolor="none", markersize=7,
-                      markeredgecolor=BLACK, label=once("measured by the vendor (bmrt_test)"))
-            axes.annotate(f"{row['published_ms']:.2f}", (row["published_ms"], place), va="center",
-                          xytext=(8, 0), textcoords="offset points", fontsize=7.5)
+            axes.plot(
+                row["published_ms"],
+                place,
+                "D",
+                markerfacecolor="none",
+                markersize=7,
+                markeredgecolor=BLACK,
+                label=once("measured by the vendor (bmrt_test)"),
+            )
+            axes.annotate(
+                f"{row['published_ms']:.2f}",
+                (row["published_ms"], place),
+                va="center",
+                xytext=(8, 0),
+                textcoords="offset points",
+                fontsize=7.5,
+            )
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.3, high * 1.8)
@@ -64,9 +96,15 @@ def latency(rows: Sequence[Mapping]) -> Figure:
     return figure
 
 
-_KINDS = (("Conv2D", BLUE, ""), ("Pool2D", GREEN, "...."), ("Reduce", PURPLE, "xxxx"),
-          ("Div", ORANGE, "\\\\\\\\"), ("Load", GREY, "////"), ("Store", SKY, "----"),
-          ("other", PALE, ""))
+_KINDS = (
+    ("Conv2D", BLUE, ""),
+    ("Pool2D", GREEN, "...."),
+    ("Reduce", PURPLE, "xxxx"),
+    ("Div", ORANGE, "\\\\\\\\"),
+    ("Load", GREY, "////"),
+    ("Store", SKY, "----"),
+    ("other", PALE, ""),
+)
 
 
 def timeline(profiles: Mapping[str, Profile]) -> Figure:
@@ -77,11 +115,20 @@ def timeline(profiles: Mapping[str, Profile]) -> Figure:
         clock = profile.cycles / profile.milliseconds / 1000  # cycles a microsecond
         for kind, color, hatch in _KINDS:
             for lane, unit in enumerate((COMPUTE, MEMORY)):
-                spans = [(c.start / clock, c.cycles / clock) for c in profile.commands
-                         if c.unit == unit and _kind(c.layer) == kind]
+                spans = [
+                    (c.start / clock, c.cycles / clock)
+                    for c in profile.commands
+                    if c.unit == unit and _kind(c.layer) == kind
+                ]
                 if spans:
-                    bars = spot.broken_barh(spans, (lane - 0.4, 0.8), facecolor=color, hatch=hatch,
-                                            edgecolor="white", linewidth=0.2)
+                    bars = spot.broken_barh(
+                        spans,
+                        (lane - 0.4, 0.8),
+                        facecolor=color,
+                        hatch=hatch,
+                        edgecolor="white",
+                        linewidth=0.2,
+                    )
                     drawn.setdefault(kind, bars)
         busy = profile.busy()
         spot.set_yticks([0, 1], [f"compute {busy[COMPUTE]:.0%}", f"memory {busy[MEMORY]:.0%}"])
@@ -89,9 +136,12 @@ def timeline(profiles: Mapping[str, Profile]) -> Figure:
         spot.tick_params(axis="y", length=0)
         spot.set_title(f"{name}: {1000 * profile.milliseconds:.0f} µs", fontsize=8.5)
     axes[-1, 0].set_xlabel("predicted time (µs; each model has its own scale)")
-    figure.legend([drawn[kind] for kind, *_ in _KINDS if kind in drawn],
-                  [kind for kind, *_ in _KINDS if kind in drawn], loc="outside upper center",
-                  ncols=len(_KINDS))
+    figure.legend(
+        [drawn[kind] for kind, *_ in _KINDS if kind in drawn],
+        [kind for kind, *_ in _KINDS if kind in drawn],
+        loc="outside upper center",
+        ncols=len(_KINDS),
+    )
     return figure
 
 
@@ -110,8 +160,15 @@ def slowest_layers(profile: Profile, limit: int = 15) -> Figure:
         chosen = [(p, row["cycles"] / clock) for p, row in zip(places, rows) if row["unit"] == unit]
         if chosen:
             y, width = zip(*chosen)
-            axes.barh(y, width, height=0.7, color="white" if style["hatch"] else style["color"],
-                      edgecolor=style["color"], hatch=style["hatch"], label=unit)
+            axes.barh(
+                y,
+                width,
+                height=0.7,
+                color="white" if style["hatch"] else style["color"],
+                edgecolor=style["color"],
+                hatch=style["hatch"],
+                label=unit,
+            )
     axes.set_xlabel("predicted time (µs)")
     axes.legend(loc="lower right")
     return figure
@@ -130,12 +187,26 @@ def memory(rows: Sequence[Mapping]) -> Figure:
     left = np.zeros(len(rows))
     for part, style in zip(("weight", "runtime", "instruct"), SERIES):
         size = np.array([row[part] for row in rows]) / 1e6
-        axes.barh(places, size, left=left, height=0.62, label=part, edgecolor=style["color"],
-                  color="white" if style["hatch"] else style["color"], hatch=style["hatch"])
+        axes.barh(
+            places,
+            size,
+            left=left,
+            height=0.62,
+            label=part,
+            edgecolor=style["color"],
+            color="white" if style["hatch"] else style["color"],
+            hatch=style["hatch"],
+        )
         left += size
     for place, total in zip(places, left):
-        axes.annotate(f"{total:.2f}", (total, place), xytext=(4, 0), va="center",
-                      textcoords="offset points", fontsize=8)
+        axes.annotate(
+            f"{total:.2f}",
+            (total, place),
+            xytext=(4, 0),
+            va="center",
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set_xlabel("device memory (MB)")
     axes.set_xlim(0, left.max() * 1.1)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)

@@ -22,22 +22,32 @@ from .style import (
 )
 
 
-def draw_readings(axes: np.ndarray, images: np.ndarray, labels: Sequence[str],
-                  texts: Sequence[str]) -> None:
+def draw_readings(
+    axes: np.ndarray, images: np.ndarray, labels: Sequence[str], texts: Sequence[str]
+) -> None:
     """Plates with what was read of each below it, wrong readings marked."""
     for spot in axes.flat:
         _bare(spot)
     for spot, image, label, text in zip(axes.flat, images, labels, texts):
         good = text == label
         spot.imshow(_rgb(image), interpolation="lanczos")
-        spot.set_xlabel(f"{text or '(nothing)'} {'✓' if good else '✗'}", labelpad=2,
-                        color=BLACK if good else VERMILLION,
-                        weight="normal" if good else "bold")
+        spot.set_xlabel(
+            f"{text or '(nothing)'} {'✓' if good else '✗'}",
+            labelpad=2,
+            color=BLACK if good else VERMILLION,
+            weight="normal" if good else "bold",
+        )
 
 
-def ctc_paths(image: np.ndarray, log_probs: np.ndarray, alphabet: Alphabet,
-              paths: Mapping[str, np.ndarray], *, title: str = "", highlight: int | None = None
-              ) -> Figure:
+def ctc_paths(
+    image: np.ndarray,
+    log_probs: np.ndarray,
+    alphabet: Alphabet,
+    paths: Mapping[str, np.ndarray],
+    *,
+    title: str = "",
+    highlight: int | None = None,
+) -> Figure:
     """Class probabilities over the time steps, with paths drawn over them.
 
     Parameters
@@ -65,15 +75,25 @@ def ctc_paths(image: np.ndarray, log_probs: np.ndarray, alphabet: Alphabet,
     row = {index: place for place, index in enumerate(shown)}
     for number, ((name, path), style) in enumerate(zip(paths.items(), SERIES)):
         shift = 0.14 * (number - (len(paths) - 1) / 2)
-        axes.plot(np.arange(steps) + shift, [row[int(k)] + shift for k in path], label=name,
-                  color=style["color"], marker=style["marker"], linestyle=style["linestyle"],
-                  markersize=6 - number, markerfacecolor="white" if number % 2 else style["color"],
-                  linewidth=1.1)
+        axes.plot(
+            np.arange(steps) + shift,
+            [row[int(k)] + shift for k in path],
+            label=name,
+            color=style["color"],
+            marker=style["marker"],
+            linestyle=style["linestyle"],
+            markersize=6 - number,
+            markerfacecolor="white" if number % 2 else style["color"],
+            linewidth=1.1,
+        )
     if highlight is not None:
-        axes.axvspan(highlight - 0.5, highlight + 0.5, facecolor="none", edgecolor=BLACK,
-                     linewidth=1.6)
-    axes.set_yticks(range(len(shown)), [alphabet.characters[k] if k != alphabet.blank else "blank"
-                                        for k in shown])
+        axes.axvspan(
+            highlight - 0.5, highlight + 0.5, facecolor="none", edgecolor=BLACK, linewidth=1.6
+        )
+    axes.set_yticks(
+        range(len(shown)),
+        [alphabet.characters[k] if k != alphabet.blank else "blank" for k in shown],
+    )
     axes.set_xticks(range(steps))
     axes.set_xlabel("time step (18 from left to right over the plate)")
     axes.set_ylabel("class")
@@ -87,7 +107,8 @@ def step_text(log_probs: np.ndarray, alphabet: Alphabet, step: int, limit: int =
     best = np.argsort(-log_probs)[:limit]
     return f"step {step}: " + ", ".join(
         f"{'blank' if k == alphabet.blank else alphabet.characters[k]} {np.exp(log_probs[k]):.2f}"
-        for k in best)
+        for k in best
+    )
 
 
 def timings(rows: Sequence[Mapping]) -> Figure:
@@ -102,15 +123,28 @@ def timings(rows: Sequence[Mapping]) -> Figure:
     for spot, stage, style in zip(axes[0], STAGES, SERIES):
         places = _labelled_rows(spot, [row["label"] for row in rows])
         width = np.array([row[stage] or 0.0 for row in rows])
-        spot.barh(places, width, height=0.6, edgecolor=style["color"], hatch=style["hatch"],
-                  color="white" if style["hatch"] else style["color"])
+        spot.barh(
+            places,
+            width,
+            height=0.6,
+            edgecolor=style["color"],
+            hatch=style["hatch"],
+            color="white" if style["hatch"] else style["color"],
+        )
         for place, row in zip(places, rows):
             text = "not timed" if row[stage] is None else f"{row[stage]:.3g}"
-            spot.annotate(text, (row[stage] or 0.0, place), xytext=(3, 0), va="center",
-                          textcoords="offset points", fontsize=7.5)
+            spot.annotate(
+                text,
+                (row[stage] or 0.0, place),
+                xytext=(3, 0),
+                va="center",
+                textcoords="offset points",
+                fontsize=7.5,
+            )
         spot.set_xlim(0, 1.45 * max(width.max(), 1e-9))
         spot.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         spot.set_title(stage, fontsize=8.5)
-    figure.supxlabel("time on this machine (ms an image; each stage has its own scale)",
-                     fontsize=8.5)
+    figure.supxlabel(
+        "time on this machine (ms an image; each stage has its own scale)", fontsize=8.5
+    )
     return figure

@@ -36,10 +36,15 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
     names = list(dict.fromkeys(_label(line, most) for line in lines))
     chips = list(dict.fromkeys(line["chip"] for line in lines))
     notes = list(dict.fromkeys(_note(line) for line in lines if "error" in line))
-    said = [part for number, note in enumerate(notes, 1)
-            for part in textwrap.wrap(f"{number}: {note}", 125)]
-    figure = Figure((WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2),
-                    layout="constrained")
+    said = [
+        part
+        for number, note in enumerate(notes, 1)
+        for part in textwrap.wrap(f"{number}: {note}", 125)
+    ]
+    figure = Figure(
+        (WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2),
+        layout="constrained",
+    )
     axes = figure.subplots()
     _rows(axes, names)
     shifts = 0.22 * (np.arange(len(chips)) - (len(chips) - 1) / 2)
@@ -49,20 +54,42 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
         style = SERIES[chips.index(line["chip"])]
         place = names.index(_label(line, most)) + shifts[chips.index(line["chip"])]
         if "error" in line or line["mean"] <= READABLE:
-            text = (f"refused by the tool, {notes.index(_note(line)) + 1}" if "error" in line
-                    else f"◂ {line['mean']:.3f}")
-            axes.annotate(text, (left, place), xytext=(3, 0), textcoords="offset points",
-                          va="center", fontsize=6.5, color=style["color"])
+            text = (
+                f"refused by the tool, {notes.index(_note(line)) + 1}"
+                if "error" in line
+                else f"◂ {line['mean']:.3f}"
+            )
+            axes.annotate(
+                text,
+                (left, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6.5,
+                color=style["color"],
+            )
             continue
         axes.plot(line["interval"], [place] * 2, color=style["color"], linewidth=1)
-        axes.plot([line["low"], line["high"]], [place] * 2, color=style["color"], linewidth=4,
-                  alpha=0.45, solid_capstyle="butt")
-        axes.plot(line["mean"], place, color=style["color"], marker=style["marker"],
-                  linestyle="none", markersize=5,
-                  label=None if line["chip"] in axes.get_legend_handles_labels()[1]
-                  else line["chip"])
-    axes.axvline(reference, color=BLACK, linewidth=1, linestyle="--",
-                 label=f"float {reference:.3f}")
+        axes.plot(
+            [line["low"], line["high"]],
+            [place] * 2,
+            color=style["color"],
+            linewidth=4,
+            alpha=0.45,
+            solid_capstyle="butt",
+        )
+        axes.plot(
+            line["mean"],
+            place,
+            color=style["color"],
+            marker=style["marker"],
+            linestyle="none",
+            markersize=5,
+            label=None if line["chip"] in axes.get_legend_handles_labels()[1] else line["chip"],
+        )
+    axes.axvline(
+        reference, color=BLACK, linewidth=1, linestyle="--", label=f"float {reference:.3f}"
+    )
     axes.set_xlim(left=left)
     axes.set_xlabel("exact match: mean (mark), draws (thick), 95 % interval (thin)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
@@ -84,8 +111,9 @@ def _note(line: Mapping[str, Any]) -> str:
     return f"{line['chip']} {line['strategy']}: {line['error']}"
 
 
-def pareto(lines: Sequence[Mapping[str, Any]], reference: float,
-           named: Sequence[str] = ("kl", "mse")) -> Figure:
+def pareto(
+    lines: Sequence[Mapping[str, Any]], reference: float, named: Sequence[str] = ("kl", "mse")
+) -> Figure:
     """Exact match against predicted latency; the best for their time are joined.
 
     Parameters
@@ -97,17 +125,27 @@ def pareto(lines: Sequence[Mapping[str, Any]], reference: float,
     named
         Strategies that are named beside the best for their time.
     """
-    points = sorted((line["latency_ms"], -line["mean"], number) for number, line in enumerate(lines)
-                    if line.get("latency_ms") and line.get("mean", 0) > READABLE
-                    and line["scheme"] == "cross-fit")
+    points = sorted(
+        (line["latency_ms"], -line["mean"], number)
+        for number, line in enumerate(lines)
+        if line.get("latency_ms")
+        and line.get("mean", 0) > READABLE
+        and line["scheme"] == "cross-fit"
+    )
     figure = Figure((WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     front = []
     for time, negative, number in points:
         if not front or negative < front[-1][1]:
             front.append((time, negative, number))
-    axes.step([time for time, *_ in front], [-negative for _, negative, _ in front], where="post",
-              color=GREY, linewidth=0.8, zorder=0)
+    axes.step(
+        [time for time, *_ in front],
+        [-negative for _, negative, _ in front],
+        where="post",
+        color=GREY,
+        linewidth=0.8,
+        zorder=0,
+    )
     chosen = [lines[number]["strategy"] for *_, number in front]
     chosen += [name for name in named if name not in chosen]
     handles = {}
@@ -118,17 +156,30 @@ def pareto(lines: Sequence[Mapping[str, Any]], reference: float,
         if line["strategy"] in chosen:
             style = SERIES[chosen.index(line["strategy"]) % len(SERIES)]
             handles[line["strategy"]] = axes.errorbar(
-                time, -negative, yerr=error, capsize=2, color=style["color"],
-                marker=style["marker"], linestyle="none", elinewidth=0.8)
+                time,
+                -negative,
+                yerr=error,
+                capsize=2,
+                color=style["color"],
+                marker=style["marker"],
+                linestyle="none",
+                elinewidth=0.8,
+            )
         else:
-            handles["others"] = axes.plot(time, -negative, color=GREY, marker=".",
-                                          linestyle="none", zorder=1)[0]
+            handles["others"] = axes.plot(
+                time, -negative, color=GREY, marker=".", linestyle="none", zorder=1
+            )[0]
     axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--")
     axes.set(xlabel="predicted time of a call in ms", ylabel="exact match (95 % interval)")
     axes.grid(axis="y", color=PALE)
     order = [name for name in (*chosen, "others") if name in handles]
-    axes.legend([handles[name] for name in order], order, loc="center left",
-                bbox_to_anchor=(1, 0.5), fontsize=7)
+    axes.legend(
+        [handles[name] for name in order],
+        order,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        fontsize=7,
+    )
     return figure
 
 
@@ -139,19 +190,35 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
     names = list(dict.fromkeys(line["role"] for line in usable if line["role"]))
     figure = Figure((WIDTH, 0.27 * len(names) + 1.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, mode, title in ((left, "float", "only this role in float"),
-                              (right, "int8", "only this role quantized")):
+    for axes, mode, title in (
+        (left, "float", "only this role in float"),
+        (right, "int8", "only this role quantized"),
+    ):
         _rows(axes, names)
         for chip in chips:
             style = SERIES[chips.index(chip)]
-            found = {line["role"]: line["steps_off"] for line in usable
-                     if line["chip"] == chip and line["mode"] == mode}
-            axes.plot([found.get(name, np.nan) for name in names], range(len(names)),
-                      color=style["color"], marker=style["marker"], linestyle="none", label=chip)
+            found = {
+                line["role"]: line["steps_off"]
+                for line in usable
+                if line["chip"] == chip and line["mode"] == mode
+            }
+            axes.plot(
+                [found.get(name, np.nan) for name in names],
+                range(len(names)),
+                color=style["color"],
+                marker=style["marker"],
+                linestyle="none",
+                label=chip,
+            )
             for line in usable:
                 if mode == "float" and line["mode"] == "all" and line["chip"] == chip:
-                    axes.axvline(line["steps_off"], color=style["color"], linewidth=0.8,
-                                 linestyle=style["linestyle"], label=f"{chip}, all in INT8")
+                    axes.axvline(
+                        line["steps_off"],
+                        color=style["color"],
+                        linewidth=0.8,
+                        linestyle=style["linestyle"],
+                        label=f"{chip}, all in INT8",
+                    )
         axes.set_title(title)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"steps read unlike float, of {18 * usable[0]['images']}")
@@ -167,14 +234,27 @@ def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
     places = _rows(axes, labels)
     for place, line in zip(places, lines):
         style = SERIES[0 if line["batch_mean"] == "image" else 1]
-        axes.barh(place, line["moved"], height=0.5, color=style["color"], hatch=style["hatch"],
-                  edgecolor="white")
-        axes.annotate(f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
-                      f"{max(line['right'])}", (line["moved"], place), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=7.5)
+        axes.barh(
+            place,
+            line["moved"],
+            height=0.5,
+            color=style["color"],
+            hatch=style["hatch"],
+            edgecolor="white",
+        )
+        axes.annotate(
+            f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
+            f"{max(line['right'])}",
+            (line["moved"], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+        )
     axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.9)
-    axes.set_xlabel(f"images that change their reading with the other {lines[0]['batch'] - 1} of "
-                    "their batch")
+    axes.set_xlabel(
+        f"images that change their reading with the other {lines[0]['batch'] - 1} of their batch"
+    )
     return figure
 
 
@@ -186,16 +266,32 @@ def tips(lines: Sequence[Mapping[str, Any]]) -> Figure:
     for place, line in zip(_rows(axes, labels), lines):
         style = SERIES[{"holds": 2, "does not hold": 1, "cannot be told": 0}[line["verdict"]]]
         spread = line["baseline_spread"] * 100 / 2
-        axes.plot([-spread, spread], [place] * 2, color=PALE, linewidth=7, solid_capstyle="butt",
-                  zorder=0)
+        axes.plot(
+            [-spread, spread], [place] * 2, color=PALE, linewidth=7, solid_capstyle="butt", zorder=0
+        )
         low, high = line["interval"]
         change = line["difference"]
-        axes.errorbar(100 * change, place, xerr=[[100 * (change - low)], [100 * (high - change)]],
-                      color=style["color"], marker=style["marker"], capsize=3, linestyle="none")
-        axes.annotate(line["verdict"], (1, place), xycoords=("axes fraction", "data"),
-                      xytext=(6, 0), textcoords="offset points", va="center", fontsize=7.5,
-                      annotation_clip=False)
+        axes.errorbar(
+            100 * change,
+            place,
+            xerr=[[100 * (change - low)], [100 * (high - change)]],
+            color=style["color"],
+            marker=style["marker"],
+            capsize=3,
+            linestyle="none",
+        )
+        axes.annotate(
+            line["verdict"],
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            annotation_clip=False,
+        )
     axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.set_xlabel("gain in points of exact match (95 % interval; pale: spread of the baseline's "
-                    "draws)")
+    axes.set_xlabel(
+        "gain in points of exact match (95 % interval; pale: spread of the baseline's draws)"
+    )
     return figure

@@ -37,16 +37,19 @@ def progress(reports: Sequence[Mapping]) -> Figure:
     steps = [report["step"] for report in reports]
     left.plot(steps, [report["loss"] for report in reports], color=SERIES[0]["color"], marker="o")
     left.set(xlabel="step", ylabel="CTC loss a character", yscale="log")
-    right.plot(steps, [report["exact_match"] for report in reports], color=SERIES[1]["color"],
-               marker="s")
+    right.plot(
+        steps, [report["exact_match"] for report in reports], color=SERIES[1]["color"], marker="s"
+    )
     right.set(xlabel="step", ylabel="exact match, held-out plates", ylim=(0, TOP))
     return figure
 
 
 def margins(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
     """Exact match by added margin, one line a set of weights, Wilson intervals at 95 %."""
-    percent = {name: {100 * margin: share for margin, share in curve.items()}
-               for name, curve in curves.items()}
+    percent = {
+        name: {100 * margin: share for margin, share in curve.items()}
+        for name, curve in curves.items()
+    }
     return _curves(percent, count, "margin added on each side, % of the crop's side")
 
 
@@ -55,15 +58,24 @@ def severities(curves: Mapping[str, Mapping[float, float]], count: int) -> Figur
     return _curves(curves, count, "severity of view and image; 1 is the generator's default", 0.5)
 
 
-def _curves(curves: Mapping[str, Mapping[float, float]], count: int, label: str,
-            bottom: float = 0) -> Figure:
+def _curves(
+    curves: Mapping[str, Mapping[float, float]], count: int, label: str, bottom: float = 0
+) -> Figure:
     figure = Figure((WIDTH, 3.2), layout="constrained")
     axes: Axes = figure.subplots()
     for style, (name, curve) in zip(SERIES, curves.items()):
         x, y = np.array(sorted(curve)), np.array([curve[place] for place in sorted(curve)])
         low, high = np.array([wilson(round(v * count), count) for v in y]).T
-        axes.errorbar(x, y, np.clip([y - low, high - y], 0, None), label=name, capsize=2,
-                      color=style["color"], marker=style["marker"], linestyle=style["linestyle"])
+        axes.errorbar(
+            x,
+            y,
+            np.clip([y - low, high - y], 0, None),
+            label=name,
+            capsize=2,
+            color=style["color"],
+            marker=style["marker"],
+            linestyle=style["linestyle"],
+        )
     lowest = min(min(curve.values()) for curve in curves.values())
     axes.set(xlabel=label, ylabel="exact match", ylim=(min(bottom, lowest), TOP))
     axes.legend()
@@ -76,8 +88,14 @@ def by_group(rows: Sequence[Mapping]) -> Figure:
     axes: Axes = figure.subplots()
     values = np.array([row["k"] / row["n"] for row in rows])
     low, high = np.array([wilson(row["k"], row["n"]) for row in rows]).T
-    axes.errorbar(range(len(rows)), values, np.clip([values - low, high - values], 0, None),
-                  fmt="o", color=SERIES[0]["color"], capsize=2)
+    axes.errorbar(
+        range(len(rows)),
+        values,
+        np.clip([values - low, high - values], 0, None),
+        fmt="o",
+        color=SERIES[0]["color"],
+        capsize=2,
+    )
     axes.set_xticks(range(len(rows)), [row["group"] for row in rows])
     axes.set(ylabel="exact match", ylim=(0, TOP))
     return figure

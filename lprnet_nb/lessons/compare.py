@@ -29,16 +29,26 @@ def accuracy_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     rows = []
     for item in measured:
         label = model_label(item.compiled)
-        rows.append({"label": f"{label} · {item.row['decoder']}" if len(decoders) > 1 else label,
-                     "precision": item.row["precision"], "right": int(item.correct.sum()),
-                     "images": len(item.correct), "published": _published(item)})
+        rows.append(
+            {
+                "label": f"{label} · {item.row['decoder']}" if len(decoders) > 1 else label,
+                "precision": item.row["precision"],
+                "right": int(item.correct.sum()),
+                "images": len(item.correct),
+                "published": _published(item),
+            }
+        )
     return rows
 
 
 def _published(item: Measured) -> float | None:
     bmodel = item.compiled.bmodel
-    if bmodel is None or item.row["decoder"] != "greedy" or bmodel.weights != "published" \
-            or item.row["images"] != PUBLISHED_IMAGES:
+    if (
+        bmodel is None
+        or item.row["decoder"] != "greedy"
+        or bmodel.weights != "published"
+        or item.row["images"] != PUBLISHED_IMAGES
+    ):
         return None
     for row in published_accuracy(bmodel.chip, bmodel.precision):
         if row.source.endswith("2024-10") and row.batch == bmodel.batch:
@@ -48,30 +58,48 @@ def _published(item: Measured) -> float | None:
 
 def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """The columns of ``metrics.json`` that a reader compares."""
-    return [{"model": model_label(item.compiled), "decoder": item.row["decoder"],
-             "exact match": item.row["exact_match"],
-             "95 % interval": "{:.3f} to {:.3f}".format(*item.row["ci95"]),
-             "characters": item.row["character_accuracy"],
-             "same as float": item.row["agreement_with_float"],
-             "McNemar p": item.row["mcnemar_p"], "cosine": item.row["logits_cosine"],
-             "SQNR dB": item.row["logits_sqnr_db"],
-             "predicted ms": item.row["predicted_latency_ms"]} for item in measured]
+    return [
+        {
+            "model": model_label(item.compiled),
+            "decoder": item.row["decoder"],
+            "exact match": item.row["exact_match"],
+            "95 % interval": "{:.3f} to {:.3f}".format(*item.row["ci95"]),
+            "characters": item.row["character_accuracy"],
+            "same as float": item.row["agreement_with_float"],
+            "McNemar p": item.row["mcnemar_p"],
+            "cosine": item.row["logits_cosine"],
+            "SQNR dB": item.row["logits_sqnr_db"],
+            "predicted ms": item.row["predicted_latency_ms"],
+        }
+        for item in measured
+    ]
 
 
 def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """What others published for the same chips, precisions and batches."""
-    keys = {(item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
-            for item in measured if item.compiled.bmodel}
-    return [{"source": row.source, "program": row.program, "chip": row.chip,
-             "precision": row.model, "batch": row.batch, "exact match": row.exact_match,
-             "note": row.note} for row in published_accuracy()
-            if (row.chip, row.model, row.batch) in keys]
+    keys = {
+        (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
+        for item in measured
+        if item.compiled.bmodel
+    }
+    return [
+        {
+            "source": row.source,
+            "program": row.program,
+            "chip": row.chip,
+            "precision": row.model,
+            "batch": row.batch,
+            "exact match": row.exact_match,
+            "note": row.note,
+        }
+        for row in published_accuracy()
+        if (row.chip, row.model, row.batch) in keys
+    ]
 
 
 def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured]:
     """Models by label, read by one decoder; the float reference of the first batch comes first."""
-    return {model_label(item.compiled): item for item in measured
-            if item.row["decoder"] == decoder}
+    return {model_label(item.compiled): item for item in measured if item.row["decoder"] == decoder}
 
 
 def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -85,9 +113,16 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         base = {item.row["batch"]: item.correct for item in models if not item.compiled.bmodel}
         lower = [item for item in models if item.row["precision"] != "fp32"]
         tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
-        rows += [{"label": f"{model_label(item.compiled)} · {decoder}", "only_float": test.b,
-                  "only_other": test.c, "p": test.p, "p_holm": float(corrected)}
-                 for item, test, corrected in zip(lower, tests, holm([t.p for t in tests]))]
+        rows += [
+            {
+                "label": f"{model_label(item.compiled)} · {decoder}",
+                "only_float": test.b,
+                "only_other": test.c,
+                "p": test.p,
+                "p_holm": float(corrected),
+            }
+            for item, test, corrected in zip(lower, tests, holm([t.p for t in tests]))
+        ]
     return rows
 
 
@@ -122,10 +157,12 @@ def logit_cosines(models: Mapping[str, Measured]) -> dict[str, dict[str, np.ndar
         if item.compiled.bmodel is None or item.row["precision"] == "fp32":
             continue
         reference = base[item.row["batch"]]
-        found["cosine"][name] = cosine(reference.inference.logits, item.inference.logits,
-                                       by_image=True)
-        found["differs"][name] = np.array([a != b for a, b in zip(
-            reference.readings.texts, item.readings.texts)])
+        found["cosine"][name] = cosine(
+            reference.inference.logits, item.inference.logits, by_image=True
+        )
+        found["differs"][name] = np.array(
+            [a != b for a, b in zip(reference.readings.texts, item.readings.texts)]
+        )
     return found
 
 
@@ -139,14 +176,18 @@ def differing(models: Mapping[str, Measured]) -> np.ndarray:
 
 def reliabilities(models: Mapping[str, Measured]) -> dict[str, Reliability]:
     """Reliability diagrams by model, in bins of equal widths."""
-    return {name: reliability(item.readings.confidence, item.correct, bins=BINS)
-            for name, item in models.items()}
+    return {
+        name: reliability(item.readings.confidence, item.correct, bins=BINS)
+        for name, item in models.items()
+    }
 
 
 def coverages(models: Mapping[str, Measured]) -> dict[str, Coverage]:
     """Accuracy over coverage by model."""
-    return {name: accuracy_coverage(item.readings.confidence, item.correct)
-            for name, item in models.items()}
+    return {
+        name: accuracy_coverage(item.readings.confidence, item.correct)
+        for name, item in models.items()
+    }
 
 
 def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
@@ -154,11 +195,17 @@ def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
     rows = []
     for name, item in models.items():
         curve = accuracy_coverage(item.readings.confidence, item.correct)
-        rows.append({"model": name,
-                     "ECE": reliability(item.readings.confidence, item.correct, bins=BINS).ece,
-                     "log loss": log_loss(item.readings.confidence, item.correct),
-                     "exact match, all": curve.at(1.0), "best 95 %": curve.at(0.95),
-                     "best 90 %": curve.at(0.9), "best 80 %": curve.at(0.8)})
+        rows.append(
+            {
+                "model": name,
+                "ECE": reliability(item.readings.confidence, item.correct, bins=BINS).ece,
+                "log loss": log_loss(item.readings.confidence, item.correct),
+                "exact match, all": curve.at(1.0),
+                "best 95 %": curve.at(0.95),
+                "best 90 %": curve.at(0.9),
+                "best 80 %": curve.at(0.8),
+            }
+        )
     return rows
 
 

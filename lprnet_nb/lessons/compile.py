@@ -29,12 +29,20 @@ def latency_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     rows = []
     for item in compiled:
         bmodel = item.bmodel
-        known = [row for row in published_latency(bmodel.chip, bmodel.precision)
-                 if row.batch == bmodel.batch and row.source.endswith("2024-10")]
+        known = [
+            row
+            for row in published_latency(bmodel.chip, bmodel.precision)
+            if row.batch == bmodel.batch and row.source.endswith("2024-10")
+        ]
         predicted = bmodel.predicted_latency_ms
-        rows.append({"label": model_label(item), "precision": bmodel.precision,
-                     "predicted_ms": predicted / bmodel.batch if predicted else None,
-                     "published_ms": known[0].bmrt_test_ms_per_image if known else None})
+        rows.append(
+            {
+                "label": model_label(item),
+                "precision": bmodel.precision,
+                "predicted_ms": predicted / bmodel.batch if predicted else None,
+                "published_ms": known[0].bmrt_test_ms_per_image if known else None,
+            }
+        )
     return rows
 
 
@@ -49,11 +57,19 @@ def contents(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     rows = []
     for item in compiled:
         text = inspect_bmodel(item.bmodel.path)["text"]
-        found = re.search(r"device mem size: \d+ \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)",
-                          text)
+        found = re.search(
+            r"device mem size: \d+ \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)", text
+        )
         weight, instruct, runtime = map(int, found.groups()) if found else (0, 0, 0)
-        rows.append({"label": model_label(item), "file": item.bmodel.path.stat().st_size,
-                     "weight": weight, "instruct": instruct, "runtime": runtime})
+        rows.append(
+            {
+                "label": model_label(item),
+                "file": item.bmodel.path.stat().st_size,
+                "weight": weight,
+                "instruct": instruct,
+                "runtime": runtime,
+            }
+        )
     return rows
 
 
@@ -65,9 +81,13 @@ def layer_table(traced: TracedModel) -> list[dict[str, Any]]:
     for role, names in roles_of_layers(graph.layers).items():
         kinds = [by_name[name]["op"].removeprefix("top.") for name in names]
         shape = by_name[names[-1]]["shape"]
-        rows.append({"role": role, "layers": ", ".join(f"{kinds.count(kind)} {kind}"
-                                                       for kind in dict.fromkeys(kinds)),
-                     "output": "×".join(map(str, shape[1:]))})
+        rows.append(
+            {
+                "role": role,
+                "layers": ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
+                "output": "×".join(map(str, shape[1:])),
+            }
+        )
     return rows
 
 
@@ -80,8 +100,13 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
         logits = infer_plates(item.bmodel, plates, "simulator").logits
         texts = decode(logits, item.traced.alphabet).texts
         same = [a == b for a, b in zip(decode(reference, item.traced.alphabet).texts, texts)]
-        rows.append({"model": model_label(item), "images": len(plates),
-                     "same text as float": sum(same),
-                     "largest difference": float(np.abs(logits - reference).max()),
-                     "cosine": cosine(reference, logits)})
+        rows.append(
+            {
+                "model": model_label(item),
+                "images": len(plates),
+                "same text as float": sum(same),
+                "largest difference": float(np.abs(logits - reference).max()),
+                "cosine": cosine(reference, logits),
+            }
+        )
     return rows

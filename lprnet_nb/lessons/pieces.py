@@ -38,5 +38,9 @@ def _measured(parameters: Parameters, data: Data) -> list[Piece]:
 
 
 _PIECES_OF: dict[str, Callable[[Parameters, Data], list[Piece]]] = {
-    "01_trace": _traced, "02_compile": _compiled, "03_quantize": _quantized,
-    "04_infer": _measured, "05_compare": _measured}
+    "01_trace": _traced,
+    "02_compile": _compiled,
+    "03_quantize": _quantized,
+    "04_infer": _measured,
+    "05_compare": _measured,
+}

@@ -28,20 +28,22 @@ LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are un
 
 def activations(weights: Weights, images: np.ndarray, layer: int) -> np.ndarray:
     """Output of a backbone layer in float, ``[N, C, H, W]``, of uint8 BGR images."""
-    network = weights.network().backbone[:_known(layer) + 1]
+    network = weights.network().backbone[: _known(layer) + 1]
     with torch.inference_mode():
         return network(torch.from_numpy(preprocess(images))).numpy()
 
 
 def _known(layer: int) -> int:
     if layer not in RELUS:
-        raise ParameterError(f"layer {layer} has no threshold to show. Choose from "
-                             f"{', '.join(map(str, RELUS))}.")
+        raise ParameterError(
+            f"layer {layer} has no threshold to show. Choose from {', '.join(map(str, RELUS))}."
+        )
     return layer
 
 
-def read_with_threshold(weights: Weights, images: np.ndarray, layer: int, threshold: float
-                        ) -> list[str]:
+def read_with_threshold(
+    weights: Weights, images: np.ndarray, layer: int, threshold: float
+) -> list[str]:
     """What the float network reads when one layer alone is quantized with this threshold.
 
     Parameters
@@ -95,17 +97,21 @@ def threshold_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     return rows
 
 
-def align_layers(errors: dict[str, list[dict[str, Any]]], value: str = "sqnr_db"
-                 ) -> tuple[list[str], dict[str, list[float | None]]]:
+def align_layers(
+    errors: dict[str, list[dict[str, Any]]], value: str = "sqnr_db"
+) -> tuple[list[str], dict[str, list[float | None]]]:
     """One axis of layers for several models, in the order of the longest list."""
     longest = max(errors.values(), key=len)
     layers = [row["layer"] for row in longest]
-    return layers, {name: [{r["layer"]: r[value] for r in rows}.get(layer) for layer in layers]
-                    for name, rows in errors.items()}
+    return layers, {
+        name: [{r["layer"]: r[value] for r in rows}.get(layer) for layer in layers]
+        for name, rows in errors.items()
+    }
 
 
-def kept_channels(weights: Weights, images: np.ndarray, published: Compiled,
-                  forked: Compiled | None) -> dict[str, Any]:
+def kept_channels(
+    weights: Weights, images: np.ndarray, published: Compiled, forked: Compiled | None
+) -> dict[str, Any]:
     """Ranges of layer 13's channels, and the quantization steps that they get.
 
     Returns
@@ -120,15 +126,19 @@ def kept_channels(weights: Weights, images: np.ndarray, published: Compiled,
     kept_scale = None
     if forked is not None:
         graph = Emulator(forked.bmodel.graph).graph
-        last = [n for n in roles_of_layers(top_graph(forked.traced).layers)["block11"]
-                if n in graph.types]
+        last = [
+            n
+            for n in roles_of_layers(top_graph(forked.traced).layers)["block11"]
+            if n in graph.types
+        ]
         narrow = [n for n in last if graph.types[n].shape[1] == len(maxima) // 4]
         kept_scale = graph.types[narrow[-1]].scale
     return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale}
 
 
-def read_models(compiled: Sequence[Compiled], plates: PlateImages, backend: str
-                ) -> list[dict[str, Any]]:
+def read_models(
+    compiled: Sequence[Compiled], plates: PlateImages, backend: str
+) -> list[dict[str, Any]]:
     """Plates that each model reads right, greedy."""
     rows = []
     scheduler.make(model_pieces(compiled, plates, backend), "running models")
@@ -136,6 +146,12 @@ def read_models(compiled: Sequence[Compiled], plates: PlateImages, backend: str
         chosen = study_backend(backend, item.bmodel)
         logits = infer_plates(item.bmodel, plates, chosen).logits
         texts = decode(logits, item.bmodel.alphabet).texts
-        rows.append({"label": model_label(item), "precision": item.bmodel.precision,
-                     "right": int(correct(plates.labels, texts).sum()), "images": len(plates)})
+        rows.append(
+            {
+                "label": model_label(item),
+                "precision": item.bmodel.precision,
+                "right": int(correct(plates.labels, texts).sum()),
+                "images": len(plates),
+            }
+        )
     return rows

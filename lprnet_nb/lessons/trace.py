@@ -57,8 +57,11 @@ def strided_pools(weights: Weights, images: np.ndarray) -> dict[int, dict[str, n
         for index, layer in enumerate(portable):
             after = layer(x)
             if index in STRIDED_POOLS:
-                found[index] = {"before": x.numpy(), "portable": after.numpy(),
-                                "published": published[index](x).numpy()}
+                found[index] = {
+                    "before": x.numpy(),
+                    "portable": after.numpy(),
+                    "published": published[index](x).numpy(),
+                }
             x = after
     return found
 
@@ -87,16 +90,26 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
             traced = trace_model(weights, batch, mean)
             texts = decode(infer_plates(traced, plates, "torch").logits, weights.alphabet).texts
             alone = alone or texts
-            rows.append({"batch": batch, "batch_mean": mean, "images": len(plates),
-                         "right": int(correct(plates.labels, texts).sum()),
-                         "moved": sum(a != b for a, b in zip(alone, texts))})
+            rows.append(
+                {
+                    "batch": batch,
+                    "batch_mean": mean,
+                    "images": len(plates),
+                    "right": int(correct(plates.labels, texts).sum()),
+                    "moved": sum(a != b for a, b in zip(alone, texts)),
+                }
+            )
     return rows
 
 
 def coupling_pieces(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> list[Piece]:
     """What `coupling` makes."""
-    return [piece for batch in batches for mean in BATCH_MEANS
-            for piece in float_pieces(weights, plates, batch, mean)]
+    return [
+        piece
+        for batch in batches
+        for mean in BATCH_MEANS
+        for piece in float_pieces(weights, plates, batch, mean)
+    ]
 
 
 def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str, Any]]:
@@ -110,14 +123,21 @@ def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str,
     """
     boxed = np.stack([letterbox(image) for image in plates.images])
     found = {}
-    for name, images in (("BGR, plain resize", plates.images),
-                         ("RGB, plain resize", plates.images[..., ::-1]),
-                         ("BGR, letterbox", boxed), ("RGB, letterbox", boxed[..., ::-1])):
+    for name, images in (
+        ("BGR, plain resize", plates.images),
+        ("RGB, plain resize", plates.images[..., ::-1]),
+        ("BGR, letterbox", boxed),
+        ("RGB, letterbox", boxed[..., ::-1]),
+    ):
         shown = PlateImages(plates.name, np.ascontiguousarray(images), plates.names, plates.labels)
         logits = infer_plates(trace_model(weights), shown, "torch").logits
         texts = decode(logits, weights.alphabet).texts
-        found[name] = {"right": int(correct(plates.labels, texts).sum()), "images": len(plates),
-                       "example": shown.images[0], "text": texts[0]}
+        found[name] = {
+            "right": int(correct(plates.labels, texts).sum()),
+            "images": len(plates),
+            "example": shown.images[0],
+            "text": texts[0],
+        }
     return found
 
 
@@ -128,8 +148,9 @@ def letterbox(image: np.ndarray) -> np.ndarray:
     """
     width = round(HEIGHT * PLATE_RATIO)
     left = (WIDTH - width) // 2
-    return cv2.copyMakeBorder(cv2.resize(image, (width, HEIGHT)), 0, 0, left, WIDTH - width - left,
-                              cv2.BORDER_CONSTANT)
+    return cv2.copyMakeBorder(
+        cv2.resize(image, (width, HEIGHT)), 0, 0, left, WIDTH - width - left, cv2.BORDER_CONSTANT
+    )
 
 
 def weights_file(parameters: Parameters, weights: Weights) -> Path | None:
@@ -142,8 +163,11 @@ def weights_file(parameters: Parameters, weights: Weights) -> Path | None:
 def subnormal_shares(path: str | Path) -> dict[str, float]:
     """Share of subnormal float32 values by convolution, of a ``.pth`` file as it is."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name.removesuffix(".weight"): _subnormal(values.float()).mean(dtype=torch.float).item()
-            for name, values in state.items() if values.dim() == 4}
+    return {
+        name.removesuffix(".weight"): _subnormal(values.float()).mean(dtype=torch.float).item()
+        for name, values in state.items()
+        if values.dim() == 4
+    }
 
 
 def _subnormal(values: torch.Tensor) -> torch.Tensor:
@@ -159,8 +183,14 @@ def subnormal_cost(path: str | Path, weights: Weights, images: np.ndarray) -> di
         ``"milliseconds"`` by variant (median, torch, one thread) and ``"difference"``, the largest
         absolute difference of a logit.
     """
-    raw = Weights("raw", {k: v.float() if v.is_floating_point() else v for k, v in torch.load(
-        path, map_location="cpu", weights_only=True).items()}, weights.alphabet)
+    raw = Weights(
+        "raw",
+        {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in torch.load(path, map_location="cpu", weights_only=True).items()
+        },
+        weights.alphabet,
+    )
     inputs = torch.from_numpy(preprocess(images))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -195,18 +225,22 @@ def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
     """
     inputs = torch.from_numpy(preprocess(plates.images)).split(1)
     traced, forked = trace_model(weights), trace_model(weights, form="forked")
-    networks = {"published (3-D pools)": published_network(weights),
-                "portable": weights.network(), "forked": weights.network(form="forked"),
-                "TorchScript of the portable": torch.jit.load(str(traced.path)),
-                "TorchScript of the forked": torch.jit.load(str(forked.path))}
+    networks = {
+        "published (3-D pools)": published_network(weights),
+        "portable": weights.network(),
+        "forked": weights.network(form="forked"),
+        "TorchScript of the portable": torch.jit.load(str(traced.path)),
+        "TorchScript of the forked": torch.jit.load(str(forked.path)),
+    }
     found = {}
     with torch.inference_mode():
         for name, network in networks.items():
             found[name] = torch.cat([network(image) for image in inputs]).numpy()
     for name, model in (("ONNX of the portable", traced), ("ONNX of the forked", forked)):
         session = onnxruntime.InferenceSession(str(model.onnx), providers=["CPUExecutionProvider"])
-        found[name] = np.concatenate([session.run(None, {"input": image.numpy()})[0]
-                                      for image in inputs])
+        found[name] = np.concatenate(
+            [session.run(None, {"input": image.numpy()})[0] for image in inputs]
+        )
     return found
 
 
@@ -214,7 +248,13 @@ def compare_forms(forms: Mapping[str, np.ndarray], weights: Weights) -> list[dic
     """Each form against the first: largest difference of a logit, and readings that differ."""
     reference = next(iter(forms.values()))
     texts = decode(reference, weights.alphabet).texts
-    return [{"form": name, "largest difference": float(np.abs(logits - reference).max()),
-             "readings that differ": sum(a != b for a, b in zip(
-                 texts, decode(logits, weights.alphabet).texts))}
-            for name, logits in forms.items()]
+    return [
+        {
+            "form": name,
+            "largest difference": float(np.abs(logits - reference).max()),
+            "readings that differ": sum(
+                a != b for a, b in zip(texts, decode(logits, weights.alphabet).texts)
+            ),
+        }
+        for name, logits in forms.items()
+    ]

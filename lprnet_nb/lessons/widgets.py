@@ -35,8 +35,10 @@ def is_live() -> bool:
     return "cellId" in request.get("metadata", {})
 
 
-def picture(draw: Callable[..., Figure], controls: Mapping[str, ipywidgets.Widget],
-            ) -> ipywidgets.VBox:
+def picture(
+    draw: Callable[..., Figure],
+    controls: Mapping[str, ipywidgets.Widget],
+) -> ipywidgets.VBox:
     """A figure that is drawn again whenever one of its controls moves.
 
     Parameters
@@ -60,19 +62,31 @@ def picture(draw: Callable[..., Figure], controls: Mapping[str, ipywidgets.Widge
     return ipywidgets.VBox([ipywidgets.HBox(list(controls.values())), image])
 
 
-def _show(output: Output, name: str, caption: str, draw: Callable[..., Figure],
-          controls: Mapping[str, ipywidgets.Widget]) -> None:
+def _show(
+    output: Output,
+    name: str,
+    caption: str,
+    draw: Callable[..., Figure],
+    controls: Mapping[str, ipywidgets.Widget],
+) -> None:
     if is_live():
         from IPython.display import display
 
         display(picture(draw, controls))
     else:
-        output.figure(draw(**{key: control.value for key, control in controls.items()}), name,
-                      caption)
+        output.figure(
+            draw(**{key: control.value for key, control in controls.items()}), name, caption
+        )
 
 
-def threshold(output: Output, name: str, weights: Weights, plates: PlateImages, layer: int,
-              methods: Mapping[str, float]) -> None:
+def threshold(
+    output: Output,
+    name: str,
+    weights: Weights,
+    plates: PlateImages,
+    layer: int,
+    methods: Mapping[str, float],
+) -> None:
     """Drag a layer's threshold: saturation, resolution, and what eight plates then read.
 
     Parameters
@@ -98,16 +112,34 @@ def threshold(output: Output, name: str, weights: Weights, plates: PlateImages, 
         return figure
 
     slider = ipywidgets.FloatLogSlider(
-        value=start / 4, base=10, min=float(np.log10(values.max() / 200)),
-        max=float(np.log10(values.max() * 1.1)), step=0.02, description="threshold",
-        continuous_update=False, readout_format=".3g")
-    _show(output, name, f"Layer {layer} alone quantized at a quarter of the first method's "
-          "threshold: what saturates, what is rounded, and what eight plates then read.", draw,
-          {"threshold": slider})
+        value=start / 4,
+        base=10,
+        min=float(np.log10(values.max() / 200)),
+        max=float(np.log10(values.max() * 1.1)),
+        step=0.02,
+        description="threshold",
+        continuous_update=False,
+        readout_format=".3g",
+    )
+    _show(
+        output,
+        name,
+        f"Layer {layer} alone quantized at a quarter of the first method's "
+        "threshold: what saturates, what is rounded, and what eight plates then read.",
+        draw,
+        {"threshold": slider},
+    )
 
 
-def ctc(output: Output, name: str, plates: PlateImages, logits: np.ndarray, alphabet: Alphabet,
-        paths: Callable[[int], Mapping[str, np.ndarray]], start: int = 0) -> None:
+def ctc(
+    output: Output,
+    name: str,
+    plates: PlateImages,
+    logits: np.ndarray,
+    alphabet: Alphabet,
+    paths: Callable[[int], Mapping[str, np.ndarray]],
+    start: int = 0,
+) -> None:
     """Pick a plate and step through its time steps.
 
     Parameters
@@ -124,13 +156,35 @@ def ctc(output: Output, name: str, plates: PlateImages, logits: np.ndarray, alph
 
     def draw(plate: int, step: int) -> Figure:
         return figures.ctc_paths(
-            plates.images[plate], log_probs[plate], alphabet, paths(plate), highlight=step,
+            plates.images[plate],
+            log_probs[plate],
+            alphabet,
+            paths(plate),
+            highlight=step,
             title=f"{plates.labels[plate] if plates.labels else plates.names[plate]}: "
-                  + figures.step_text(log_probs[plate][:, step], alphabet, step))
+            + figures.step_text(log_probs[plate][:, step], alphabet, step),
+        )
 
-    _show(output, name, "One plate, step by step: class probabilities, the paths of two decoders, "
-          "and the candidates of the framed step.", draw,
-          {"plate": ipywidgets.IntSlider(value=start, min=0, max=len(plates) - 1,
-                                         description="plate", continuous_update=False),
-           "step": ipywidgets.IntSlider(value=undecided, min=0, max=logits.shape[2] - 1,
-                                        description="step", continuous_update=False)})
+    _show(
+        output,
+        name,
+        "One plate, step by step: class probabilities, the paths of two decoders, "
+        "and the candidates of the framed step.",
+        draw,
+        {
+            "plate": ipywidgets.IntSlider(
+                value=start,
+                min=0,
+                max=len(plates) - 1,
+                description="plate",
+                continuous_update=False,
+            ),
+            "step": ipywidgets.IntSlider(
+                value=undecided,
+                min=0,
+                max=logits.shape[2] - 1,
+                description="step",
+                continuous_update=False,
+            ),
+        },
+    )

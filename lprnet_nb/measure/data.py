@@ -69,15 +69,24 @@ class Data:
         if count > len(self.pool):
             raise ParameterError(
                 f"calibration takes {count} images, and {self.pool.name} has {len(self.pool)}. "
-                "Choose strategies that take fewer, such as kl-20 and mse-20, or give more images.")
+                "Choose strategies that take fewer, such as kl-20 and mse-20, or give more images."
+            )
 
     def description(self) -> dict[str, Any]:
         """The ``dataset`` part of ``metrics.json``, and where calibration images come from."""
-        return {"name": self.plates.name, "images": len(self.plates),
-                "digest": self.plates.digest, "source": self.source, "reason": self.reason,
-                "weights": self.weights.name,
-                "calibration": {"name": self.pool.name, "images": len(self.pool),
-                                "among_evaluated": self.overlap}}
+        return {
+            "name": self.plates.name,
+            "images": len(self.plates),
+            "digest": self.plates.digest,
+            "source": self.source,
+            "reason": self.reason,
+            "weights": self.weights.name,
+            "calibration": {
+                "name": self.pool.name,
+                "images": len(self.pool),
+                "among_evaluated": self.overlap,
+            },
+        }
 
 
 def datasets_for(parameters: Parameters) -> Data:
@@ -107,8 +116,9 @@ def datasets_for(parameters: Parameters) -> Data:
         pool, overlap = generate_plates(GENERATED_IMAGES, seed=1), False
     else:
         plates = _evaluated(everything, parameters.images)
-        rest = sorted(set(range(len(everything))) - {everything.names.index(n)
-                                                     for n in plates.names})
+        rest = sorted(
+            set(range(len(everything))) - {everything.names.index(n) for n in plates.names}
+        )
         overlap = len(rest) < max(len(everything) // 2, _calibration_need(parameters))
         pool = everything if overlap else everything.take(rest)
     return Data(plates, pool, overlap, weights, source, reason, seconds * len(plates))
@@ -116,8 +126,14 @@ def datasets_for(parameters: Parameters) -> Data:
 
 def _calibration_need(parameters: Parameters) -> int:
     """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
-    return max((_strategy(parameters, name, chip).images
-                for chip, _, _, name in combinations(parameters) if name), default=0)
+    return max(
+        (
+            _strategy(parameters, name, chip).images
+            for chip, _, _, name in combinations(parameters)
+            if name
+        ),
+        default=0,
+    )
 
 
 def weights_for(parameters: Parameters) -> Weights:

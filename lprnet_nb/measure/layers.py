@@ -27,8 +27,10 @@ def layer_names(item: Compiled) -> dict[str, str]:
             count[role[name]] = count.get(role[name], 0) + 1
             found[name] = f"{role[name]}.{count[role[name]]}"
     single = {r for r, number in count.items() if number == 1}
-    return {name: text.rsplit(".", 1)[0] if text.rsplit(".", 1)[0] in single else text
-            for name, text in found.items()}
+    return {
+        name: text.rsplit(".", 1)[0] if text.rsplit(".", 1)[0] in single else text
+        for name, text in found.items()
+    }
 
 
 def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
@@ -50,5 +52,7 @@ def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
     names = {name: text for name, text in names.items() if name in exact.names}
     inputs = preprocess(images)
     a, b = exact.tensors(inputs, names), quantized.tensors(inputs, names)
-    return [{"layer": text, "cosine": cosine(a[name], b[name]), "sqnr_db": sqnr_db(a[name], b[name])}
-            for name, text in names.items()]
+    return [
+        {"layer": text, "cosine": cosine(a[name], b[name]), "sqnr_db": sqnr_db(a[name], b[name])}
+        for name, text in names.items()
+    ]

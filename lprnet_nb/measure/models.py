@@ -29,8 +29,9 @@ def model_label(item: Compiled) -> str:
     if item.bmodel is None:
         return "float (torch)" if item.traced.batch == 1 else f"float batch {item.traced.batch}"
     batch = f"batch {item.bmodel.batch}" if item.bmodel.batch > 1 else None
-    return " ".join(part for part in (item.bmodel.chip, item.bmodel.precision, item.strategy, batch)
-                    if part)
+    return " ".join(
+        part for part in (item.bmodel.chip, item.bmodel.precision, item.strategy, batch) if part
+    )
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ class Compiled:
 
 def references(parameters: Parameters, data: Data) -> dict[int, Compiled]:
     """The float network by batch size."""
-    return {batch: Compiled(f"float_{batch}b", trace_model(data.weights, batch,
-                                                           parameters.batch_mean), None)
-            for batch in parameters.batches}
+    return {
+        batch: Compiled(
+            f"float_{batch}b", trace_model(data.weights, batch, parameters.batch_mean), None
+        )
+        for batch in parameters.batches
+    }
 
 
 def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) -> list[Compiled]:
@@ -71,11 +75,14 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
         When a tool fails; those that were finished are kept.
     """
     wanted = planned(parameters, data)
-    done = scheduler.make([piece for item in wanted for piece in item.pieces], "compiling",
-                          progress=progress)
+    done = scheduler.make(
+        [piece for item in wanted for piece in item.pieces], "compiling", progress=progress
+    )
     # The float trace at the same batch, in the form that was compiled.
-    return [Compiled(item.id, done[item.pieces[0].name], done[item.model], item.strategy)
-            for item in wanted]
+    return [
+        Compiled(item.id, done[item.pieces[0].name], done[item.model], item.strategy)
+        for item in wanted
+    ]
 
 
 @dataclass(frozen=True)
@@ -117,22 +124,50 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         images = data.calibration_images(strategy.images) if strategy else None
         ours = parameters.toolchain == "mlir"
         make = compile_pieces if ours else _nntc_pieces
-        found.append(Planned(identity, name, batch, ours, tuple(make(
-            identity, chip, precision, batch, parameters.batch_mean, data.weights, strategy,
-            images))))
+        found.append(
+            Planned(
+                identity,
+                name,
+                batch,
+                ours,
+                tuple(
+                    make(
+                        identity,
+                        chip,
+                        precision,
+                        batch,
+                        parameters.batch_mean,
+                        data.weights,
+                        strategy,
+                        images,
+                    )
+                ),
+            )
+        )
     return found
 
 
-def _nntc_pieces(identity: str, chip: str, precision: str, batch: int, batch_mean: str,
-                 weights: Weights, strategy: Any, images: np.ndarray | None) -> list[Piece]:
+def _nntc_pieces(
+    identity: str,
+    chip: str,
+    precision: str,
+    batch: int,
+    batch_mean: str,
+    weights: Weights,
+    strategy: Any,
+    images: np.ndarray | None,
+) -> list[Piece]:
     from ..toolchain.nntc.compile import compile_bmodel as compile_one
 
     form = strategy.form if strategy else "published"
     trace = trace_piece(weights, batch, batch_mean, form)
     arguments: dict[str, Any] = {"chip": chip, "precision": precision}
     if strategy:
-        arguments |= {"strategy": strategy, "calibration_images": images,
-                      "single": trace_model(weights, 1, batch_mean, form)}
+        arguments |= {
+            "strategy": strategy,
+            "calibration_images": images,
+            "single": trace_model(weights, 1, batch_mean, form),
+        }
     return [trace, other_compile_piece(identity, compile_one, trace, arguments)]
 
 
@@ -154,8 +189,9 @@ def _backend(backend: str, has_graph: bool) -> str:
     return "emulator" if has_graph else "simulator"
 
 
-def model_pieces(models: Sequence[Compiled | Planned], plates: PlateImages, backend: str
-                 ) -> list[Piece]:
+def model_pieces(
+    models: Sequence[Compiled | Planned], plates: PlateImages, backend: str
+) -> list[Piece]:
     """Each model, and behind it the pieces that run it over plates on a backend."""
     pieces = []
     for item in models:
@@ -164,8 +200,10 @@ def model_pieces(models: Sequence[Compiled | Planned], plates: PlateImages, back
         else:
             model = Piece(f"compile/{item.id}", _known, {"model": item.bmodel}, here=True)
             graph = bool(item.bmodel.graph)
-        pieces += [model, *infer_pieces(item.id, model.name, plates, _backend(backend, graph),
-                                        _batch(item))]
+        pieces += [
+            model,
+            *infer_pieces(item.id, model.name, plates, _backend(backend, graph), _batch(item)),
+        ]
     return pieces
 
 

@@ -105,8 +105,11 @@ def check(**given: Any) -> Parameters:
 
 
 def _items(key: str, value: Any) -> list[Any]:
-    items = value.split(",") if isinstance(value, str) else (
-        list(value) if isinstance(value, Sequence) else [value])
+    items = (
+        value.split(",")
+        if isinstance(value, str)
+        else (list(value) if isinstance(value, Sequence) else [value])
+    )
     items = [item.strip() if isinstance(item, str) else item for item in items]
     if not items or "" in items:
         raise ParameterError(f"{key}={value!r} has an empty entry. Separate values by commas.")
@@ -119,24 +122,29 @@ def _each(parse: Callable[[Any], Any]) -> Any:
         if len(set(parsed)) != len(parsed):
             raise ParameterError(f"{key}={value!r} names something twice.")
         return parsed
+
     return checked
 
 
 def _number(key: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)) \
-            or not low <= int(value) <= high:
+    if (
+        isinstance(value, bool)
+        or not re.fullmatch(r"\d+", str(value))
+        or not low <= int(value) <= high
+    ):
         raise ParameterError(f"{key}={value!r} is not a whole number from {low} to {high}.")
     return int(value)
 
 
 def _one_of(valid: Sequence[str], path: str = "") -> Any:
     def checked(key: str, value: Any) -> str:
-        if value in valid or (path and isinstance(value, str) and
-                              (Path(value).exists() or "/" in value)):
+        if value in valid or (
+            path and isinstance(value, str) and (Path(value).exists() or "/" in value)
+        ):
             return value
         more = f", or {path}" if path else ""
-        raise ParameterError(f"{key}={value!r} is not known. Choose from "
-                             f"{', '.join(valid)}{more}.")
+        raise ParameterError(f"{key}={value!r} is not known. Choose from {', '.join(valid)}{more}.")
+
     return checked
 
 
@@ -149,8 +157,9 @@ _CHECKS: dict[str, Any] = {
     "precisions": _each(parse_precision),
     "batches": _each(lambda item: _number("BATCHES", item, 1, 256)),
     "strategies": _each(str),
-    "decoders": _each(lambda item: _one_of(DECODERS, "the path of a grammar file")(
-        "DECODERS", item)),
+    "decoders": _each(
+        lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item)
+    ),
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(TOOLCHAINS),
@@ -168,11 +177,15 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None
             if not supports(chip, precision):
                 continue
             strategies = parameters.strategies if precision == "int8" else (None,)
-            found += [(chip, precision, batch, strategy) for batch in parameters.batches
-                      for strategy in strategies]
+            found += [
+                (chip, precision, batch, strategy)
+                for batch in parameters.batches
+                for strategy in strategies
+            ]
     if not found:
-        raise ParameterError(f"{', '.join(parameters.chips)} cannot do "
-                             f"{', '.join(parameters.precisions)}.")
+        raise ParameterError(
+            f"{', '.join(parameters.chips)} cannot do {', '.join(parameters.precisions)}."
+        )
     return found
 
 

@@ -68,8 +68,15 @@ class Measured:
     crosscheck: dict[str, Any] | None
 
 
-def measure(compiled: Compiled, base: Measured | None, data: Data, *, decoder: str = "greedy",
-            backend: str = "auto", progress: bool = True) -> Measured:
+def measure(
+    compiled: Compiled,
+    base: Measured | None,
+    data: Data,
+    *,
+    decoder: str = "greedy",
+    backend: str = "auto",
+    progress: bool = True,
+) -> Measured:
     """Run, decode and judge one model.
 
     Parameters
@@ -104,30 +111,56 @@ def measure(compiled: Compiled, base: Measured | None, data: Data, *, decoder: s
     right = correct(plates.labels, readings.texts)
     row = _row(compiled, data, decoder, inference, readings.texts, right)
     if base is not None:
-        row |= {"agreement_with_float": exact_match(base.readings.texts, readings.texts),
-                "mcnemar_p": mcnemar_exact(base.correct, right).p,
-                "logits_cosine": cosine(base.inference.logits, inference.logits),
-                "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
-                "predicted_latency_ms": compiled.bmodel.predicted_latency_ms}
-    per_image = {stage: 1000 * seconds[stage] / len(plates)
-                 for stage in ("decode", "preprocess", "inference", "postprocess")
-                 if stage in seconds}
-    return Measured(compiled, {k: _rounded(v) for k, v in row.items()}, readings, right,
-                    inference, per_image, check)
+        row |= {
+            "agreement_with_float": exact_match(base.readings.texts, readings.texts),
+            "mcnemar_p": mcnemar_exact(base.correct, right).p,
+            "logits_cosine": cosine(base.inference.logits, inference.logits),
+            "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
+            "predicted_latency_ms": compiled.bmodel.predicted_latency_ms,
+        }
+    per_image = {
+        stage: 1000 * seconds[stage] / len(plates)
+        for stage in ("decode", "preprocess", "inference", "postprocess")
+        if stage in seconds
+    }
+    return Measured(
+        compiled,
+        {k: _rounded(v) for k, v in row.items()},
+        readings,
+        right,
+        inference,
+        per_image,
+        check,
+    )
 
 
-def _row(compiled: Compiled, data: Data, decoder: str, inference: Inference, texts: list[str],
-         right: np.ndarray) -> dict[str, Any]:
+def _row(
+    compiled: Compiled,
+    data: Data,
+    decoder: str,
+    inference: Inference,
+    texts: list[str],
+    right: np.ndarray,
+) -> dict[str, Any]:
     bmodel, count = compiled.bmodel, len(right)
-    return {"chip": bmodel.chip if bmodel else None,
-            "precision": bmodel.precision if bmodel else "fp32",
-            "batch": compiled.traced.batch, "batch_mean": compiled.traced.batch_mean,
-            "strategy": compiled.strategy, "backend": inference.description["backend"],
-            "decoder": decoder, "images": count, "exact_match": float(right.mean()),
-            "ci95": list(wilson(int(right.sum()), count)),
-            "character_accuracy": character_accuracy(data.plates.labels, texts),
-            "agreement_with_float": None, "mcnemar_p": None, "logits_cosine": None,
-            "logits_sqnr_db": None, "predicted_latency_ms": None}
+    return {
+        "chip": bmodel.chip if bmodel else None,
+        "precision": bmodel.precision if bmodel else "fp32",
+        "batch": compiled.traced.batch,
+        "batch_mean": compiled.traced.batch_mean,
+        "strategy": compiled.strategy,
+        "backend": inference.description["backend"],
+        "decoder": decoder,
+        "images": count,
+        "exact_match": float(right.mean()),
+        "ci95": list(wilson(int(right.sum()), count)),
+        "character_accuracy": character_accuracy(data.plates.labels, texts),
+        "agreement_with_float": None,
+        "mcnemar_p": None,
+        "logits_cosine": None,
+        "logits_sqnr_db": None,
+        "predicted_latency_ms": None,
+    }
 
 
 def _rounded(value: Any) -> Any:
@@ -139,16 +172,19 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
-                progress: bool = True) -> list[Measured]:
+def measure_all(
+    parameters: Parameters, data: Data, compiled: list[Compiled], *, progress: bool = True
+) -> list[Measured]:
     """Measure the float reference of each batch, then every model, with every decoder."""
     floats = references(parameters, data)
-    scheduler.make(measuring_pieces(parameters, data, compiled), "running models",
-                   progress=progress)
+    scheduler.make(
+        measuring_pieces(parameters, data, compiled), "running models", progress=progress
+    )
     options = {"backend": parameters.backend, "progress": False}
     found = []
-    with progress_bar(len(parameters.decoders) * (len(floats) + len(compiled)),
-                      "judging models", progress) as advance:
+    with progress_bar(
+        len(parameters.decoders) * (len(floats) + len(compiled)), "judging models", progress
+    ) as advance:
         for decoder in parameters.decoders:
             bases = {}
             for batch, item in floats.items():
@@ -156,14 +192,16 @@ def measure_all(parameters: Parameters, data: Data, compiled: list[Compiled], *,
                 advance(1)
             found += bases.values()
             for item in compiled:
-                found.append(measure(item, bases[item.traced.batch], data, decoder=decoder,
-                                     **options))
+                found.append(
+                    measure(item, bases[item.traced.batch], data, decoder=decoder, **options)
+                )
                 advance(1)
     return found
 
 
-def measuring_pieces(parameters: Parameters, data: Data, models: Sequence[Compiled | Planned]
-                     ) -> list[Piece]:
+def measuring_pieces(
+    parameters: Parameters, data: Data, models: Sequence[Compiled | Planned]
+) -> list[Piece]:
     """What `measure_all` makes: logits of floats, models and judge, and their readings."""
     pieces = []
     for batch in parameters.batches:
@@ -179,10 +217,13 @@ def measuring_pieces(parameters: Parameters, data: Data, models: Sequence[Compil
     return pieces
 
 
-def _score_pieces(identity: str, inferred: list[Piece], parameters: Parameters, data: Data
-                  ) -> list[Piece]:
-    return [score_piece(identity, inferred, data.weights.alphabet, decoder)
-            for decoder in parameters.decoders]
+def _score_pieces(
+    identity: str, inferred: list[Piece], parameters: Parameters, data: Data
+) -> list[Piece]:
+    return [
+        score_piece(identity, inferred, data.weights.alphabet, decoder)
+        for decoder in parameters.decoders
+    ]
 
 
 def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[str, Any]:
@@ -194,18 +235,31 @@ def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[
         What went into ``metrics.json``.
     """
     description = data.description()
-    metrics = {"schema": SCHEMA,
-               "dataset": {key: description[key] for key in ("name", "images", "digest")},
-               "data": {key: description[key] for key in ("source", "weights", "calibration")},
-               "rows": [item.row for item in measured]}
+    metrics = {
+        "schema": SCHEMA,
+        "dataset": {key: description[key] for key in ("name", "images", "digest")},
+        "data": {key: description[key] for key in ("source", "weights", "calibration")},
+        "rows": [item.row for item in measured],
+    }
     output.json("metrics", metrics)
-    output.json("timings", {"schema": SCHEMA, "note": "wall time per image on this machine, when "
-                            "the logits were made; an emulator's or simulator's time says nothing "
-                            "of the chip's", "rows": [
-                                {"id": item.compiled.id, "decoder": item.row["decoder"],
-                                 "backend": item.row["backend"],
-                                 **{f"{k}_ms": round(v, 4) for k, v in item.milliseconds.items()}}
-                                for item in measured]})
+    output.json(
+        "timings",
+        {
+            "schema": SCHEMA,
+            "note": "wall time per image on this machine, when "
+            "the logits were made; an emulator's or simulator's time says nothing "
+            "of the chip's",
+            "rows": [
+                {
+                    "id": item.compiled.id,
+                    "decoder": item.row["decoder"],
+                    "backend": item.row["backend"],
+                    **{f"{k}_ms": round(v, 4) for k, v in item.milliseconds.items()},
+                }
+                for item in measured
+            ],
+        },
+    )
     for item in measured:
         name = f"{item.compiled.id}_{item.row['decoder']}"
         output.json(f"results/{name}", dict(zip(data.plates.names, item.readings.texts)))
@@ -222,14 +276,30 @@ def bmodel_facts(item: Measured, data: Data) -> dict[str, Any]:
     facts = inspect_bmodel(bmodel.path)
     quantized = bmodel.precision == "int8" and bmodel.graph is not None
     errors = layer_errors(item.compiled, data.plates.images[:LAYER_IMAGES]) if quantized else []
-    return {"id": item.compiled.id, "chip": bmodel.chip, "precision": bmodel.precision,
-            "batch": bmodel.batch, "strategy": item.compiled.strategy, "form": bmodel.form,
-            "predicted_latency_ms": bmodel.predicted_latency_ms, "sha256": bmodel.sha256,
-            "tools": bmodel.tools, "info": facts["text"],
-            "memory": {"device_bytes": facts["device_mem_size"],
-                       "host_bytes": facts["host_mem_size"],
-                       "file_bytes": bmodel.path.stat().st_size},
-            "layers": [{"name": row["layer"], "cosine": _rounded(row["cosine"]),
-                        "sqnr_db": _rounded(row["sqnr_db"])} for row in errors],
-            "latency_by_layer": latency_by_layer(bmodel.folder),
-            "crosscheck": item.crosscheck}
+    return {
+        "id": item.compiled.id,
+        "chip": bmodel.chip,
+        "precision": bmodel.precision,
+        "batch": bmodel.batch,
+        "strategy": item.compiled.strategy,
+        "form": bmodel.form,
+        "predicted_latency_ms": bmodel.predicted_latency_ms,
+        "sha256": bmodel.sha256,
+        "tools": bmodel.tools,
+        "info": facts["text"],
+        "memory": {
+            "device_bytes": facts["device_mem_size"],
+            "host_bytes": facts["host_mem_size"],
+            "file_bytes": bmodel.path.stat().st_size,
+        },
+        "layers": [
+            {
+                "name": row["layer"],
+                "cosine": _rounded(row["cosine"]),
+                "sqnr_db": _rounded(row["sqnr_db"]),
+            }
+            for row in errors
+        ],
+        "latency_by_layer": latency_by_layer(bmodel.folder),
+        "crosscheck": item.crosscheck,
+    }

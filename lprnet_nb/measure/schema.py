@@ -59,8 +59,9 @@ Interval = Annotated[tuple[Share, Share], AfterValidator(_ordered), BeforeValida
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
-                              protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class Dataset(_Record):
@@ -68,8 +69,9 @@ class Dataset(_Record):
 
     name: str = Field(description='Such as "published", "generated" or the name of a folder.')
     images: int = Field(ge=0, description="How many.")
-    digest: str = Field(pattern=r"^[0-9a-f]+$",
-                        description="SHA-256 over pixels, file names and labels, as hex.")
+    digest: str = Field(
+        pattern=r"^[0-9a-f]+$", description="SHA-256 over pixels, file names and labels, as hex."
+    )
 
 
 class Row(_Record):
@@ -80,31 +82,39 @@ class Row(_Record):
     batch: int = Field(ge=1, description="Images a call.")
     batch_mean: Literal["image", "batch"] = Field(
         description='Whether the global context averages over each "image" or, as published, over '
-                    'the whole "batch".')
+        'the whole "batch".'
+    )
     strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
     backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
     decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
     images: int = Field(ge=0, description="Images read.")
     exact_match: Share | None = Field(
-        description="Share of plates read without any error; null without labels.")
+        description="Share of plates read without any error; null without labels."
+    )
     ci95: Interval | None = Field(description="Wilson's 95 % interval of `exact_match`.")
     character_accuracy: Annotated[float, Field(le=1)] | None = Field(
-        description="1 - edit distance / length, over all characters; null without labels.")
+        description="1 - edit distance / length, over all characters; null without labels."
+    )
     agreement_with_float: Share | None = Field(
         description="Share of images that read the same as with the float network in PyTorch; "
-                    "labels are not needed.")
+        "labels are not needed."
+    )
     mcnemar_p: Share | None = Field(
         description="Exact two-sided McNemar p-value of this row against the float network on the "
-                    "same plates with the same decoder. Not corrected for the number of rows.")
+        "same plates with the same decoder. Not corrected for the number of rows."
+    )
     logits_cosine: Annotated[float, Field(ge=-1.000001, le=1.000001)] | None = Field(
         description="Cosine between these logits and the float network's, all images as one "
-                    "vector; 1 is the same direction.")
+        "vector; 1 is the same direction."
+    )
     logits_sqnr_db: float | None = Field(
         description="Power of the float logits over the power of the difference, in dB; null when "
-                    "there is no difference at all.")
+        "there is no difference at all."
+    )
     predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
         description="The compiler's own prediction for one call (a whole batch), in milliseconds; "
-                    "null where it makes none (BM1684).")
+        "null where it makes none (BM1684)."
+    )
 
     @property
     def id(self) -> str:
@@ -131,15 +141,18 @@ class Calibration(_Record):
     name: str = Field(description="Of the images drawn from.")
     images: int = Field(ge=0, description="How many there were to draw from.")
     among_evaluated: bool = Field(
-        description="Whether they are drawn from the very images that are evaluated.")
+        description="Whether they are drawn from the very images that are evaluated."
+    )
 
 
 class Source(_Record):
     """Where images and weights are from."""
 
     source: Literal["published", "generated", "folder"] = Field(description="Of the images.")
-    weights: str = Field(description='"published", "generated" (our own, trained on generated '
-                                     "plates) or the name of a file.")
+    weights: str = Field(
+        description='"published", "generated" (our own, trained on generated '
+        "plates) or the name of a file."
+    )
     calibration: Calibration
 
 
@@ -157,8 +170,9 @@ class Metrics(_Record):
         for index, row in enumerate(self.rows):
             key = (row.id, row.batch_mean, row.backend, row.decoder)
             if key in seen:
-                raise ValueError(f"row {index} says again what an earlier row says: "
-                                 f"{', '.join(key)}")
+                raise ValueError(
+                    f"row {index} says again what an earlier row says: {', '.join(key)}"
+                )
             seen.add(key)
         return self
 
@@ -171,8 +185,9 @@ class TimingRow(_Record):
 
     id: Name = Field(description="As in `bmodels/<id>.json`.")
     decoder: str = Field(description="As in metrics.json.")
-    backend: str = Field(description="As in metrics.json. Only a device's times tell how fast a "
-                                     "chip is.")
+    backend: str = Field(
+        description="As in metrics.json. Only a device's times tell how fast a chip is."
+    )
     decode_ms: Milliseconds = Field(default=None, description="Reading and decoding a file.")
     preprocess_ms: Milliseconds = Field(default=None, description="Resizing and normalizing.")
     inference_ms: Milliseconds = Field(default=None, description="Running the network.")
@@ -186,9 +201,11 @@ class Timings(_Record):
     note: str = Field(default="", description="What to bear in mind.")
     rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
     notebooks: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="Seconds that each notebook took.")
+        default_factory=dict, description="Seconds that each notebook took."
+    )
     total_s: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Seconds of the whole report.")
+        default=None, description="Seconds of the whole report."
+    )
 
 
 class Manifest(_Record):
@@ -198,16 +215,20 @@ class Manifest(_Record):
     profile: str = Field(description='"quick" or "full": the parameters to start from.')
     parameters: dict[str, JsonValue] = Field(description="All parameters, by upper-case name.")
     versions: dict[str, str | None] = Field(
-        description="Versions of Python, packages and compiler; null for what is not there.")
+        description="Versions of Python, packages and compiler; null for what is not there."
+    )
     data: dict[str, JsonValue] = Field(
-        description="`dataset` and `data` of metrics.json, and why that source was taken.")
+        description="`dataset` and `data` of metrics.json, and why that source was taken."
+    )
     bmodels: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
     metrics_sha256: Sha256 | None = Field(description="Of metrics.json; null when there is none.")
     revision: str | None = Field(
         description='Commit of the workbook, with "+changes" when the checkout differed from it; '
-                    "null outside git.")
+        "null outside git."
+    )
     machine: dict[str, JsonValue] = Field(
-        default_factory=dict, description="What the report was made on.")
+        default_factory=dict, description="What the report was made on."
+    )
     created: str | None = Field(default=None, description="When, as ISO 8601 in UTC.")
 
 
@@ -232,31 +253,39 @@ class LayerLatency(_Record):
 class BModelFacts(_Record):
     """All that is known of one compiled model: ``bmodels/<id>.json``."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema",
-                                description="Version of this description.")
+    schema_: Literal[1] = Field(
+        default=1, alias="schema", description="Version of this description."
+    )
     id: Name = Field(description="chip_precision_batch_strategy; the strategy left out for float.")
     chip: Chip = Field(description="Target.")
     precision: Precision = Field(description="Of the compiled network.")
     batch: int = Field(ge=1, description="Images a call.")
     strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
     form: str | None = Field(
-        default=None, description='Of the network: "published", or "forked" (the same function, '
-                                  "its channels with scales of their own).")
+        default=None,
+        description='Of the network: "published", or "forked" (the same function, '
+        "its channels with scales of their own).",
+    )
     predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
-        description="The compiler's own prediction for one call; null where it makes none.")
+        description="The compiler's own prediction for one call; null where it makes none."
+    )
     sha256: Sha256 = Field(description="Of the ``.bmodel`` file.")
     tools: dict[str, str] = Field(description="Versions of compiler and tracer.")
     info: str | None = Field(default=None, description="What ``model_tool --info`` prints.")
     memory: dict[str, int | None] | None = Field(
-        default=None, description="Bytes by kind: weight, instruct, runtime, …")
+        default=None, description="Bytes by kind: weight, instruct, runtime, …"
+    )
     layers: Annotated[tuple[Layer, ...], BeforeValidator(_tuple)] = Field(
-        default=(), description="In the order of the network; empty where not measured.")
+        default=(), description="In the order of the network; empty where not measured."
+    )
     latency_by_layer: Annotated[tuple[LayerLatency, ...], BeforeValidator(_tuple)] = Field(
-        default=(), description="In the order of execution; empty where there is no prediction.")
+        default=(), description="In the order of execution; empty where there is no prediction."
+    )
     crosscheck: dict[str, JsonValue] | None = Field(
         default=None,
         description="The same BModel on the chip simulator: `images`, `identical` (bit for bit), "
-                    "`max_abs_difference`, `same_classes`; null where none was done.")
+        "`max_abs_difference`, `same_classes`; null where none was done.",
+    )
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -313,15 +342,19 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
         raise DataError(f"{path} is not JSON: {error}. Make the report again.") from error
     version = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
     if version != SCHEMA:
-        raise DataError(f"{path} has schema {version!r}; this version of lprnet-nb reads schema "
-                        f"{SCHEMA}. Read it with the version that wrote it, or make it again.")
+        raise DataError(
+            f"{path} has schema {version!r}; this version of lprnet-nb reads schema "
+            f"{SCHEMA}. Read it with the version that wrote it, or make it again."
+        )
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         problems = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise DataError(f"{path} is not a {kind.__name__} of schema {SCHEMA}: "
-                        f"{'; '.join(problems[:3])}{more}. See docs/metrics.md.") from error
+        raise DataError(
+            f"{path} is not a {kind.__name__} of schema {SCHEMA}: "
+            f"{'; '.join(problems[:3])}{more}. See docs/metrics.md."
+        ) from error
 
 
 def _place(location: Iterable[str | int]) -> str:
@@ -342,24 +375,31 @@ _DOCUMENTS: tuple[tuple[str, type[BaseModel], str], ...] = (
 def markdown() -> str:
     """The schema for people: the text of ``docs/metrics.md``."""
     lines = [
-        "# The files of a report", "",
+        "# The files of a report",
+        "",
         f"Schema {SCHEMA}. Made from `lprnet_nb/measure/schema.py` by "
-        "`python -m lprnet_nb.measure.schema > docs/metrics.md`; a test holds the two together.", "",
+        "`python -m lprnet_nb.measure.schema > docs/metrics.md`; a test holds the two together.",
+        "",
         "A report is a folder. Besides the files described here it has `index.html`, executed "
         "`notebooks/`, `figures/` (each with a JSON of its caption), `tables/` "
-        "(`{\"caption\", \"rows\"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`).", "",
+        '(`{"caption", "rows"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`).',
+        "",
         "Reading is strict: unknown keys, missing keys and values out of range are errors. NaN is "
         "never written; a thing that does not apply is null. A change that readers would notice "
-        "gets a new schema number.", "",
+        "gets a new schema number.",
+        "",
         "`<id>` is `chip_precision_batch_strategy`, such as `bm1684x_int8_1b_kl`; the strategy is "
-        "left out for float precisions. The float network in PyTorch is `float_1b`.", "",
+        "left out for float precisions. The float network in PyTorch is `float_1b`.",
+        "",
         "```python",
         "from lprnet_nb.measure.schema import read_metrics",
         "",
         'metrics = read_metrics("reports/quick/metrics.json")',
         "for row in metrics.rows:",
         "    print(row.id, row.decoder, row.exact_match, row.ci95)",
-        "```", ""]
+        "```",
+        "",
+    ]
     for title, model, about in _DOCUMENTS:
         lines += [f"## `{title}`", "", about, "", *_described(model, set())]
     return "\n".join(lines).rstrip() + "\n"
@@ -370,12 +410,17 @@ def _described(model: type[BaseModel], done: set[type]) -> list[str]:
     lines = ["| key | type | meaning |", "| --- | --- | --- |"]
     nested: list[type[BaseModel]] = []
     for name, info in model.model_fields.items():
-        inner = [kind for kind in _inside(info.annotation) if isinstance(kind, type)
-                 and issubclass(kind, BaseModel) and kind not in done]
+        inner = [
+            kind
+            for kind in _inside(info.annotation)
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in done
+        ]
         nested += inner
         meaning = info.description or _first_line(_inside(info.annotation))
-        lines.append(f"| `{info.alias or name}` | {_type_name(info.annotation)} | "
-                     f"{meaning.replace('``', '`').replace('|', chr(92) + '|')} |")
+        lines.append(
+            f"| `{info.alias or name}` | {_type_name(info.annotation)} | "
+            f"{meaning.replace('``', '`').replace('|', chr(92) + '|')} |"
+        )
     lines.append("")
     for inner in nested:
         lines += [f"### {inner.__name__}", "", _first_line([inner]), "", *_described(inner, done)]
@@ -410,8 +455,14 @@ def _type_name(annotation: Any) -> str:
         if arguments[-1] is Ellipsis:
             return f"list of {_type_name(arguments[0])}"
         return "[" + ", ".join(_type_name(argument) for argument in arguments) + "]"
-    names = {str: "string", int: "whole number", float: "number", bool: "true or false",
-             type(None): "null", JsonValue: "anything"}
+    names = {
+        str: "string",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        type(None): "null",
+        JsonValue: "anything",
+    }
     if annotation in names:
         return names[annotation]
     return getattr(annotation, "__name__", re.sub(r"^.*\.", "", str(annotation)))

@@ -56,16 +56,29 @@ class Survey:
 
     def facts(self) -> dict[str, Any]:
         """JSON-able, with the exact match and its 95 % interval."""
-        return {"images": self.images, "right": self.right,
-                "exact_match": self.right / self.images if self.images else None,
-                "ci95": list(wilson(self.right, self.images)) if self.images else None,
-                "skipped": self.skipped, "errors": self.errors or {}, "pieces": self.pieces,
-                "seconds": round(self.seconds, 3)}
+        return {
+            "images": self.images,
+            "right": self.right,
+            "exact_match": self.right / self.images if self.images else None,
+            "ci95": list(wilson(self.right, self.images)) if self.images else None,
+            "skipped": self.skipped,
+            "errors": self.errors or {},
+            "pieces": self.pieces,
+            "seconds": round(self.seconds, 3),
+        }
 
 
-def survey(model: Any, folder: str | Path, *, backend: str = "emulator", decoder: str = "greedy",
-           margin: float = 0.0, limit: int | None = None, files: int = FILES,
-           progress: bool = True) -> Survey:
+def survey(
+    model: Any,
+    folder: str | Path,
+    *,
+    backend: str = "emulator",
+    decoder: str = "greedy",
+    margin: float = 0.0,
+    limit: int | None = None,
+    files: int = FILES,
+    progress: bool = True,
+) -> Survey:
     """Read every plate of a CCPD folder and compare with the labels in the file names.
 
     Parameters
@@ -91,15 +104,26 @@ def survey(model: Any, folder: str | Path, *, backend: str = "emulator", decoder
         When the folder cannot be read or nothing in it can be used.
     """
     if files < 1 or files % model.batch:
-        raise ParameterError(f"files={files} is not possible. Choose a multiple of the model's "
-                             f"batch, {model.batch}.")
+        raise ParameterError(
+            f"files={files} is not possible. Choose a multiple of the model's batch, {model.batch}."
+        )
     folder = Path(folder).resolve()
     total = sum(1 for _ in islice(ccpd.ccpd_files(folder), limit))
     found, started = Survey(errors={}), time.perf_counter()
-    shared = {"folder": str(folder), "model": model, "backend": backend, "decoder": decoder,
-              "margin": margin}
-    for _, result in scheduler.stream(_pieces(folder, shared, limit, files), "plates",
-                                      -(-total // files), total * _SECONDS, progress=progress):
+    shared = {
+        "folder": str(folder),
+        "model": model,
+        "backend": backend,
+        "decoder": decoder,
+        "margin": margin,
+    }
+    for _, result in scheduler.stream(
+        _pieces(folder, shared, limit, files),
+        "plates",
+        -(-total // files),
+        total * _SECONDS,
+        progress=progress,
+    ):
         facts = json.loads((result / "readings.json").read_text("utf8"))
         found.images += len(facts["labels"])
         found.right += sum(a == b for a, b in zip(facts["labels"], facts["texts"]))
@@ -109,29 +133,45 @@ def survey(model: Any, folder: str | Path, *, backend: str = "emulator", decoder
         found.pieces += 1
     found.seconds = time.perf_counter() - started
     if not found.images:
-        raise DataError(f"image folder {folder} has no CCPD image that can be used ({total} found)."
-                        + "".join(f" {error}" for error in list(found.errors.values())[:1]))
+        raise DataError(
+            f"image folder {folder} has no CCPD image that can be used ({total} found)."
+            + "".join(f" {error}" for error in list(found.errors.values())[:1])
+        )
     return found
 
 
-def _pieces(folder: Path, shared: dict[str, Any], limit: int | None, files: int
-            ) -> Iterator[Piece]:
+def _pieces(folder: Path, shared: dict[str, Any], limit: int | None, files: int) -> Iterator[Piece]:
     names = islice(ccpd.ccpd_files(folder), limit)
     first = 0
     while part := tuple(islice(names, files)):
-        yield Piece(f"infer/{folder.name}/{first:09d}-{first + len(part) - 1:09d}", _read,
-                    {**shared, "names": part}, seconds=len(part) * _SECONDS)
+        yield Piece(
+            f"infer/{folder.name}/{first:09d}-{first + len(part) - 1:09d}",
+            _read,
+            {**shared, "names": part},
+            seconds=len(part) * _SECONDS,
+        )
         first += len(part)
 
 
-def _read(folder: str, names: tuple[str, ...], model: Any, backend: str, decoder: str,
-          margin: float, cores: int | None = None) -> Path:
+def _read(
+    folder: str,
+    names: tuple[str, ...],
+    model: Any,
+    backend: str,
+    decoder: str,
+    margin: float,
+    cores: int | None = None,
+) -> Path:
     """Read, cut out, run and read off some files."""
     root = Path(folder)
-    inputs = {"files": digest([_state(root, name) for name in names]), "margin": margin,
-              "crop": digest([inspect.getsource(ccpd)]),
-              "engine": kept_description(model, backend, cores), "decoder": decoder_key(decoder),
-              "classes": model.alphabet.classes}
+    inputs = {
+        "files": digest([_state(root, name) for name in names]),
+        "margin": margin,
+        "crop": digest([inspect.getsource(ccpd)]),
+        "engine": kept_description(model, backend, cores),
+        "decoder": decoder_key(decoder),
+        "classes": model.alphabet.classes,
+    }
 
     def build(made: Path) -> None:
         images = np.empty((len(names), ccpd.HEIGHT, ccpd.WIDTH, 3), np.uint8)
@@ -146,10 +186,12 @@ def _read(folder: str, names: tuple[str, ...], model: Any, backend: str, decoder
             labels.append(label.plate)
         texts: list[str] = []
         if labels:
-            logits = kept_engine(model, backend, cores).infer(preprocess(images[:len(labels)]))
+            logits = kept_engine(model, backend, cores).infer(preprocess(images[: len(labels)]))
             texts = decode(logits, model.alphabet, decoder).texts
-        (made / "readings.json").write_text(json.dumps(
-            {"labels": labels, "texts": texts, "skipped": skipped}, ensure_ascii=False), "utf8")
+        (made / "readings.json").write_text(
+            json.dumps({"labels": labels, "texts": texts, "skipped": skipped}, ensure_ascii=False),
+            "utf8",
+        )
 
     return artifact("survey", inputs, build)
 

@@ -43,8 +43,13 @@ class Weights:
     @property
     def digest(self) -> str:
         """SHA-256 over tensors and class list."""
-        return digest({"tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
-                       "classes": self.alphabet.classes, "blank": self.alphabet.blank})
+        return digest(
+            {
+                "tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
+                "classes": self.alphabet.classes,
+                "blank": self.alphabet.blank,
+            }
+        )
 
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
         """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
@@ -55,8 +60,9 @@ class Weights:
         return (ForkedLPRNet(network) if form == "forked" else network).eval()
 
 
-def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
-                 name: str | None = None) -> Weights:
+def load_weights(
+    path: str | Path, alphabet: Alphabet = PUBLISHED, *, name: str | None = None
+) -> Weights:
     """Read a ``.pth`` state dict (`weights_only`: nothing in the file is executed).
 
     Parameters
@@ -81,22 +87,31 @@ def load_weights(path: str | Path, alphabet: Alphabet = PUBLISHED, *,
     except FileNotFoundError as error:
         raise DataError(f"weights {path} do not exist. {fetch.HELP}") from error
     except Exception as error:  # on a damaged file, whatever some part of torch's reader raises
-        raise DataError(f"weights {path} cannot be read as a torch state dict: "
-                        f"{_first_line(error)}. Fetch them again.") from error
+        raise DataError(
+            f"weights {path} cannot be read as a torch state dict: "
+            f"{_first_line(error)}. Fetch them again."
+        ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise DataError(f"weights {path} are not a state dict of tensors. Save "
-                        "`network.state_dict()` and name that file.")
-    state = {k: _without_subnormals(v.float()) if v.is_floating_point() else v
-             for k, v in state.items()}
+        raise DataError(
+            f"weights {path} are not a state dict of tensors. Save "
+            "`network.state_dict()` and name that file."
+        )
+    state = {
+        k: _without_subnormals(v.float()) if v.is_floating_point() else v for k, v in state.items()
+    }
     outputs = state.get("container.0.weight")
     if outputs is not None and outputs.shape[0] != alphabet.size:
-        raise DataError(f"weights {path} have {outputs.shape[0]} classes, the class list "
-                        f"{alphabet.size}. Name the class list they were trained with.")
+        raise DataError(
+            f"weights {path} have {outputs.shape[0]} classes, the class list "
+            f"{alphabet.size}. Name the class list they were trained with."
+        )
     try:
         LPRNet(alphabet.size).load_state_dict(state)
     except RuntimeError as error:
-        raise DataError(f"weights {path} do not fit LPRNet: {_first_misfit(error)}. Use the "
-                        "layer names of sirius-ai/LPRNet_Pytorch.") from error
+        raise DataError(
+            f"weights {path} do not fit LPRNet: {_first_misfit(error)}. Use the "
+            "layer names of sirius-ai/LPRNet_Pytorch."
+        ) from error
     return Weights(name or path.stem, state, alphabet)
 
 
@@ -130,8 +145,9 @@ def load_published_weights() -> Weights:
 
 
 def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.where(tensor.abs() < torch.finfo(torch.float32).tiny,
-                       torch.zeros((), dtype=tensor.dtype), tensor)
+    return torch.where(
+        tensor.abs() < torch.finfo(torch.float32).tiny, torch.zeros((), dtype=tensor.dtype), tensor
+    )
 
 
 def _first_line(error: Exception) -> str:

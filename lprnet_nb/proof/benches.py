@@ -31,10 +31,15 @@ def measure_generator(plates: int, rounds: int) -> dict[str, Any]:
         generate_plates(plates, seed, workers=len(os.sched_getaffinity(0)))
         seconds.append(time.perf_counter() - started)
     spent = cpu_seconds() - spent
-    return {"bench": "generate", "plates": plates, "seconds": [round(s, 2) for s in seconds],
-            "plates_per_second": round(plates / min(seconds)),
-            "plates_per_processor_second": round(rounds * plates / spent),
-            "cores": len(os.sched_getaffinity(0)), "load": load}
+    return {
+        "bench": "generate",
+        "plates": plates,
+        "seconds": [round(s, 2) for s in seconds],
+        "plates_per_second": round(plates / min(seconds)),
+        "plates_per_processor_second": round(rounds * plates / spent),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": load,
+    }
 
 
 def measure_emulator(chip: str, strategy: str, rounds: int) -> dict[str, Any]:
@@ -42,8 +47,13 @@ def measure_emulator(chip: str, strategy: str, rounds: int) -> dict[str, Any]:
     parameters = check(CHIPS=chip, PRECISIONS="int8", STRATEGIES=strategy)
     data = datasets_for(parameters)
     item = compile_all(parameters, data)[0]
-    return bench_emulator(item.bmodel, item.traced, data.plates, rounds=rounds,
-                          report=lambda line: print(line, file=sys.stderr))
+    return bench_emulator(
+        item.bmodel,
+        item.traced,
+        data.plates,
+        rounds=rounds,
+        report=lambda line: print(line, file=sys.stderr),
+    )
 
 
 def cpu_seconds() -> float:

@@ -19,8 +19,9 @@ SEED = 31337  # of no plate that the packaged weights were trained on
 SEVERITIES = ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75), (1, 0.5), (0.5, 1), (1, 1))  # view, image
 
 
-def measure_card(weights: Weights, plates: int = 4960, *,
-                 report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_card(
+    weights: Weights, plates: int = 4960, *, report: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Read generated plates of all severities, and the published photographs where they are.
 
     Parameters
@@ -45,8 +46,10 @@ def measure_card(weights: Weights, plates: int = 4960, *,
         When the weights have other classes, or too few plates are asked for.
     """
     if weights.alphabet.classes != PUBLISHED.classes:
-        raise ParameterError(f"weights {weights.name} have another class list than generated "
-                             "plates and the published photographs are labelled in.")
+        raise ParameterError(
+            f"weights {weights.name} have another class list than generated "
+            "plates and the published photographs are labelled in."
+        )
     if plates < 5 * len(PROVINCES):
         raise ParameterError(f"{plates} plates are too few. Give at least {5 * len(PROVINCES)}.")
     keep_memory()
@@ -58,13 +61,17 @@ def measure_card(weights: Weights, plates: int = 4960, *,
 
     for view, image in SEVERITIES:
         default = (view, image) == (1, 1)
-        drawn = generate_plates(plates if default else plates // 5, SEED, workers=0,
-                                severity=Severity(view, image))
+        drawn = generate_plates(
+            plates if default else plates // 5, SEED, workers=0, severity=Severity(view, image)
+        )
         groups = by_group(weights, drawn)
         lengths = [group for group in groups if group["kind"] == "length"]
         hard = f"severity {view:g}" if view == image else f"view {view:g}, image {image:g}"
-        row(f"generated, {hard}" + (", the default" if default else ""),
-            sum(group["k"] for group in lengths), len(drawn))
+        row(
+            f"generated, {hard}" + (", the default" if default else ""),
+            sum(group["k"] for group in lengths),
+            len(drawn),
+        )
         for group in lengths if default else []:
             row(f"- of {group['group']} characters", group["k"], group["n"])
     margins = None
@@ -82,9 +89,18 @@ def measure_card(weights: Weights, plates: int = 4960, *,
         published = load_published_weights()
         if published.digest != weights.digest:
             margins[published.name] = margin_curve(published, photographs)
-    return {"name": weights.name, "digest": weights.digest, "seed": SEED, "rows": rows,
-            "provinces": {group["group"]: [group["k"], group["n"]] for group in groups
-                          if group["kind"] == "province"}, "margins": margins}
+    return {
+        "name": weights.name,
+        "digest": weights.digest,
+        "seed": SEED,
+        "rows": rows,
+        "provinces": {
+            group["group"]: [group["k"], group["n"]]
+            for group in groups
+            if group["kind"] == "province"
+        },
+        "margins": margins,
+    }
 
 
 def card_text(facts: dict[str, Any]) -> str:
@@ -92,18 +108,29 @@ def card_text(facts: dict[str, Any]) -> str:
     lines = ["| set | plates | exact match | 95 % |", "| --- | --- | --- | --- |"]
     for row in facts["rows"]:
         low, high = wilson(row["k"], row["n"])
-        lines.append(f"| {row['set']} | {row['n']:,} | {row['k'] / row['n']:.3f} | "
-                     f"{low:.3f}–{high:.3f} |")
+        lines.append(
+            f"| {row['set']} | {row['n']:,} | {row['k'] / row['n']:.3f} | {low:.3f}–{high:.3f} |"
+        )
     shares = {name: k / n for name, (k, n) in facts["provinces"].items()}
     ranked = sorted(shares, key=lambda name: shares[name])
-    lines += ["", "Provinces at the default severity, worst first: " + ", ".join(
-        f"{name} {shares[name]:.3f}" for name in ranked) + "."]
+    lines += [
+        "",
+        "Provinces at the default severity, worst first: "
+        + ", ".join(f"{name} {shares[name]:.3f}" for name in ranked)
+        + ".",
+    ]
     if facts["margins"]:
         curves = list(facts["margins"].items())
         steps = list(curves[0][1])
-        lines += ["", "Margin added to the photographs (edge pixels repeated; cut where negative):",
-                  "", "| | " + " | ".join(f"{100 * step:g} %" for step in steps) + " |",
-                  "| --- |" + " --- |" * len(steps)]
-        lines += [f"| {name} | " + " | ".join(f"{curve[step]:.3f}" for step in steps) + " |"
-                  for name, curve in curves]
+        lines += [
+            "",
+            "Margin added to the photographs (edge pixels repeated; cut where negative):",
+            "",
+            "| | " + " | ".join(f"{100 * step:g} %" for step in steps) + " |",
+            "| --- |" + " --- |" * len(steps),
+        ]
+        lines += [
+            f"| {name} | " + " | ".join(f"{curve[step]:.3f}" for step in steps) + " |"
+            for name, curve in curves
+        ]
     return "\n".join(lines) + "\n"

@@ -29,16 +29,35 @@ class Cluster:
             self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
         self._environment = environment
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", self.address.rsplit(":", 1)[1],
-            "--no-dashboard")
-        self.workers = [self._start(
-            "worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory",
-            str(cache.parent / "dask"), LPRNET_CACHE=str(cache)) for cache in caches]
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.address.rsplit(":", 1)[1],
+            "--no-dashboard",
+        )
+        self.workers = [
+            self._start(
+                "worker",
+                self.address,
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                "--local-directory",
+                str(cache.parent / "dask"),
+                LPRNET_CACHE=str(cache),
+            )
+            for cache in caches
+        ]
 
     def _start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-m", "dask", *arguments],
-                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL, env=self._environment | variables)
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment | variables,
+        )
 
     def wait(self) -> None:
         """Until all workers are there."""

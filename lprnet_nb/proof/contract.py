@@ -77,10 +77,13 @@ def make_kit(chip: str = "BM1688") -> Path:
     images = np.random.default_rng(3).integers(0, 256, (_IMAGES, 24, 94, 3), dtype=np.uint8)
     images[1::2] = np.sort(images[1::2], axis=2)
     traced = {batch: trace_model(weights, batch) for batch in (1, 4)}
-    models = {"fp32_1b": compile_bmodel(traced[1], chip, "fp32"),
-              "fp32_4b": compile_bmodel(traced[4], chip, "fp32"),
-              "int8_1b": compile_bmodel(traced[1], chip, "int8", strategy=STRATEGIES["kl"],
-                                        calibration_images=images)}
+    models = {
+        "fp32_1b": compile_bmodel(traced[1], chip, "fp32"),
+        "fp32_4b": compile_bmodel(traced[4], chip, "fp32"),
+        "int8_1b": compile_bmodel(
+            traced[1], chip, "int8", strategy=STRATEGIES["kl"], calibration_images=images
+        ),
+    }
 
     def build(folder: Path) -> None:
         np.save(folder / "inputs.npy", preprocess(images))
@@ -89,18 +92,25 @@ def make_kit(chip: str = "BM1688") -> Path:
             place.mkdir()
             shutil.copy(model.path, place / "lprnet.bmodel")
             shutil.copytree(model.graph, place / "graph")
-            dataclasses.replace(model, path=place / "lprnet.bmodel",
-                                graph=place / "graph").save(place)
+            dataclasses.replace(model, path=place / "lprnet.bmodel", graph=place / "graph").save(
+                place
+            )
         if chip != "BM1684":
             combine_stages([models["fp32_1b"], models["fp32_4b"]], folder / _COMBINED)
         for place in sorted(each.parent for each in folder.glob("*/lprnet.bmodel")):
-            with open_engine(place / "lprnet.bmodel" if place.name == _COMBINED else place,
-                             "simulator") as engine:
+            with open_engine(
+                place / "lprnet.bmodel" if place.name == _COMBINED else place, "simulator"
+            ) as engine:
                 np.save(place / "expected.npy", engine.infer(preprocess(images)))
 
-    return artifact("contract-kit", {"models": {name: model.digest
-                                                for name, model in models.items()},
-                                     "code": file_digest(__file__)}, build)
+    return artifact(
+        "contract-kit",
+        {
+            "models": {name: model.digest for name, model in models.items()},
+            "code": file_digest(__file__),
+        },
+        build,
+    )
 
 
 def combine_stages(models: Sequence[BModel], place: Path) -> Path:
@@ -123,9 +133,18 @@ def combine_stages(models: Sequence[BModel], place: Path) -> Path:
     """
     place.mkdir()
     ordered = sorted(models, key=lambda model: -model.batch)
-    compiler().run(["model_tool", "--combine", *(model.path for model in ordered), "-o",
-                    place / "lprnet.bmodel"], cwd=place, log=place / "combine.log",
-                   what="combining BModels")
+    compiler().run(
+        [
+            "model_tool",
+            "--combine",
+            *(model.path for model in ordered),
+            "-o",
+            place / "lprnet.bmodel",
+        ],
+        cwd=place,
+        log=place / "combine.log",
+        what="combining BModels",
+    )
     without_time(place / "lprnet.bmodel")
     return place / "lprnet.bmodel"
 
@@ -144,9 +163,15 @@ def save_kit(target: str | Path, chip: str = "BM1688") -> Path:
     return Path(shutil.copytree(make_kit(chip), target))
 
 
-def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None = None,
-                 sail_module: str = "sophon.sail", only: Sequence[str] | None = None,
-                 timeout: float = 600.0) -> list[Result]:
+def run_contract(
+    backend: str,
+    *,
+    chip: str = "BM1688",
+    kit: str | Path | None = None,
+    sail_module: str = "sophon.sail",
+    only: Sequence[str] | None = None,
+    timeout: float = 600.0,
+) -> list[Result]:
     """Run the checks of a backend.
 
     Parameters
@@ -175,17 +200,20 @@ def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None =
         For a backend that has no contract, a folder that is no kit, or an unknown check.
     """
     if backend not in BACKENDS:
-        raise ParameterError(f"backend {backend!r} has no contract. Choose one of "
-                             f"{', '.join(BACKENDS)}.")
+        raise ParameterError(
+            f"backend {backend!r} has no contract. Choose one of {', '.join(BACKENDS)}."
+        )
     folder = Path(kit) if kit else make_kit(chip)
     if not (folder / "inputs.npy").is_file():
-        raise ParameterError(f"{folder} is no contract kit. `lprnet-nb contract` makes one where "
-                             "the compiler is.")
+        raise ParameterError(
+            f"{folder} is no contract kit. `lprnet-nb contract` makes one where the compiler is."
+        )
     known, results = list(_checks(backend, folder)), []
     unknown = set(only or ()) - set(known)
     if unknown:
-        raise ParameterError(f"unknown check {', '.join(sorted(unknown))}. There are: "
-                             f"{', '.join(known)}.")
+        raise ParameterError(
+            f"unknown check {', '.join(sorted(unknown))}. There are: {', '.join(known)}."
+        )
     waiting = [name for name in known if only is None or name in only]
     with tempfile.TemporaryDirectory(prefix="lprnet-contract-") as scratch:
         report, log = Path(scratch) / "report", Path(scratch) / "log"
@@ -205,14 +233,30 @@ def run_contract(backend: str, *, chip: str = "BM1688", kit: str | Path | None =
     return results
 
 
-def _run_child(backend: str, kit: Path, sail_module: str, checks: list[str], report: Path,
-               log: Path, timeout: float) -> str:
+def _run_child(
+    backend: str,
+    kit: Path,
+    sail_module: str,
+    checks: list[str],
+    report: Path,
+    log: Path,
+    timeout: float,
+) -> str:
     """Run checks in a process; returns how it ended."""
-    told = {"backend": backend, "kit": str(kit), "sail_module": sail_module, "checks": checks,
-            "report": str(report)}
+    told = {
+        "backend": backend,
+        "kit": str(kit),
+        "sail_module": sail_module,
+        "checks": checks,
+        "report": str(report),
+    }
     with open(log, "wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", __name__, json.dumps(told)],
-                                   stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, json.dumps(told)],
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
+        )
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -251,14 +295,19 @@ class _Bench:
     def same(self, name: str, logits: np.ndarray, rows: slice = slice(None)) -> str:
         """Compare with the simulator's logits."""
         expected = self.expected(name)[rows]
-        _must(logits.shape == expected.shape and logits.dtype == np.float32,
-              f"logits are {logits.dtype} {list(logits.shape)}")
+        _must(
+            logits.shape == expected.shape and logits.dtype == np.float32,
+            f"logits are {logits.dtype} {list(logits.shape)}",
+        )
         largest = float(np.abs(logits - expected).max())
         allowed = 0.0
         if self.backend == "emulator":
             allowed = _EMULATOR_TOLERANCE[name[:4]] * float(np.abs(expected).max())
-        _must(largest <= allowed, f"{name}: logits differ from the simulator's by up to "
-              f"{largest:.3g}, {allowed:.3g} is allowed")
+        _must(
+            largest <= allowed,
+            f"{name}: logits differ from the simulator's by up to "
+            f"{largest:.3g}, {allowed:.3g} is allowed",
+        )
         _must(np.array_equal(logits.argmax(1), expected.argmax(1)), f"{name}: readings differ")
         return f"{name}: {len(logits)} images, largest difference {largest:.3g}"
 
@@ -288,14 +337,35 @@ def _check_names_shapes_dtypes(bench: _Bench) -> str:
     with bench.open() as engine:
         [graph] = engine.get_graph_names()
         [name], [output] = engine.get_input_names(graph), engine.get_output_names(graph)
-        seen = [graph, engine.get_input_shape(graph, name), engine.get_output_shape(graph, output),
-                engine.get_input_dtype(graph, name), engine.get_output_dtype(graph, output),
-                engine.get_input_scale(graph, name), engine.get_output_scale(graph, output),
-                engine.get_max_input_shapes(graph), engine.get_max_output_shapes(graph),
-                engine.graph_is_dynamic(graph)]
+        seen = [
+            graph,
+            engine.get_input_shape(graph, name),
+            engine.get_output_shape(graph, output),
+            engine.get_input_dtype(graph, name),
+            engine.get_output_dtype(graph, output),
+            engine.get_input_scale(graph, name),
+            engine.get_output_scale(graph, output),
+            engine.get_max_input_shapes(graph),
+            engine.get_max_output_shapes(graph),
+            engine.graph_is_dynamic(graph),
+        ]
         shape, result = list(record.input_shape), list(record.output_shape)
-        _must(seen == ["lprnet", shape, result, "BM_FLOAT32", "BM_FLOAT32", 1.0, 1.0,
-                       {name: shape}, {output: result}, False], f"it says {seen}")
+        _must(
+            seen
+            == [
+                "lprnet",
+                shape,
+                result,
+                "BM_FLOAT32",
+                "BM_FLOAT32",
+                1.0,
+                1.0,
+                {name: shape},
+                {output: result},
+                False,
+            ],
+            f"it says {seen}",
+        )
         _must(isinstance(engine.get_device_id(), int), "the device has no number")
     return f"{name} {shape} -> {output} {result}"
 
@@ -303,12 +373,16 @@ def _check_names_shapes_dtypes(bench: _Bench) -> str:
 def _check_process(bench: _Bench) -> str:
     with bench.open() as engine:
         [name], [output] = engine.get_input_names("lprnet"), engine.get_output_names("lprnet")
-        found = [engine.process("lprnet", {name: bench.inputs[i:i + 1]})[output] for i in (0, 1, 0)]
+        found = [
+            engine.process("lprnet", {name: bench.inputs[i : i + 1]})[output] for i in (0, 1, 0)
+        ]
         bench.same("fp32_1b", found[1], slice(1, 2))
         _must(np.array_equal(found[0], found[2]), "the same input gave other logits later")
         rotated = np.asfortranarray(bench.inputs[:1])
-        _must(np.array_equal(engine.process("lprnet", {name: rotated})[output], found[0]),
-              "an array that is not contiguous gave other logits")
+        _must(
+            np.array_equal(engine.process("lprnet", {name: rotated})[output], found[0]),
+            "an array that is not contiguous gave other logits",
+        )
         return bench.same("fp32_1b", found[0], slice(0, 1))
 
 
@@ -353,14 +427,16 @@ def _check_refuses_bad_calls(bench: _Bench) -> str:
     with bench.open() as engine:
         [name] = engine.get_input_names("lprnet")
         calls = {
-            "an unknown graph": ("other", {name: one}), "no input": ("lprnet", {}),
+            "an unknown graph": ("other", {name: one}),
+            "no input": ("lprnet", {}),
             "an unknown input": ("lprnet", {"other": one}),
             "float64": ("lprnet", {name: one.astype(np.float64)}),
             "uint8": ("lprnet", {name: one.astype(np.uint8)}),
             "a missing dimension": ("lprnet", {name: one[0]}),
             "a larger batch": ("lprnet", {name: bench.inputs}),
             "another size": ("lprnet", {name: one[:, :, :, :-1]}),
-            "NaN": ("lprnet", {name: one * np.float32("nan")})}
+            "NaN": ("lprnet", {name: one * np.float32("nan")}),
+        }
         for what, call in calls.items():
             _refused(what, lambda call=call: engine.process(*call))
         _refused("an unknown graph's shape", lambda: engine.get_input_shape("other", name))
@@ -374,16 +450,24 @@ def _check_refuses_bad_files(bench: _Bench) -> str:
     data = record.path.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bad.bmodel"
-        for what, content in {"a truncated file": data[:-1], "an empty file": b"",
-                              "garbage": b"plate" * 999,
-                              "a flipped bit": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
-                              }.items():
+        for what, content in {
+            "a truncated file": data[:-1],
+            "an empty file": b"",
+            "garbage": b"plate" * 999,
+            "a flipped bit": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        }.items():
             path.write_bytes(content)
             _refused(what, lambda: bench.open(dataclasses.replace(record, path=path)))
-    _refused("another chip's record", lambda: bench.open(dataclasses.replace(
-        record, chip="BM1684X" if record.chip != "BM1684X" else "BM1684")))
-    _refused("a missing file", lambda: bench.open(dataclasses.replace(
-        record, path=Path("/nowhere.bmodel"))))
+    _refused(
+        "another chip's record",
+        lambda: bench.open(
+            dataclasses.replace(record, chip="BM1684X" if record.chip != "BM1684X" else "BM1684")
+        ),
+    )
+    _refused(
+        "a missing file",
+        lambda: bench.open(dataclasses.replace(record, path=Path("/nowhere.bmodel"))),
+    )
     return "6 bad files"
 
 
@@ -401,8 +485,10 @@ def _check_device_side_tensors(bench: _Bench) -> str:
         with bench.open(name, io_mode="DEVIO") as engine:
             seen.append(bench.same(name, engine.infer(bench.inputs)))
             overhead = 1000 * (engine.seconds - engine.runtime_seconds) / len(bench.inputs)
-            seen.append(f"{1000 * engine.runtime_seconds / len(bench.inputs):.3f} ms an image in "
-                        f"the runtime, {overhead:.3f} ms around it")
+            seen.append(
+                f"{1000 * engine.runtime_seconds / len(bench.inputs):.3f} ms an image in "
+                f"the runtime, {overhead:.3f} ms around it"
+            )
     return "; ".join(seen)
 
 
@@ -414,9 +500,18 @@ def _check_device_numbers(bench: _Bench) -> str:
         return f"{count} devices; " + bench.same("fp32_1b", engine.infer(bench.inputs))
 
 
-_COMMON = (_check_describes_itself, _check_names_shapes_dtypes, _check_process, _check_logits_fp32,
-           _check_logits_int8, _check_batch_4_and_padding, _check_warns_of_padding,
-           _check_refuses_bad_calls, _check_refuses_bad_files, _check_closes)
+_COMMON = (
+    _check_describes_itself,
+    _check_names_shapes_dtypes,
+    _check_process,
+    _check_logits_fp32,
+    _check_logits_int8,
+    _check_batch_4_and_padding,
+    _check_warns_of_padding,
+    _check_refuses_bad_calls,
+    _check_refuses_bad_files,
+    _check_closes,
+)
 _DEVICE = (_check_device_side_tensors, _check_device_numbers)
 
 

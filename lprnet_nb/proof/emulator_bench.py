@@ -31,9 +31,15 @@ from .interpreter import interpret
 IMAGES = {"emulator": 256, "interpreter": 8, "simulator": 2, "onnxruntime": 64, "torch": 32}
 
 
-def bench_emulator(bmodel: BModel, traced: TracedModel, plates: PlateImages, *, rounds: int = 3,
-                   threads: int | None = None,
-                   report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def bench_emulator(
+    bmodel: BModel,
+    traced: TracedModel,
+    plates: PlateImages,
+    *,
+    rounds: int = 3,
+    threads: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Measure emulator, vendor interpreter, chip simulator and the float forward side by side.
 
     Parameters
@@ -83,14 +89,15 @@ def bench_emulator(bmodel: BModel, traced: TracedModel, plates: PlateImages, *, 
     logits = emulator.run(inputs)
     rivals: dict[str, Callable[[], float]] = {
         "emulator": lambda: _seconds(lambda: emulator.run(inputs)) / len(inputs),
-        "interpreter": lambda: _interpreter(bmodel, inputs[:sizes["interpreter"]], 1),
-        "interpreter_all_cores":
-            lambda: _interpreter(bmodel, inputs[:sizes["interpreter"]], cores),
-        **_onnxruntime(traced, real[:sizes["onnxruntime"]], cores),
-        "torch": _torch(traced, real[:sizes["torch"]], cores),
+        "interpreter": lambda: _interpreter(bmodel, inputs[: sizes["interpreter"]], 1),
+        "interpreter_all_cores": lambda: _interpreter(
+            bmodel, inputs[: sizes["interpreter"]], cores
+        ),
+        **_onnxruntime(traced, real[: sizes["onnxruntime"]], cores),
+        "torch": _torch(traced, real[: sizes["torch"]], cores),
     }
     with open_engine(bmodel, "simulator") as simulator:
-        sample = real[:sizes["simulator"]]
+        sample = real[: sizes["simulator"]]
         simulated = simulator.infer(sample)  # and the library is loaded now
         rivals["simulator"] = lambda: _seconds(lambda: simulator.infer(sample)) / len(sample)
         load, times = os.getloadavg()[0], {name: [] for name in rivals}
@@ -100,15 +107,21 @@ def bench_emulator(bmodel: BModel, traced: TracedModel, plates: PlateImages, *, 
                 report(f"round {turn + 1}/{rounds}: {name} {1e3 * times[name][-1]:.2f} ms an image")
 
     median = {name: statistics.median(values) for name, values in times.items()}
-    median["float"] = min(median["onnxruntime_all_cores_per_image"],
-                          median["onnxruntime_core_per_image"])
-    judged = interpret(bmodel, inputs[:sizes["interpreter"]]).logits
+    median["float"] = min(
+        median["onnxruntime_all_cores_per_image"], median["onnxruntime_core_per_image"]
+    )
+    judged = interpret(bmodel, inputs[: sizes["interpreter"]]).logits
     follower = Emulator(bmodel.graph, threads=cores, arithmetic="interpreter")
     own = median["emulator"]
     return {
         "bench": "emulator",
-        "chip": bmodel.chip, "precision": bmodel.precision, "strategy": bmodel.strategy,
-        "batch": bmodel.batch, "cores": cores, "rounds": rounds, "load_before": round(load, 2),
+        "chip": bmodel.chip,
+        "precision": bmodel.precision,
+        "strategy": bmodel.strategy,
+        "batch": bmodel.batch,
+        "cores": cores,
+        "rounds": rounds,
+        "load_before": round(load, 2),
         "emulator": emulator.description,
         "milliseconds_per_image": {name: round(1e3 * value, 4) for name, value in median.items()},
         "images_per_second": {name: round(1 / value, 2) for name, value in median.items()},
@@ -117,10 +130,13 @@ def bench_emulator(bmodel: BModel, traced: TracedModel, plates: PlateImages, *, 
         "ratio_to_simulator": round(median["simulator"] / own, 1),
         "ratio_to_float": round(median["float"] / own, 3),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "interpreter_memory_mib":
-            round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
-        "agreement": {"interpreter": agreement(follower.run(inputs[:len(judged)]), judged),
-                      "simulator": agreement(logits[:len(simulated)], simulated)},
+        "interpreter_memory_mib": round(
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1
+        ),
+        "agreement": {
+            "interpreter": agreement(follower.run(inputs[: len(judged)]), judged),
+            "simulator": agreement(logits[: len(simulated)], simulated),
+        },
         "cuda": _cuda(bmodel, inputs, logits, rounds),
     }
 
@@ -129,8 +145,12 @@ def agreement(mine: np.ndarray, judge: np.ndarray) -> dict[str, Any]:
     """How far two sets of logits ``[N, classes, 18]`` agree, and whether they read the same."""
     texts = [decode(logits).texts for logits in (mine, judge)]
     same = sum(a == b for a, b in zip(*texts, strict=True))
-    return {"images": len(mine), "identical": bool(np.array_equal(mine, judge)),
-            "max_abs_difference": float(np.abs(mine - judge).max()), "same_strings": same}
+    return {
+        "images": len(mine),
+        "identical": bool(np.array_equal(mine, judge)),
+        "max_abs_difference": float(np.abs(mine - judge).max()),
+        "same_strings": same,
+    }
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -146,14 +166,16 @@ def _interpreter(bmodel: BModel, inputs: np.ndarray, processes: int) -> float:
     return statistics.mean(run.seconds.sum() for run in runs) / (len(inputs) * processes)
 
 
-def _onnxruntime(traced: TracedModel, inputs: np.ndarray, cores: int
-                 ) -> dict[str, Callable[[], float]]:
+def _onnxruntime(
+    traced: TracedModel, inputs: np.ndarray, cores: int
+) -> dict[str, Callable[[], float]]:
     def session(threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(str(traced.onnx), options,
-                                            providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(traced.onnx), options, providers=["CPUExecutionProvider"]
+        )
 
     wide, narrow = session(cores), [session(1) for _ in range(cores)]
     name = wide.get_inputs()[0].name
@@ -169,16 +191,19 @@ def _onnxruntime(traced: TracedModel, inputs: np.ndarray, cores: int
 
     for one in [wide, *narrow]:
         run(one, calls[:2])
-    return {"onnxruntime_all_cores_per_image": lambda: _seconds(lambda: run(wide, calls))
-            / len(inputs),
-            "onnxruntime_core_per_image": lambda: _seconds(side_by_side) / len(inputs)}
+    return {
+        "onnxruntime_all_cores_per_image": lambda: _seconds(lambda: run(wide, calls)) / len(inputs),
+        "onnxruntime_core_per_image": lambda: _seconds(side_by_side) / len(inputs),
+    }
 
 
 def _torch(traced: TracedModel, inputs: np.ndarray, cores: int) -> Callable[[], float]:
     network = torch.jit.load(str(traced.path), map_location="cpu").eval()
     network = network.to(memory_format=torch.channels_last)
-    calls = [call.contiguous(memory_format=torch.channels_last)
-             for call in torch.from_numpy(inputs).split(traced.batch)]
+    calls = [
+        call.contiguous(memory_format=torch.channels_last)
+        for call in torch.from_numpy(inputs).split(traced.batch)
+    ]
 
     def run() -> None:
         before = torch.get_num_threads()
@@ -194,13 +219,16 @@ def _torch(traced: TracedModel, inputs: np.ndarray, cores: int) -> Callable[[], 
     return lambda: _seconds(run) / len(inputs)
 
 
-def _cuda(bmodel: BModel, inputs: np.ndarray, logits: np.ndarray, rounds: int
-          ) -> dict[str, Any] | None:
+def _cuda(
+    bmodel: BModel, inputs: np.ndarray, logits: np.ndarray, rounds: int
+) -> dict[str, Any] | None:
     if not torch.cuda.is_available():
         return None
     emulator = Emulator(bmodel.graph, device="cuda")
     found = emulator.run(inputs)
     own = statistics.median(_seconds(lambda: emulator.run(inputs)) for _ in range(rounds))
-    return {"device": torch.cuda.get_device_name(),
-            "images_per_second": round(len(inputs) / own, 2),
-            "agreement": agreement(found, logits)}
+    return {
+        "device": torch.cuda.get_device_name(),
+        "images_per_second": round(len(inputs) / own, 2),
+        "agreement": agreement(found, logits),
+    }

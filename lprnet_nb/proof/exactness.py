@@ -59,8 +59,15 @@ class Case:
 
 
 # Thresholds by several methods, layers in float, the forked form, batches and both means.
-CASES = (Case("mse"), Case("kl"), Case("percentile9999"), Case("recommended"), Case("mse-context"),
-         Case("mse", 4), Case("mse", 4, "batch"))
+CASES = (
+    Case("mse"),
+    Case("kl"),
+    Case("percentile9999"),
+    Case("recommended"),
+    Case("mse-context"),
+    Case("mse", 4),
+    Case("mse", 4, "batch"),
+)
 
 
 def compiled(case: Case, chip: str, weights: Weights, calibration: np.ndarray) -> BModel:
@@ -75,13 +82,22 @@ def compiled(case: Case, chip: str, weights: Weights, calibration: np.ndarray) -
         traced = trace_model(weights, case.batch, case.batch_mean)
         return compile_bmodel(traced, chip, case.precision)
     strategy = strategy_named(case.strategy, chip)
-    traced, single = (trace_model(weights, batch, case.batch_mean, strategy.form)
-                      for batch in (case.batch, 1))
+    traced, single = (
+        trace_model(weights, batch, case.batch_mean, strategy.form) for batch in (case.batch, 1)
+    )
     if len(calibration) < strategy.images:
-        raise ParameterError(f"strategy {strategy.name!r} calibrates on {strategy.images} images, "
-                             f"there are {len(calibration)}.")
-    return compile_bmodel(traced, chip, "int8", strategy=strategy, single=single,
-                          calibration_images=calibration[:strategy.images])
+        raise ParameterError(
+            f"strategy {strategy.name!r} calibrates on {strategy.images} images, "
+            f"there are {len(calibration)}."
+        )
+    return compile_bmodel(
+        traced,
+        chip,
+        "int8",
+        strategy=strategy,
+        single=single,
+        calibration_images=calibration[: strategy.images],
+    )
 
 
 def judge_interpreter(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
@@ -98,8 +114,11 @@ def judge_interpreter(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
     def build(folder: Path) -> None:
         np.save(folder / "logits.npy", interpret(bmodel, inputs).logits)
 
-    folder = artifact("interpreted", {"graph": graph, "images": array_digest(inputs),
-                                      "tools": bmodel.tools}, build)
+    folder = artifact(
+        "interpreted",
+        {"graph": graph, "images": array_digest(inputs), "tools": bmodel.tools},
+        build,
+    )
     emulator = Emulator(bmodel.graph, arithmetic="interpreter")
     judged = compare(emulator.run(inputs), np.load(folder / "logits.npy"))
     return {"graph": graph[:12], **judged}
@@ -132,18 +151,35 @@ def compare(mine: np.ndarray, judge: np.ndarray) -> dict[str, Any]:
         ``max_abs_difference``; ``largest_logit``; ``same_greedy`` and ``same_plate``, how many
         images read the same by the two decoders.
     """
-    same = {f"same_{decoder}": sum(a == b for a, b in zip(
-        *(decode(logits, decoder=decoder).texts for logits in (mine, judge)), strict=True))
-        for decoder in ("greedy", "plate")}
-    return {"images": len(mine), "identical": bool(np.array_equal(mine, judge)),
-            "differing": float((mine != judge).mean()),
-            "max_abs_difference": float(np.abs(mine - judge).max()),
-            "largest_logit": float(np.abs(judge).max()), **same}
+    same = {
+        f"same_{decoder}": sum(
+            a == b
+            for a, b in zip(
+                *(decode(logits, decoder=decoder).texts for logits in (mine, judge)), strict=True
+            )
+        )
+        for decoder in ("greedy", "plate")
+    }
+    return {
+        "images": len(mine),
+        "identical": bool(np.array_equal(mine, judge)),
+        "differing": float((mine != judge).mean()),
+        "max_abs_difference": float(np.abs(mine - judge).max()),
+        "largest_logit": float(np.abs(judge).max()),
+        **same,
+    }
 
 
-def verify(plates: PlateImages, weights: Weights, cases: Sequence[Case], judge: str, *,
-           images: int | None = None, chips: Sequence[str] = CHIPS,
-           report: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+def verify(
+    plates: PlateImages,
+    weights: Weights,
+    cases: Sequence[Case],
+    judge: str,
+    *,
+    images: int | None = None,
+    chips: Sequence[str] = CHIPS,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
     """Judge every case on every chip that has it.
 
     Parameters
@@ -188,8 +224,10 @@ def verify(plates: PlateImages, weights: Weights, cases: Sequence[Case], judge: 
             chosen = np.arange(whole) * len(plates) // whole
             try:
                 bmodel = compiled(case, chip, weights, plates.images[:CALIBRATION])
-                row |= {"name": bmodel.strategy or bmodel.precision,
-                        **act(bmodel, plates.take(chosen))}
+                row |= {
+                    "name": bmodel.strategy or bmodel.precision,
+                    **act(bmodel, plates.take(chosen)),
+                }
             except LprnetError as error:
                 row["refused"] = str(error).split(". ")[0]  # what follows is where the log lies
             rows.append(row)
@@ -209,15 +247,23 @@ def parse_cases(text: str) -> tuple[Case, ...]:
     for item in text.split(","):
         name, batch, mean = [*item.strip().split(":"), "", ""][:3]
         if item.count(":") > 2 or not name or (batch and not batch.isdigit()):
-            raise ParameterError(f"case {item!r}; write STRATEGY, STRATEGY:BATCH or "
-                                 "STRATEGY:BATCH:MEAN, such as mse:4:batch.")
+            raise ParameterError(
+                f"case {item!r}; write STRATEGY, STRATEGY:BATCH or "
+                "STRATEGY:BATCH:MEAN, such as mse:4:batch."
+            )
         cases.append(Case(name, int(batch or 1), mean or "image"))
     return tuple(cases)
 
 
-def measure_exactness(chips: str | None, judge: str, images: int, simulator_images: int,
-                      cases: str | None, output: Path | None,
-                      report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_exactness(
+    chips: str | None,
+    judge: str,
+    images: int,
+    simulator_images: int,
+    cases: str | None,
+    output: Path | None,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Judge the emulator on the published images and weights, and record it.
 
     Parameters
@@ -256,18 +302,25 @@ def measure_exactness(chips: str | None, judge: str, images: int, simulator_imag
         count = images if one == "interpreter" else simulator_images
         rows = verify(plates, weights, chosen, one, images=count, chips=targets, report=report)
         record = merge(record, rows)
-    record = {"about": ABOUT, "tools": {"tpu_mlir": compiler().version},
-              "images": plates.digest, "weights": weights.digest, **record}
+    record = {
+        "about": ABOUT,
+        "tools": {"tpu_mlir": compiler().version},
+        "images": plates.digest,
+        "weights": weights.digest,
+        **record,
+    }
     record["summary"] = summarize(record["rows"])
     if output:
         write_record(output, record)
     return record
 
 
-ABOUT = ("lprnet-nb bench exactness: the emulator against the vendor's graph interpreter "
-         "(following its arithmetic) and against the chip simulator (as it is used), on published "
-         "images, spread evenly; a row for each model. graph: digest of the quantized graph "
-         "without the chip's name; chips that share it share what the interpreter said.")
+ABOUT = (
+    "lprnet-nb bench exactness: the emulator against the vendor's graph interpreter "
+    "(following its arithmetic) and against the chip simulator (as it is used), on published "
+    "images, spread evenly; a row for each model. graph: digest of the quantized graph "
+    "without the chip's name; chips that share it share what the interpreter said."
+)
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -277,10 +330,12 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         judged = [row for row in rows if row["judge"] == judge and "images" in row]
         if judged:
             summary[judge] = {
-                "models": len(judged), "images": sum(row["images"] for row in judged),
+                "models": len(judged),
+                "images": sum(row["images"] for row in judged),
                 "identical_models": sum(row["identical"] for row in judged),
                 "different_readings": sum(row["images"] - row["same_greedy"] for row in judged),
-                "max_abs_difference": max(row["max_abs_difference"] for row in judged)}
+                "max_abs_difference": max(row["max_abs_difference"] for row in judged),
+            }
     return summary
 
 
@@ -294,8 +349,9 @@ def merge(record: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, A
 def write_record(path: Path, record: dict[str, Any]) -> Path:
     """Write a record, a row a line."""
     lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in record["rows"])
-    head = json.dumps({key: value for key, value in record.items() if key != "rows"},
-                      ensure_ascii=False, indent=1)[:-2]
+    head = json.dumps(
+        {key: value for key, value in record.items() if key != "rows"}, ensure_ascii=False, indent=1
+    )[:-2]
     return atomic_write(path, f'{head},\n "rows": [\n  {lines}\n ]\n}}\n')
 
 
@@ -311,8 +367,10 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text("utf8"))
         return {**record, "rows": list(record["rows"])}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DataError(f"verification record {path} cannot be read: {error}. Make it again with "
-                        "lprnet-nb bench exactness.") from error
+        raise DataError(
+            f"verification record {path} cannot be read: {error}. Make it again with "
+            "lprnet-nb bench exactness."
+        ) from error
 
 
 def committed_record() -> dict[str, Any] | None:

@@ -46,13 +46,16 @@ def quantized_graph(bmodel: Any) -> Path:
     """
     found = sorted(Path(bmodel.path).parent.glob("*_tpu.mlir"))
     if len(found) != 1:
-        raise EngineError(f"no quantized graph beside {bmodel.path}; compile the model again to "
-                          "compare it with the vendor's interpreter.")
+        raise EngineError(
+            f"no quantized graph beside {bmodel.path}; compile the model again to "
+            "compare it with the vendor's interpreter."
+        )
     return found[0]
 
 
-def interpret(bmodel: Any, inputs: np.ndarray, *, tensors: bool = False,
-              threads: int = 1) -> Interpretation:
+def interpret(
+    bmodel: Any, inputs: np.ndarray, *, tensors: bool = False, threads: int = 1
+) -> Interpretation:
     """Run inputs through the interpreter.
 
     Parameters
@@ -78,11 +81,23 @@ def interpret(bmodel: Any, inputs: np.ndarray, *, tensors: bool = False,
     with resources.as_file(worker) as script, tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         np.save(place / "inputs.npy", inputs)
-        command = [str(tool.python), str(script), str(graph), str(place / "inputs.npy"),
-                   str(place / "output.npz"), *(["--tensors"] if tensors else [])]
-        run_logged(command, cwd=place, log=place / "log", python=str(tool.python),
-                   env=tool.environment() | {"OMP_NUM_THREADS": str(threads)}, timeout=TIMEOUT,
-                   what="the vendor's interpreter")
+        command = [
+            str(tool.python),
+            str(script),
+            str(graph),
+            str(place / "inputs.npy"),
+            str(place / "output.npz"),
+            *(["--tensors"] if tensors else []),
+        ]
+        run_logged(
+            command,
+            cwd=place,
+            log=place / "log",
+            python=str(tool.python),
+            env=tool.environment() | {"OMP_NUM_THREADS": str(threads)},
+            timeout=TIMEOUT,
+            what="the vendor's interpreter",
+        )
         with np.load(place / "output.npz") as made:
             layers = {name[2:]: made[name] for name in made.files if name.startswith("t:")}
             return Interpretation(made["output"], made["seconds"], layers)

@@ -39,21 +39,39 @@ def write_scenes(folder: Path, count: int) -> Path:
     dice = np.random.default_rng(12)
     stems = []
     for number in range(min(count, SCENES)):
-        scene = cv2.resize(dice.integers(0, 256, (29, 18, 3), np.uint8), SCENE[::-1],
-                           interpolation=cv2.INTER_CUBIC)
+        scene = cv2.resize(
+            dice.integers(0, 256, (29, 18, 3), np.uint8), SCENE[::-1], interpolation=cv2.INTER_CUBIC
+        )
         left, top = int(dice.integers(50, 350)), int(dice.integers(300, 700))
-        corners = [(left + 280, top + 100), (left + 8, top + 92), (left, top),
-                   (left + 272, top + 8)]  # bottom right, bottom left, top left, top right
+        corners = [
+            (left + 280, top + 100),
+            (left + 8, top + 92),
+            (left, top),
+            (left + 272, top + 8),
+        ]  # bottom right, bottom left, top left, top right
         flat = [(ccpd.WIDTH, ccpd.HEIGHT), (0, ccpd.HEIGHT), (0, 0), (ccpd.WIDTH, 0)]
         warp = cv2.getPerspectiveTransform(np.float32(flat), np.float32(corners))
-        cv2.warpPerspective(plates.images[number], warp, SCENE[::-1], scene,
-                            borderMode=cv2.BORDER_TRANSPARENT)
+        cv2.warpPerspective(
+            plates.images[number], warp, SCENE[::-1], scene, borderMode=cv2.BORDER_TRANSPARENT
+        )
         text = plates.labels[number]
-        indices = [ccpd.PROVINCES.index(text[0]), ccpd.LETTERS.index(text[1]),
-                   *(ccpd.OTHERS.index(character) for character in text[2:])]
-        stems.append("-".join([
-            "90_90", f"{left}&{top}_{left + 280}&{top + 100}",
-            "_".join(f"{x}&{y}" for x, y in corners), "_".join(map(str, indices)), "100", "20"]))
+        indices = [
+            ccpd.PROVINCES.index(text[0]),
+            ccpd.LETTERS.index(text[1]),
+            *(ccpd.OTHERS.index(character) for character in text[2:]),
+        ]
+        stems.append(
+            "-".join(
+                [
+                    "90_90",
+                    f"{left}&{top}_{left + 280}&{top + 100}",
+                    "_".join(f"{x}&{y}" for x, y in corners),
+                    "_".join(map(str, indices)),
+                    "100",
+                    "20",
+                ]
+            )
+        )
         path = folder / f"0-{stems[number]}.jpg"
         path.write_bytes(cv2.imencode(".jpg", scene)[1].tobytes())
     for number in range(SCENES, count):
@@ -62,8 +80,12 @@ def write_scenes(folder: Path, count: int) -> Path:
     return folder
 
 
-def bench_ccpd(counts: Sequence[int], *, chip: str = "BM1684X",
-               report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def bench_ccpd(
+    counts: Sequence[int],
+    *,
+    chip: str = "BM1684X",
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Survey so many images, each number in a process of its own and none of them seen before.
 
     Parameters
@@ -90,20 +112,34 @@ def bench_ccpd(counts: Sequence[int], *, chip: str = "BM1684X",
         with tempfile.TemporaryDirectory(prefix="lprnet-ccpd-") as folder:
             write_scenes(Path(folder) / "scenes", count)
             done = subprocess.run(
-                [sys.executable, "-m", __name__, str(Path(folder) / "scenes"), chip], text=True,
-                capture_output=True)
+                [sys.executable, "-m", __name__, str(Path(folder) / "scenes"), chip],
+                text=True,
+                capture_output=True,
+            )
         if done.returncode:
             raise EngineError(f"the survey of {count} images failed: {done.stderr[-1500:]}")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         report(json.dumps(rows[-1]))
     first, last = rows[0], rows[-1]
     images = last["images"] - first["images"]
-    slope = (last["cpu_seconds"] - first["cpu_seconds"]) / images if images else \
-        last["cpu_seconds"] / last["images"]
-    return {"bench": "ccpd", "chip": chip, "cores": len(os.sched_getaffinity(0)), "rows": rows,
-            "slope": {"cpu_seconds_per_image": round(slope, 6)},
-            "whole": {"images": WHOLE, "hours_by_cores": {
-                str(cores): round(WHOLE * slope / cores / 3600, 3) for cores in CORES}}}
+    slope = (
+        (last["cpu_seconds"] - first["cpu_seconds"]) / images
+        if images
+        else last["cpu_seconds"] / last["images"]
+    )
+    return {
+        "bench": "ccpd",
+        "chip": chip,
+        "cores": len(os.sched_getaffinity(0)),
+        "rows": rows,
+        "slope": {"cpu_seconds_per_image": round(slope, 6)},
+        "whole": {
+            "images": WHOLE,
+            "hours_by_cores": {
+                str(cores): round(WHOLE * slope / cores / 3600, 3) for cores in CORES
+            },
+        },
+    }
 
 
 def int8_model(chip: str) -> BModel:
@@ -122,12 +158,22 @@ def main(folder: str, chip: str) -> None:
     model = int8_model(chip)
     before = cpu_seconds()
     found = survey(model, folder, progress=False).facts()
-    own, workers = (resource.getrusage(who).ru_maxrss / 1024
-                    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"images": found["images"], "pieces": found["pieces"],
-                      "seconds": found["seconds"], "cpu_seconds": round(cpu_seconds() - before, 2),
-                      "peak_mib": {"this": round(own), "largest_worker": round(workers)},
-                      "exact_match": found["exact_match"]}))
+    own, workers = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(
+        json.dumps(
+            {
+                "images": found["images"],
+                "pieces": found["pieces"],
+                "seconds": found["seconds"],
+                "cpu_seconds": round(cpu_seconds() - before, 2),
+                "peak_mib": {"this": round(own), "largest_worker": round(workers)},
+                "exact_match": found["exact_match"],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

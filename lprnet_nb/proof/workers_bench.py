@@ -22,11 +22,17 @@ from .survey_bench import int8_model, write_scenes
 WORKERS = (1, 2)
 _SETTINGS = {"OMP_NUM_THREADS": "1"} | {  # as dask reads its settings from the environment
     f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": str(value)
-    for name, value in scheduler.TUNED.items()}
+    for name, value in scheduler.TUNED.items()
+}
 
 
-def bench_workers(images: int, rounds: int, *, chip: str = "BM1684X",
-                  report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def bench_workers(
+    images: int,
+    rounds: int,
+    *,
+    chip: str = "BM1684X",
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Survey so many CCPD pictures with an INT8 BModel on the emulator, on one worker and on two.
 
     See `measure_workers`; `chip` is whose BModel it is.
@@ -35,8 +41,15 @@ def bench_workers(images: int, rounds: int, *, chip: str = "BM1684X",
     return {"bench": "workers", "chip": chip, **found}
 
 
-def measure_workers(model: Any, images: int, rounds: int, *, backend: str, files: int = FILES,
-                    report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_workers(
+    model: Any,
+    images: int,
+    rounds: int,
+    *,
+    backend: str,
+    files: int = FILES,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Run the same survey on each number of workers, turn by turn, each turn in a new cache.
 
     Each worker is a process of its own with one thread, started by hand beside a scheduler; the
@@ -71,8 +84,10 @@ def measure_workers(model: Any, images: int, rounds: int, *, backend: str, files
         When a turn read other plates than another.
     """
     if images < WORKERS[-1] * files or rounds < 1:
-        raise ParameterError(f"{images} images in {rounds} rounds are too few: give at least "
-                             f"{WORKERS[-1] * files} and 1.")
+        raise ParameterError(
+            f"{images} images in {rounds} rounds are too few: give at least "
+            f"{WORKERS[-1] * files} and 1."
+        )
     sent = send(model, with_files=True)
     load, rows, results = [os.getloadavg()[0]], [], []
     with tempfile.TemporaryDirectory(prefix="lprnet-workers-") as folder:
@@ -93,26 +108,39 @@ def measure_workers(model: Any, images: int, rounds: int, *, backend: str, files
     if len(set(results)) != 1:
         raise EngineError(f"other plates were read on another number of workers: {results}.")
     load.append(os.getloadavg()[0])
-    return {"backend": backend, "images": found.images, "right": found.right,
-            "pieces": found.pieces, "cores": len(os.sched_getaffinity(0)), "load": load,
-            "rows": rows, **ratios(rows)}
+    return {
+        "backend": backend,
+        "images": found.images,
+        "right": found.right,
+        "pieces": found.pieces,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": load,
+        "rows": rows,
+        **ratios(rows),
+    }
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians by workers, and how many times as fast two are as one, all in all and by round."""
-    seconds = {workers: [row["seconds"] for row in rows if row["workers"] == workers]
-               for workers in WORKERS}
+    seconds = {
+        workers: [row["seconds"] for row in rows if row["workers"] == workers]
+        for workers in WORKERS
+    }
     one, two = (statistics.median(seconds[workers]) for workers in WORKERS)
-    return {"seconds": {"1": one, "2": two}, "speedup": round(one / two, 3),
-            "each_round": [round(a / b, 3) for a, b in zip(*seconds.values())]}
+    return {
+        "seconds": {"1": one, "2": two},
+        "speedup": round(one / two, 3),
+        "each_round": [round(a / b, 3) for a, b in zip(*seconds.values())],
+    }
 
 
 @contextlib.contextmanager
 def _cluster(workers: int, cache: Path) -> Iterator[None]:
     """So many workers and this process, in a new cache that they share."""
     tool = find_compiler()  # looked for beside the common cache
-    with variables(LPRNET_CACHE=str(cache),
-                    **({ENVIRONMENT_VARIABLE: str(tool.prefix)} if tool else {})):
+    with variables(
+        LPRNET_CACHE=str(cache), **({ENVIRONMENT_VARIABLE: str(tool.prefix)} if tool else {})
+    ):
         made = Cluster(dict(os.environ) | _SETTINGS, [cache_dir()] * workers)
         try:
             with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}):

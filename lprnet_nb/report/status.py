@@ -40,8 +40,9 @@ class State:
     notebooks: tuple[str, ...]
 
 
-def report_states(profile: str = "quick", *, notebooks: Sequence[str] = NOTEBOOKS, **given: Any
-                  ) -> list[State]:
+def report_states(
+    profile: str = "quick", *, notebooks: Sequence[str] = NOTEBOOKS, **given: Any
+) -> list[State]:
     """Every piece of the report that `make_report` would make with the same parameters.
 
     Raises

@@ -15,8 +15,9 @@ from ..errors import ParameterError
 from .inference import infer_plates
 
 
-def read_views(model: Any, plates: PlateImages, decoder: str | Path, backend: str = "auto",
-               **options: Any) -> Readings:
+def read_views(
+    model: Any, plates: PlateImages, decoder: str | Path, backend: str = "auto", **options: Any
+) -> Readings:
     """Read each plate three times, as it is and stretched to either side, as one reading.
 
     Parameters
@@ -34,8 +35,12 @@ def read_views(model: Any, plates: PlateImages, decoder: str | Path, backend: st
         For a decoder without a grammar.
     """
     if decoder in ("greedy", "beam"):
-        raise ParameterError(f"views are read with a grammar, which {decoder!r} has not. Choose "
-                             f"{', '.join(packaged_grammars())} or the path of a grammar file.")
-    logits = [infer_plates(model, replace(plates, images=view), backend, **options).logits
-              for view in stretched(plates.images)]
+        raise ParameterError(
+            f"views are read with a grammar, which {decoder!r} has not. Choose "
+            f"{', '.join(packaged_grammars())} or the path of a grammar file."
+        )
+    logits = [
+        infer_plates(model, replace(plates, images=view), backend, **options).logits
+        for view in stretched(plates.images)
+    ]
     return decode_views(np.stack(logits), model.alphabet, decoder)

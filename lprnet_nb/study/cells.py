@@ -102,11 +102,11 @@ class Plan:
 
     def runs(self, strategy: Strategy, scheme: str, draw: int) -> bool:
         """Whether a strategy runs on a draw of a scheme."""
-        if draw not in self.draws[:self.fewer_draws.get(strategy.name, len(self.draws))]:
+        if draw not in self.draws[: self.fewer_draws.get(strategy.name, len(self.draws))]:
             return False
-        return (scheme == CROSS_FIT
-                or strategy.name in (self.calibrated_within if scheme == WITHIN
-                                     else self.calibrated_on_generated))
+        return scheme == CROSS_FIT or strategy.name in (
+            self.calibrated_within if scheme == WITHIN else self.calibrated_on_generated
+        )
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,15 @@ class Bench:
             quantizer.__exit__(None, None, None)
 
 
-def run_cells(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2,
-              progress: bool = True, found: Callable[[Cell], None] | None = None) -> list[Cell]:
+def run_cells(
+    plan: Plan,
+    plates: PlateImages,
+    weights: Weights,
+    *,
+    workers: int = 2,
+    progress: bool = True,
+    found: Callable[[Cell], None] | None = None,
+) -> list[Cell]:
     """Run all cells that are not there yet, and give all.
 
     Parameters
@@ -184,11 +191,13 @@ def run_cells(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int
     total = sum(len(plan.chips_of(s)) for *_, strategies in groups for s in strategies)
     cells: list[Cell] = []
     with progress_bar(total, "study", progress) as advance:
+
         def work(group: tuple) -> None:
             for cell in _run_group(bench, plan, *group, advance):
                 cells.append(cell)
                 if found is not None:
                     found(cell)
+
         try:
             with ThreadPoolExecutor(workers) as pool:
                 try:
@@ -200,15 +209,31 @@ def run_cells(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int
         finally:
             bench.close()
     names = [strategy.name for strategy in plan.strategies]
-    return sorted(cells, key=lambda c: (names.index(c.strategy), plan.all_chips().index(c.chip),
-                                        c.scheme, c.draw, c.fold))
+    return sorted(
+        cells,
+        key=lambda c: (
+            names.index(c.strategy),
+            plan.all_chips().index(c.chip),
+            c.scheme,
+            c.draw,
+            c.fold,
+        ),
+    )
 
 
 def calibration_key(strategy: Strategy) -> tuple:
     """What a pass over calibration images depends on; methods of one key share the pass."""
     alone = None if strategy.method in SHARED_METHODS else strategy.method
-    return (strategy.form, strategy.fuse_preprocess, strategy.weight_equalization, strategy.images,
-            strategy.channel_order, tune_of(strategy), alone, needs_tool(strategy) and strategy.name)
+    return (
+        strategy.form,
+        strategy.fuse_preprocess,
+        strategy.weight_equalization,
+        strategy.images,
+        strategy.channel_order,
+        tune_of(strategy),
+        alone,
+        needs_tool(strategy) and strategy.name,
+    )
 
 
 def tune_of(strategy: Strategy) -> int:
@@ -232,8 +257,15 @@ def _groups(plan: Plan, plates: PlateImages) -> list[tuple]:
             chosen = [s for s in strategies if plan.runs(s, scheme, split.draw)]
             if chosen:
                 groups.append((rank, scheme, split, chosen))
-    groups.sort(key=lambda group: (group[0], group[1] != CROSS_FIT, group[1] == GENERATED,
-                                   group[2].draw, group[2].fold))
+    groups.sort(
+        key=lambda group: (
+            group[0],
+            group[1] != CROSS_FIT,
+            group[1] == GENERATED,
+            group[2].draw,
+            group[2].fold,
+        )
+    )
     return [group[1:] for group in groups]
 
 
@@ -243,20 +275,31 @@ def _calibration_images(plates: PlateImages, scheme: str, split: Split, count: i
     return plates.images[split.calibrate(count)]
 
 
-def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
-               strategies: Sequence[Strategy], advance: Advance) -> Iterator[Cell]:
+def _run_group(
+    bench: Bench,
+    plan: Plan,
+    scheme: str,
+    split: Split,
+    strategies: Sequence[Strategy],
+    advance: Advance,
+) -> Iterator[Cell]:
     first = strategies[0]
     images = _calibration_images(bench.plates, scheme, split, first.images)
     tables: dict[str, CalibrationTable] = {}
     failure = None
     try:
-        graph = top_graph(trace_model(bench.weights, form=first.form),
-                          fuse_preprocess=first.fuse_preprocess)
+        graph = top_graph(
+            trace_model(bench.weights, form=first.form), fuse_preprocess=first.fuse_preprocess
+        )
         if not needs_tool(first):
             tables = bench.quantizer().tables(
-                graph, images, sorted({s.method for s in strategies}),
-                tune=tune_of(first), channel_order=first.channel_order,
-                weight_equalization=first.weight_equalization)
+                graph,
+                images,
+                sorted({s.method for s in strategies}),
+                tune=tune_of(first),
+                channel_order=first.channel_order,
+                weight_equalization=first.weight_equalization,
+            )
     except ToolchainError as error:
         failure = str(error)
     for strategy in strategies:
@@ -265,27 +308,39 @@ def _run_group(bench: Bench, plan: Plan, scheme: str, split: Split,
             try:
                 if failure is not None:
                     raise ToolchainError(failure)
-                table = (calibrate(graph, images, strategy, chip) if needs_tool(strategy)
-                         else tables[strategy.method])
-                folder = lower(bench.quantizer(), bench.weights, graph, chip, strategy, table,
-                               split.draw)
-                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess,
-                              plan.decoder)
+                table = (
+                    calibrate(graph, images, strategy, chip)
+                    if needs_tool(strategy)
+                    else tables[strategy.method]
+                )
+                folder = lower(
+                    bench.quantizer(), bench.weights, graph, chip, strategy, table, split.draw
+                )
+                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess, plan.decoder)
                 yield Cell(*place, texts=texts)
             except (ToolchainError, EngineError) as error:
                 yield Cell(*place, error=short(str(error)))
             advance(1)
 
 
-def lower(quantizer: Quantizer, weights: Weights, graph: TopGraph, chip: str, strategy: Strategy,
-          table: CalibrationTable, draw: int) -> Path:
+def lower(
+    quantizer: Quantizer,
+    weights: Weights,
+    graph: TopGraph,
+    chip: str,
+    strategy: Strategy,
+    table: CalibrationTable,
+    draw: int,
+) -> Path:
     """Quantize a network; one that is fine-tuned first sees the generated plates of the draw."""
     if strategy.finetune:
-        graph = top_graph(tuned_trace(weights, chip, strategy, table, seed=draw,
-                                      quantizer=quantizer))
+        graph = top_graph(
+            tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
+        )
     if graph.fused:  # the warm quantizer does not know the formats of images
-        return compile_bmodel(trace_model(weights, form=strategy.form), chip, "int8",
-                              strategy=strategy, table=table).graph
+        return compile_bmodel(
+            trace_model(weights, form=strategy.form), chip, "int8", strategy=strategy, table=table
+        ).graph
     return quantizer.lower(graph, chip, strategy, table)
 
 
@@ -297,12 +352,16 @@ def short(message: str) -> str:
     return " ".join([re.sub(r"\S*/graph: ", "", words).strip(), said]).strip()[:400]
 
 
-def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder: str
-          ) -> tuple[str, ...]:
-    inputs = {"graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
-              "images": array_digest(bench.plates.images[evaluate]),
-              "classes": bench.weights.alphabet.classes, "emulator": _emulator_digest(),
-              **_decoder_key(decoder)}
+def _read(
+    bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder: str
+) -> tuple[str, ...]:
+    inputs = {
+        "graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
+        "images": array_digest(bench.plates.images[evaluate]),
+        "classes": bench.weights.alphabet.classes,
+        "emulator": _emulator_digest(),
+        **_decoder_key(decoder),
+    }
 
     def build(place: Path) -> None:
         images = bench.plates.images[evaluate]
@@ -310,8 +369,9 @@ def _read(bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder
         texts = decode(logits, bench.weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
-    return tuple(json.loads((artifact("study-cell", inputs, build) / "texts.json")
-                            .read_text("utf8")))
+    return tuple(
+        json.loads((artifact("study-cell", inputs, build) / "texts.json").read_text("utf8"))
+    )
 
 
 def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
@@ -328,8 +388,13 @@ def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
 @cache
 def _emulator_digest() -> str:
     folder = Path(emulator.__file__).parent
-    return digest({path.name: file_digest(path) for path in sorted(folder.iterdir())
-                   if path.suffix in (".py", ".c")})
+    return digest(
+        {
+            path.name: file_digest(path)
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".py", ".c")
+        }
+    )
 
 
 def _decoder_key(decoder: str) -> dict[str, Any]:
@@ -337,8 +402,7 @@ def _decoder_key(decoder: str) -> dict[str, Any]:
     return {} if decoder == "greedy" else {"decoder": decoder_key(decoder)}
 
 
-def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy"
-                ) -> tuple[str, ...]:
+def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy") -> tuple[str, ...]:
     """Readings of the float network, batch 1."""
     inputs = {"plates": plates.digest, "weights": weights.digest, **_decoder_key(decoder)}
 
@@ -346,8 +410,9 @@ def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy"
         texts = decode(float_logits(weights, plates), weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
-    return tuple(json.loads((artifact("study-float", inputs, build) / "texts.json")
-                            .read_text("utf8")))
+    return tuple(
+        json.loads((artifact("study-float", inputs, build) / "texts.json").read_text("utf8"))
+    )
 
 
 # ---- What a study found, as data -------------------------------------------------------------
@@ -382,10 +447,18 @@ def result_rows(cells: Sequence[Cell], plates: PlateImages) -> list[dict[str, An
         if (judged != 1).any():
             continue
         parts = sorted(parts, key=lambda part: part.fold)
-        rows.append({"strategy": strategy, "chip": chip, "scheme": scheme, "draw": draw,
-                     "images": len(plates), "correct": int(right.sum()),
-                     "by_fold": [[int(right[p.evaluate].sum()), len(p.evaluate)] for p in parts],
-                     "bits": pack(right)})
+        rows.append(
+            {
+                "strategy": strategy,
+                "chip": chip,
+                "scheme": scheme,
+                "draw": draw,
+                "images": len(plates),
+                "correct": int(right.sum()),
+                "by_fold": [[int(right[p.evaluate].sum()), len(p.evaluate)] for p in parts],
+                "bits": pack(right),
+            }
+        )
     return rows
 
 
@@ -405,18 +478,29 @@ def unpack(bits: str, count: int) -> np.ndarray:
 
 def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, Any]:
     """What a study was made of, so that its figures can be made again."""
-    return {"plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
-            "weights": {"name": weights.name, "digest": weights.digest},
-            "tpu_mlir": compiler().version, "backend": "emulator", "emulator": _emulator_digest(),
-            "decoder": plan.decoder, "batch": 1, "folds": plan.folds, "draws": list(plan.draws),
-            "strategies": {s.name: s.model_dump(mode="json") for s in plan.strategies}}
+    return {
+        "plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
+        "weights": {"name": weights.name, "digest": weights.digest},
+        "tpu_mlir": compiler().version,
+        "backend": "emulator",
+        "emulator": _emulator_digest(),
+        "decoder": plan.decoder,
+        "batch": 1,
+        "folds": plan.folds,
+        "draws": list(plan.draws),
+        "strategies": {s.name: s.model_dump(mode="json") for s in plan.strategies},
+    }
 
 
-def run_study(plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2,
-              progress: bool = True) -> dict[str, Any]:
+def run_study(
+    plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2, progress: bool = True
+) -> dict[str, Any]:
     """Run a plan's cells and give the study as JSON-able data, see `result_rows`."""
     cells = run_cells(plan, plates, weights, workers=workers, progress=progress)
     right = np.array(float_texts(plates, weights, plan.decoder)) == np.array(plates.labels)
-    return {"format": 1, "provenance": provenance(plan, plates, weights),
-            "float": {"images": len(plates), "correct": int(right.sum()), "bits": pack(right)},
-            "rows": result_rows(cells, plates)}
+    return {
+        "format": 1,
+        "provenance": provenance(plan, plates, weights),
+        "float": {"images": len(plates), "correct": int(right.sum()), "bits": pack(right)},
+        "rows": result_rows(cells, plates),
+    }

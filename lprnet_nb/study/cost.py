@@ -23,8 +23,11 @@ def work_by_role(form: str) -> dict[str, int]:
         each = layer.weight[0].numel()
         seen.append((tuple(given[0].shape[2:]), tuple(made.shape[2:]), made[0].numel() * each))
 
-    hooks = [layer.register_forward_hook(count) for layer in network.modules()
-             if isinstance(layer, torch.nn.Conv2d)]
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
     with torch.inference_mode():
         network(torch.zeros(1, 3, 24, 94))
     for hook in hooks:

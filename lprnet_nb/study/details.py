@@ -30,9 +30,17 @@ from ..toolchain.strategies import ROLES, Strategy
 from .cells import Bench, Plan, calibration_key, lower, needs_tool, network_input, short, tune_of
 
 
-def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], base: Strategy, *,
-                draw: int = 0, images: int = 200, workers: int = 2, progress: bool = True
-                ) -> list[dict[str, Any]]:
+def sensitivity(
+    plates: PlateImages,
+    weights: Weights,
+    chips: Sequence[str],
+    base: Strategy,
+    *,
+    draw: int = 0,
+    images: int = 200,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
     """What each role costs: one role in float at a time, and one role quantized at a time.
 
     Calibrated outside the first fold of a draw, judged on the first images of that fold.
@@ -57,26 +65,39 @@ def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], bas
         chip, mode, role, float_roles = job
         line = {"chip": chip, "mode": mode, "role": role}
         try:
-            table = bench.quantizer().tables(graph, plates.images[split.calibrate(base.images)],
-                                             [base.method], tune=tune_of(base))
+            table = bench.quantizer().tables(
+                graph,
+                plates.images[split.calibrate(base.images)],
+                [base.method],
+                tune=tune_of(base),
+            )
             folder = bench.quantizer().lower(
-                graph, chip, base.model_copy(update={"float_roles": float_roles}),
-                table[base.method])
+                graph,
+                chip,
+                base.model_copy(update={"float_roles": float_roles}),
+                table[base.method],
+            )
             logits = Emulator(folder, threads=1).run(inputs)
         except (ToolchainError, EngineError) as error:
             return {**line, "error": short(str(error))}
         texts = decode(logits, weights.alphabet).texts
         noise = sqnr_db(wanted, logits)
-        return {**line, "images": len(judged), "correct": int(correct(judged.labels, texts).sum()),
-                "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
-                "sqnr_db": round(noise, 2) if np.isfinite(noise) else None}
+        return {
+            **line,
+            "images": len(judged),
+            "correct": int(correct(judged.labels, texts).sum()),
+            "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
+            "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
+        }
 
     jobs = [(chip, *setting) for chip in chips for setting in settings]
     with progress_bar(len(jobs), "roles", progress) as advance:
+
         def work(job: tuple) -> dict[str, Any]:
             line = one(job)
             advance(1)
             return line
+
         try:
             with ThreadPoolExecutor(workers) as pool:
                 return list(pool.map(work, jobs))
@@ -84,8 +105,15 @@ def sensitivity(plates: PlateImages, weights: Weights, chips: Sequence[str], bas
             bench.close()
 
 
-def company(plates: PlateImages, weights: Weights, chips: Sequence[str], strategy: Strategy, *,
-            batch: int = 4, orders: int = 4) -> list[dict[str, Any]]:
+def company(
+    plates: PlateImages,
+    weights: Weights,
+    chips: Sequence[str],
+    strategy: Strategy,
+    *,
+    batch: int = 4,
+    orders: int = 4,
+) -> list[dict[str, Any]]:
     """How INT8 readings depend on which images share a batch.
 
     The images are read in several random orders, so that each is in other company each time.
@@ -99,29 +127,38 @@ def company(plates: PlateImages, weights: Weights, chips: Sequence[str], strateg
     split = cross_fit(len(plates), 2, 0)[0]
     labels = np.array(plates.labels)
     inputs = preprocess(plates.images)
-    shuffles = [np.arange(len(plates))] + [np.random.default_rng([order, 3]).permutation(
-        len(plates)) for order in range(1, orders)]
+    shuffles = [np.arange(len(plates))] + [
+        np.random.default_rng([order, 3]).permutation(len(plates)) for order in range(1, orders)
+    ]
     lines = []
     with Quantizer(cache_dir() / "logs" / "company.log") as quantizer:
         for mean in ("batch", "image"):
             single = top_graph(trace_model(weights, 1, mean, strategy.form))
-            table = quantizer.tables(single, plates.images[split.calibrate(strategy.images)],
-                                     [strategy.method])[strategy.method]
+            table = quantizer.tables(
+                single, plates.images[split.calibrate(strategy.images)], [strategy.method]
+            )[strategy.method]
             graph = top_graph(trace_model(weights, batch, mean, strategy.form))
             for chip in chips:
                 runner = Emulator(quantizer.lower(graph, chip, strategy, table))
                 texts = np.empty((orders, len(plates)), object)
                 for row, order in zip(texts, shuffles):
                     row[order] = decode(runner.run(inputs[order]), weights.alphabet).texts
-                lines.append({"chip": chip, "batch_mean": mean, "batch": batch,
-                              "images": len(plates),
-                              "right": [int((row == labels).sum()) for row in texts],
-                              "moved": int((texts != texts[0]).any(0).sum())})
+                lines.append(
+                    {
+                        "chip": chip,
+                        "batch_mean": mean,
+                        "batch": batch,
+                        "images": len(plates),
+                        "right": [int((row == labels).sum()) for row in texts],
+                        "moved": int((texts != texts[0]).any(0).sum()),
+                    }
+                )
     return lines
 
 
-def models(plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0,
-           progress: bool = False) -> list[dict[str, Any]]:
+def models(
+    plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0, progress: bool = False
+) -> list[dict[str, Any]]:
     """One BModel per strategy and chip, from the first draw: latency, and proof of the cells.
 
     Parameters
@@ -146,13 +183,21 @@ def models(plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0
     judged = plates.take(split.evaluate)
     jobs = [(strategy, chip) for strategy in plan.strategies for chip in plan.chips_of(strategy)]
     lines = []
-    with (Quantizer(cache_dir() / "logs" / "models.log") as quantizer,
-          progress_bar(len(jobs), "BModels", progress) as advance):
+    with (
+        Quantizer(cache_dir() / "logs" / "models.log") as quantizer,
+        progress_bar(len(jobs), "BModels", progress) as advance,
+    ):
         for strategy, chip in jobs:
             lines.append({"strategy": strategy.name, "chip": chip})
             try:
-                model, folder = _model(quantizer, plan, weights, strategy, chip,
-                                       plates.images[split.calibrate(strategy.images)])
+                model, folder = _model(
+                    quantizer,
+                    plan,
+                    weights,
+                    strategy,
+                    chip,
+                    plates.images[split.calibrate(strategy.images)],
+                )
             except (ToolchainError, EngineError) as error:
                 lines[-1]["error"] = short(str(error))
             else:
@@ -161,19 +206,31 @@ def models(plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0
     return lines
 
 
-def _model(quantizer: Quantizer, plan: Plan, weights: Weights, strategy: Strategy, chip: str,
-           images: np.ndarray) -> tuple[BModel, Path]:
+def _model(
+    quantizer: Quantizer,
+    plan: Plan,
+    weights: Weights,
+    strategy: Strategy,
+    chip: str,
+    images: np.ndarray,
+) -> tuple[BModel, Path]:
     """A BModel, and the folder of the graph that a cell of the same images runs."""
     traced = trace_model(weights, form=strategy.form)
     graph = top_graph(traced, fuse_preprocess=strategy.fuse_preprocess)
     if needs_tool(strategy):
         table = calibrate(graph, images, strategy, chip)
     else:
-        methods = {s.method for s in plan.strategies
-                   if calibration_key(s) == calibration_key(strategy)}
-        table = quantizer.tables(graph, images, sorted(methods), tune=tune_of(strategy),
-                                 channel_order=strategy.channel_order,
-                                 weight_equalization=strategy.weight_equalization)[strategy.method]
+        methods = {
+            s.method for s in plan.strategies if calibration_key(s) == calibration_key(strategy)
+        }
+        table = quantizer.tables(
+            graph,
+            images,
+            sorted(methods),
+            tune=tune_of(strategy),
+            channel_order=strategy.channel_order,
+            weight_equalization=strategy.weight_equalization,
+        )[strategy.method]
     draw = plan.draws[0]
     folder = lower(quantizer, weights, graph, chip, strategy, table, draw)
     if strategy.finetune:
@@ -183,17 +240,28 @@ def _model(quantizer: Quantizer, plan: Plan, weights: Weights, strategy: Strateg
 
 def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:
     if not same_graph(folder, model.graph):
-        raise EngineError(f"{model.chip} {model.strategy}: the BModel's graph is not the one that "
-                          "the study ran. Its cells prove nothing of this BModel; remove both "
-                          "artifacts and run the study again.")
-    found = {"predicted_latency_ms": model.predicted_latency_ms, "sha256": model.sha256,
-             "same_graph": True}
+        raise EngineError(
+            f"{model.chip} {model.strategy}: the BModel's graph is not the one that "
+            "the study ran. Its cells prove nothing of this BModel; remove both "
+            "artifacts and run the study again."
+        )
+    found = {
+        "predicted_latency_ms": model.predicted_latency_ms,
+        "sha256": model.sha256,
+        "same_graph": True,
+    }
     if images:
         some = judged.take(slice(images))
-        checked = crosscheck(model, some, Emulator(model.graph).run(
-            network_input(some.images, model.input_dtype == "uint8")), images=images)
-        found["simulator"] = {key: checked[key] for key in ("images", "identical", "same_classes",
-                                                            "max_abs_difference")}
+        checked = crosscheck(
+            model,
+            some,
+            Emulator(model.graph).run(network_input(some.images, model.input_dtype == "uint8")),
+            images=images,
+        )
+        found["simulator"] = {
+            key: checked[key]
+            for key in ("images", "identical", "same_classes", "max_abs_difference")
+        }
     return found
 
 
@@ -201,5 +269,8 @@ def same_graph(one: Path, other: Path) -> bool:
     """Whether two exported graphs are equal, weights included."""
     texts = [json.loads((folder / "graph.json").read_text("utf8")) for folder in (one, other)]
     with np.load(one / "graph.npz") as a, np.load(other / "graph.npz") as b:
-        return texts[0] == texts[1] and set(a) == set(b) and all(
-            np.array_equal(a[name], b[name]) for name in a)
+        return (
+            texts[0] == texts[1]
+            and set(a) == set(b)
+            and all(np.array_equal(a[name], b[name]) for name in a)
+        )

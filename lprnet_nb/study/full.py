@@ -31,8 +31,9 @@ LOOKED_INTO = "mse-forked"  # whose roles and batches are looked into
 SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")
 
 
-def full_plan(names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5,
-              decoder: str = "greedy") -> Plan:
+def full_plan(
+    names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5, decoder: str = "greedy"
+) -> Plan:
     """What the study runs.
 
     Parameters
@@ -48,14 +49,27 @@ def full_plan(names: Sequence[str] = (), chips: Sequence[str] = (), draws: int =
     """
     chosen = tuple(map(strategy_named, names)) or tuple(STRATEGIES.values())
     elsewhere = CALIBRATED_ELSEWHERE if decoder == "greedy" else ()
-    return Plan(chosen, tuple(chips) or CHIPS, tuple(range(draws)),
-                calibrated_within=elsewhere, calibrated_on_generated=elsewhere,
-                fewer_draws=FEWER_DRAWS, decoder=decoder,
-                more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS})
+    return Plan(
+        chosen,
+        tuple(chips) or CHIPS,
+        tuple(range(draws)),
+        calibrated_within=elsewhere,
+        calibrated_on_generated=elsewhere,
+        fewer_draws=FEWER_DRAWS,
+        decoder=decoder,
+        more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS},
+    )
 
 
-def grow_study(path: Path, plan: Plan, plates: PlateImages, weights: Weights, *,
-               simulated: int = 4, workers: int = 2) -> Path:
+def grow_study(
+    path: Path,
+    plan: Plan,
+    plates: PlateImages,
+    weights: Weights,
+    *,
+    simulated: int = 4,
+    workers: int = 2,
+) -> Path:
     """Run a plan and put what it finds into a study's file, made where it is not there.
 
     Parameters
@@ -73,8 +87,9 @@ def grow_study(path: Path, plan: Plan, plates: PlateImages, weights: Weights, *,
     made = run_study(plan, plates, weights, workers=workers)
     made["models"] = models(plan, plates, weights, images=simulated, progress=True)
     if plan.decoder == "greedy" and any(s.name == LOOKED_INTO for s in plan.strategies):
-        made["sensitivity"] = sensitivity(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO],
-                                          workers=workers)
+        made["sensitivity"] = sensitivity(
+            plates, weights, plan.chips, STRATEGIES[LOOKED_INTO], workers=workers
+        )
         made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
     return atomic_write(path, study_text(merge(read_study(path), made) if path.exists() else made))
 
@@ -92,8 +107,12 @@ def grow_published(path: Path, **given: Any) -> Path:
     if len(decoders) != 1:
         raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
     data = datasets_for(p)
-    plan = full_plan(p.strategies if "STRATEGIES" in given else (),
-                     p.chips if "CHIPS" in given else (), p.draws, decoders[0])
+    plan = full_plan(
+        p.strategies if "STRATEGIES" in given else (),
+        p.chips if "CHIPS" in given else (),
+        p.draws,
+        decoders[0],
+    )
     return grow_study(path, plan, data.plates, data.weights)
 
 
@@ -113,28 +132,48 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     before, after = old["provenance"], new["provenance"]
     for key in SAME:
         if before[key] != after[key]:
-            raise DataError(f"these results are of {key} {after[key]}, the study is of "
-                            f"{before[key]}. Write them into a file of their own.")
+            raise DataError(
+                f"these results are of {key} {after[key]}, the study is of "
+                f"{before[key]}. Write them into a file of their own."
+            )
     known = before["emulator"] if isinstance(before["emulator"], list) else [before["emulator"]]
     emulators = list(dict.fromkeys([*known, after["emulator"]]))
     # A strategy that is not what it was takes its old rows with it.
-    changed = {name for name, fields in after["strategies"].items()
-               if name in before["strategies"] and _decides(fields) != _decides(
-                   before["strategies"][name])}
-    kept = {**old, **{key: [r for r in old.get(key, []) if r["strategy"] not in changed]
-                      for key in ("rows", "models")}}
+    changed = {
+        name
+        for name, fields in after["strategies"].items()
+        if name in before["strategies"] and _decides(fields) != _decides(before["strategies"][name])
+    }
+    kept = {
+        **old,
+        **{
+            key: [r for r in old.get(key, []) if r["strategy"] not in changed]
+            for key in ("rows", "models")
+        },
+    }
     refused = {(r["strategy"], r["chip"], r["scheme"], "error" in r) for r in new["rows"]}
-    rows = [r for r in kept["rows"]
-            if (r["strategy"], r["chip"], r["scheme"], "error" not in r) not in refused]
-    merged = {**old, **new,
-              "rows": _joined(rows, new["rows"],
-                              lambda r: (r["strategy"], r["chip"], r["scheme"], r.get("draw"))),
-              "models": _joined(kept["models"], new.get("models", []),
-                                lambda r: (r["strategy"], r["chip"]))}
+    rows = [
+        r
+        for r in kept["rows"]
+        if (r["strategy"], r["chip"], r["scheme"], "error" not in r) not in refused
+    ]
+    merged = {
+        **old,
+        **new,
+        "rows": _joined(
+            rows, new["rows"], lambda r: (r["strategy"], r["chip"], r["scheme"], r.get("draw"))
+        ),
+        "models": _joined(
+            kept["models"], new.get("models", []), lambda r: (r["strategy"], r["chip"])
+        ),
+    }
     merged["provenance"] = {
-        **before, **after, "emulator": emulators if len(emulators) > 1 else emulators[0],
+        **before,
+        **after,
+        "emulator": emulators if len(emulators) > 1 else emulators[0],
         "draws": sorted({*before["draws"], *after["draws"]}),
-        "strategies": {**before["strategies"], **after["strategies"]}}
+        "strategies": {**before["strategies"], **after["strategies"]},
+    }
     return merged
 
 
@@ -143,8 +182,11 @@ def _decides(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key != "about" and value}
 
 
-def _joined(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]],
-            key: Callable[[dict[str, Any]], tuple]) -> list[dict[str, Any]]:
+def _joined(
+    old: Sequence[dict[str, Any]],
+    new: Sequence[dict[str, Any]],
+    key: Callable[[dict[str, Any]], tuple],
+) -> list[dict[str, Any]]:
     found = {key(row): row for row in old}
     found |= {key(row): row for row in new}
     # Rows of one strategy stay together, in the order in which strategies came.

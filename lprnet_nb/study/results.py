@@ -41,11 +41,19 @@ def study_text(study: dict[str, Any]) -> str:
     """A study as JSON, a row a line, so that a diff shows which rows are new."""
     parts = []
     for key, value in study.items():
-        lines = [json.dumps(item, ensure_ascii=False) for item in value] if isinstance(
-            value, list) else None
-        parts.append(f"{json.dumps(key)}: " + (json.dumps(value, ensure_ascii=False)
-                                               if lines is None else
-                                               "[\n" + ",\n".join(lines) + "\n]"))
+        lines = (
+            [json.dumps(item, ensure_ascii=False) for item in value]
+            if isinstance(value, list)
+            else None
+        )
+        parts.append(
+            f"{json.dumps(key)}: "
+            + (
+                json.dumps(value, ensure_ascii=False)
+                if lines is None
+                else "[\n" + ",\n".join(lines) + "\n]"
+            )
+        )
     return "{" + ",\n".join(parts) + "}\n"
 
 
@@ -69,12 +77,16 @@ def _committed(decoder: str) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def outcomes(study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT
-             ) -> dict[int, np.ndarray]:
+def outcomes(
+    study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT
+) -> dict[int, np.ndarray]:
     """Which plates were read right, bool ``[N]`` by draw; empty where the strategy was refused."""
-    return {row["draw"]: unpack(row["bits"], row["images"]) for row in study["rows"]
-            if (row["strategy"], row["chip"], row["scheme"]) == (strategy, chip, scheme)
-            and "bits" in row}
+    return {
+        row["draw"]: unpack(row["bits"], row["images"])
+        for row in study["rows"]
+        if (row["strategy"], row["chip"], row["scheme"]) == (strategy, chip, scheme)
+        and "bits" in row
+    }
 
 
 def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, Any]]:
@@ -95,18 +107,30 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
     latency, shares = latencies(study), float_shares(study)
     for strategy, chip, scheme in keys:
         draws = outcomes(study, strategy, chip, scheme)
-        line: dict[str, Any] = {"strategy": strategy, "chip": chip, "scheme": scheme,
-                                "draws": len(draws)}
+        line: dict[str, Any] = {
+            "strategy": strategy,
+            "chip": chip,
+            "scheme": scheme,
+            "draws": len(draws),
+        }
         lines.append(line)
         if not draws:
             here = (strategy, chip, scheme)
-            line["error"] = next(r["error"] for r in study["rows"] if "error" in r
-                                 and (r["strategy"], r["chip"], r["scheme"]) == here)
+            line["error"] = next(
+                r["error"]
+                for r in study["rows"]
+                if "error" in r and (r["strategy"], r["chip"], r["scheme"]) == here
+            )
             continue
         rates = [right.mean() for right in draws.values()]
-        line.update(mean=float(np.mean(rates)), low=float(min(rates)), high=float(max(rates)),
-                    interval=list(_interval(np.stack(list(draws.values())))),
-                    latency_ms=latency.get((strategy, chip)), in_float=shares.get(strategy))
+        line.update(
+            mean=float(np.mean(rates)),
+            low=float(min(rates)),
+            high=float(max(rates)),
+            interval=list(_interval(np.stack(list(draws.values())))),
+            latency_ms=latency.get((strategy, chip)),
+            in_float=shares.get(strategy),
+        )
         against_float += [(line, mcnemar_exact(right, reference)) for right in draws.values()]
         other = outcomes(study, baseline, chip, scheme) if strategy != baseline else {}
         against_baseline += [(line, mcnemar_exact(draws[d], other[d])) for d in draws if d in other]
@@ -118,8 +142,9 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
     return lines
 
 
-def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str, *,
-               scheme: str = CROSS_FIT) -> dict[str, Any] | None:
+def difference(
+    study: dict[str, Any], strategy: str, baseline: str, chip: str, *, scheme: str = CROSS_FIT
+) -> dict[str, Any] | None:
     """Exact match of a strategy minus a baseline's over their common draws, with an interval.
 
     Parameters
@@ -141,12 +166,15 @@ def difference(study: dict[str, Any], strategy: str, baseline: str, chip: str, *
         return None
     change = np.stack([ours[d].astype(float) - theirs[d] for d in common])
     rates = [theirs[d].mean() for d in common]
-    return {"difference": float(change.mean()), "interval": list(_interval(change)),
-            "draws": len(common), "baseline_spread": float(max(rates) - min(rates))}
+    return {
+        "difference": float(change.mean()),
+        "interval": list(_interval(change)),
+        "draws": len(common),
+        "baseline_spread": float(max(rates) - min(rates)),
+    }
 
 
-def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str
-           ) -> list[dict[str, Any]]:
+def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str) -> list[dict[str, Any]]:
     """McNemar's exact test of two strategies on each draw that both have.
 
     Returns
@@ -159,10 +187,20 @@ def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str
     ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
     common = sorted(set(ours) & set(theirs))
     tests = [mcnemar_exact(ours[draw], theirs[draw]) for draw in common]
-    return [{"chip": chip, "strategy": strategy, "baseline": baseline, "draw": draw,
-             "mean": float(ours[draw].mean()), "baseline_mean": float(theirs[draw].mean()),
-             "only_strategy": test.b, "only_baseline": test.c, "p": float(p)}
-            for draw, test, p in zip(common, tests, holm([test.p for test in tests]))]
+    return [
+        {
+            "chip": chip,
+            "strategy": strategy,
+            "baseline": baseline,
+            "draw": draw,
+            "mean": float(ours[draw].mean()),
+            "baseline_mean": float(theirs[draw].mean()),
+            "only_strategy": test.b,
+            "only_baseline": test.c,
+            "p": float(p),
+        }
+        for draw, test, p in zip(common, tests, holm([test.p for test in tests]))
+    ]
 
 
 def _interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
@@ -177,8 +215,10 @@ def _resampled(draws: int, images: int, resamples: int) -> tuple[np.ndarray, np.
     """How often each image and each draw enters a resample, in parts of one."""
     # A matrix product instead of an index per value.
     chosen = np.random.default_rng(0)
-    return (chosen.multinomial(images, np.full(images, 1 / images), resamples) / images,
-            chosen.multinomial(draws, np.full(draws, 1 / draws), resamples) / draws)
+    return (
+        chosen.multinomial(images, np.full(images, 1 / images), resamples) / images,
+        chosen.multinomial(draws, np.full(draws, 1 / draws), resamples) / draws,
+    )
 
 
 @dataclass(frozen=True)
@@ -203,21 +243,29 @@ TIPS: tuple[Tip, ...] = (
     Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl"))),
     Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
     Tip("another threshold method (mse)", (("mse", "kl"),)),
-    Tip("weight equalization", (("mse-we", "mse"), ("kl-we", "kl"),
-                                ("mse-forked-we", "mse-forked"))),
+    Tip(
+        "weight equalization", (("mse-we", "mse"), ("kl-we", "kl"), ("mse-forked-we", "mse-forked"))
+    ),
     Tip("bias correction", (("kl-bc", "kl"),)),
     Tip("zero points on activations (asymmetric)", (("mse-asymmetric", "mse"),)),
     Tip("uint8 images, preprocessing in the model", (("mse-uint8", "mse"),)),
     Tip("the whole global context in float", (("mse-context", "mse"),)),
     Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
-    Tip("the first layer and the context in float, once forked",
-        (("mse-forked-in-context", "mse-forked"),)),
-    Tip("the first block and the context's squares in float, once forked",
-        (("mse-forked-b4-square", "mse-forked"),)),
+    Tip(
+        "the first layer and the context in float, once forked",
+        (("mse-forked-in-context", "mse-forked"),),
+    ),
+    Tip(
+        "the first block and the context's squares in float, once forked",
+        (("mse-forked-b4-square", "mse-forked"),),
+    ),
     Tip("quantization-aware training", (("qat", "mse-forked"),)),
 )
-CALIBRATED = {CROSS_FIT: "on plates that are not judged", WITHIN: "on the judged plates",
-              GENERATED: "on generated plates"}
+CALIBRATED = {
+    CROSS_FIT: "on plates that are not judged",
+    WITHIN: "on the judged plates",
+    GENERATED: "on generated plates",
+}
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 LEVEL = 0.05
 IN_FLOAT = 0.1  # of the multiply-accumulates; a BM1684 does an eighth as many a second in float
@@ -240,11 +288,26 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
                 if found is None:
                     continue
                 low, high = found["interval"]
-                verdict = ("cannot be told" if found["draws"] < 2 else "holds" if low > 0 else
-                           "does not hold" if high < OBVIOUS else "cannot be told")
-                lines.append({"tip": tip.title, "strategy": strategy, "baseline": baseline,
-                              "chip": chip, **found, "verdict": verdict,
-                              "sentence": _sentence(tip.title, baseline, chip, found, verdict)})
+                verdict = (
+                    "cannot be told"
+                    if found["draws"] < 2
+                    else "holds"
+                    if low > 0
+                    else "does not hold"
+                    if high < OBVIOUS
+                    else "cannot be told"
+                )
+                lines.append(
+                    {
+                        "tip": tip.title,
+                        "strategy": strategy,
+                        "baseline": baseline,
+                        "chip": chip,
+                        **found,
+                        "verdict": verdict,
+                        "sentence": _sentence(tip.title, baseline, chip, found, verdict),
+                    }
+                )
     return lines
 
 
@@ -265,23 +328,35 @@ def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
         found = difference(study, name, name, chip, scheme=scheme)
         if found is not None:
             low, high = found["interval"]
-            lines.append({"strategy": name, "chip": chip, "scheme": scheme, "mean": line["mean"],
-                          **found, "sentence":
-                          f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: {line['mean']:.4f}. "
-                          f"That is {found['difference'] * 100:+.1f} points (95 % interval "
-                          f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
-                          f"calibration {CALIBRATED[CROSS_FIT]}."})
+            lines.append(
+                {
+                    "strategy": name,
+                    "chip": chip,
+                    "scheme": scheme,
+                    "mean": line["mean"],
+                    **found,
+                    "sentence": f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: {line['mean']:.4f}. "
+                    f"That is {found['difference'] * 100:+.1f} points (95 % interval "
+                    f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
+                    f"calibration {CALIBRATED[CROSS_FIT]}.",
+                }
+            )
     return lines
 
 
 def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdict: str) -> str:
     low, high = found["interval"]
-    said = {"holds": "The tip holds", "does not hold": "The tip does not hold",
-            "cannot be told": "It cannot be told with this data"}[verdict]
-    return (f"{chip}, on top of {baseline}: {title}. {said}: "
-            f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
-            f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
-            f"by up to {found['baseline_spread'] * 100:.1f}.")
+    said = {
+        "holds": "The tip holds",
+        "does not hold": "The tip does not hold",
+        "cannot be told": "It cannot be told with this data",
+    }[verdict]
+    return (
+        f"{chip}, on top of {baseline}: {title}. {said}: "
+        f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
+        f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
+        f"by up to {found['baseline_spread'] * 100:.1f}."
+    )
 
 
 def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -294,42 +369,71 @@ def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         key = line["strategy"], line["scheme"]
         best[key] = max(best.get(key, -1.0), line.get("mean", -1.0))
     chips = list(dict.fromkeys(line["chip"] for line in lines))
-    return sorted(lines, key=lambda line: (
-        line["scheme"] != CROSS_FIT, -best[line["strategy"], line["scheme"]], line["strategy"],
-        line["scheme"], chips.index(line["chip"])))
+    return sorted(
+        lines,
+        key=lambda line: (
+            line["scheme"] != CROSS_FIT,
+            -best[line["strategy"], line["scheme"]],
+            line["strategy"],
+            line["scheme"],
+            chips.index(line["chip"]),
+        ),
+    )
 
 
 def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`summarize`'s lines for reading: rounded, refused settings with the tool's words."""
-    return [{"strategy": line["strategy"], "chip": line["chip"],
-             "calibrated": CALIBRATED[line["scheme"]],
-             "draws": line["draws"], "mean": _round(line.get("mean"), 4),
-             "lowest": _round(line.get("low"), 3), "highest": _round(line.get("high"), 3),
-             "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
-             "predicted ms": _round(line.get("latency_ms"), 4),
-             "work in float": _round(line.get("in_float"), 3), "note": line.get("error", "")}
-            for line in lines]
+    return [
+        {
+            "strategy": line["strategy"],
+            "chip": line["chip"],
+            "calibrated": CALIBRATED[line["scheme"]],
+            "draws": line["draws"],
+            "mean": _round(line.get("mean"), 4),
+            "lowest": _round(line.get("low"), 3),
+            "highest": _round(line.get("high"), 3),
+            "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
+            "predicted ms": _round(line.get("latency_ms"), 4),
+            "work in float": _round(line.get("in_float"), 3),
+            "note": line.get("error", ""),
+        }
+        for line in lines
+    ]
 
 
 def test_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The paired tests of `summarize`'s lines, for reading."""
-    return [{"strategy": line["strategy"], "chip": line["chip"],
-             "calibrated": CALIBRATED[line["scheme"]],
-             "p against float": _round(line["p_float"], 3),
-             "draws below float": line.get("worse_draws", 0),
-             "p against the baseline": _round(line.get("p_baseline"), 3)}
-            for line in lines if "p_float" in line]
+    return [
+        {
+            "strategy": line["strategy"],
+            "chip": line["chip"],
+            "calibrated": CALIBRATED[line["scheme"]],
+            "p against float": _round(line["p_float"], 3),
+            "draws below float": line.get("worse_draws", 0),
+            "p against the baseline": _round(line.get("p_baseline"), 3),
+        }
+        for line in lines
+        if "p_float" in line
+    ]
 
 
 def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`sensitivity`'s lines for reading."""
     said = {"all": "all in INT8", "float": "only this in float", "int8": "only this in INT8"}
-    return [{"chip": line["chip"], "setting": said[line["mode"]], "role": line["role"] or "",
-             "exact match": _round(line["correct"] / line["images"] if "correct" in line else None,
-                                   3),
-             "time steps off": line.get("steps_off"),
-             "logits' SQNR in dB": _round(line.get("sqnr_db"), 1), "note": line.get("error", "")}
-            for line in lines]
+    return [
+        {
+            "chip": line["chip"],
+            "setting": said[line["mode"]],
+            "role": line["role"] or "",
+            "exact match": _round(
+                line["correct"] / line["images"] if "correct" in line else None, 3
+            ),
+            "time steps off": line.get("steps_off"),
+            "logits' SQNR in dB": _round(line.get("sqnr_db"), 1),
+            "note": line.get("error", ""),
+        }
+        for line in lines
+    ]
 
 
 def model_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -337,13 +441,18 @@ def model_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for line in lines:
         checked = line.get("simulator", {})
-        rows.append({"strategy": line["strategy"], "chip": line["chip"],
-                     "predicted ms": _round(line.get("predicted_latency_ms"), 4),
-                     "graph as in the study": line.get("same_graph"),
-                     "simulator's images": checked.get("images"),
-                     "same logits": checked.get("identical"),
-                     "largest difference": _round(checked.get("max_abs_difference"), 4),
-                     "note": line.get("error", "")})
+        rows.append(
+            {
+                "strategy": line["strategy"],
+                "chip": line["chip"],
+                "predicted ms": _round(line.get("predicted_latency_ms"), 4),
+                "graph as in the study": line.get("same_graph"),
+                "simulator's images": checked.get("images"),
+                "same logits": checked.get("identical"),
+                "largest difference": _round(checked.get("max_abs_difference"), 4),
+                "note": line.get("error", ""),
+            }
+        )
     return rows
 
 
@@ -362,8 +471,11 @@ def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
         The chosen line of `summarize` by chip; ``p_lowest``, the smallest p of its draws against
         float; ``unbiased``, see `nested`.
     """
-    lines = {(line["strategy"], line["chip"]): line for line in summarize(study)
-             if line["scheme"] == CROSS_FIT}
+    lines = {
+        (line["strategy"], line["chip"]): line
+        for line in summarize(study)
+        if line["scheme"] == CROSS_FIT
+    }
     found = []
     for chip in dict.fromkeys(chip for _, chip in lines):
         names, right = candidates(study, chip)
@@ -373,9 +485,26 @@ def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         best = lines[names[chosen], chip]
         p = min(mcnemar_exact(draw, reference).p for draw in right[chosen])
-        found.append({"chip": chip, **{key: best.get(key) for key in (
-            "strategy", "draws", "mean", "low", "high", "interval", "latency_ms", "in_float")},
-            "p_lowest": p, "unbiased": nested(study, chip)})
+        found.append(
+            {
+                "chip": chip,
+                **{
+                    key: best.get(key)
+                    for key in (
+                        "strategy",
+                        "draws",
+                        "mean",
+                        "low",
+                        "high",
+                        "interval",
+                        "latency_ms",
+                        "in_float",
+                    )
+                },
+                "p_lowest": p,
+                "unbiased": nested(study, chip),
+            }
+        )
     return found
 
 
@@ -390,15 +519,25 @@ def candidates(study: dict[str, Any], chip: str) -> tuple[list[str], np.ndarray]
     refused = {(r["strategy"], r["chip"]) for r in study.get("models", []) if "error" in r}
     latency = latencies(study)
     described = study["provenance"].get("strategies", {})
-    names = [name for name in dict.fromkeys(r["strategy"] for r in study["rows"])
-             if (name, chip) not in refused
-             and not described.get(name, {}).get("fuse_preprocess")]
+    names = [
+        name
+        for name in dict.fromkeys(r["strategy"] for r in study["rows"])
+        if (name, chip) not in refused and not described.get(name, {}).get("fuse_preprocess")
+    ]
     found = {name: outcomes(study, name, chip) for name in names}
     most = max((len(draws) for draws in found.values()), default=0)
     plain, shares = latency.get(("mse", chip)), float_shares(study)
-    names = [name for name in names if most and len(found[name]) == most
-             and (latency.get((name, chip), 0) <= SLOWER * plain if plain else
-                  shares.get(name, 0) <= IN_FLOAT)]
+    names = [
+        name
+        for name in names
+        if most
+        and len(found[name]) == most
+        and (
+            latency.get((name, chip), 0) <= SLOWER * plain
+            if plain
+            else shares.get(name, 0) <= IN_FLOAT
+        )
+    ]
     names.sort(key=lambda name: (latency.get((name, chip), 0), shares.get(name, 0)))
     return names, np.array([[found[name][draw] for draw in sorted(found[name])] for name in names])
 
@@ -415,8 +554,9 @@ def _choose(right: np.ndarray, reference: np.ndarray) -> int | None:
     return None
 
 
-def nested(study: dict[str, Any], chip: str, *, parts: int = 5, repeats: int = 10
-           ) -> dict[str, Any]:
+def nested(
+    study: dict[str, Any], chip: str, *, parts: int = 5, repeats: int = 10
+) -> dict[str, Any]:
     """What a strategy reads that was chosen on other images than it is judged on.
 
     The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its choice
@@ -443,21 +583,31 @@ def nested(study: dict[str, Any], chip: str, *, parts: int = 5, repeats: int = 1
             count[names[index]] = count.get(names[index], 0) + 1
     by_draw = judged.mean((0, 2))
     chosen = sorted(count.items(), key=lambda item: -item[1])
-    return {"mean": float(by_draw.mean()), "low": float(by_draw.min()),
-            "high": float(by_draw.max()), "parts": parts, "repeats": repeats,
-            "chosen": {name: number / (parts * repeats) for name, number in chosen}}
+    return {
+        "mean": float(by_draw.mean()),
+        "low": float(by_draw.min()),
+        "high": float(by_draw.max()),
+        "parts": parts,
+        "repeats": repeats,
+        "chosen": {name: number / (parts * repeats) for name, number in chosen},
+    }
 
 
 def float_shares(study: dict[str, Any]) -> dict[str, float]:
     """Part of the work that each strategy leaves in float, see `study_cost.float_share`."""
-    return {name: float_share(Strategy(**fields))
-            for name, fields in study["provenance"].get("strategies", {}).items()}
+    return {
+        name: float_share(Strategy(**fields))
+        for name, fields in study["provenance"].get("strategies", {}).items()
+    }
 
 
 def latencies(study: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Predicted time in ms by strategy and chip, where the compiler predicts one."""
-    return {(r["strategy"], r["chip"]): r["predicted_latency_ms"] for r in study.get("models", [])
-            if r.get("predicted_latency_ms") is not None}
+    return {
+        (r["strategy"], r["chip"]): r["predicted_latency_ms"]
+        for r in study.get("models", [])
+        if r.get("predicted_latency_ms") is not None
+    }
 
 
 def write_recommendations(study: dict[str, Any], folder: Path) -> list[Path]:
@@ -465,10 +615,14 @@ def write_recommendations(study: dict[str, Any], folder: Path) -> list[Path]:
     paths = []
     for found in recommendations(study):
         fields = study["provenance"]["strategies"][found["strategy"]]
-        evidence = {**{key: value for key, value in found.items() if key != "strategy"},
-                    "float": study["float"]["correct"] / study["float"]["images"],
-                    **{key: study["provenance"][key]
-                       for key in ("plates", "weights", "tpu_mlir", "decoder", "folds")}}
+        evidence = {
+            **{key: value for key, value in found.items() if key != "strategy"},
+            "float": study["float"]["correct"] / study["float"]["images"],
+            **{
+                key: study["provenance"][key]
+                for key in ("plates", "weights", "tpu_mlir", "decoder", "folds")
+            },
+        }
         text = json.dumps({"strategy": fields, "evidence": evidence}, indent=1, ensure_ascii=False)
         paths.append(atomic_write(folder / found["chip"] / "recommended.json", text + "\n"))
     return paths

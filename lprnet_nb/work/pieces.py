@@ -74,17 +74,28 @@ class Piece:
 
 def trace_piece(weights: Weights, batch: int, batch_mean: str, form: str) -> Piece:
     """Trace a form of the network for a batch size."""
-    return Piece(f"trace/{form}_{_size(batch, batch_mean)}", trace_model, {
-        "weights": weights, "batch": batch, "batch_mean": batch_mean, "form": form}, here=True)
+    return Piece(
+        f"trace/{form}_{_size(batch, batch_mean)}",
+        trace_model,
+        {"weights": weights, "batch": batch, "batch_mean": batch_mean, "form": form},
+        here=True,
+    )
 
 
 def _size(batch: int, batch_mean: str) -> str:
     return f"{batch}b" + ("" if batch_mean == "image" else f"_{batch_mean}-mean")
 
 
-def compile_pieces(identity: str, chip: str, precision: str, batch: int, batch_mean: str,
-                   weights: Weights, strategy: Strategy | None, images: np.ndarray | None
-                   ) -> list[Piece]:
+def compile_pieces(
+    identity: str,
+    chip: str,
+    precision: str,
+    batch: int,
+    batch_mean: str,
+    weights: Weights,
+    strategy: Strategy | None,
+    images: np.ndarray | None,
+) -> list[Piece]:
     """All that one BModel of TPU-MLIR takes: traces, translations, calibration, compile.
 
     Parameters
@@ -107,51 +118,84 @@ def compile_pieces(identity: str, chip: str, precision: str, batch: int, batch_m
         single = trace_piece(weights, 1, batch_mean, form)
         first = _translate_piece(single, fused)
         on_chip = strategy.search or strategy.bias_correction
-        table = Piece(f"calibrate/{strategy.name}" + (f"/{chip.lower()}" if on_chip else ""),
-                      _calibrate, {"images": images, "strategy": strategy, "chip": chip},
-                      (first.name,), seconds=_COMPILE_SECONDS)
+        table = Piece(
+            f"calibrate/{strategy.name}" + (f"/{chip.lower()}" if on_chip else ""),
+            _calibrate,
+            {"images": images, "strategy": strategy, "chip": chip},
+            (first.name,),
+            seconds=_COMPILE_SECONDS,
+        )
         pieces += [single, first, table]
         needs.append(table.name)
     tuned = strategy is not None and strategy.finetune
-    compiled = Piece(f"compile/{identity}", _compile_tuned if tuned else _compile, {
-        "chip": chip, "precision": precision, "strategy": strategy}
-        | ({"weights": weights} if tuned else {}), tuple(needs),
-        seconds=_TUNE_SECONDS if tuned else _COMPILE_SECONDS)
+    compiled = Piece(
+        f"compile/{identity}",
+        _compile_tuned if tuned else _compile,
+        {"chip": chip, "precision": precision, "strategy": strategy}
+        | ({"weights": weights} if tuned else {}),
+        tuple(needs),
+        seconds=_TUNE_SECONDS if tuned else _COMPILE_SECONDS,
+    )
     return [*pieces, compiled]
 
 
-def other_compile_piece(identity: str, compile_one: Callable[..., BModel], trace: Piece,
-                        arguments: dict[str, Any]) -> Piece:
+def other_compile_piece(
+    identity: str, compile_one: Callable[..., BModel], trace: Piece, arguments: dict[str, Any]
+) -> Piece:
     """A BModel of a compiler that does all in one step (TPU-NNTC)."""
-    return Piece(f"compile/{identity}", compile_one, arguments, (trace.name,),
-                 seconds=_COMPILE_SECONDS)
+    return Piece(
+        f"compile/{identity}", compile_one, arguments, (trace.name,), seconds=_COMPILE_SECONDS
+    )
 
 
 def _translate_piece(trace: Piece, fused: bool) -> Piece:
     name = trace.name.removeprefix("trace/") + ("_fused" if fused else "")
-    return Piece(f"translate/{name}", top_graph, {"fuse_preprocess": fused}, (trace.name,),
-                 seconds=_COMPILE_SECONDS / 2)
+    return Piece(
+        f"translate/{name}",
+        top_graph,
+        {"fuse_preprocess": fused},
+        (trace.name,),
+        seconds=_COMPILE_SECONDS / 2,
+    )
 
 
-def _calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
-               ) -> CalibrationTable:
+def _calibrate(
+    graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
+) -> CalibrationTable:
     return calibrate(graph, images, strategy, chip)
 
 
-def _compile(traced: TracedModel, _graph: TopGraph, table: CalibrationTable | None = None, *,
-             chip: str, precision: str, strategy: Strategy | None) -> BModel:
+def _compile(
+    traced: TracedModel,
+    _graph: TopGraph,
+    table: CalibrationTable | None = None,
+    *,
+    chip: str,
+    precision: str,
+    strategy: Strategy | None,
+) -> BModel:
     return compile_bmodel(traced, chip, precision, strategy=strategy, table=table)
 
 
-def _compile_tuned(traced: TracedModel, graph: TopGraph, table: CalibrationTable, *,
-                   weights: Weights, chip: str, precision: str, strategy: Strategy) -> BModel:
-    tuned = tuned_trace(weights, chip, strategy, table, batch=traced.batch,
-                        batch_mean=traced.batch_mean)
+def _compile_tuned(
+    traced: TracedModel,
+    graph: TopGraph,
+    table: CalibrationTable,
+    *,
+    weights: Weights,
+    chip: str,
+    precision: str,
+    strategy: Strategy,
+) -> BModel:
+    tuned = tuned_trace(
+        weights, chip, strategy, table, batch=traced.batch, batch_mean=traced.batch_mean
+    )
     return _compile(tuned, graph, table, chip=chip, precision=precision, strategy=strategy)
 
 
-def infer_pieces(identity: str, model: str, plates: PlateImages, backend: str, batch: int
-                 ) -> list[Piece]:
+def infer_pieces(
+    identity: str, model: str, plates: PlateImages, backend: str, batch: int
+) -> list[Piece]:
     """Run a model over plates, a piece for each shard.
 
     Parameters
@@ -167,26 +211,40 @@ def infer_pieces(identity: str, model: str, plates: PlateImages, backend: str, b
     batch
         Images per call of the model.
     """
-    return [Piece(f"infer/{identity}/{backend}/{part.start:06d}-{part.stop - 1:06d}", infer_shard,
-                  {"images": plates.images[part], "backend": backend}, (model,),
-                  here=backend == "device",  # it is in this machine
-                  seconds=_SECONDS[backend] * (part.stop - part.start))
-            for part in shards(len(plates), batch, backend)]
+    return [
+        Piece(
+            f"infer/{identity}/{backend}/{part.start:06d}-{part.stop - 1:06d}",
+            infer_shard,
+            {"images": plates.images[part], "backend": backend},
+            (model,),
+            here=backend == "device",  # it is in this machine
+            seconds=_SECONDS[backend] * (part.stop - part.start),
+        )
+        for part in shards(len(plates), batch, backend)
+    ]
 
 
 def float_pieces(weights: Weights, plates: PlateImages, batch: int, batch_mean: str) -> list[Piece]:
     """Trace the published form, and run it over plates in float."""
     trace = trace_piece(weights, batch, batch_mean, "published")
-    return [trace, *infer_pieces(f"float_{_size(batch, batch_mean)}", trace.name, plates, "torch",
-                                 batch)]
+    return [
+        trace,
+        *infer_pieces(f"float_{_size(batch, batch_mean)}", trace.name, plates, "torch", batch),
+    ]
 
 
-def score_piece(identity: str, inferred: Iterable[Piece], alphabet: Alphabet, decoder: str
-                ) -> Piece:
+def score_piece(
+    identity: str, inferred: Iterable[Piece], alphabet: Alphabet, decoder: str
+) -> Piece:
     """Read the plates off a model's logits."""
     label = decoder if decoder in DECODERS else Path(decoder).stem
-    return Piece(f"score/{identity}/{label}", _score, {"alphabet": alphabet, "decoder": decoder},
-                 tuple(piece.name for piece in inferred), here=True)
+    return Piece(
+        f"score/{identity}/{label}",
+        _score,
+        {"alphabet": alphabet, "decoder": decoder},
+        tuple(piece.name for piece in inferred),
+        here=True,
+    )
 
 
 def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Readings:
@@ -196,17 +254,24 @@ def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Readings:
 
 def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Readings, float]:
     """Readings of logits ``[N, classes, 18]``, made once, and the seconds that making them took."""
-    inputs = {"logits": array_digest(logits), "classes": alphabet.classes, "blank": alphabet.blank,
-              "decoder": decoder_key(decoder)}
+    inputs = {
+        "logits": array_digest(logits),
+        "classes": alphabet.classes,
+        "blank": alphabet.blank,
+        "decoder": decoder_key(decoder),
+    }
 
     def build(folder: Path) -> None:
         started = time.perf_counter()
         readings = decode(logits, alphabet, decoder)
         seconds = time.perf_counter() - started
-        values = {key: value.tolist() if isinstance(value, np.ndarray) else value
-                  for key, value in asdict(readings).items()}
+        values = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in asdict(readings).items()
+        }
         (folder / "readings.json").write_text(
-            json.dumps({"seconds": seconds, "readings": values}, ensure_ascii=False), "utf8")
+            json.dumps({"seconds": seconds, "readings": values}, ensure_ascii=False), "utf8"
+        )
 
     found = json.loads((artifact("score", inputs, build) / "readings.json").read_text("utf8"))
     values = found["readings"]
@@ -220,9 +285,14 @@ def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Reading
 def decoder_key(decoder: str) -> dict[str, Any]:
     """All that a decoder's readings depend on besides the logits and the class list."""
     folder = Path(decode_stage.__file__).parent
-    return {"name": decoder if decoder in DECODERS else repr(load_grammar(decoder)),
-            "sources": {path.name: file_digest(path) for path in sorted(folder.rglob("*"))
-                        if path.suffix in (".py", ".toml")}}
+    return {
+        "name": decoder if decoder in DECODERS else repr(load_grammar(decoder)),
+        "sources": {
+            path.name: file_digest(path)
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in (".py", ".toml")
+        },
+    }
 
 
 def unique(pieces: Sequence[Piece]) -> list[Piece]:

@@ -44,13 +44,15 @@ TUNED = {  # what docs/scaling.md advises for a scheduler and workers that are s
     # A piece takes seconds: one that waits at a busy worker would be late at the end.
     "distributed.scheduler.worker-saturation": 1.0,
     # Looking at its own stack a hundred times a second costs a worker 2 to 3 %.
-    "distributed.worker.profile.enabled": False}
+    "distributed.worker.profile.enabled": False,
+}
 _POLL_SECONDS = 1.0
 _AHEAD = 16  # pieces of a stream for each worker, handed out at a time
 
 
-def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: float | None = None
-         ) -> dict[str, Any]:
+def make(
+    pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: float | None = None
+) -> dict[str, Any]:
     """Find or make pieces, each once.
 
     Parameters
@@ -101,8 +103,9 @@ def make(pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: f
     return done
 
 
-def stream(pieces: Iterable[Piece], label: str, total: int, seconds: float, *,
-           progress: bool = True) -> Iterator[tuple[Piece, Any]]:
+def stream(
+    pieces: Iterable[Piece], label: str, total: int, seconds: float, *, progress: bool = True
+) -> Iterator[tuple[Piece, Any]]:
     """Find or make any number of pieces that need no others; only a few are in memory at a time.
 
     Parameters
@@ -187,9 +190,12 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     from distributed.comm import CommClosedError
 
     address = os.environ.get(SCHEDULER_VARIABLE)
-    quiet = {"distributed.scheduler.allowed-failures": TRIES - 1,
-             "distributed.comm.timeouts.connect": CONNECT_SECONDS,
-             "distributed.worker.daemon": False, **TUNED}
+    quiet = {
+        "distributed.scheduler.allowed-failures": TRIES - 1,
+        "distributed.comm.timeouts.connect": CONNECT_SECONDS,
+        "distributed.worker.daemon": False,
+        **TUNED,
+    }
     # What a dying cluster has to say comes as one error of ours.
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -204,16 +210,22 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 with_files = False
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
-                local = stack.enter_context(LocalCluster(
-                    n_workers=count or 1, threads_per_worker=1 if count else _cores(),
-                    processes=bool(count), silence_logs=logging.CRITICAL, memory_limit=None,
-                    dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": bool(count)}))
+                local = stack.enter_context(
+                    LocalCluster(
+                        n_workers=count or 1,
+                        threads_per_worker=1 if count else _cores(),
+                        processes=bool(count),
+                        silence_logs=logging.CRITICAL,
+                        memory_limit=None,
+                        dashboard_address="127.0.0.1:0",
+                        scheduler_kwargs={"dashboard": bool(count)},
+                    )
+                )
                 client = stack.enter_context(Client(local))
             if progress and (address or count):
                 stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
             try:
-                yield _Cluster(client, address, cores, with_files,
-                               contained=bool(address or count))
+                yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
             except BaseException:
                 stop_tools()  # threads of this process would wait for theirs
                 raise
@@ -223,8 +235,10 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
 
 def _gone(address: str | None) -> EngineError:
     where = f"at {address}" if address else "of this process"
-    return EngineError(f"the scheduler {where} is gone, or did not answer for long. Finished "
-                       "pieces are kept; see that it runs and run the same command again.")
+    return EngineError(
+        f"the scheduler {where} is gone, or did not answer for long. Finished "
+        "pieces are kept; see that it runs and run the same command again."
+    )
 
 
 def _in_processes(pieces: list[Piece]) -> bool:
@@ -251,18 +265,21 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
-        raise ParameterError(f"no scheduler answers at {address!r} ({error}). Start one with `dask "
-                             "scheduler`, and name the address it prints, such as "
-                             "tcp://host:8786.") from error
+        raise ParameterError(
+            f"no scheduler answers at {address!r} ({error}). Start one with `dask "
+            "scheduler`, and name the address it prints, such as "
+            "tcp://host:8786."
+        ) from error
     try:
         from distributed import TimeoutError as Late
 
         try:
             client.wait_for_workers(1, timeout=WORKER_SECONDS)
         except Late as error:
-            raise EngineError(f"the scheduler at {address} has no workers. Start some with `dask "
-                              f"worker {address} --nthreads 1`, where lprnet-nb is installed."
-                              ) from error
+            raise EngineError(
+                f"the scheduler at {address} has no workers. Start some with `dask "
+                f"worker {address} --nthreads 1`, where lprnet-nb is installed."
+            ) from error
         yield client
     finally:
         client.close()
@@ -320,8 +337,9 @@ class _Cluster:
         """How many pieces are made at a time."""
         return max(1, sum(self.client.nthreads().values()))
 
-    def run(self, pieces: list[Piece], done: dict[str, Any], limit: float | None
-            ) -> Iterator[tuple[str, Any]]:
+    def run(
+        self, pieces: list[Piece], done: dict[str, Any], limit: float | None
+    ) -> Iterator[tuple[str, Any]]:
         """Make pieces; yields names and results as they come."""
         from distributed import CancelledError
 
@@ -332,22 +350,35 @@ class _Cluster:
         try:
             for piece in pieces:
                 values = dict(piece.arguments)
-                large = {key: values.pop(key) for key in [*values]
-                         if isinstance(values[key], np.ndarray)}
+                large = {
+                    key: values.pop(key) for key in [*values] if isinstance(values[key], np.ndarray)
+                }
                 for array in large.values():
                     if id(array) not in arrays:
                         # A task, not scattered data: it is made again when its holder dies.
                         arrays[id(array)] = self.client.submit(
-                            _same, array, key=f"array-{len(arrays)}#{run}", pure=False)
-                known = {name: send(done[name], self.with_files)
-                         for name in piece.needs if name in done}
-                task = _Task(piece.name, piece.make, limit or piece.limit, self.contained,
-                             self.with_files, self.cores)
+                            _same, array, key=f"array-{len(arrays)}#{run}", pure=False
+                        )
+                known = {
+                    name: send(done[name], self.with_files) for name in piece.needs if name in done
+                }
+                task = _Task(
+                    piece.name,
+                    piece.make,
+                    limit or piece.limit,
+                    self.contained,
+                    self.with_files,
+                    self.cores,
+                )
                 future = self.client.submit(
-                    _work, task, send(values, self.with_files),
+                    _work,
+                    task,
+                    send(values, self.with_files),
                     {key: arrays[id(array)] for key, array in large.items()},
                     [known.get(name) or futures[name] for name in piece.needs],
-                    key=f"{piece.name}#{run}", pure=False)
+                    key=f"{piece.name}#{run}",
+                    pure=False,
+                )
                 futures[piece.name], names[future.key] = future, piece
             yield from self._gather(set(futures.values()), names)
         except CancelledError as error:  # the connection was lost, and perhaps is there again
@@ -378,11 +409,13 @@ class _Cluster:
         except KilledWorker as error:
             # A piece that waited for the one that died is told of that one.
             name = str(error.task).split("#")[0]
-            raise EngineError(f"piece {name} lost its worker {error.allowed_failures + 1} times, "
-                              f"the last at {error.last_worker.address}. Either something ended "
-                              "it, perhaps "
-                              "for want of memory, or the piece took too long or crashed; finished "
-                              f"pieces are kept.{_log_of(name)}") from error
+            raise EngineError(
+                f"piece {name} lost its worker {error.allowed_failures + 1} times, "
+                f"the last at {error.last_worker.address}. Either something ended "
+                "it, perhaps "
+                "for want of memory, or the piece took too long or crashed; finished "
+                f"pieces are kept.{_log_of(name)}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -426,8 +459,10 @@ def _watched(task: _Task) -> Iterator[None]:
     log = log_path(task.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf8", buffering=1) as file:
-        file.write(f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "
-                   f"{os.getpid()}\n")
+        file.write(
+            f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "
+            f"{os.getpid()}\n"
+        )
         with _watchdog(task.limit, file):
             try:
                 yield

@@ -24,8 +24,9 @@ def send(value: Any, with_files: bool) -> bytes:
     buffer = io.BytesIO()
     packer = _Packer(buffer)
     packer.dump(value)
-    packs = {place: pack_artifact(cache_dir() / place) for place in packer.places
-             } if with_files else {}
+    packs = (
+        {place: pack_artifact(cache_dir() / place) for place in packer.places} if with_files else {}
+    )
     return pickle.dumps((packs, buffer.getvalue()))
 
 
@@ -71,6 +72,8 @@ class _Unpacker(pickle.Unpickler):
     def persistent_load(self, place: str) -> Path:
         path = cache_dir() / _checked(place)
         if not path.exists():
-            raise DataError(f"{path} is not in this machine's cache. Share the cache folder, or "
-                            "let all workers start before the run does.")
+            raise DataError(
+                f"{path} is not in this machine's cache. Share the cache folder, or "
+                "let all workers start before the run does."
+            )
         return path

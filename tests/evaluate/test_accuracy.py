@@ -24,9 +24,17 @@ def test_character_accuracy_is_edit_distance_over_label_length():
     assert character_accuracy(labels, read) == pytest.approx(1 - (1 + 2) / 14)
 
 
-@pytest.mark.parametrize("a, b, distance", [
-    ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("flaw", "lawn", 2),
-    ("皖A11", "皖A1", 1), ("same", "same", 0)])
+@pytest.mark.parametrize(
+    "a, b, distance",
+    [
+        ("kitten", "sitting", 3),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("flaw", "lawn", 2),
+        ("皖A11", "皖A1", 1),
+        ("same", "same", 0),
+    ],
+)
 def test_edit_distance(a, b, distance):
     assert edit_distance(a, b) == distance
 

@@ -24,15 +24,21 @@ from .world import Fault, Skip, World
 # Kinds and files of the cache; those whose remaking compiles again are slow.
 _QUICK = (("logits", "logits.npy"), ("logits", "seconds.json"), ("score", "readings.json"))
 _LIBRARIES = (("emulator-kernels", "kernels.so"), ("shim", "shim.so"))
-_SLOW = (("trace", "LPRNet_model_trace.pt"), ("trace", "lprnet.onnx"), ("top", "lprnet.mlir"),
-         ("calibration", "table"), ("bmodel", "lprnet.bmodel"), ("bmodel", "graph/graph.json"),
-         ("bmodel", "graph/graph.npz"))
+_SLOW = (
+    ("trace", "LPRNet_model_trace.pt"),
+    ("trace", "lprnet.onnx"),
+    ("top", "lprnet.mlir"),
+    ("calibration", "table"),
+    ("bmodel", "lprnet.bmodel"),
+    ("bmodel", "graph/graph.json"),
+    ("bmodel", "graph/graph.npz"),
+)
 
 
 def truncate(path: Path) -> None:
     """Cut a file in half."""
     data = path.read_bytes()
-    path.write_bytes(data[:len(data) // 2])
+    path.write_bytes(data[: len(data) // 2])
 
 
 def flip(path: Path, at: float = 0.5) -> None:
@@ -43,11 +49,14 @@ def flip(path: Path, at: float = 0.5) -> None:
 
 
 _DAMAGES: tuple[tuple[str, Callable[[Path], None]], ...] = (
-    ("truncated", truncate), ("one bit flipped", flip))
+    ("truncated", truncate),
+    ("one bit flipped", flip),
+)
 
 
-def _in_cache(kind: str, file: str, damage: Callable[[Path], None], *, apart: bool
-              ) -> Callable[[World], str]:
+def _in_cache(
+    kind: str, file: str, damage: Callable[[Path], None], *, apart: bool
+) -> Callable[[World], str]:
     def run(world: World) -> str:
         if apart:  # the other process makes its own
             shutil.rmtree(world.cache / "artifacts" / "logits")
@@ -64,6 +73,7 @@ def _in_cache(kind: str, file: str, damage: Callable[[Path], None], *, apart: bo
         if len(aside) != 1:
             raise AssertionError("the damaged artifact was not set aside")
         return ended
+
     return run
 
 
@@ -80,6 +90,7 @@ def _bmodel_of_a_user(damage: Callable[[Path], None]) -> Callable[[World], str]:
         model.save_beside(copy)
         damage(copy)
         return world.error(lambda: open_engine(copy, "simulator"), "mine.bmodel")
+
     return run
 
 
@@ -88,6 +99,7 @@ def _weights(damage: Callable[[Path], None]) -> Callable[[World], str]:
         with _published(world) as data:
             damage(data / "models" / "torch" / fetch.WEIGHTS)
             return world.error(load_published_weights, fetch.WEIGHTS)
+
     return run
 
 
@@ -97,6 +109,7 @@ def _image(damage: Callable[[Path], None]) -> Callable[[World], str]:
             image = sorted((data / "images" / "test").iterdir())[3]
             damage(image)
             return world.error(fetch.load_published, image.name)
+
     return run
 
 
@@ -151,6 +164,7 @@ def _lmdb(damage: Callable[[Path], None]) -> Callable[[World], str]:
             return world.error(lambda: _same(store, expected), "lmdb")
         finally:
             _remove(images, store)
+
     return run
 
 
@@ -169,6 +183,7 @@ def _checkpoint(damage: Callable[[Path], None]) -> Callable[[World], str]:
             return world.error(lambda: train(config), "w.checkpoint")
         finally:
             _remove(folder)
+
     return run
 
 
@@ -188,20 +203,36 @@ def faults() -> list[Fault]:
     """Truncated and altered files of every kind."""
     found = []
     for label, damage in _DAMAGES:
-        found += [Fault(f"artifact: {kind}/{file} {label}",
-                        _in_cache(kind, file, damage, apart=False))
-                  for kind, file in _QUICK]
-        found += [Fault(f"artifact: {kind}/{file} {label}",
-                        _in_cache(kind, file, damage, apart=True), slow=True)
-                  for kind, file in _LIBRARIES]
-        found += [Fault(f"artifact: {kind}/{file} {label}",
-                        _in_cache(kind, file, damage, apart=False), slow=True)
-                  for kind, file in _SLOW]
-        found += [Fault(f"file: BModel of a user {label}", _bmodel_of_a_user(damage)),
-                  Fault(f"file: published weights {label}", _weights(damage)),
-                  Fault(f"file: published image {label}", _image(damage)),
-                  Fault(f"file: LMDB {label}", _lmdb(damage)),
-                  Fault(f"file: training checkpoint {label}", _checkpoint(damage), slow=True)]
-    return [*found, Fault("artifact: list of digests replaced by nonsense", _list_of_files),
-            Fault("artifact: shard with other values", _grown_array),
-            Fault("file: mirror with a wrong image", _mended_download)]
+        found += [
+            Fault(f"artifact: {kind}/{file} {label}", _in_cache(kind, file, damage, apart=False))
+            for kind, file in _QUICK
+        ]
+        found += [
+            Fault(
+                f"artifact: {kind}/{file} {label}",
+                _in_cache(kind, file, damage, apart=True),
+                slow=True,
+            )
+            for kind, file in _LIBRARIES
+        ]
+        found += [
+            Fault(
+                f"artifact: {kind}/{file} {label}",
+                _in_cache(kind, file, damage, apart=False),
+                slow=True,
+            )
+            for kind, file in _SLOW
+        ]
+        found += [
+            Fault(f"file: BModel of a user {label}", _bmodel_of_a_user(damage)),
+            Fault(f"file: published weights {label}", _weights(damage)),
+            Fault(f"file: published image {label}", _image(damage)),
+            Fault(f"file: LMDB {label}", _lmdb(damage)),
+            Fault(f"file: training checkpoint {label}", _checkpoint(damage), slow=True),
+        ]
+    return [
+        *found,
+        Fault("artifact: list of digests replaced by nonsense", _list_of_files),
+        Fault("artifact: shard with other values", _grown_array),
+        Fault("file: mirror with a wrong image", _mended_download),
+    ]

@@ -37,10 +37,24 @@ from lprnet_nb.work.transport import receive
 
 from .world import Fault, World
 
-_NAMES = ("it's.png", 'double"quote.png', "new\nline.png", "$(touch owned).png", "`touch owned`.png",
-          "; touch owned #.png", "-rf.png", " leading space.png", "<script>alert(1)<.script>.png",
-          "&amp;.png", "..png.png", "京A·12345.png", "ünï.png", "\u202eright to left.png",
-          "%2e%2e%2f.png", "{{7*7}}.png")
+_NAMES = (
+    "it's.png",
+    'double"quote.png',
+    "new\nline.png",
+    "$(touch owned).png",
+    "`touch owned`.png",
+    "; touch owned #.png",
+    "-rf.png",
+    " leading space.png",
+    "<script>alert(1)<.script>.png",
+    "&amp;.png",
+    "..png.png",
+    "京A·12345.png",
+    "ünï.png",
+    "\u202eright to left.png",
+    "%2e%2e%2f.png",
+    "{{7*7}}.png",
+)
 
 
 def _in_folder(world: World) -> str:
@@ -91,16 +105,18 @@ def _in_html(world: World) -> str:
     from lprnet_nb.report import html
 
     made = html._environment()
-    page = made.from_string("<a title=\"{{ name }}\">{{ name }}</a>").render(
-        name="\"><script>alert(1)</script>")
+    page = made.from_string('<a title="{{ name }}">{{ name }}</a>').render(
+        name='"><script>alert(1)</script>'
+    )
     if "<script" in page or '""' in page:
         raise AssertionError(f"markup of a name reached the page: {page}")
     return "same result"
 
 
 def _output_name(name: str) -> Callable[[World], str]:
-    return lambda world: world.error(lambda: Output(world.folder / "out").json(name, {}),
-                                     "cannot be a file name")
+    return lambda world: world.error(
+        lambda: Output(world.folder / "out").json(name, {}), "cannot be a file name"
+    )
 
 
 def _report_name(world: World) -> str:
@@ -113,9 +129,12 @@ def _sent_artifact(world: World) -> str:
     """An artifact from another machine that names a file outside its folder."""
     packed = pack_artifact(world.artifact("logits", "logits.npy").parent)
     outside = cache_dir() / "escaped"
-    said = world.error(lambda: adopt_artifact(
-        cache_dir() / "artifacts" / "logits" / ("0" * 20),
-        packed | {"../../../escaped": b"x"}), "leads out of its folder")
+    said = world.error(
+        lambda: adopt_artifact(
+            cache_dir() / "artifacts" / "logits" / ("0" * 20), packed | {"../../../escaped": b"x"}
+        ),
+        "leads out of its folder",
+    )
     if outside.exists():
         raise AssertionError("it was written outside")
     return said
@@ -124,8 +143,10 @@ def _sent_artifact(world: World) -> str:
 def _sent_place(world: World) -> str:
     import pickle
 
-    return world.error(lambda: receive(pickle.dumps((
-        {"artifacts/../../escaped/x": {"a": b"x"}}, b""))), "no place in the cache")
+    return world.error(
+        lambda: receive(pickle.dumps(({"artifacts/../../escaped/x": {"a": b"x"}}, b""))),
+        "no place in the cache",
+    )
 
 
 @contextlib.contextmanager
@@ -134,8 +155,9 @@ def _served(folder: Path) -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0),
-                                             partial(Quiet, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/x.zip"
@@ -146,6 +168,7 @@ def _served(folder: Path) -> Iterator[str]:
 
 def _archive(members: dict[str, bytes], cut: bool = False) -> Callable[[World], str]:
     """An upstream archive of somebody else's making."""
+
     def run(world: World) -> str:
         place = world.folder / "archive"
         place.mkdir()
@@ -154,13 +177,15 @@ def _archive(members: dict[str, bytes], cut: bool = False) -> Callable[[World], 
                 archive.writestr(name, data)
         if cut:
             data = (place / "x.zip").read_bytes()
-            (place / "x.zip").write_bytes(data[:len(data) // 2])
+            (place / "x.zip").write_bytes(data[: len(data) // 2])
         before = os.environ.get("LPRNET_DATA"), os.environ.pop("LPRNET_MIRROR", None)
         os.environ["LPRNET_DATA"] = str(place / "data")
         try:
             with _served(place) as url:
-                said = world.error(lambda: fetch.fetch_published(url=url, progress=False), "x.zip"
-                                   if cut or "a/weights/x" not in members else "SHA-256")
+                said = world.error(
+                    lambda: fetch.fetch_published(url=url, progress=False),
+                    "x.zip" if cut or "a/weights/x" not in members else "SHA-256",
+                )
             escaped = [path for path in place.parent.rglob("evil*")]
             if escaped:
                 raise AssertionError(f"written outside: {escaped}")
@@ -171,17 +196,24 @@ def _archive(members: dict[str, bytes], cut: bool = False) -> Callable[[World], 
                 if value is not None:
                     os.environ[key] = value
             shutil.rmtree(place)
+
     return run
 
 
 def _png(width: int, height: int) -> bytes:
     """A PNG that says how large it is, and has next to nothing in it."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(
-            ">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0,
-                                                          0)) \
-        + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _image(data: bytes) -> Callable[[World], str]:
@@ -196,6 +228,7 @@ def _image(data: bytes) -> Callable[[World], str]:
         if grown > 256:
             raise AssertionError(f"refusing it took {grown:.0f} MiB")
         return said
+
     return run
 
 
@@ -208,6 +241,7 @@ def _ccpd(name: str, contains: str) -> Callable[[World], str]:
             return world.error(lambda: load_ccpd(folder), contains)
         finally:
             shutil.rmtree(folder)
+
     return run
 
 
@@ -232,6 +266,7 @@ def _pickled_code(read: Callable[[Path], object], suffix: str) -> Callable[[Worl
         if mark.exists():
             raise AssertionError("code in the file was executed")
         return said
+
     return run
 
 
@@ -257,8 +292,11 @@ _CCPD = "025-95_113-{box}-{vertices}-{plate}-37-15.jpg"
 
 def faults() -> list[Fault]:
     """Names, archives and images made to do harm."""
-    good = {"box": "154&83_250&173", "vertices": "250&173_154&173_154&83_250&83",
-            "plate": "0_0_22_27_27_33_16"}
+    good = {
+        "box": "154&83_250&173",
+        "vertices": "250&173_154&173_154&83_250&83",
+        "plate": "0_0_22_27_27_33_16",
+    }
     return [
         Fault("names: 16 hostile image names through results and judgement", _in_folder),
         Fault("names: bytes that are not UTF-8", _not_utf8),
@@ -268,20 +306,43 @@ def faults() -> list[Fault]:
         Fault("names: report called ../../escaped", _report_name),
         Fault("names: artifact sent with a file ../../../escaped", _sent_artifact),
         Fault("names: result sent from a place outside the cache", _sent_place),
-        Fault("names: CCPD vertices outside the scene",
-              _ccpd(_CCPD.format(**good | {"vertices": "999999&173_154&173_154&83_999999&83"}),
-                    "lie outside")),
-        Fault("names: CCPD plate of characters that do not exist",
-              _ccpd(_CCPD.format(**good | {"plate": "99_0_22_27_27_33_16"}), "too large")),
-        Fault("archive: members that lead outside",
-              _archive({"../../evil": b"x", f"{tempfile.gettempdir()}/evil-absolute": b"x",
-                        "a/../../evil2": b"x"})),
-        Fault("archive: cut in half", _archive({"a/weights/Final_LPRNet_model.pth": bytes(5000)},
-                                               cut=True)),
-        Fault("archive: the right names, other contents",
-              _archive({"a/weights/x": b"x", **{f"a/data/{name}": b"x" for name in
-                                                fetch.registry() if name != fetch.WEIGHTS},
-                        f"a/weights/{fetch.WEIGHTS}": b"x"})),
+        Fault(
+            "names: CCPD vertices outside the scene",
+            _ccpd(
+                _CCPD.format(**good | {"vertices": "999999&173_154&173_154&83_999999&83"}),
+                "lie outside",
+            ),
+        ),
+        Fault(
+            "names: CCPD plate of characters that do not exist",
+            _ccpd(_CCPD.format(**good | {"plate": "99_0_22_27_27_33_16"}), "too large"),
+        ),
+        Fault(
+            "archive: members that lead outside",
+            _archive(
+                {
+                    "../../evil": b"x",
+                    f"{tempfile.gettempdir()}/evil-absolute": b"x",
+                    "a/../../evil2": b"x",
+                }
+            ),
+        ),
+        Fault(
+            "archive: cut in half",
+            _archive({"a/weights/Final_LPRNet_model.pth": bytes(5000)}, cut=True),
+        ),
+        Fault(
+            "archive: the right names, other contents",
+            _archive(
+                {
+                    "a/weights/x": b"x",
+                    **{
+                        f"a/data/{name}": b"x" for name in fetch.registry() if name != fetch.WEIGHTS
+                    },
+                    f"a/weights/{fetch.WEIGHTS}": b"x",
+                }
+            ),
+        ),
         Fault("trust: weights with code in them", _pickled_code(load_weights, ".pth")),
         Fault("trust: checkpoint with code in it", _pickled_code(_train_on, ".checkpoint")),
         Fault("trust: BModel from elsewhere", _foreign_bmodel),
@@ -289,4 +350,5 @@ def faults() -> list[Fault]:
         Fault("image: 900 million pixels in 100 bytes", _image(_png(30_000, 30_000))),
         Fault("image: 4 billion pixels in 100 bytes", _image(_png(65_000, 65_000))),
         Fault("image: empty file", _image(b"")),
-        Fault("image: text", _image(b"<html>404</html>"))]
+        Fault("image: text", _image(b"<html>404</html>")),
+    ]

@@ -27,9 +27,11 @@ from lprnet_nb.work.pieces import Piece
 
 from .world import Fault, World, check_nothing_left, processes_of
 
-_REPORT = ("from lprnet_nb.report.run import make_report; "
-           "make_report('quick', name='{name}', notebooks=('05_compare',), DATA='generated', "
-           "CHIPS='BM1688', PRECISIONS='fp32', IMAGES=8)")
+_REPORT = (
+    "from lprnet_nb.report.run import make_report; "
+    "make_report('quick', name='{name}', notebooks=('05_compare',), DATA='generated', "
+    "CHIPS='BM1688', PRECISIONS='fp32', IMAGES=8)"
+)
 
 
 @contextlib.contextmanager
@@ -85,11 +87,13 @@ def _worker_killed(repetitions: int) -> Callable[[World], str]:
                 at_work += work.poll() is None
                 world.finish(work)
         return f"same result, {at_work} kills while it was at work"
+
     return run
 
 
 def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     """The run ends with one error; on a new scheduler it goes on."""
+
     def run(world: World) -> str:
         dice = random.Random(2)
         ended = []
@@ -109,14 +113,18 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
             world.result()
         counted = [f"{ended.count(each)} times {each}" for each in sorted(set(ended))]
         return f"same result, {repetitions - len(ended)} times at once" + "".join(
-            f"; {each}" for each in counted)
+            f"; {each}" for each in counted
+        )
+
     return run
 
 
 def _no_scheduler(world: World) -> str:
     forget(world, "logits")
-    with variables(**{scheduler.SCHEDULER_VARIABLE: "tcp://127.0.0.1:1"}), \
-            _setting("CONNECT_SECONDS", 2.0):
+    with (
+        variables(**{scheduler.SCHEDULER_VARIABLE: "tcp://127.0.0.1:1"}),
+        _setting("CONNECT_SECONDS", 2.0),
+    ):
         return world.error(world.result, "dask scheduler")
 
 
@@ -124,8 +132,10 @@ def _scheduler_without_workers(world: World) -> str:
     forget(world, "logits")
     made = Cluster(world.environment(), [])
     try:
-        with variables(**{scheduler.SCHEDULER_VARIABLE: made.address}), \
-                _setting("WORKER_SECONDS", 1.0):
+        with (
+            variables(**{scheduler.SCHEDULER_VARIABLE: made.address}),
+            _setting("WORKER_SECONDS", 1.0),
+        ):
             return world.error(world.result, "has no workers")
     finally:
         made.close()
@@ -156,16 +166,24 @@ def _die(how: str) -> None:
 
 def _deadly(how: str, contains: str) -> Callable[[World], str]:
     """A piece that kills every worker it is given to is given up after a few, with its log."""
+
     def run(world: World) -> str:
         with cluster(world) as made:
             tries = made.tries()
-            said = world.error(lambda: scheduler.make(
-                [Piece("infer/deadly", deadly, {"how": how})], "deadly", progress=False, limit=2.0),
-                f"infer/deadly lost its worker {tries} times")
+            said = world.error(
+                lambda: scheduler.make(
+                    [Piece("infer/deadly", deadly, {"how": how})],
+                    "deadly",
+                    progress=False,
+                    limit=2.0,
+                ),
+                f"infer/deadly lost its worker {tries} times",
+            )
             log = scheduler.log_path("infer/deadly").read_text()
             if log.count("infer/deadly on") != tries or contains not in log:
                 raise AssertionError(f"its log does not tell: {log}")
             return said
+
     return run
 
 
@@ -181,15 +199,23 @@ def _simulator_killed(repetitions: int) -> Callable[[World], str]:
         with _simulator(world) as engine:
             expected = engine.infer(inputs)
             for _ in range(repetitions):
-                victim = subprocess.Popen([
-                    sys.executable, "-S", "-c", "import os, sys, time; time.sleep(float("
-                    "sys.argv[1])); os.kill(int(sys.argv[2]), 9)", str(dice.uniform(0, 0.8)),
-                    str(engine._workers[0]._process.pid)])
+                victim = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-S",
+                        "-c",
+                        "import os, sys, time; time.sleep(float("
+                        "sys.argv[1])); os.kill(int(sys.argv[2]), 9)",
+                        str(dice.uniform(0, 0.8)),
+                        str(engine._workers[0]._process.pid),
+                    ]
+                )
                 found = engine.infer(inputs)
                 victim.wait()
                 if not np.array_equal(found, expected):
                     raise AssertionError("other logits after a simulator was killed")
         return "same result"
+
     return run
 
 
@@ -213,7 +239,7 @@ def _simulator_aborts(world: World) -> str:
     for _ in range(6):
         damaged = bytearray(data)
         place = 64 + dice.randrange(int.from_bytes(data[8:12], "little"))
-        damaged[place:place + 4] = dice.randbytes(4)
+        damaged[place : place + 4] = dice.randbytes(4)
         path.write_bytes(damaged)
         try:
             with open_engine(path, "simulator", trust=True, workers=1, timeout=20.0) as engine:
@@ -229,14 +255,27 @@ def _tool_killed(world: World) -> str:
     from lprnet_nb.toolchain.process import run_logged
 
     log = world.folder / "tool.log"
-    return world.error(lambda: run_logged(
-        [sys.executable, "-c", "import os; print('at work', flush=True); os.kill(os.getpid(), 9)"],
-        cwd=world.folder, log=log, env=world.environment(), python=sys.executable, timeout=60,
-        what="the tool"), "signal 9")
+    return world.error(
+        lambda: run_logged(
+            [
+                sys.executable,
+                "-c",
+                "import os; print('at work', flush=True); os.kill(os.getpid(), 9)",
+            ],
+            cwd=world.folder,
+            log=log,
+            env=world.environment(),
+            python=sys.executable,
+            timeout=60,
+            what="the tool",
+        ),
+        "signal 9",
+    )
 
 
 def _compile_killed(repetitions: int) -> Callable[[World], str]:
     """A run killed while the compiler's tools work: they end too, and the next run compiles."""
+
     def run(world: World) -> str:
         dice = random.Random(4)
         for _ in range(repetitions):
@@ -250,6 +289,7 @@ def _compile_killed(repetitions: int) -> Callable[[World], str]:
             if list((world.cache / "artifacts" / "bmodel").glob("[0-9a-f]*/record.json")):
                 raise AssertionError("half a BModel was taken for a whole one")
         return world.result()
+
     return run
 
 
@@ -263,6 +303,7 @@ def _until_there(cache: Path, names: str, work: subprocess.Popen) -> None:
 
 def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str]:
     """A run ended at a random moment leaves nothing running, and the next one the same result."""
+
     def run(world: World) -> str:
         dice, at_work = random.Random(5), 0
         kinds = (("logits", "score"), ("trace", "logits"), ("score",))
@@ -277,18 +318,24 @@ def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str
             work.communicate(timeout=60)
             check_nothing_left(world.cache)
         return f"{world.result()}, {at_work} while it was at work"
+
     return run
 
 
 def _report(world: World, name: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", _REPORT.format(name=name)], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=world.environment() | {"LPRNET_REPORTS": str(world.folder / "reports")})
+        [sys.executable, "-c", _REPORT.format(name=name)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=world.environment() | {"LPRNET_REPORTS": str(world.folder / "reports")},
+    )
 
 
 def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
     """papermill's process or its kernel killed at a random moment of a report."""
+
     def run(world: World) -> str:
         dice, at_work = random.Random(6), 0
         reports = world.folder / "reports"
@@ -327,6 +374,7 @@ def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
             raise AssertionError(f"another metrics.json: {errors[-1500:]}")
         json.loads(metrics.read_text("utf8"))
         return f"same result, {at_work} kills while it was at work"
+
     return run
 
 
@@ -336,26 +384,45 @@ def faults(repetitions: int) -> list[Fault]:
     return [
         Fault("cluster: three hosts with caches of their own", _hosts, slow=True),
         Fault(f"cluster: kill -9 of a worker, {times}", _worker_killed(repetitions), slow=True),
-        Fault(f"cluster: kill -9 of the scheduler, {times}", _scheduler_killed(repetitions),
-              slow=True),
+        Fault(
+            f"cluster: kill -9 of the scheduler, {times}", _scheduler_killed(repetitions), slow=True
+        ),
         Fault("cluster: no scheduler at the address", _no_scheduler),
         Fault("cluster: scheduler without workers", _scheduler_without_workers, slow=True),
-        Fault("cluster: piece that crashes every worker", _deadly("crash", "Segmentation"),
-              slow=True),
-        Fault("cluster: piece over its time limit", _deadly("hang", "not done within 2 s"),
-              slow=True),
-        Fault("cluster: piece whose workers are killed for want of memory", _deadly("memory", ""),
-              slow=True),
+        Fault(
+            "cluster: piece that crashes every worker", _deadly("crash", "Segmentation"), slow=True
+        ),
+        Fault(
+            "cluster: piece over its time limit", _deadly("hang", "not done within 2 s"), slow=True
+        ),
+        Fault(
+            "cluster: piece whose workers are killed for want of memory",
+            _deadly("memory", ""),
+            slow=True,
+        ),
         Fault(f"simulator: kill -9 of its process, {times}", _simulator_killed(repetitions)),
         Fault("simulator: hangs", _simulator_hangs),
         Fault("simulator: damaged metadata, six times", _simulator_aborts),
         Fault("compiler: tool killed", _tool_killed),
-        Fault("compiler: run killed while its tools work",
-              _compile_killed(max(1, repetitions // 5)), slow=True),
+        Fault(
+            "compiler: run killed while its tools work",
+            _compile_killed(max(1, repetitions // 5)),
+            slow=True,
+        ),
         Fault(f"run: kill -9, {times}", _run_killed(repetitions, signal.SIGKILL), slow=True),
-        Fault(f"run: interrupted (Ctrl-C), {times}",
-              _run_killed(repetitions, signal.SIGINT), slow=True),
-        Fault(f"report: kill -9 of papermill, {times}", _report_killed(repetitions, "papermill"),
-              slow=True),
-        Fault(f"report: kill -9 of its kernel, {times}", _report_killed(repetitions, "kernel"),
-              slow=True)]
+        Fault(
+            f"run: interrupted (Ctrl-C), {times}",
+            _run_killed(repetitions, signal.SIGINT),
+            slow=True,
+        ),
+        Fault(
+            f"report: kill -9 of papermill, {times}",
+            _report_killed(repetitions, "papermill"),
+            slow=True,
+        ),
+        Fault(
+            f"report: kill -9 of its kernel, {times}",
+            _report_killed(repetitions, "kernel"),
+            slow=True,
+        ),
+    ]

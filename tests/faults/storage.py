@@ -24,8 +24,11 @@ _SMALL = 3 << 20  # bytes of the small disk
 def _disk(folder: Path, size: int = _SMALL) -> Iterator[Path]:
     """A small file system in memory."""
     folder.mkdir(exist_ok=True)
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-                          capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+    )
     if made.returncode:
         raise Skip(f"no file system can be mounted here ({made.stderr.strip()})")
     try:
@@ -37,8 +40,7 @@ def _disk(folder: Path, size: int = _SMALL) -> Iterator[Path]:
 @contextlib.contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
     """Make a folder read-only for everybody, root included."""
-    for arguments in (["--bind", str(folder), str(folder)],
-                      ["-o", "remount,ro,bind", str(folder)]):
+    for arguments in (["--bind", str(folder), str(folder)], ["-o", "remount,ro,bind", str(folder)]):
         made = subprocess.run(["mount", *arguments], capture_output=True, text=True)
         if made.returncode:
             raise Skip(f"no folder can be mounted read-only here ({made.stderr.strip()})")
@@ -52,8 +54,10 @@ def _full_cache(world: World) -> str:
     """The disk fills up while a shard is written; what was finished before is kept."""
     with _disk(world.folder / "small") as disk, _cache(disk):
         first = artifact("kept", {"n": 1}, lambda folder: _write(folder, 1 << 20))
-        said = world.error(lambda: artifact("large", {"n": 2}, lambda folder: _write(
-            folder, 2 * _SMALL)), "Finished work is kept")
+        said = world.error(
+            lambda: artifact("large", {"n": 2}, lambda folder: _write(folder, 2 * _SMALL)),
+            "Finished work is kept",
+        )
         again = artifact("kept", {"n": 1}, _never)
         left = [path.name for path in (disk / "artifacts" / "large").iterdir() if path.is_dir()]
         if first != again or left:
@@ -104,8 +108,9 @@ def _full_whole_run(world: World) -> str:
 def _full_report(world: World) -> str:
     with _disk(world.folder / "small", 1 << 16) as disk:
         atomic_write(disk / "metrics.json", "old")
-        said = world.error(lambda: atomic_write(disk / "metrics.json", "x" * (1 << 20)),
-                           "cannot write")
+        said = world.error(
+            lambda: atomic_write(disk / "metrics.json", "x" * (1 << 20)), "cannot write"
+        )
         if (disk / "metrics.json").read_text() != "old" or len(list(disk.iterdir())) != 1:
             raise AssertionError("the old file was lost, or a part of the new one stayed")
         return said
@@ -165,16 +170,21 @@ def _once(world: World) -> str:
     """Eight processes ask for one artifact; one of them makes it."""
     import sys
 
-    script = ("import os, time; from pathlib import Path; from lprnet_nb.cache import artifact\n"
-              "def build(folder):\n"
-              "    with open(os.environ['COUNT'], 'a') as file: file.write('built\\n')\n"
-              "    time.sleep(1); (folder / 'x').write_text('x')\n"
-              "artifact('once', {}, build)")
+    script = (
+        "import os, time; from pathlib import Path; from lprnet_nb.cache import artifact\n"
+        "def build(folder):\n"
+        "    with open(os.environ['COUNT'], 'a') as file: file.write('built\\n')\n"
+        "    time.sleep(1); (folder / 'x').write_text('x')\n"
+        "artifact('once', {}, build)"
+    )
     count = world.folder / "count"
     count.unlink(missing_ok=True)
-    several = [subprocess.Popen([sys.executable, "-c", script],
-                                env=world.environment() | {"COUNT": str(count)})
-               for _ in range(8)]
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=world.environment() | {"COUNT": str(count)}
+        )
+        for _ in range(8)
+    ]
     if any(process.wait(120) for process in several) or count.read_text() != "built\n":
         raise AssertionError(f"it was made {len(count.read_text().split())} times")
     return "same result"
@@ -210,15 +220,17 @@ def _vanished_image(world: World) -> str:
 
 def faults() -> list[Fault]:
     """Full, read-only and shared places."""
-    return [Fault("disk: full while an artifact is made", _full_cache),
-            Fault("disk: full during a whole run, then room again", _full_whole_run, slow=True),
-            Fault("disk: full while a report is written", _full_report),
-            Fault("disk: full while an LMDB is written", _full_lmdb),
-            Fault("cache: read-only and complete", _read_only_cache_complete),
-            Fault("cache: read-only and incomplete", _read_only_cache_incomplete),
-            Fault("cache: a file where a folder belongs", _file_in_the_way),
-            Fault("cache: rubbish of killed builds", _rubbish),
-            Fault("cache: two whole runs at once", _two_runs, slow=True),
-            Fault("cache: eight processes want one artifact", _once, slow=True),
-            Fault("report: folder that cannot be written", _unwritable_report),
-            Fault("images: one vanishes after the folder was listed", _vanished_image)]
+    return [
+        Fault("disk: full while an artifact is made", _full_cache),
+        Fault("disk: full during a whole run, then room again", _full_whole_run, slow=True),
+        Fault("disk: full while a report is written", _full_report),
+        Fault("disk: full while an LMDB is written", _full_lmdb),
+        Fault("cache: read-only and complete", _read_only_cache_complete),
+        Fault("cache: read-only and incomplete", _read_only_cache_incomplete),
+        Fault("cache: a file where a folder belongs", _file_in_the_way),
+        Fault("cache: rubbish of killed builds", _rubbish),
+        Fault("cache: two whole runs at once", _two_runs, slow=True),
+        Fault("cache: eight processes want one artifact", _once, slow=True),
+        Fault("report: folder that cannot be written", _unwritable_report),
+        Fault("images: one vanishes after the folder was listed", _vanished_image),
+    ]

@@ -30,8 +30,12 @@ def run(fault: Fault, world: World) -> None:
 def test_there_are_enough_faults_and_each_has_its_own_name():
     names = [fault.name for fault in ALL]
     assert len(set(names)) == len(names) >= 30
-    for killed in ("cluster: kill -9 of a worker", "cluster: kill -9 of the scheduler",
-                   "report: kill -9 of papermill", "report: kill -9 of its kernel"):
+    for killed in (
+        "cluster: kill -9 of a worker",
+        "cluster: kill -9 of the scheduler",
+        "report: kill -9 of papermill",
+        "report: kill -9 of its kernel",
+    ):
         assert f"{killed}, 20 times at random" in names
 
 
@@ -41,8 +45,9 @@ def test_a_quick_fault(fault, world):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [fault for fault in ALL if fault.slow],
-                         ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [fault for fault in ALL if fault.slow], ids=lambda fault: fault.name
+)
 def test_a_slow_fault(fault, world):
     """``scripts/test.sh -m slow tests/faults/test_faults.py`` (an hour on two cores)."""
     run(fault, world)

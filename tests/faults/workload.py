@@ -31,13 +31,26 @@ def pieces() -> list[Piece]:
     weights, plates = load_own_weights(), generate_plates(IMAGES, seed=5)
     strategy = make_strategy(name="faults", method="max", images=CALIBRATION, tune=0)
     floats = float_pieces(weights, plates, 1, "image")
-    model = compile_pieces(MODEL, CHIP, "int8", 1, "image", weights, strategy,
-                           generate_plates(CALIBRATION, seed=6).images)
+    model = compile_pieces(
+        MODEL,
+        CHIP,
+        "int8",
+        1,
+        "image",
+        weights,
+        strategy,
+        generate_plates(CALIBRATION, seed=6).images,
+    )
     emulated = infer_pieces(MODEL, model[-1].name, plates, "emulator", 1)
     simulated = infer_pieces(MODEL, model[-1].name, plates.take(slice(SIMULATED)), "simulator", 1)
-    return [*floats, *model, *emulated, *simulated,
-            score_piece("float_1b", floats[1:], weights.alphabet, "greedy"),
-            score_piece(MODEL, emulated, weights.alphabet, "greedy")]
+    return [
+        *floats,
+        *model,
+        *emulated,
+        *simulated,
+        score_piece("float_1b", floats[1:], weights.alphabet, "greedy"),
+        score_piece(MODEL, emulated, weights.alphabet, "greedy"),
+    ]
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -104,9 +104,14 @@ class World:
     def _compare(self, found: str) -> str:
         if found != self.reference:
             one, other = json.loads(self.reference), json.loads(found)
-            raise AssertionError("another result: " + "; ".join(
-                f"{name} {other.get(name)} instead of {value}" for name, value in one.items()
-                if other.get(name) != value))
+            raise AssertionError(
+                "another result: "
+                + "; ".join(
+                    f"{name} {other.get(name)} instead of {value}"
+                    for name, value in one.items()
+                    if other.get(name) != value
+                )
+            )
         return "same result"
 
     def _result(self) -> str:
@@ -124,8 +129,11 @@ class World:
 
     def artifact(self, kind: str, file: str) -> Path:
         """A file of the only artifact of a kind that holds it, in the cache at work."""
-        found = sorted(path for path in (self.cache / "artifacts" / kind).glob(f"*/{file}")
-                       if not path.parts[-2].startswith("."))
+        found = sorted(
+            path
+            for path in (self.cache / "artifacts" / kind).glob(f"*/{file}")
+            if not path.parts[-2].startswith(".")
+        )
         if not found:
             raise AssertionError(f"there is no {kind}/{file} to damage")
         return found[0]
@@ -133,9 +141,20 @@ class World:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
         """Start the same work in a process of its own; its output is for `finish`."""
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", workload.__name__,
-             *arguments], text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=self.environment() | variables)
+            [
+                sys.executable,
+                "-W",
+                "ignore::RuntimeWarning:runpy",
+                "-m",
+                workload.__name__,
+                *arguments,
+            ],
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment() | variables,
+        )
 
     def finish(self, process: subprocess.Popen, within: float = 600.0) -> str:
         """Wait for such a process, and compare its result with the reference."""
@@ -190,6 +209,10 @@ def processes_of(cache: Path) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError):
             if wanted in (entry / "environ").read_bytes():
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(
-                    b"\0", b" ").decode("utf8", "replace")[:160]
+                found[int(entry.name)] = (
+                    (entry / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode("utf8", "replace")[:160]
+                )
     return found

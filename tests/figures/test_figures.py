@@ -25,7 +25,8 @@ TERMS = "量化校准门限饱和分辨率解码空白符误差置信度移植�
 PROFILE = parse_profile(
     "Load_1|GDMA_TENSOR|s:0|b:0|g:1|e:399|t:400|dr:0|sz:64|bw:1\n"
     "Conv2D_2|CONV|s:400|b:1|g:1|e:799|t:400\n"
-    "API_END total_cycle:1000|b:2|g:3\nflops: 12, runtime: 0.001ms,")
+    "API_END total_cycle:1000|b:2|g:3\nflops: 12, runtime: 0.001ms,"
+)
 RNG = np.random.default_rng(0)
 # As smooth as photographs; noise would weigh more than any plate.
 IMAGES = np.tile(np.linspace(0, 255, 94, dtype=np.uint8)[None, None, :, None], (4, 24, 1, 3))
@@ -35,46 +36,83 @@ SURE, RIGHT = RNG.random(60), RNG.random(60) < 0.8
 
 DRAWN: dict[str, Callable[[], Figure]] = {
     "network": figures.network_diagram,
-    "pools": lambda: figures.pool_equivalence(RNG.random((128, 90)), np.ones((64, 44)),
-                                              np.ones((64, 44)), 2),
+    "pools": lambda: figures.pool_equivalence(
+        RNG.random((128, 90)), np.ones((64, 44)), np.ones((64, 44)), 2
+    ),
     "agreement": lambda: figures.agreement(["TorchScript 追踪", "ONNX"], [0.0, 2e-5]),
-    "coupling": lambda: figures.coupling([
-        {"batch": b, "batch_mean": m, "right": 890 + b, "images": 1000}
-        for b in (1, 4) for m in ("batch", "image")]),
-    "forest": lambda: figures.forest([
-        {"label": "BM1684X fp32", "right": 894, "images": 1000, "precision": "fp32",
-         "published": 0.894},
-        {"label": "BM1684X int8 量化", "right": 1000, "images": 1000, "precision": "int8",
-         "published": None}]),
+    "coupling": lambda: figures.coupling(
+        [
+            {"batch": b, "batch_mean": m, "right": 890 + b, "images": 1000}
+            for b in (1, 4)
+            for m in ("batch", "image")
+        ]
+    ),
+    "forest": lambda: figures.forest(
+        [
+            {
+                "label": "BM1684X fp32",
+                "right": 894,
+                "images": 1000,
+                "precision": "fp32",
+                "published": 0.894,
+            },
+            {
+                "label": "BM1684X int8 量化",
+                "right": 1000,
+                "images": 1000,
+                "precision": "int8",
+                "published": None,
+            },
+        ]
+    ),
     "crops": lambda: figures.crops(list(zip(IMAGES, LABELS))),
     "subnormals": lambda: figures.subnormals(["a", "b"], [0.5, 0.0], {"x": 5.0, "y": 1.0}),
-    "latency": lambda: figures.latency([
-        {"label": "a", "precision": "fp32", "predicted_ms": 0.2, "published_ms": 0.8},
-        {"label": "b", "precision": "int8", "predicted_ms": None, "published_ms": None}]),
+    "latency": lambda: figures.latency(
+        [
+            {"label": "a", "precision": "fp32", "predicted_ms": 0.2, "published_ms": 0.8},
+            {"label": "b", "precision": "int8", "predicted_ms": None, "published_ms": None},
+        ]
+    ),
     "timeline": lambda: figures.timeline({"a": PROFILE, "b": PROFILE}),
     "slowest": lambda: figures.slowest_layers(PROFILE),
     "memory": lambda: figures.memory([{"label": "a", "weight": 1, "instruct": 2, "runtime": 3}]),
-    "histogram": lambda: figures.histogram(RNG.exponential(5, 9000), {"kl": 20.0, "max": 60.0},
-                                           title="layer 13"),
-    "channels": lambda: figures.channel_ranges(np.r_[np.zeros(100), RNG.random(156) * 9], 4, 0.5,
-                                               0.02),
-    "layers": lambda: figures.layer_fidelity(["a", "b", "c"], {"kl": [1, None, 3],
-                                                               "mse": [2, 2, 2]}),
-    "paths": lambda: figures.ctc_paths(IMAGES[0], log_softmax(LOGITS)[0], PUBLISHED,
-                                       {"greedy: 皖": LOGITS[0].argmax(0)}, highlight=3),
-    "timings": lambda: figures.timings([{"label": "a", "decode": 1.0, "preprocess": None,
-                                         "inference": 3.0, "postprocess": 0.1}]),
-    "paired": lambda: figures.paired([{"label": "a", "only_float": 30, "only_other": 0, "p": 1e-9}]),
-    "characters": lambda: figures.per_character({"float": {"皖": (9, 10), "1": (4, 8)},
-                                                 "int8": {"皖": (8, 10)}}),
-    "confusions": lambda: figures.confusions({"float": [("1", "∅", 3), ("∅", "皖", 1)],
-                                              "int8": [("皖", "苏", 2)]}),
+    "histogram": lambda: figures.histogram(
+        RNG.exponential(5, 9000), {"kl": 20.0, "max": 60.0}, title="layer 13"
+    ),
+    "channels": lambda: figures.channel_ranges(
+        np.r_[np.zeros(100), RNG.random(156) * 9], 4, 0.5, 0.02
+    ),
+    "layers": lambda: figures.layer_fidelity(
+        ["a", "b", "c"], {"kl": [1, None, 3], "mse": [2, 2, 2]}
+    ),
+    "paths": lambda: figures.ctc_paths(
+        IMAGES[0],
+        log_softmax(LOGITS)[0],
+        PUBLISHED,
+        {"greedy: 皖": LOGITS[0].argmax(0)},
+        highlight=3,
+    ),
+    "timings": lambda: figures.timings(
+        [{"label": "a", "decode": 1.0, "preprocess": None, "inference": 3.0, "postprocess": 0.1}]
+    ),
+    "paired": lambda: figures.paired(
+        [{"label": "a", "only_float": 30, "only_other": 0, "p": 1e-9}]
+    ),
+    "characters": lambda: figures.per_character(
+        {"float": {"皖": (9, 10), "1": (4, 8)}, "int8": {"皖": (8, 10)}}
+    ),
+    "confusions": lambda: figures.confusions(
+        {"float": [("1", "∅", 3), ("∅", "皖", 1)], "int8": [("皖", "苏", 2)]}
+    ),
     "no confusions": lambda: figures.confusions({"float": []}),
     "fidelity": lambda: figures.fidelity({"kl": 1 - RNG.random(50) / 99}, {"kl": RIGHT[:50]}),
-    "gallery": lambda: figures.gallery(IMAGES, LABELS, {"float": LABELS, "int8": ["", *LABELS[1:]]}),
+    "gallery": lambda: figures.gallery(
+        IMAGES, LABELS, {"float": LABELS, "int8": ["", *LABELS[1:]]}
+    ),
     "empty gallery": lambda: figures.gallery(IMAGES[:0], [], {"float": []}),
     "reliability": lambda: figures.reliability({"float": reliability(SURE, RIGHT, bins=4)}),
-    "coverage": lambda: figures.accuracy_coverage({"float": accuracy_coverage(SURE, RIGHT)})}
+    "coverage": lambda: figures.accuracy_coverage({"float": accuracy_coverage(SURE, RIGHT)}),
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -31,8 +31,10 @@ def test_groups_are_named_and_in_order():
 
 
 def test_progress_shows_every_report():
-    reports = [{"step": 10, "loss": 2.0, "exact_match": 0.0},
-               {"step": 20, "loss": 0.5, "exact_match": 0.75}]
+    reports = [
+        {"step": 10, "loss": 2.0, "exact_match": 0.0},
+        {"step": 20, "loss": 0.5, "exact_match": 0.75},
+    ]
     left, right = figures.progress(reports).axes
     assert left.lines[0].get_ydata().tolist() == [2.0, 0.5] and left.get_yscale() == "log"
     assert right.lines[0].get_xydata().tolist() == [[10, 0], [20, 0.75]]
@@ -42,5 +44,6 @@ def test_sheets_hold_the_sets_pixels():
     plates = generate_plates(3, 0)
     axes = figures.sheets({"three": plates}, columns=3, zoom=1).axes[0]
     assert axes.get_title(loc="left") == "three"
-    np.testing.assert_array_equal(axes.images[0].get_array(),
-                                  contact_sheet(plates, 3, 1)[..., ::-1])
+    np.testing.assert_array_equal(
+        axes.images[0].get_array(), contact_sheet(plates, 3, 1)[..., ::-1]
+    )

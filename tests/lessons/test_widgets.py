@@ -37,17 +37,26 @@ def test_no_front_end_asks_here() -> None:
 
 
 def test_a_still_threshold(published, weights, tmp_path) -> None:
-    widgets.threshold(Output(tmp_path), "drag", weights, published.take(slice(2)), 13,
-                      {"kl": 200.0})
-    assert "layer 13".lower() in json.loads(
-        (tmp_path / "figures" / "drag.json").read_text("utf8"))["caption"].lower()
+    widgets.threshold(
+        Output(tmp_path), "drag", weights, published.take(slice(2)), 13, {"kl": 200.0}
+    )
+    assert (
+        "layer 13".lower()
+        in json.loads((tmp_path / "figures" / "drag.json").read_text("utf8"))["caption"].lower()
+    )
 
 
 def test_still_steps(published, tmp_path) -> None:
     plates = published.take(slice(2))
     logits = np.random.default_rng(0).normal(size=(2, 68, 18)).astype(np.float32)
-    widgets.ctc(Output(tmp_path), "steps", plates, logits, PUBLISHED,
-                lambda k: {"greedy": logits[k].argmax(0)})
+    widgets.ctc(
+        Output(tmp_path),
+        "steps",
+        plates,
+        logits,
+        PUBLISHED,
+        lambda k: {"greedy": logits[k].argmax(0)},
+    )
     assert list((tmp_path / "figures").glob("steps.*g"))
 
 

@@ -17,17 +17,39 @@ from lprnet_nb.measure.parameters import check, combinations
 from lprnet_nb.measure.rows import measure_all, write_metrics
 from lprnet_nb.toolchain.strategies import make_strategy
 
-COLUMNS = ["chip", "precision", "batch", "batch_mean", "strategy", "backend", "decoder", "images",
-           "exact_match", "ci95", "character_accuracy", "agreement_with_float", "mcnemar_p",
-           "logits_cosine", "logits_sqnr_db", "predicted_latency_ms"]
+COLUMNS = [
+    "chip",
+    "precision",
+    "batch",
+    "batch_mean",
+    "strategy",
+    "backend",
+    "decoder",
+    "images",
+    "exact_match",
+    "ci95",
+    "character_accuracy",
+    "agreement_with_float",
+    "mcnemar_p",
+    "logits_cosine",
+    "logits_sqnr_db",
+    "predicted_latency_ms",
+]
 
 
 @pytest.fixture(scope="module")
 def parameters(tmp_path_factory):
     path = tmp_path_factory.mktemp("strategy") / "kl-20.json"
     path.write_text(json.dumps(make_strategy(name="kl-20", images=20, tune=1).model_dump()))
-    return check(DATA="published", IMAGES=20, CHIPS="BM1684X", PRECISIONS="fp32,int8",
-                 STRATEGIES=str(path), DECODERS="greedy", BACKEND="emulator")
+    return check(
+        DATA="published",
+        IMAGES=20,
+        CHIPS="BM1684X",
+        PRECISIONS="fp32,int8",
+        STRATEGIES=str(path),
+        DECODERS="greedy",
+        BACKEND="emulator",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +60,10 @@ def data(published, parameters):
 @pytest.fixture(scope="module")
 def measured(compiler, parameters, data):
     compiled = compile_all(parameters, data, progress=False)
-    named = [dataclasses.replace(c, id=c.id.split("_/")[0].rstrip("_"),
-                                 strategy=c.strategy and "kl-20") for c in compiled]
+    named = [
+        dataclasses.replace(c, id=c.id.split("_/")[0].rstrip("_"), strategy=c.strategy and "kl-20")
+        for c in compiled
+    ]
     return measure_all(parameters, data, named, progress=False)
 
 
@@ -99,12 +123,16 @@ def test_what_is_written_says_where_it_came_from(measured, data, tmp_path):
     metrics = write_metrics(Output(tmp_path), data, measured)
     assert json.loads((tmp_path / "metrics.json").read_text("utf8")) == metrics
     assert metrics["schema"] == 1 and metrics["dataset"] == {
-        "name": "published-1000", "images": 20, "digest": data.plates.digest}
+        "name": "published-1000",
+        "images": 20,
+        "digest": data.plates.digest,
+    }
     first = (tmp_path / "metrics.json").read_bytes()
     write_metrics(Output(tmp_path), data, measured)
     assert (tmp_path / "metrics.json").read_bytes() == first
-    results = json.loads((tmp_path / "results" / f"{measured[1].compiled.id}_greedy.json")
-                         .read_text("utf8"))
+    results = json.loads(
+        (tmp_path / "results" / f"{measured[1].compiled.id}_greedy.json").read_text("utf8")
+    )
     assert results == dict(zip(data.plates.names, measured[1].readings.texts))
     facts = json.loads((tmp_path / "bmodels" / f"{measured[1].compiled.id}.json").read_text("utf8"))
     assert facts["sha256"] == measured[1].compiled.bmodel.sha256

@@ -33,21 +33,24 @@ def test_reads_what_a_run_leaves(tmp_path: Path) -> None:
     assert schema.read_manifest(folder / "manifest.json").parameters["IMAGES"] == 0
 
 
-@pytest.mark.parametrize(("change", "place", "what"), [
-    (lambda m: m.update(extra=1), "extra", "not permitted"),
-    (lambda m: m["dataset"].pop("digest"), "dataset.digest", "required"),
-    (lambda m: m["rows"][0].pop("backend"), "rows[0].backend", "required"),
-    (lambda m: m["rows"][2].update(chip="BM1690"), "rows[2].chip", "BM1684X"),
-    (lambda m: m["rows"][1].update(precision="FP32"), "rows[1].precision", "fp32"),
-    (lambda m: m["rows"][1].update(exact_match=89.4, ci95=None), "rows[1].exact_match", "1"),
-    (lambda m: m["rows"][1].update(ci95=[0.9, 0.8]), "rows[1].ci95", "wrong way round"),
-    (lambda m: m["rows"][1].update(ci95=[0.1, 0.2]), "rows[1]", "outside ci95"),
-    (lambda m: m["rows"][1].update(ci95=None), "rows[1]", "go together"),
-    (lambda m: m["rows"][1].update(mcnemar_p="0.1"), "rows[1].mcnemar_p", "number"),
-    (lambda m: m["rows"][1].update(batch=True), "rows[1].batch", "integer"),
-    (lambda m: m["rows"][3].update(strategy="../../kl"), "rows[3].strategy", "pattern"),
-    (lambda m: m["rows"].append(m["rows"][0]), "the whole", "row 15 says again"),
-])
+@pytest.mark.parametrize(
+    ("change", "place", "what"),
+    [
+        (lambda m: m.update(extra=1), "extra", "not permitted"),
+        (lambda m: m["dataset"].pop("digest"), "dataset.digest", "required"),
+        (lambda m: m["rows"][0].pop("backend"), "rows[0].backend", "required"),
+        (lambda m: m["rows"][2].update(chip="BM1690"), "rows[2].chip", "BM1684X"),
+        (lambda m: m["rows"][1].update(precision="FP32"), "rows[1].precision", "fp32"),
+        (lambda m: m["rows"][1].update(exact_match=89.4, ci95=None), "rows[1].exact_match", "1"),
+        (lambda m: m["rows"][1].update(ci95=[0.9, 0.8]), "rows[1].ci95", "wrong way round"),
+        (lambda m: m["rows"][1].update(ci95=[0.1, 0.2]), "rows[1]", "outside ci95"),
+        (lambda m: m["rows"][1].update(ci95=None), "rows[1]", "go together"),
+        (lambda m: m["rows"][1].update(mcnemar_p="0.1"), "rows[1].mcnemar_p", "number"),
+        (lambda m: m["rows"][1].update(batch=True), "rows[1].batch", "integer"),
+        (lambda m: m["rows"][3].update(strategy="../../kl"), "rows[3].strategy", "pattern"),
+        (lambda m: m["rows"].append(m["rows"][0]), "the whole", "row 15 says again"),
+    ],
+)
 def test_refuses_naming_file_and_place(tmp_path: Path, change, place: str, what: str) -> None:
     value = copy.deepcopy(report_sample.metrics())
     change(value)
@@ -58,14 +61,19 @@ def test_refuses_naming_file_and_place(tmp_path: Path, change, place: str, what:
     assert f"{place}:" in message
 
 
-@pytest.mark.parametrize(("text", "what"), [
-    ('{"schema": 2, "rows": []}', "reads schema 1"),
-    ("{", "not JSON"),
-    ("[" * 100_000, "not JSON"),
-    ("[]", "not a Metrics"),
-    ('{"schema": 1, "dataset": {"name": "a", "images": 1, "digest": "aa"}, "rows": [NaN]}',
-     "not a Metrics"),
-])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"schema": 2, "rows": []}', "reads schema 1"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not a Metrics"),
+        (
+            '{"schema": 1, "dataset": {"name": "a", "images": 1, "digest": "aa"}, "rows": [NaN]}',
+            "not a Metrics",
+        ),
+    ],
+)
 def test_refuses_other_files(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(DataError, match=what):
         schema.read_metrics(_write(tmp_path, text))
@@ -88,15 +96,26 @@ def test_facts_must_be_about_their_file(tmp_path: Path) -> None:
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["schema", "dataset", "rows", "name", "images", "digest", "chip", "ci95"])
-        | st.text(max_size=4), inner, max_size=4), max_leaves=12)
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["schema", "dataset", "rows", "name", "images", "digest", "chip", "ci95"]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
 
 
 @settings(max_examples=80, deadline=None)
 @given(value=_JSON, where=st.sampled_from(["whole", "dataset", "rows", "row"]))
-def test_anything_else_is_one_clear_error(value: object, where: str,
-                                          tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_anything_else_is_one_clear_error(
+    value: object, where: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     whole = report_sample.metrics()
     if where == "whole":
         whole = value
@@ -115,7 +134,6 @@ def test_anything_else_is_one_clear_error(value: object, where: str,
 
 def test_document_is_what_the_code_says() -> None:
     written = (repository() / "docs" / "metrics.md").read_text("utf8")
-    assert written == schema.markdown(), \
-        "run: python -m lprnet_nb.measure.schema > docs/metrics.md"
+    assert written == schema.markdown(), "run: python -m lprnet_nb.measure.schema > docs/metrics.md"
     for key in ("exact_match", "ci95", "mcnemar_p", "latency_by_layer", "metrics_sha256"):
         assert f"| `{key}` |" in written

@@ -13,18 +13,26 @@ from lprnet_nb.model.train import exact_match
 from lprnet_nb.model.weights import Weights
 from lprnet_nb.proof import card
 
-FACTS = {"name": "w", "digest": "0", "seed": 1,
-         "rows": [{"set": "photographs", "k": 894, "n": 1000}],
-         "provinces": {"京": [9, 10], "沪": [5, 10]},
-         "margins": {"w": {-0.05: 0.5, 0.0: 0.894}, "published": {-0.05: 0.25, 0.0: 0.9}}}
+FACTS = {
+    "name": "w",
+    "digest": "0",
+    "seed": 1,
+    "rows": [{"set": "photographs", "k": 894, "n": 1000}],
+    "provinces": {"京": [9, 10], "沪": [5, 10]},
+    "margins": {"w": {-0.05: 0.5, 0.0: 0.894}, "published": {-0.05: 0.25, 0.0: 0.9}},
+}
 
 
 def test_tables_have_intervals_worst_provinces_first_and_a_curve_each():
     lines = card.card_text(FACTS).splitlines()
     assert "| photographs | 1,000 | 0.894 | 0.873–0.912 |" in lines
     assert "Provinces at the default severity, worst first: 沪 0.500, 京 0.900." in lines
-    assert lines[-4:] == ["| | -5 % | 0 % |", "| --- | --- | --- |", "| w | 0.500 | 0.894 |",
-                          "| published | 0.250 | 0.900 |"]
+    assert lines[-4:] == [
+        "| | -5 % | 0 % |",
+        "| --- | --- | --- |",
+        "| w | 0.500 | 0.894 |",
+        "| published | 0.250 | 0.900 |",
+    ]
 
 
 def test_figures_are_those_of_the_plates(monkeypatch):
@@ -39,8 +47,10 @@ def test_figures_are_those_of_the_plates(monkeypatch):
     assert plates == 155 and rows["generated, severity 0.5"][1] == 31
     drawn = generate_plates(155, card.SEED, workers=0)
     assert right == round(155 * exact_match(load_own_weights(), drawn))
-    for part in ([rows["- of 7 characters"], rows["- of 8 characters"]],
-                 facts["provinces"].values()):
+    for part in (
+        [rows["- of 7 characters"], rows["- of 8 characters"]],
+        facts["provinces"].values(),
+    ):
         assert [sum(column) for column in zip(*part)] == [right, plates]
     assert len(facts["provinces"]) == 31 and facts["margins"] is None
     assert "no photographs: no network" in said

@@ -26,8 +26,11 @@ def rows(*seconds: float) -> list[dict]:
 
 
 def test_the_speedup_is_that_of_the_medians():
-    assert b.ratios(rows(10, 5)) == {"seconds": {"1": 10, "2": 5}, "speedup": 2.0,
-                                     "each_round": [2.0]}
+    assert b.ratios(rows(10, 5)) == {
+        "seconds": {"1": 10, "2": 5},
+        "speedup": 2.0,
+        "each_round": [2.0],
+    }
     found = b.ratios(rows(9, 5, 30, 5.5, 9.9, 100))
     assert found["seconds"] == {"1": 9.9, "2": 5.5} and found["speedup"] == 1.8
     assert found["each_round"] == [1.8, round(30 / 5.5, 3), 0.099]
@@ -62,8 +65,9 @@ def test_workers_take_turns_each_in_a_new_cache(model, monkeypatch):
     assert found["speedup"] == pytest.approx(one / two, rel=1e-2)
 
     honest = b.survey
-    monkeypatch.setattr(b, "survey", lambda *a, **o: dataclasses.replace(
-        honest(*a, **o), right=len(turns)))
+    monkeypatch.setattr(
+        b, "survey", lambda *a, **o: dataclasses.replace(honest(*a, **o), right=len(turns))
+    )
     with pytest.raises(EngineError, match="other plates"):
         b.measure_workers(model, 4, 1, backend="torch", files=2)
 

@@ -41,8 +41,13 @@ TUTORIAL = NNTC_STRATEGIES["tutorial"].model_copy(update={"iterations": 3})
 @pytest.fixture
 def record(tmp_path, monkeypatch) -> Path:
     """A clean environment: own cache, no SDK, a PATH with the system's programs only."""
-    for name in (compile.SDK_VARIABLE, compile.DOCKER_VARIABLE, "PYTHONPATH", "REL_TOP",
-                 "STANDIN_FAULT"):
+    for name in (
+        compile.SDK_VARIABLE,
+        compile.DOCKER_VARIABLE,
+        "PYTHONPATH",
+        "REL_TOP",
+        "STANDIN_FAULT",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LPRNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STANDIN_RECORD", str(tmp_path / "record"))
@@ -63,8 +68,16 @@ def traced(tmp_path) -> TracedModel:
     path = tmp_path / "trace" / "LPRNet_model_trace.pt"
     path.parent.mkdir()
     path.write_bytes(b"torchscript")
-    return TracedModel(path, path, hashlib.sha256(b"t").hexdigest(), 1, "image", "published",
-                       "published", PUBLISHED)
+    return TracedModel(
+        path,
+        path,
+        hashlib.sha256(b"t").hexdigest(),
+        1,
+        "image",
+        "published",
+        "published",
+        PUBLISHED,
+    )
 
 
 @pytest.fixture
@@ -74,19 +87,26 @@ def images() -> np.ndarray:
 
 def command_lines(record: Path) -> list[str]:
     """What the tools were called with, as one would type it."""
-    start = {"bmnetp": "python3 -m bmnetp", "pt_to_umodel": "python3 -m ufw.tools.pt_to_umodel",
-             "cali_model": "python3 -m ufw.cali.cali_model"}
-    return [" ".join([start.get(call["tool"], call["tool"]), *call["arguments"]])
-            for call in recorded(record)]
+    start = {
+        "bmnetp": "python3 -m bmnetp",
+        "pt_to_umodel": "python3 -m ufw.tools.pt_to_umodel",
+        "cali_model": "python3 -m ufw.cali.cali_model",
+    }
+    return [
+        " ".join([start.get(call["tool"], call["tool"]), *call["arguments"]])
+        for call in recorded(record)
+    ]
 
 
 # Command lines
+
 
 def test_fp32_is_the_documented_command(tools, traced):
     model = compile.compile_bmodel(traced, "bm1684x", "FP32")
     assert command_lines(tools) == [
         "python3 -m bmnetp --net_name=lprnet --target=BM1684X --opt=1 --cmp=true "
-        "--shapes=[1,3,24,94] --model=LPRNet_model_trace.pt --outdir=compilation --dyn=false"]
+        "--shapes=[1,3,24,94] --model=LPRNet_model_trace.pt --outdir=compilation --dyn=false"
+    ]
     assert model.path.read_text() == "bmodel BM1684X [1,3,24,94]"
     assert (model.chip, model.precision, model.batch) == ("BM1684X", "fp32", 1)
     assert model.strategy is None
@@ -99,16 +119,23 @@ def test_fp32_is_the_documented_command(tools, traced):
 
 
 def test_int8_is_the_tutorials_four_steps(tools, traced, images):
-    model = compile.compile_bmodel(replace(traced, batch=4, digest="4"), "BM1684X", "int8",
-                                strategy=TUTORIAL, calibration_images=images, single=traced)
+    model = compile.compile_bmodel(
+        replace(traced, batch=4, digest="4"),
+        "BM1684X",
+        "int8",
+        strategy=TUTORIAL,
+        calibration_images=images,
+        single=traced,
+    )
     umodel = "compilation/LPRNet_model_trace_bmnetp"
     assert command_lines(tools) == [
-        'python3 -m ufw.tools.pt_to_umodel -m LPRNet_model_trace.pt -s (1,3,24,94) -d compilation '
-        '-D lmdb/ --cmp',
-        f'calibration_use_pb quantize -model={umodel}_test_fp32.prototxt '
-        f'-weights={umodel}.fp32umodel -iterations=3 -fpfwd_blocks=x.1,237',
-        f'bmnetu -model={umodel}_deploy_int8_unique_top.prototxt -weight={umodel}.int8umodel '
-        '--target=BM1684X -outdir=compilation -shapes=[4,3,24,94] -cmp false']
+        "python3 -m ufw.tools.pt_to_umodel -m LPRNet_model_trace.pt -s (1,3,24,94) -d compilation "
+        "-D lmdb/ --cmp",
+        f"calibration_use_pb quantize -model={umodel}_test_fp32.prototxt "
+        f"-weights={umodel}.fp32umodel -iterations=3 -fpfwd_blocks=x.1,237",
+        f"bmnetu -model={umodel}_deploy_int8_unique_top.prototxt -weight={umodel}.int8umodel "
+        "--target=BM1684X -outdir=compilation -shapes=[4,3,24,94] -cmp false",
+    ]
     assert model.batch == 4 and model.strategy == "tutorial" and model.input_shape == (4, 3, 24, 94)
     assert model.path.read_text().startswith("bmodel BM1684X [4,3,24,94] int8 quantize")
 
@@ -117,7 +144,11 @@ def test_calibration_is_shared_by_chips_and_nothing_is_done_twice(tools, traced,
     for chip in ("BM1684X", "BM1684", "BM1684X"):
         compile.compile_bmodel(traced, chip, "int8", strategy=FEW, calibration_images=images)
     assert [call["tool"] for call in recorded(tools)] == [
-        "pt_to_umodel", "calibration_use_pb", "bmnetu", "bmnetu"]
+        "pt_to_umodel",
+        "calibration_use_pb",
+        "bmnetu",
+        "bmnetu",
+    ]
     compile.compile_bmodel(traced, "BM1684", "int8", strategy=FEW, calibration_images=images[::-1])
     assert len(recorded(tools)) == 7
 
@@ -131,23 +162,28 @@ def test_the_lmdb_holds_what_the_network_takes(tools, traced, images, monkeypatc
 
     monkeypatch.setattr(compile, "write_lmdb", spy)
     for strategy in (FEW, TUTORIAL):
-        compile.compile_bmodel(traced, "BM1684", "int8", strategy=strategy, calibration_images=images)
+        compile.compile_bmodel(
+            traced, "BM1684", "int8", strategy=strategy, calibration_images=images
+        )
     bgr, rgb = seen
     assert bgr.shape == (3, 1, 3, 24, 94) and bgr.dtype == np.float32
-    np.testing.assert_array_equal(bgr[1, 0, 2],
-                                  (images[1, :, :, 2].astype(np.float32) - 127.5) / 128)
+    np.testing.assert_array_equal(
+        bgr[1, 0, 2], (images[1, :, :, 2].astype(np.float32) - 127.5) / 128
+    )
     np.testing.assert_array_equal(rgb, bgr[:, :, ::-1])
 
 
 def test_one_key_is_the_documented_command(tools, traced, images):
-    strategy = NntcStrategy(name="one", iterations=4, fpfwd_outputs=("237",), th_method="MSE",
-                            per_channel=True)
+    strategy = NntcStrategy(
+        name="one", iterations=4, fpfwd_outputs=("237",), th_method="MSE", per_channel=True
+    )
     model = compile.auto_calibrate(traced, "BM1684", strategy, images)
     assert command_lines(tools) == [
         "python3 -m ufw.cali.cali_model --net_name lprnet --model LPRNet_model_trace.pt "
         "--input_shapes [1,3,24,94] --target BM1684 --cali_iterations 4 --cali_lmdb lmdb/ "
         "--try_cali_accuracy_opt=-th_method=MSE;-fpfwd_outputs=237;-per_channel=true "
-        "--outdir compilation"]
+        "--outdir compilation"
+    ]
     assert model.path.read_text() == "one key" and model.precision == "int8"
 
 
@@ -155,8 +191,9 @@ def test_two_bmodels_into_one(tools, traced):
     one = compile.compile_bmodel(traced, "BM1684X", "fp32")
     four = compile.compile_bmodel(replace(traced, batch=4, digest="4"), "BM1684X", "fp32")
     both = compile.combine_bmodels([one, four])
-    assert command_lines(tools)[-1] == \
-        "tpu_model --combine 1b.bmodel 4b.bmodel -o compilation.bmodel"
+    assert (
+        command_lines(tools)[-1] == "tpu_model --combine 1b.bmodel 4b.bmodel -o compilation.bmodel"
+    )
     assert both.path.read_text() == one.path.read_text() + four.path.read_text()
     assert both.batch == 4 and set(both.tools) == {"tpu_nntc", "tpu_model"}
     other = compile.compile_bmodel(traced, "BM1684", "fp32")
@@ -168,17 +205,41 @@ def test_two_bmodels_into_one(tools, traced):
 
 # Strategies
 
+
 def test_every_documented_option():
     strategy = NntcStrategy(
-        name="all", iterations=10, th_method="SYMKL", fpfwd_inputs=("a",), fpfwd_outputs=("b", "c"),
-        fpfwd_blocks=("< 24 >86",), accuracy_opt=True, conv_group=True, per_channel=True,
-        graph_transform=True, winograd=True, fuse_preprocess=True, fp32_diff=0.01,
-        save_test_proto=True, dump_dist=True)
+        name="all",
+        iterations=10,
+        th_method="SYMKL",
+        fpfwd_inputs=("a",),
+        fpfwd_outputs=("b", "c"),
+        fpfwd_blocks=("< 24 >86",),
+        accuracy_opt=True,
+        conv_group=True,
+        per_channel=True,
+        graph_transform=True,
+        winograd=True,
+        fuse_preprocess=True,
+        fp32_diff=0.01,
+        save_test_proto=True,
+        dump_dist=True,
+    )
     assert strategy.options(["x.1"]) == [
-        "-iterations=10", "-th_method=SYMKL", "-fpfwd_inputs=a", "-fpfwd_outputs=b,c",
-        "-fpfwd_blocks=x.1,< 24 >86", "-accuracy_opt=true", "-conv_group=true",
-        "-per_channel=true", "-graph_transform=true", "-winograd=true", "-fuse_preprocess=true",
-        "-save_test_proto=true", "-fp32_diff=0.01", "-dump_dist=distribution.th"]
+        "-iterations=10",
+        "-th_method=SYMKL",
+        "-fpfwd_inputs=a",
+        "-fpfwd_outputs=b,c",
+        "-fpfwd_blocks=x.1,< 24 >86",
+        "-accuracy_opt=true",
+        "-conv_group=true",
+        "-per_channel=true",
+        "-graph_transform=true",
+        "-winograd=true",
+        "-fuse_preprocess=true",
+        "-save_test_proto=true",
+        "-fp32_diff=0.01",
+        "-dump_dist=distribution.th",
+    ]
     assert NntcStrategy(name="default").options() == ["-iterations=200"]
 
 
@@ -187,15 +248,24 @@ def test_every_threshold_method(method):
     assert NntcStrategy(name="t", th_method=method).options()[1] == f"-th_method={method}"
 
 
-@pytest.mark.parametrize("fields,said", [
-    ({"th_method": "kl"}, "th_method"), ({"iterations": 0}, "iterations"),
-    ({"fp32_diff": 0}, "fp32_diff"), ({"fp32_diff": float("nan")}, "fp32_diff"),
-    ({"per_channel": "perhaps"}, "per_channel"), ({"unknown": 1}, "unknown"),
-    ({"fpfwd_blocks": ("a,b",)}, "has a comma"), ({"fpfwd_outputs": ("a;b",)}, "semicolon"),
-    ({"fpfwd_inputs": (" ",)}, "is empty"), ({"float_roles": ("concat",)}, "no known layer"),
-    ({"th_method": "ADMM", "dump_dist": True}, "ADMM can neither"),
-    ({"dump_dist": True, "load_dist": "x"}, "exclude one another"), ({"name": "Ä"}, "name"),
-])
+@pytest.mark.parametrize(
+    "fields,said",
+    [
+        ({"th_method": "kl"}, "th_method"),
+        ({"iterations": 0}, "iterations"),
+        ({"fp32_diff": 0}, "fp32_diff"),
+        ({"fp32_diff": float("nan")}, "fp32_diff"),
+        ({"per_channel": "perhaps"}, "per_channel"),
+        ({"unknown": 1}, "unknown"),
+        ({"fpfwd_blocks": ("a,b",)}, "has a comma"),
+        ({"fpfwd_outputs": ("a;b",)}, "semicolon"),
+        ({"fpfwd_inputs": (" ",)}, "is empty"),
+        ({"float_roles": ("concat",)}, "no known layer"),
+        ({"th_method": "ADMM", "dump_dist": True}, "ADMM can neither"),
+        ({"dump_dist": True, "load_dist": "x"}, "exclude one another"),
+        ({"name": "Ä"}, "name"),
+    ],
+)
 def test_impossible_strategies(fields, said):
     with pytest.raises(ParameterError, match=said):
         make_nntc_strategy(**({"name": "wrong"} | fields))
@@ -206,13 +276,18 @@ def test_strategies_cannot_be_changed():
         FEW.iterations = 5
 
 
-@pytest.mark.parametrize("name,options", [
-    ("kl", ["-iterations=100"]), ("mse", ["-iterations=100", "-th_method=MSE"]),
-    ("max", ["-iterations=100", "-th_method=MAX"]),
-    ("percentile9999", ["-iterations=100", "-th_method=PERCENTILE9999"]),
-    ("kl-450", ["-iterations=450"]), ("mse-tune0", ["-iterations=100", "-th_method=MSE"]),
-    ("kl-in-out", ["-iterations=100", "-fpfwd_blocks=x.1,237"]),
-])
+@pytest.mark.parametrize(
+    "name,options",
+    [
+        ("kl", ["-iterations=100"]),
+        ("mse", ["-iterations=100", "-th_method=MSE"]),
+        ("max", ["-iterations=100", "-th_method=MAX"]),
+        ("percentile9999", ["-iterations=100", "-th_method=PERCENTILE9999"]),
+        ("kl-450", ["-iterations=450"]),
+        ("mse-tune0", ["-iterations=100", "-th_method=MSE"]),
+        ("kl-in-out", ["-iterations=100", "-fpfwd_blocks=x.1,237"]),
+    ],
+)
 def test_common_strategies_translate(name, options):
     strategy = from_common(STRATEGIES[name])
     assert strategy.options(layers_of_roles(PROTOTXT, strategy.float_roles)) == options
@@ -224,14 +299,20 @@ def test_form_and_channel_order_translate():
     assert from_common(STRATEGIES["kl-rgb"]).channel_order == "rgb"
 
 
-@pytest.mark.parametrize("fields,said", [
-    ({"method": "aciq_gauss"}, "method='aciq_gauss'"), ({"tune": 20}, "tune=20"),
-    ({"weight_equalization": True}, "weight_equalization=True"),
-    ({"bias_correction": True}, "bias_correction=True"), ({"symmetric": False}, "symmetric=False"),
-    ({"fuse_preprocess": True}, "fuse_preprocess=True"), ({"finetune": True}, "finetune=True"),
-    ({"search": "search_qtable"}, "search='search_qtable'"),
-    ({"float_roles": ("concat",)}, "float_roles=.*'concat'"),
-])
+@pytest.mark.parametrize(
+    "fields,said",
+    [
+        ({"method": "aciq_gauss"}, "method='aciq_gauss'"),
+        ({"tune": 20}, "tune=20"),
+        ({"weight_equalization": True}, "weight_equalization=True"),
+        ({"bias_correction": True}, "bias_correction=True"),
+        ({"symmetric": False}, "symmetric=False"),
+        ({"fuse_preprocess": True}, "fuse_preprocess=True"),
+        ({"finetune": True}, "finetune=True"),
+        ({"search": "search_qtable"}, "search='search_qtable'"),
+        ({"float_roles": ("concat",)}, "float_roles=.*'concat'"),
+    ],
+)
 def test_what_cannot_be_translated_names_the_field(fields, said):
     with pytest.raises(ParameterError, match=said):
         from_common(make_strategy(name="wrong", **fields))
@@ -245,11 +326,17 @@ def test_roles_are_read_off_the_prototxt(tools, traced, images):
     assert recorded(tools)[1]["arguments"][-1] == "-fpfwd_blocks=x.1,237"
 
 
-@pytest.mark.parametrize("text,said", [
-    ("", "type 'none'"), ('layer { name: "a" type: "ReLU" }', "type 'ReLU'"),
-    ('layer { name: "a" type: "Data" }', "0 convolutions, expected 16"),
-    ("layer {", "never|not closed"), ("}", "never opened"), ('layer { name: "a }', "quote"),
-])
+@pytest.mark.parametrize(
+    "text,said",
+    [
+        ("", "type 'none'"),
+        ('layer { name: "a" type: "ReLU" }', "type 'ReLU'"),
+        ('layer { name: "a" type: "Data" }', "0 convolutions, expected 16"),
+        ("layer {", "never|not closed"),
+        ("}", "never opened"),
+        ('layer { name: "a }', "quote"),
+    ],
+)
 def test_roles_of_an_unexpected_prototxt(text, said):
     with pytest.raises(ToolchainError, match=said):
         layers_of_roles(text, ["block8"])
@@ -281,22 +368,34 @@ def test_distributions_are_kept_and_used_again(tools, traced, images):
     dumped = FEW.model_copy(update={"dump_dist": True})
     folder, _ = compile._quantize(compile.nntc(), traced, images, dumped)
     assert (folder / "distribution.th").read_text() == "measured"
-    loaded = make_nntc_strategy(name="l", iterations=3, load_dist=str(folder / "distribution.th"),
-                                th_method="MAX")
+    loaded = make_nntc_strategy(
+        name="l", iterations=3, load_dist=str(folder / "distribution.th"), th_method="MAX"
+    )
     compile.compile_bmodel(traced, "BM1684", "int8", strategy=loaded, calibration_images=images)
     assert "-load_dist=distribution.th" in recorded(tools)[-2]["arguments"]
     with pytest.raises(ParameterError, match="is not a file"):
-        compile.compile_bmodel(traced, "BM1684", "int8", calibration_images=images,
-                            strategy=loaded.model_copy(update={"load_dist": "/nowhere"}))
+        compile.compile_bmodel(
+            traced,
+            "BM1684",
+            "int8",
+            calibration_images=images,
+            strategy=loaded.model_copy(update={"load_dist": "/nowhere"}),
+        )
 
 
 # What it cannot do
 
-@pytest.mark.parametrize("chip,precision,said", [
-    ("BM1688", "fp32", "cannot compile for BM1688. It does BM1684, BM1684X"),
-    ("CV186X", "int8", "cannot compile for CV186X"), ("BM1684X", "fp16", "cannot compile for fp16"),
-    ("BM1684X", "bf16", "fp32, int8"), ("BM1685", "fp32", "not known"),
-])
+
+@pytest.mark.parametrize(
+    "chip,precision,said",
+    [
+        ("BM1688", "fp32", "cannot compile for BM1688. It does BM1684, BM1684X"),
+        ("CV186X", "int8", "cannot compile for CV186X"),
+        ("BM1684X", "fp16", "cannot compile for fp16"),
+        ("BM1684X", "bf16", "fp32, int8"),
+        ("BM1685", "fp32", "not known"),
+    ],
+)
 def test_chips_and_precisions(traced, chip, precision, said):
     with pytest.raises(ParameterError, match=said):
         compile.compile_bmodel(traced, chip, precision, strategy=None)
@@ -304,31 +403,41 @@ def test_chips_and_precisions(traced, chip, precision, said):
 
 def test_arguments_that_do_not_go_together(record, traced, images):
     def compile_one(trace=traced, strategy=FEW, calibration=images, precision="int8", **options):
-        return compile.compile_bmodel(trace, "BM1684", precision, strategy=strategy,
-                                   calibration_images=calibration, **options)
+        return compile.compile_bmodel(
+            trace, "BM1684", precision, strategy=strategy, calibration_images=calibration, **options
+        )
 
     for options, said in [
-            ({"strategy": None}, "needs a strategy"), ({"calibration": None}, "needs a strategy"),
-            ({"precision": "fp32"}, "does not apply to fp32"),
-            ({"calibration": images[:2]}, "takes 3 calibration images, one an iteration"),
-            ({"calibration": images.astype(np.float32)}, "float32"),
-            ({"trace": replace(traced, batch=4)}, "calibrates at batch 1"),
-            ({"trace": replace(traced, form="forked")}, "needs the 'published' form")]:
+        ({"strategy": None}, "needs a strategy"),
+        ({"calibration": None}, "needs a strategy"),
+        ({"precision": "fp32"}, "does not apply to fp32"),
+        ({"calibration": images[:2]}, "takes 3 calibration images, one an iteration"),
+        ({"calibration": images.astype(np.float32)}, "float32"),
+        ({"trace": replace(traced, batch=4)}, "calibrates at batch 1"),
+        ({"trace": replace(traced, form="forked")}, "needs the 'published' form"),
+    ]:
         with pytest.raises(ParameterError, match=said):
             compile_one(**options)
     with pytest.raises(ParameterError, match="one-key tool takes neither"):
-        compile.auto_calibrate(traced, "BM1684", TUTORIAL.model_copy(
-            update={"float_roles": ("input",)}), images)
+        compile.auto_calibrate(
+            traced, "BM1684", TUTORIAL.model_copy(update={"float_roles": ("input",)}), images
+        )
 
 
 # Where it is found
+
 
 def test_nothing_installed_is_one_error_that_says_what_to_do(record, traced, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(ToolchainError) as error:
         compile.compile_bmodel(traced, "BM1684", "fp32")
-    for part in ("no bmnetu, calibration_use_pb, bmnetp, ufw", compile.SDK_VARIABLE,
-                 compile.DOCKER_VARIABLE, "scripts/envsetup.sh", "--toolchain mlir"):
+    for part in (
+        "no bmnetu, calibration_use_pb, bmnetp, ufw",
+        compile.SDK_VARIABLE,
+        compile.DOCKER_VARIABLE,
+        "scripts/envsetup.sh",
+        "--toolchain mlir",
+    ):
         assert part in str(error.value)
     monkeypatch.setenv(compile.SDK_VARIABLE, str(tmp_path))
     with pytest.raises(ToolchainError, match="not an unpacked TPU-NNTC SDK"):
@@ -352,7 +461,8 @@ def make_sdk(tmp_path: Path) -> Path:
     (sdk / "scripts").mkdir()
     (sdk / "scripts" / "envsetup.sh").write_text(
         'echo "lprnet-nb bmnetu hello from envsetup"\n[ -z "$1" ] || exit 9\n'
-        'export PATH="$PWD/bin:$PATH"\ncd /tmp\nfalse\n')
+        'export PATH="$PWD/bin:$PATH"\ncd /tmp\nfalse\n'
+    )
     return sdk
 
 
@@ -371,7 +481,9 @@ def test_docker_sees_the_sdk_and_one_folder(record, traced, images, tmp_path, mo
     monkeypatch.setenv("PATH", f"{tmp_path / 'docker'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv(compile.SDK_VARIABLE, str(sdk))
     monkeypatch.setenv(compile.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
-    model = compile.compile_bmodel(traced, "BM1684X", "int8", strategy=FEW, calibration_images=images)
+    model = compile.compile_bmodel(
+        traced, "BM1684X", "int8", strategy=FEW, calibration_images=images
+    )
     assert model.tools["tpu_nntc"].endswith(" in sophgo/tpuc_dev:v2.1")
     runs = [call["arguments"] for call in recorded(record) if call["tool"] == "docker"]
     assert len(runs) == 4  # a look, and three tools
@@ -418,14 +530,20 @@ def test_the_workbooks_own_python_is_not_theirs(record, monkeypatch, tmp_path):
 
 # Tools that do not do their part
 
+
 @pytest.mark.parametrize("tool", ["bmnetp", "pt_to_umodel", "calibration_use_pb", "bmnetu"])
-@pytest.mark.parametrize("fault,said", [
-    ("exit", r"exit status 3[\s\S]*unknown operator aten::strange"),
-    ("signal", r"signal 11[\s\S]*about to crash"), ("nothing", "ended well but left no"),
-    ("empty", "ended well but left no"),
-])
-def test_failures_come_with_the_log_and_leave_nothing(tools, traced, images, monkeypatch, tmp_path,
-                                                      tool, fault, said):
+@pytest.mark.parametrize(
+    "fault,said",
+    [
+        ("exit", r"exit status 3[\s\S]*unknown operator aten::strange"),
+        ("signal", r"signal 11[\s\S]*about to crash"),
+        ("nothing", "ended well but left no"),
+        ("empty", "ended well but left no"),
+    ],
+)
+def test_failures_come_with_the_log_and_leave_nothing(
+    tools, traced, images, monkeypatch, tmp_path, tool, fault, said
+):
     options = {} if tool == "bmnetp" else {"strategy": FEW, "calibration_images": images}
     precision = "fp32" if tool == "bmnetp" else "int8"
     monkeypatch.setenv("STANDIN_FAULT", f"{tool}:{fault}")
@@ -473,6 +591,7 @@ def test_a_tool_that_was_replaced_makes_new_models(tools, traced, tmp_path):
 
 # Through the report's functions
 
+
 def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypatch):
     from lprnet_nb import steps
     from lprnet_nb.datasets.images import PlateImages
@@ -485,17 +604,26 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     monkeypatch.setitem(NNTC_STRATEGIES, "few", FEW)
     monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
     plates = PlateImages("noise", images, tuple("abcd"), ("皖A12345",) * 4)
-    data = Data(plates, plates, True, Weights("seeded", LPRNet(68).eval().state_dict()),
-                        "folder", "", 0.0)
+    data = Data(
+        plates, plates, True, Weights("seeded", LPRNet(68).eval().state_dict()), "folder", "", 0.0
+    )
     monkeypatch.setattr(steps, "datasets_for", lambda parameters: data)
-    wanted = parameters.check(CHIPS="BM1684X", PRECISIONS="fp32,fp16,int8", BATCHES="1,2",
-                              STRATEGIES="few", TOOLCHAIN="nntc")
+    wanted = parameters.check(
+        CHIPS="BM1684X",
+        PRECISIONS="fp32,fp16,int8",
+        BATCHES="1,2",
+        STRATEGIES="few",
+        TOOLCHAIN="nntc",
+    )
     with pytest.raises(ParameterError, match="cannot compile for fp16"):
         compile_all(wanted, data, progress=False)
-    compiled = compile_all(replace(wanted, precisions=("fp32", "int8")), data,
-                                   progress=False)
+    compiled = compile_all(replace(wanted, precisions=("fp32", "int8")), data, progress=False)
     assert [item.id for item in compiled] == [
-        "bm1684x_fp32_1b", "bm1684x_fp32_2b", "bm1684x_int8_1b_few", "bm1684x_int8_2b_few"]
+        "bm1684x_fp32_1b",
+        "bm1684x_fp32_2b",
+        "bm1684x_int8_1b_few",
+        "bm1684x_int8_2b_few",
+    ]
     assert study_backend("auto", compiled[0].bmodel) in ("simulator", "device")
     paths = steps.gen_bmodels(replace(wanted, precisions=("fp32",)))
     both = steps.combine(paths, tmp_path / "both.bmodel")

@@ -20,6 +20,7 @@ from lprnet_nb.work.transport import receive, send
 
 def number(*needs: int, plus: int) -> int:
     """The sum, kept in the cache; each making is noted."""
+
     def build(folder: Path) -> None:
         with open(os.environ["SCHEDULER_TEST_LOG"], "a", encoding="utf8") as file:
             file.write(f"{plus}\n")
@@ -49,17 +50,25 @@ def cache(tmp_path, monkeypatch):
 
 
 def sums() -> list[Piece]:
-    return [Piece("a", number, {"plus": 1}), Piece("b", number, {"plus": 2}),
-            Piece("c", number, {"plus": 10}, ("a", "b")),
-            Piece("d", number, {"plus": 100}, ("c",), here=True),
-            Piece("e", number, {"plus": 1000}, ("d", "a"))]
+    return [
+        Piece("a", number, {"plus": 1}),
+        Piece("b", number, {"plus": 2}),
+        Piece("c", number, {"plus": 10}, ("a", "b")),
+        Piece("d", number, {"plus": 100}, ("c",), here=True),
+        Piece("e", number, {"plus": 1000}, ("d", "a")),
+    ]
 
 
 def test_what_is_made_is_found_and_the_rest_is_made_once(cache):
     assert scheduler.find(sums()) == {} and cache() == []
     assert scheduler.make(sums()[:2], "x", progress=False) == {"a": 1, "b": 2}
     assert scheduler.make([*sums(), *sums()], "x", progress=False) == {
-        "a": 1, "b": 2, "c": 13, "d": 113, "e": 1114}
+        "a": 1,
+        "b": 2,
+        "c": 13,
+        "d": 113,
+        "e": 1114,
+    }
     assert sorted(cache()) == [1, 2, 10, 100, 1000]
     assert scheduler.find(sums())["e"] == 1114
     assert scheduler.make(sums(), "x", progress=False)["e"] == 1114 and len(cache()) == 5
@@ -78,7 +87,8 @@ def test_a_stream_takes_any_number_and_makes_each_once(cache):
     for _ in range(2):
         found = list(scheduler.stream(pieces(), "x", 50, 0.0, progress=False))
         assert {piece.name: value for piece, value in found} == {
-            f"n{plus}": plus for plus in range(50)}
+            f"n{plus}": plus for plus in range(50)
+        }
     assert sorted(cache()) == list(range(50))
 
 
@@ -186,11 +196,14 @@ def test_the_dashboard_is_linked_while_the_work_lasts(monkeypatch):
             told.append(shown.data)
 
     monkeypatch.setattr(scheduler, "Console", lambda **_: SimpleNamespace(is_jupyter=True))
-    monkeypatch.setattr(IPython.display, "display",
-                        lambda shown, display_id: told.append(shown.data) or Handle())
+    monkeypatch.setattr(
+        IPython.display, "display", lambda shown, display_id: told.append(shown.data) or Handle()
+    )
     with scheduler._shown("http://127.0.0.1:8787/status", lasting=False):
-        assert told == ["work in progress: <a href='http://127.0.0.1:8787/status'>"
-                        "http://127.0.0.1:8787/status</a>"]
+        assert told == [
+            "work in progress: <a href='http://127.0.0.1:8787/status'>"
+            "http://127.0.0.1:8787/status</a>"
+        ]
     assert told.pop() == ""
     with scheduler._shown("http://host:8787/status", lasting=True):
         pass

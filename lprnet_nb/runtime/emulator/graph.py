@@ -82,8 +82,20 @@ class Graph:
 
 
 # What json, numpy, zipfile and the code below raise on files that are not an exported graph.
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
-            MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 def _tensor_type(record: dict) -> TensorType:

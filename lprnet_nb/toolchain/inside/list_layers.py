@@ -10,7 +10,9 @@ import sys
 from tpu_mlir.python.utils.mlir_parser import MlirParser
 
 parser = MlirParser(sys.argv[1])
-layers = [{"name": op.name, "op": op.type, "inputs": list(op.opds), "shape": list(op.shape)}
-          for op in parser.ops]
+layers = [
+    {"name": op.name, "op": op.type, "inputs": list(op.opds), "shape": list(op.shape)}
+    for op in parser.ops
+]
 with open(sys.argv[2], "w", encoding="utf8") as file:
     json.dump(layers, file, indent=1)

@@ -47,22 +47,33 @@ def calibrate(request):
     for group in [together] * bool(together) + [[m] for m in methods if m not in SHARED]:
         selector = DataSelector("images", 0)
         arguments = argparse.Namespace(
-            mlir_file="lprnet.mlir", cali_method=group, debug_cmd={}, histogram_bin_num=2048,
-            tune_num=min(request["tune"], len(selector.data_list)), input_num=0,
-            calibration_table="table", kurtosis_analysis=False, part_asymmetric=False, smc=False,
-            symmetric_ops=[])
+            mlir_file="lprnet.mlir",
+            cali_method=group,
+            debug_cmd={},
+            histogram_bin_num=2048,
+            tune_num=min(request["tune"], len(selector.data_list)),
+            input_num=0,
+            calibration_table="table",
+            kurtosis_analysis=False,
+            part_asymmetric=False,
+            smc=False,
+            symmetric_ops=[],
+        )
         calibrator = ActivationCalibrator(arguments, selector, None)
         calibrator.activation_collect_and_calc_th()
         calibrator._clean_resource()
-        largest = {op: calibrator.activations_statistics[op][0].abs_max
-                   for op in calibrator.activations_statistics}
+        largest = {
+            op: calibrator.activations_statistics[op][0].abs_max
+            for op in calibrator.activations_statistics
+        }
         for method in group:
             calibrator.dump_cali_table(f"table_{method}", method)
             if method in TUNED and arguments.tune_num > 0:
                 os.rename(f"table_{method}", f"table_{method}.1")
                 calibrator.args.calibration_table = f"table_{method}"
-                tuner = SimpleTuner(calibrator.args, calibrator.tune_ds, calibrator.ppa_list,
-                                    largest)
+                tuner = SimpleTuner(
+                    calibrator.args, calibrator.tune_ds, calibrator.ppa_list, largest
+                )
                 calibrator.dump_cali_table(f"table_{method}", method, tuner.run())
 
 
@@ -71,9 +82,20 @@ def lower(request):
     chip = request["chip"].lower()
     kind = "asym" if request["asymmetric"] else "sym"
     name = f"lprnet_{chip}_int8_{kind}_tpu.mlir"
-    mlir_lowering("lprnet.mlir", name, "INT8", chip, 1, 1, request["table"],
-                  request["asymmetric"], request["float_table"], None,
-                  request["fuse_preprocess"], addr_mode="auto")
+    mlir_lowering(
+        "lprnet.mlir",
+        name,
+        "INT8",
+        chip,
+        1,
+        1,
+        request["table"],
+        request["asymmetric"],
+        request["float_table"],
+        None,
+        request["fuse_preprocess"],
+        addr_mode="auto",
+    )
     export(Path(name), Path("graph"))
 
 

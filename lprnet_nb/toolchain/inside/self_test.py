@@ -14,9 +14,41 @@ example = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
 with torch.no_grad():
     torch.jit.trace(network, example).save("tiny.pt")
 np.savez("in.npz", **{"input": example.numpy()})
-subprocess.run(["model_transform.py", "--model_name", "tiny", "--model_def", "tiny.pt",
-                "--input_shapes", "[[1,3,8,8]]", "--test_input", "in.npz",
-                "--test_result", "top.npz", "--mlir", "tiny.mlir"], check=True)
-subprocess.run(["model_deploy.py", "--mlir", "tiny.mlir", "--quantize", "F32",
-                "--chip", "bm1684x", "--test_input", "in.npz", "--test_reference", "top.npz",
-                "--tolerance", "0.99,0.99", "--model", "tiny.bmodel"], check=True)
+subprocess.run(
+    [
+        "model_transform.py",
+        "--model_name",
+        "tiny",
+        "--model_def",
+        "tiny.pt",
+        "--input_shapes",
+        "[[1,3,8,8]]",
+        "--test_input",
+        "in.npz",
+        "--test_result",
+        "top.npz",
+        "--mlir",
+        "tiny.mlir",
+    ],
+    check=True,
+)
+subprocess.run(
+    [
+        "model_deploy.py",
+        "--mlir",
+        "tiny.mlir",
+        "--quantize",
+        "F32",
+        "--chip",
+        "bm1684x",
+        "--test_input",
+        "in.npz",
+        "--test_reference",
+        "top.npz",
+        "--tolerance",
+        "0.99,0.99",
+        "--model",
+        "tiny.bmodel",
+    ],
+    check=True,
+)

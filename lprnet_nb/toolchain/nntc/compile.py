@@ -58,8 +58,10 @@ _WEIGHTS = f"{_UMODEL}.int8umodel"
 _RESULT = "compilation.bmodel"
 
 # A sourced script sees the positional parameters of its caller, so they are put out of its way.
-_SOURCE = ('lprnet_sdk=$1 lprnet_work=$2; shift 2; lprnet_tool=("$@"); set --; cd "$lprnet_sdk" && '
-           '{ source scripts/envsetup.sh >&2; cd "$lprnet_work"; } && exec "${lprnet_tool[@]}"')
+_SOURCE = (
+    'lprnet_sdk=$1 lprnet_work=$2; shift 2; lprnet_tool=("$@"); set --; cd "$lprnet_sdk" && '
+    '{ source scripts/envsetup.sh >&2; cd "$lprnet_work"; } && exec "${lprnet_tool[@]}"'
+)
 _PROBE = """
 for tool in {programs}; do
   path=$(command -v "$tool") && sum=$(sha256sum < "$path") || sum=-
@@ -69,10 +71,12 @@ python3 -c 'import importlib.util as u, sys
 for name in sys.argv[1:]: print("lprnet-nb", name, "+" if u.find_spec(name) else "-")' {modules} \
   || echo "lprnet-nb python3 -"
 """
-_HELP = (f"Unpack the vendor's TPU-NNTC SDK and name its folder in {SDK_VARIABLE} (or `source "
-         "scripts/envsetup.sh` in it first); on a system that it does not run on, also name the "
-         f"vendor's docker image in {DOCKER_VARIABLE} (sophgo/tpuc_dev). Or use --toolchain mlir, "
-         "which installs itself.")
+_HELP = (
+    f"Unpack the vendor's TPU-NNTC SDK and name its folder in {SDK_VARIABLE} (or `source "
+    "scripts/envsetup.sh` in it first); on a system that it does not run on, also name the "
+    f"vendor's docker image in {DOCKER_VARIABLE} (sophgo/tpuc_dev). Or use --toolchain mlir, "
+    "which installs itself."
+)
 
 
 @dataclass(frozen=True)
@@ -107,16 +111,44 @@ class Nntc:
         if self.image is None:
             return ["bash", "-c", _SOURCE, "nntc", str(self.sdk), str(cwd), *command]
         if "," in f"{self.sdk}{cwd}":
-            raise ToolchainError(f"docker cannot mount {self.sdk} or {cwd}: a comma in the path. "
-                                 "Move the SDK, or name another cache folder in LPRNET_CACHE.")
-        return ["docker", "run", "--rm", "--init", "--name", container,
-                "--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp",
-                "--mount", f"type=bind,source={self.sdk},target=/workspace/tpu-nntc",
-                "--mount", f"type=bind,source={cwd},target=/workspace/work", self.image,
-                "bash", "-c", _SOURCE, "nntc", "/workspace/tpu-nntc", "/workspace/work", *command]
+            raise ToolchainError(
+                f"docker cannot mount {self.sdk} or {cwd}: a comma in the path. "
+                "Move the SDK, or name another cache folder in LPRNET_CACHE."
+            )
+        return [
+            "docker",
+            "run",
+            "--rm",
+            "--init",
+            "--name",
+            container,
+            "--user",
+            f"{os.getuid()}:{os.getgid()}",
+            "--env",
+            "HOME=/tmp",
+            "--mount",
+            f"type=bind,source={self.sdk},target=/workspace/tpu-nntc",
+            "--mount",
+            f"type=bind,source={cwd},target=/workspace/work",
+            self.image,
+            "bash",
+            "-c",
+            _SOURCE,
+            "nntc",
+            "/workspace/tpu-nntc",
+            "/workspace/work",
+            *command,
+        ]
 
-    def run(self, command: Sequence[str], *, cwd: Path, log: Path, what: str,
-            timeout: float = COMPILE_TIMEOUT) -> None:
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        log: Path,
+        what: str,
+        timeout: float = COMPILE_TIMEOUT,
+    ) -> None:
         """Run one tool in a folder; paths in its command are relative to that.
 
         Raises
@@ -126,8 +158,15 @@ class Nntc:
         """
         container = f"lprnet-nntc-{secrets.token_hex(6)}"
         try:
-            run_logged(self.command(command, cwd.resolve(), container), cwd=cwd, log=log,
-                       env=environment(), python=sys.executable, timeout=timeout, what=what)
+            run_logged(
+                self.command(command, cwd.resolve(), container),
+                cwd=cwd,
+                log=log,
+                env=environment(),
+                python=sys.executable,
+                timeout=timeout,
+                what=what,
+            )
         except BaseException:
             if self.image:  # killing docker's client leaves the container running
                 with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -140,8 +179,9 @@ def environment() -> dict[str, str]:
     keep = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "VIRTUAL_ENV")}
     if sys.prefix != sys.base_prefix:
         own = Path(sys.prefix, "bin")
-        keep["PATH"] = os.pathsep.join(part for part in keep.get("PATH", "").split(os.pathsep)
-                                       if part and Path(part) != own)
+        keep["PATH"] = os.pathsep.join(
+            part for part in keep.get("PATH", "").split(os.pathsep) if part and Path(part) != own
+        )
     return keep
 
 
@@ -161,68 +201,136 @@ def _found(programs: tuple[str, ...], modules: tuple[str, ...]) -> Nntc:
     image = os.environ.get(DOCKER_VARIABLE) or None
     folder = Path(sdk).expanduser().resolve() if sdk else None
     if folder and not (folder / "scripts" / "envsetup.sh").is_file():
-        raise ToolchainError(f"{SDK_VARIABLE}={sdk} is not an unpacked TPU-NNTC SDK: it has no "
-                             f"scripts/envsetup.sh. {_HELP}")
+        raise ToolchainError(
+            f"{SDK_VARIABLE}={sdk} is not an unpacked TPU-NNTC SDK: it has no "
+            f"scripts/envsetup.sh. {_HELP}"
+        )
     if image and not folder:
-        raise ToolchainError(f"{DOCKER_VARIABLE}={image} needs {SDK_VARIABLE} too: the image holds "
-                             f"the system that the SDK runs on, not the SDK. {_HELP}")
+        raise ToolchainError(
+            f"{DOCKER_VARIABLE}={image} needs {SDK_VARIABLE} too: the image holds "
+            f"the system that the SDK runs on, not the SDK. {_HELP}"
+        )
     if image and not shutil.which("docker"):
-        raise ToolchainError(f"{DOCKER_VARIABLE}={image} needs docker, which is not on the PATH. "
-                             "Install docker, or run where the SDK's own tools run.")
-    found = _probe(Nntc(folder, image), programs, modules, environment().get("PATH", ""),
-                   os.environ.get("PYTHONPATH", ""))
+        raise ToolchainError(
+            f"{DOCKER_VARIABLE}={image} needs docker, which is not on the PATH. "
+            "Install docker, or run where the SDK's own tools run."
+        )
+    found = _probe(
+        Nntc(folder, image),
+        programs,
+        modules,
+        environment().get("PATH", ""),
+        os.environ.get("PYTHONPATH", ""),
+    )
     missing = [name for name in (*programs, *modules) if found.get(name, "-") == "-"]
     if missing:
-        raise ToolchainError(f"TPU-NNTC is not here: no {', '.join(missing)}"
-                             f"{f' in {image}' if image else ''}"
-                             f"{f' after sourcing {folder}/scripts/envsetup.sh' if folder else ''}"
-                             f". {_HELP}")
+        raise ToolchainError(
+            f"TPU-NNTC is not here: no {', '.join(missing)}"
+            f"{f' in {image}' if image else ''}"
+            f"{f' after sourcing {folder}/scripts/envsetup.sh' if folder else ''}"
+            f". {_HELP}"
+        )
     return Nntc(folder, image, tuple(sorted((name, found[name]) for name in programs)))
 
 
 @lru_cache
-def _probe(tools: Nntc, programs: tuple[str, ...], modules: tuple[str, ...], path: str,
-           python_path: str) -> dict[str, str]:
+def _probe(
+    tools: Nntc, programs: tuple[str, ...], modules: tuple[str, ...], path: str, python_path: str
+) -> dict[str, str]:
     """Digest of each program and "+" for each module that is there, "-" for what is not."""
     script = _PROBE.format(programs=" ".join(programs), modules=" ".join(modules))
     with tempfile.TemporaryDirectory(prefix="lprnet-nntc-") as folder:
         log = Path(folder) / "probe.log"
-        tools.run(["bash", "-c", script], cwd=Path(folder), log=log,
-                  what="looking for TPU-NNTC's tools", timeout=PROBE_TIMEOUT)
+        tools.run(
+            ["bash", "-c", script],
+            cwd=Path(folder),
+            log=log,
+            what="looking for TPU-NNTC's tools",
+            timeout=PROBE_TIMEOUT,
+        )
         lines = [line.split() for line in log.read_text("utf8", "replace").splitlines()]
     return {words[1]: words[2] for words in lines if len(words) == 3 and words[0] == "lprnet-nb"}
 
 
 def bmnetp_command(traced: TracedModel, chip: str) -> list[str]:
     """Compile a trace to a float BModel, ``compilation/compilation.bmodel``."""
-    return ["python3", "-m", "bmnetp", f"--net_name={NETWORK}", f"--target={chip}", "--opt=1",
-            "--cmp=true", f"--shapes={_shape(traced)}", f"--model={_TRACE}",
-            "--outdir=compilation", "--dyn=false"]
+    return [
+        "python3",
+        "-m",
+        "bmnetp",
+        f"--net_name={NETWORK}",
+        f"--target={chip}",
+        "--opt=1",
+        "--cmp=true",
+        f"--shapes={_shape(traced)}",
+        f"--model={_TRACE}",
+        "--outdir=compilation",
+        "--dyn=false",
+    ]
 
 
 def pt_to_umodel_command(traced: TracedModel) -> list[str]:
     """Translate a trace to a float umodel that reads its images from ``lmdb/``."""
-    return ["python3", "-m", "ufw.tools.pt_to_umodel", "-m", _TRACE, "-s",
-            f"({_shape(traced)[1:-1]})", "-d", "compilation", "-D", "lmdb/", "--cmp"]
+    return [
+        "python3",
+        "-m",
+        "ufw.tools.pt_to_umodel",
+        "-m",
+        _TRACE,
+        "-s",
+        f"({_shape(traced)[1:-1]})",
+        "-d",
+        "compilation",
+        "-D",
+        "lmdb/",
+        "--cmp",
+    ]
 
 
 def quantize_command(strategy: NntcStrategy, role_layers: Sequence[str] = ()) -> list[str]:
     """Quantize a float umodel."""
-    return ["calibration_use_pb", "quantize", f"-model={_UMODEL}_test_fp32.prototxt",
-            f"-weights={_UMODEL}.fp32umodel", *strategy.options(role_layers)]
+    return [
+        "calibration_use_pb",
+        "quantize",
+        f"-model={_UMODEL}_test_fp32.prototxt",
+        f"-weights={_UMODEL}.fp32umodel",
+        *strategy.options(role_layers),
+    ]
 
 
 def bmnetu_command(traced: TracedModel, chip: str) -> list[str]:
     """Compile an INT8 umodel for the batch of `traced`."""
-    return ["bmnetu", f"-model={_DEPLOY}", f"-weight={_WEIGHTS}", f"--target={chip}",
-            "-outdir=compilation", f"-shapes={_shape(traced)}", "-cmp", "false"]
+    return [
+        "bmnetu",
+        f"-model={_DEPLOY}",
+        f"-weight={_WEIGHTS}",
+        f"--target={chip}",
+        "-outdir=compilation",
+        f"-shapes={_shape(traced)}",
+        "-cmp",
+        "false",
+    ]
 
 
 def cali_model_command(traced: TracedModel, chip: str, strategy: NntcStrategy) -> list[str]:
     """Quantize and compile with the one-key tool."""
-    command = ["python3", "-m", "ufw.cali.cali_model", "--net_name", NETWORK, "--model", _TRACE,
-               "--input_shapes", _shape(traced), "--target", chip, "--cali_iterations",
-               str(strategy.iterations), "--cali_lmdb", "lmdb/"]
+    command = [
+        "python3",
+        "-m",
+        "ufw.cali.cali_model",
+        "--net_name",
+        NETWORK,
+        "--model",
+        _TRACE,
+        "--input_shapes",
+        _shape(traced),
+        "--target",
+        chip,
+        "--cali_iterations",
+        str(strategy.iterations),
+        "--cali_lmdb",
+        "lmdb/",
+    ]
     options = strategy.options()[1:]
     if options:
         # One word with "=": argparse would take a value that starts with "-" for another option.
@@ -234,10 +342,15 @@ def _shape(traced: TracedModel) -> str:
     return "[" + ",".join(map(str, traced.input_shape)) + "]"
 
 
-def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
-                   strategy: Strategy | NntcStrategy | None = None,
-                   calibration_images: np.ndarray | None = None,
-                   single: TracedModel | None = None) -> BModel:
+def compile_bmodel(
+    traced: TracedModel,
+    chip: str,
+    precision: str,
+    *,
+    strategy: Strategy | NntcStrategy | None = None,
+    calibration_images: np.ndarray | None = None,
+    single: TracedModel | None = None,
+) -> BModel:
     """Compile a traced network for a chip with TPU-NNTC.
 
     Parameters
@@ -280,8 +393,13 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     elif strategy is not None:
         raise ParameterError(f"strategy {strategy.name!r} does not apply to {precision}.")
     tools = nntc()
-    inputs: dict[str, Any] = {"trace": traced.digest, "chip": chip, "precision": precision,
-                              "batch": traced.batch, "tpu_nntc": tools.version}
+    inputs: dict[str, Any] = {
+        "trace": traced.digest,
+        "chip": chip,
+        "precision": precision,
+        "batch": traced.batch,
+        "tpu_nntc": tools.version,
+    }
     what = f"compiling for {chip} {precision}"
     if precision == "int8":
         umodel, key = _quantize(tools, first, calibration_images, strategy)
@@ -304,8 +422,9 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     return BModel.load(artifact("nntc-bmodel", inputs, build))
 
 
-def auto_calibrate(traced: TracedModel, chip: str, strategy: NntcStrategy,
-                   calibration_images: np.ndarray) -> BModel:
+def auto_calibrate(
+    traced: TracedModel, chip: str, strategy: NntcStrategy, calibration_images: np.ndarray
+) -> BModel:
     """Quantize and compile with TPU-NNTC's one-key tool, `ufw.cali.cali_model`.
 
     It tries settings by itself; those of `strategy` are given to it as
@@ -329,26 +448,40 @@ def auto_calibrate(traced: TracedModel, chip: str, strategy: NntcStrategy,
     """
     chip, _ = _checked(chip, "int8")
     if strategy.float_roles or strategy.load_dist or strategy.dump_dist:
-        raise ParameterError(f"strategy {strategy.name!r}: the one-key tool takes neither "
-                             "float_roles nor load_dist or dump_dist. Name layers in fpfwd_blocks.")
+        raise ParameterError(
+            f"strategy {strategy.name!r}: the one-key tool takes neither "
+            "float_roles nor load_dist or dump_dist. Name layers in fpfwd_blocks."
+        )
     _check_calibration(traced, strategy, calibration_images)
     _check_form(traced, strategy)
     tools = nntc()
     images = _lmdb_images(strategy, calibration_images)
-    inputs = {"trace": traced.digest, "chip": chip, "one_key": strategy.key(),
-              "images": array_digest(images), "tpu_nntc": tools.version}
+    inputs = {
+        "trace": traced.digest,
+        "chip": chip,
+        "one_key": strategy.key(),
+        "images": array_digest(images),
+        "tpu_nntc": tools.version,
+    }
     what = f"one-key calibration for {chip}"
 
     def build(folder: Path) -> None:
         log = folder / "compile.log"
         shutil.copy(traced.path, folder / _TRACE)
         write_lmdb((array[None] for array in preprocess(images)), folder / "lmdb")
-        tools.run(cali_model_command(traced, chip, strategy), cwd=folder, log=log, what=what,
-                  timeout=CALIBRATION_TIMEOUT)
+        tools.run(
+            cali_model_command(traced, chip, strategy),
+            cwd=folder,
+            log=log,
+            what=what,
+            timeout=CALIBRATION_TIMEOUT,
+        )
         found = sorted(folder.rglob(_RESULT))
         if len(found) > 1:
-            raise ToolchainError(f"{what} left {len(found)} BModels, expected one: "
-                                 f"{', '.join(str(p.relative_to(folder)) for p in found)}.")
+            raise ToolchainError(
+                f"{what} left {len(found)} BModels, expected one: "
+                f"{', '.join(str(p.relative_to(folder)) for p in found)}."
+            )
         _take(folder, found[0] if found else folder / _RESULT, log, what)
         _record(folder, traced, chip, "int8", strategy, inputs, tools)
 
@@ -377,13 +510,17 @@ def combine_bmodels(models: Sequence[BModel]) -> BModel:
     """
     batches = [model.batch for model in models]
     if len(models) < 2 or len(set(batches)) != len(batches):
-        raise ParameterError(f"cannot combine BModels of the batch sizes {batches}: give two or "
-                             "more, each with a batch size of its own.")
+        raise ParameterError(
+            f"cannot combine BModels of the batch sizes {batches}: give two or "
+            "more, each with a batch size of its own."
+        )
     for field in ("chip", "precision", "strategy", "weights", "batch_mean", "form", "input_dtype"):
         values = {getattr(model, field) for model in models}
         if len(values) > 1:
-            raise ParameterError(f"cannot combine BModels that differ in {field}: "
-                                 f"{', '.join(sorted(map(str, values)))}.")
+            raise ParameterError(
+                f"cannot combine BModels that differ in {field}: "
+                f"{', '.join(sorted(map(str, values)))}."
+            )
     tools = _found(("tpu_model",), ())
     inputs = {"combined": [model.sha256 for model in models], "tpu_nntc": tools.version}
     largest = max(models, key=lambda model: model.batch)
@@ -393,13 +530,23 @@ def combine_bmodels(models: Sequence[BModel]) -> BModel:
         parts = [f"{model.batch}b.bmodel" for model in models]
         for model, part in zip(models, parts):
             shutil.copy(model.path, folder / part)
-        tools.run(["tpu_model", "--combine", *parts, "-o", _RESULT], cwd=folder, log=log,
-                  what="combining BModels")
+        tools.run(
+            ["tpu_model", "--combine", *parts, "-o", _RESULT],
+            cwd=folder,
+            log=log,
+            what="combining BModels",
+        )
         _take(folder, folder / _RESULT, log, "combining BModels")
         path = folder / "lprnet.bmodel"
-        replace(largest, path=path, sha256=file_digest(path), digest=digest(inputs), graph=None,
-                predicted_latency_ms=None,
-                tools=largest.tools | {"tpu_model": tools.version}).save(folder)
+        replace(
+            largest,
+            path=path,
+            sha256=file_digest(path),
+            digest=digest(inputs),
+            graph=None,
+            predicted_latency_ms=None,
+            tools=largest.tools | {"tpu_model": tools.version},
+        ).save(folder)
 
     return BModel.load(artifact("nntc-bmodel", inputs, build))
 
@@ -408,46 +555,64 @@ def _checked(chip: str, precision: str) -> tuple[str, str]:
     chip, precision = parse_chip(chip), parse_precision(precision)
     for value, possible in ((chip, CHIPS), (precision, PRECISIONS)):
         if value not in possible:
-            raise ParameterError(f"TPU-NNTC cannot compile for {value}. It does "
-                                 f"{', '.join(possible)}; use toolchain 'mlir' for {value}.")
+            raise ParameterError(
+                f"TPU-NNTC cannot compile for {value}. It does "
+                f"{', '.join(possible)}; use toolchain 'mlir' for {value}."
+            )
     return chip, precision
 
 
 def _check_calibration(traced: TracedModel, strategy: NntcStrategy, images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
-        raise ParameterError(f"calibration images are {images.dtype} {list(images.shape)}, "
-                             f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0.")
+        raise ParameterError(
+            f"calibration images are {images.dtype} {list(images.shape)}, "
+            f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0."
+        )
     if len(images) < strategy.iterations:
-        raise ParameterError(f"strategy {strategy.name!r} takes {strategy.iterations} calibration "
-                             f"images, one an iteration; there are {len(images)}.")
+        raise ParameterError(
+            f"strategy {strategy.name!r} takes {strategy.iterations} calibration "
+            f"images, one an iteration; there are {len(images)}."
+        )
     if traced.batch != 1:
-        raise ParameterError(f"TPU-NNTC calibrates at batch 1, the trace has batch {traced.batch}. "
-                             "Give the network traced at batch 1 as well (`single`).")
+        raise ParameterError(
+            f"TPU-NNTC calibrates at batch 1, the trace has batch {traced.batch}. "
+            "Give the network traced at batch 1 as well (`single`)."
+        )
 
 
 def _check_form(traced: TracedModel, strategy: NntcStrategy) -> None:
     if strategy.form != traced.form:
-        raise ParameterError(f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
-                             f"network, the trace is {traced.form!r}.")
+        raise ParameterError(
+            f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
+            f"network, the trace is {traced.form!r}."
+        )
 
 
 def _lmdb_images(strategy: NntcStrategy, images: np.ndarray) -> np.ndarray:
-    chosen = images[:strategy.iterations]
+    chosen = images[: strategy.iterations]
     return np.ascontiguousarray(chosen[..., ::-1]) if strategy.channel_order == "rgb" else chosen
 
 
-def _quantize(tools: Nntc, traced: TracedModel, images: np.ndarray, strategy: NntcStrategy
-              ) -> tuple[Path, str]:
+def _quantize(
+    tools: Nntc, traced: TracedModel, images: np.ndarray, strategy: NntcStrategy
+) -> tuple[Path, str]:
     """Folder with the INT8 umodel, and the digest of all that went in. It serves every chip."""
     images = _lmdb_images(strategy, images)
     given = None
     if strategy.load_dist:
         given = Path(strategy.load_dist)
         if not given.is_file():
-            raise ParameterError(f"strategy {strategy.name!r}: load_dist={strategy.load_dist!r} is "
-                                 "not a file. Name one that dump_dist wrote.")
-    inputs = {"trace": traced.digest, "images": array_digest(images), "strategy": strategy.key(),
-              "distribution": file_digest(given) if given else None, "tpu_nntc": tools.version}
+            raise ParameterError(
+                f"strategy {strategy.name!r}: load_dist={strategy.load_dist!r} is "
+                "not a file. Name one that dump_dist wrote."
+            )
+    inputs = {
+        "trace": traced.digest,
+        "images": array_digest(images),
+        "strategy": strategy.key(),
+        "distribution": file_digest(given) if given else None,
+        "tpu_nntc": tools.version,
+    }
 
     def build(folder: Path) -> None:
         log = folder / "calibration.log"
@@ -459,8 +624,13 @@ def _quantize(tools: Nntc, traced: TracedModel, images: np.ndarray, strategy: Nn
         prototxt = folder / f"{_UMODEL}_test_fp32.prototxt"
         _need(folder, log, "translating the trace", f"{_UMODEL}.fp32umodel", prototxt)
         names = layers_of_roles(prototxt.read_text("utf8", "replace"), strategy.float_roles)
-        tools.run(quantize_command(strategy, names), cwd=folder, log=log, what="calibrating",
-                  timeout=CALIBRATION_TIMEOUT)
+        tools.run(
+            quantize_command(strategy, names),
+            cwd=folder,
+            log=log,
+            what="calibrating",
+            timeout=CALIBRATION_TIMEOUT,
+        )
         wanted = [_DEPLOY, _WEIGHTS, *([DISTRIBUTION] if strategy.dump_dist else [])]
         _need(folder, log, "calibrating", *wanted)
         kept = {Path(name).name for name in wanted}
@@ -480,8 +650,9 @@ def _need(folder: Path, log: Path, what: str, *files: str | Path) -> None:
 
 
 def _left_nothing(what: str, name: str, log: Path) -> ToolchainError:
-    return ToolchainError(f"{what} ended well but left no {name}. The end of its log:\n"
-                          f"{log_tail(log)}")
+    return ToolchainError(
+        f"{what} ended well but left no {name}. The end of its log:\n{log_tail(log)}"
+    )
 
 
 def _take(folder: Path, result: Path, log: Path, what: str) -> None:
@@ -500,12 +671,31 @@ def _keep(folder: Path, wanted: Callable[[Path], bool]) -> None:
             path.unlink()
 
 
-def _record(folder: Path, traced: TracedModel, chip: str, precision: str,
-            strategy: NntcStrategy | None, inputs: dict[str, Any], tools: Nntc) -> None:
+def _record(
+    folder: Path,
+    traced: TracedModel,
+    chip: str,
+    precision: str,
+    strategy: NntcStrategy | None,
+    inputs: dict[str, Any],
+    tools: Nntc,
+) -> None:
     path = folder / "lprnet.bmodel"
-    BModel(path=path, chip=chip, precision=precision, batch=traced.batch,
-           batch_mean=traced.batch_mean, form=traced.form,
-           strategy=strategy.name if strategy else None, predicted_latency_ms=None,
-           sha256=file_digest(path), digest=digest(inputs), tools={"tpu_nntc": tools.version},
-           input_shape=traced.input_shape, output_shape=traced.output_shape,
-           input_dtype="float32", weights=traced.weights, alphabet=traced.alphabet).save(folder)
+    BModel(
+        path=path,
+        chip=chip,
+        precision=precision,
+        batch=traced.batch,
+        batch_mean=traced.batch_mean,
+        form=traced.form,
+        strategy=strategy.name if strategy else None,
+        predicted_latency_ms=None,
+        sha256=file_digest(path),
+        digest=digest(inputs),
+        tools={"tpu_nntc": tools.version},
+        input_shape=traced.input_shape,
+        output_shape=traced.output_shape,
+        input_dtype="float32",
+        weights=traced.weights,
+        alphabet=traced.alphabet,
+    ).save(folder)

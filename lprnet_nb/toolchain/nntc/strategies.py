@@ -22,13 +22,31 @@ ThMethod = Literal["KL", "SYMKL", "JSD", "ADMM", "ACIQ", "MAX", "MSE", "PERCENTI
 DISTRIBUTION = "distribution.th"  # what -dump_dist writes and -load_dist reads
 
 # Both ACIQ methods of the common registry assume a distribution; NNTC's does not say which.
-_METHODS: dict[str, ThMethod] = {"kl": "KL", "mse": "MSE", "max": "MAX",
-                                 "percentile9999": "PERCENTILE9999"}
-_FLAGS = ("accuracy_opt", "conv_group", "per_channel", "graph_transform", "winograd",
-          "fuse_preprocess", "save_test_proto")
+_METHODS: dict[str, ThMethod] = {
+    "kl": "KL",
+    "mse": "MSE",
+    "max": "MAX",
+    "percentile9999": "PERCENTILE9999",
+}
+_FLAGS = (
+    "accuracy_opt",
+    "conv_group",
+    "per_channel",
+    "graph_transform",
+    "winograd",
+    "fuse_preprocess",
+    "save_test_proto",
+)
 # Convolutions of LPRNet in execution order, by role.
-_CONVOLUTIONS = ("conv0", *["block4"] * 4, *["block8"] * 4, *["block11"] * 4, "neck", "conv20",
-                 "container")
+_CONVOLUTIONS = (
+    "conv0",
+    *["block4"] * 4,
+    *["block8"] * 4,
+    *["block11"] * 4,
+    "neck",
+    "conv20",
+    "container",
+)
 FLOAT_ROLES = ("input", "block4", "block8", "block11", "neck", "output", "container")
 
 
@@ -108,8 +126,9 @@ class NntcStrategy(BaseModel):
         for name in names:
             # The tools separate names by commas and options by semicolons, with no way to escape.
             if not name.strip() or re.search(r"[,;\"'\n\r\0]", name):
-                raise ValueError(f"layer name {name!r} is empty or has a comma, semicolon, quote "
-                                 "or line break")
+                raise ValueError(
+                    f"layer name {name!r} is empty or has a comma, semicolon, quote or line break"
+                )
         return names
 
     @field_validator("float_roles")
@@ -117,18 +136,23 @@ class NntcStrategy(BaseModel):
     def _known_roles(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [role for role in roles if role not in FLOAT_ROLES]
         if unknown:
-            raise ValueError(f"TPU-NNTC has no known layer for role {unknown[0]!r}; choose from "
-                             f"{', '.join(FLOAT_ROLES)}, or name layers in fpfwd_blocks")
+            raise ValueError(
+                f"TPU-NNTC has no known layer for role {unknown[0]!r}; choose from "
+                f"{', '.join(FLOAT_ROLES)}, or name layers in fpfwd_blocks"
+            )
         return tuple(sorted(set(roles), key=FLOAT_ROLES.index))
 
     @model_validator(mode="after")
     def _consistent(self) -> NntcStrategy:
         if self.th_method == "ADMM" and (self.dump_dist or self.load_dist):
-            raise ValueError("th_method ADMM can neither save nor load distributions; leave out "
-                             "dump_dist and load_dist")
+            raise ValueError(
+                "th_method ADMM can neither save nor load distributions; leave out "
+                "dump_dist and load_dist"
+            )
         if self.dump_dist and self.load_dist:
-            raise ValueError("dump_dist and load_dist exclude one another: what is loaded is not "
-                             "measured again")
+            raise ValueError(
+                "dump_dist and load_dist exclude one another: what is loaded is not measured again"
+            )
         return self
 
     @property
@@ -157,8 +181,11 @@ class NntcStrategy(BaseModel):
         if self.th_method != "KL":
             found.append(f"-th_method={self.th_method}")
         blocks = tuple(dict.fromkeys((*role_layers, *self.fpfwd_blocks)))
-        for option, names in (("inputs", self.fpfwd_inputs), ("outputs", self.fpfwd_outputs),
-                              ("blocks", blocks)):
+        for option, names in (
+            ("inputs", self.fpfwd_inputs),
+            ("outputs", self.fpfwd_outputs),
+            ("blocks", blocks),
+        ):
             if names:
                 found.append(f"-fpfwd_{option}={','.join(names)}")
         found += [f"-{flag}=true" for flag in _FLAGS if getattr(self, flag)]
@@ -184,8 +211,10 @@ def make_nntc_strategy(**fields: object) -> NntcStrategy:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"TPU-NNTC strategy {fields.get('name', '')!r}"
-                             f"{f': {field}' if field else ''}: {first['msg']}.") from error
+        raise ParameterError(
+            f"TPU-NNTC strategy {fields.get('name', '')!r}"
+            f"{f': {field}' if field else ''}: {first['msg']}."
+        ) from error
 
 
 def from_common(strategy: Strategy) -> NntcStrategy:
@@ -199,14 +228,20 @@ def from_common(strategy: Strategy) -> NntcStrategy:
     ParameterError
         Naming the field that TPU-NNTC has no counterpart for.
     """
+
     def refuse(field: str, why: str) -> ParameterError:
-        return ParameterError(f"strategy {strategy.name!r}: {field}={getattr(strategy, field)!r} "
-                              f"cannot be had from TPU-NNTC: {why} Choose another strategy, or use "
-                              "toolchain 'mlir'.")
+        return ParameterError(
+            f"strategy {strategy.name!r}: {field}={getattr(strategy, field)!r} "
+            f"cannot be had from TPU-NNTC: {why} Choose another strategy, or use "
+            "toolchain 'mlir'."
+        )
 
     if strategy.method not in _METHODS:
-        raise refuse("method", "its ACIQ does not tell which distribution it assumes (a TPU-NNTC "
-                     "strategy with th_method 'ACIQ' takes it as it is).")
+        raise refuse(
+            "method",
+            "its ACIQ does not tell which distribution it assumes (a TPU-NNTC "
+            "strategy with th_method 'ACIQ' takes it as it is).",
+        )
     if strategy.tune not in (0, Strategy.model_fields["tune"].default):
         raise refuse("tune", "it has no tuning pass.")
     if strategy.weight_equalization:
@@ -223,27 +258,47 @@ def from_common(strategy: Strategy) -> NntcStrategy:
         raise refuse("finetune", "training follows TPU-MLIR's graphs.")
     unknown = [role for role in strategy.float_roles if role not in FLOAT_ROLES]
     if unknown:
-        raise refuse("float_roles", f"no layer name is known for {unknown[0]!r}, only for "
-                     f"{', '.join(FLOAT_ROLES)}.")
-    return NntcStrategy(name=strategy.name, about=strategy.about, iterations=strategy.images,
-                        th_method=_METHODS[strategy.method], float_roles=strategy.float_roles,
-                        channel_order=strategy.channel_order, form=strategy.form)
+        raise refuse(
+            "float_roles",
+            f"no layer name is known for {unknown[0]!r}, only for {', '.join(FLOAT_ROLES)}.",
+        )
+    return NntcStrategy(
+        name=strategy.name,
+        about=strategy.about,
+        iterations=strategy.images,
+        th_method=_METHODS[strategy.method],
+        float_roles=strategy.float_roles,
+        channel_order=strategy.channel_order,
+        form=strategy.form,
+    )
 
 
-NNTC_STRATEGIES: dict[str, NntcStrategy] = {strategy.name: strategy for strategy in (
-    NntcStrategy(name="tutorial", iterations=450, float_roles=("input", "output"),
-                 channel_order="rgb",
-                 about="The tutorial's INT8 script: x.1 and 237, its first and last layer, in "
-                       "float."),
-    NntcStrategy(name="symkl", th_method="SYMKL", about="Symmetric KL divergence."),
-    NntcStrategy(name="jsd", th_method="JSD", about="Jensen-Shannon divergence."),
-    NntcStrategy(name="admm", th_method="ADMM", about="Alternating directions."),
-    NntcStrategy(name="aciq", th_method="ACIQ", about="Analytic clipping."),
-    NntcStrategy(name="kl-per-channel", per_channel=True,
-                 about="A scale for each output channel of a convolution."),
-    NntcStrategy(name="kl-conv-group", conv_group=True,
-                 about="Convolution channels quantized in groups of like range."),
-)}
+NNTC_STRATEGIES: dict[str, NntcStrategy] = {
+    strategy.name: strategy
+    for strategy in (
+        NntcStrategy(
+            name="tutorial",
+            iterations=450,
+            float_roles=("input", "output"),
+            channel_order="rgb",
+            about="The tutorial's INT8 script: x.1 and 237, its first and last layer, in float.",
+        ),
+        NntcStrategy(name="symkl", th_method="SYMKL", about="Symmetric KL divergence."),
+        NntcStrategy(name="jsd", th_method="JSD", about="Jensen-Shannon divergence."),
+        NntcStrategy(name="admm", th_method="ADMM", about="Alternating directions."),
+        NntcStrategy(name="aciq", th_method="ACIQ", about="Analytic clipping."),
+        NntcStrategy(
+            name="kl-per-channel",
+            per_channel=True,
+            about="A scale for each output channel of a convolution.",
+        ),
+        NntcStrategy(
+            name="kl-conv-group",
+            conv_group=True,
+            about="Convolution channels quantized in groups of like range.",
+        ),
+    )
+}
 
 
 def strategy_named(name: str, chip: str | None = None) -> NntcStrategy:
@@ -260,8 +315,9 @@ def strategy_named(name: str, chip: str | None = None) -> NntcStrategy:
         return read_nntc_strategy(name)
     if name not in STRATEGIES and name != "recommended":
         known = ", ".join(["recommended", *NNTC_STRATEGIES, *STRATEGIES])
-        raise ParameterError(f"strategy {name!r} is not known to TPU-NNTC. Choose from {known}, or "
-                             "name a JSON file.")
+        raise ParameterError(
+            f"strategy {name!r} is not known to TPU-NNTC. Choose from {known}, or name a JSON file."
+        )
     return from_common(common_strategy_named(name, chip))
 
 
@@ -339,17 +395,21 @@ def layers_of_roles(text: str, roles: Sequence[str]) -> list[str]:
         raise ToolchainError(f"{error} Name the layers in fpfwd_blocks instead.") from error
     if not layers or layers[0][1] not in ("Data", "Input"):
         found = layers[0][1] if layers else "none"
-        raise ToolchainError(f"the first layer of the prototxt is of type {found!r}, expected Data "
-                             "or Input. Name the layers to keep in float in fpfwd_blocks instead "
-                             "of float_roles.")
+        raise ToolchainError(
+            f"the first layer of the prototxt is of type {found!r}, expected Data "
+            "or Input. Name the layers to keep in float in fpfwd_blocks instead "
+            "of float_roles."
+        )
     convolutions = [name for name, kind in layers if kind == "Convolution"]
     by_role = {"input": [layers[0][0]], "output": [layers[-1][0]]}
     for role in roles:
         if role in by_role:
             continue
         if len(convolutions) != len(_CONVOLUTIONS):
-            raise ToolchainError(f"the prototxt has {len(convolutions)} convolutions, expected "
-                                 f"{len(_CONVOLUTIONS)}: the layers of role {role!r} cannot be "
-                                 "told. Name them in fpfwd_blocks instead.")
+            raise ToolchainError(
+                f"the prototxt has {len(convolutions)} convolutions, expected "
+                f"{len(_CONVOLUTIONS)}: the layers of role {role!r} cannot be "
+                "told. Name them in fpfwd_blocks instead."
+            )
         by_role[role] = [name for name, owner in zip(convolutions, _CONVOLUTIONS) if owner == role]
     return [name for role in roles for name in by_role[role]]
