@@ -102,6 +102,8 @@ def read_bytes(
                     "the right file."
                 )
             return raw
+    except error:
+        raise
     except (FileNotFoundError, NotADirectoryError) as cause:
         raise error(
             f"{what} {path} cannot be read: No such file; {missing(path)}. Check the path."

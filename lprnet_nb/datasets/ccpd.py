@@ -357,20 +357,3 @@ def _stream(
         raise DataError(
             f"image folder {folder} has no CCPD image that can be used ({found} found)."
         )
-
-
-def load_ccpd(folder: str | Path, *, limit: int | None = None, margin: float = 0.0) -> PlateImages:
-    """Read CCPD, or the first `limit` images of it, into memory (6.8 kB an image).
-
-    Raises
-    ------
-    DataError
-        Naming the image that cannot be used.
-    """
-    pieces = list(stream_ccpd(folder, limit=limit, margin=margin))
-    return PlateImages(
-        Path(folder).name,
-        np.concatenate([piece.images for piece in pieces]),
-        tuple(name for piece in pieces for name in piece.names),
-        tuple(label for piece in pieces for label in piece.labels or ()),
-    )

@@ -80,6 +80,10 @@ class PlateImages:
             {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
         )
 
+    def read(self) -> PlateImages:
+        """These, as `folder.PlateFiles.read` reads its own."""
+        return self
+
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> PlateImages:
         """The images at `indices` (integers or a slice), in that order."""
         if isinstance(indices, slice):

@@ -17,21 +17,18 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..inputs import decode_text, note, read_json, read_text
-from .alphabet import PUBLISHED_CLASSES, PROVINCES, Alphabet, normalize
+from .alphabet import PROVINCES, PUBLISHED_CLASSES, Alphabet, normalize
 from .images import IMAGE_SUFFIXES
 
 LIST_SUFFIXES = (".json", ".csv", ".tsv", ".txt")
 LONGEST = 18  # characters: the time steps of the network
 
-_NAME_WORDS = frozenset(
-    "file filename file_name image imagename image_name img img_name image_path img_path "
-    "imagepath image_file img_file path filepath file_path name picture "
-    "文件 文件名 文件名称 图片 图片名 图片名称 图片文件 图片路径 图像 图像名 图像路径 路径 名称".split()
+_NAME_WORDS = re.compile(
+    "(file|image|img|picture)?_?(name|path|file)?|文件(名|名称)?|(图片|图像)(名|名称|文件|路径)?|路径|名称"
 )
-_PLATE_WORDS = frozenset(
-    "plate plates label labels text gt truth ground_truth transcription plate_number "
-    "platenumber plate_no license licence license_plate licence_plate lp lp_number words "
-    "车牌 车牌号 车牌号码 牌照 号牌 号牌号码 号码 标签 标注 真值 文本 内容".split()
+_PLATE_WORDS = re.compile(
+    "(licen[cs]e_?)?plates?(_?(number|no|text))?|labels?|text|gt|(ground_?)?truth|transcription"
+    "|licen[cs]e|lp|words|车牌(号|号码)?|牌照|号牌(号码)?|号码|标签|标注|真值|文本|内容"
 )
 _DELIMITERS = "\t;,，|"
 _QUOTES = "\"'“”‘’"
@@ -166,13 +163,15 @@ def _by_delimiter(text: str, delimiter: str, path: Path) -> list[tuple[str, list
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         for cells in reader:
+            if any("\n" in cell or "\r" in cell for cell in cells):
+                raise csv.Error
             if any(cell.strip() for cell in cells):
                 table.append((f"line {reader.line_num}", cells))
-    except csv.Error as error:
+    except csv.Error:
         raise DataError(
-            f"label file {path}, line {reader.line_num}: a quote is not closed, or the "
-            "line is too long. Mend that line."
-        ) from error
+            f"label file {path}, line {reader.line_num}: a quote before or in this line is not "
+            "closed. Mend that line."
+        ) from None
     return table
 
 
@@ -200,8 +199,8 @@ def _columns(table: Sequence[Sequence[str]]) -> tuple[int, int, int]:
     words = [
         cell.strip(_QUOTES + " ").lower().replace(" ", "_").replace("-", "_") for cell in table[0]
     ]
-    names = [column for column, word in enumerate(words) if word in _NAME_WORDS]
-    plates = [column for column, word in enumerate(words) if word in _PLATE_WORDS]
+    names = [column for column, word in enumerate(words) if word and _NAME_WORDS.fullmatch(word)]
+    plates = [column for column, word in enumerate(words) if _PLATE_WORDS.fullmatch(word)]
     width = min(len(cells) for cells in table)
     files = [
         sum(_clean(cells[column]).endswith(IMAGE_SUFFIXES) for cells in table)
@@ -271,8 +270,8 @@ def _match_paths(
         candidates: dict[str, int] = {}
         for name in names:
             own = _clean(name).split("/")
-            if not own[-1].endswith(IMAGE_SUFFIXES):
-                own[-1] = below[-1]
+            if not (own[-1].endswith(IMAGE_SUFFIXES) and below[-1].endswith(IMAGE_SUFFIXES)):
+                own[-1] = below[-1]  # one of them has no suffix; the rest is the same
             same = _common_tail(own, [*above, *below])
             if same == len(own) or same >= len(below):  # one ends with the other
                 candidates[name] = same

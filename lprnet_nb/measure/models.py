@@ -121,6 +121,7 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         if name and name.endswith(".json"):
             name = strategy.name  # a path would end up in file names
         identity = "_".join(part for part in (chip.lower(), precision, f"{batch}b", name) if part)
+        strategy = strategy and strategy.cut_to(len(data.pool))
         images = data.calibration_images(strategy.images) if strategy else None
         ours = parameters.toolchain == "mlir"
         make = compile_pieces if ours else _nntc_pieces

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
-from ..inputs import read_json
+from ..inputs import note, read_json
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -106,9 +106,21 @@ class Strategy(BaseModel):
             "fuse_preprocess": self.fuse_preprocess,
         }
 
+    def cut_to(self, images: int) -> Strategy:
+        """This strategy on at most so many calibration images; a note says where that is fewer."""
+        if self.images <= images:
+            return self
+        note_fewer(self.name, self.images, images)
+        return self.model_copy(update={"images": images, "tune": min(self.tune, images)})
+
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
         return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
+
+
+def note_fewer(name: str, wanted: int, images: int) -> None:
+    """Say that a strategy takes fewer calibration images than it would."""
+    note(f"strategy {name} calibrates on {images} images instead of {wanted}: there are no more.")
 
 
 def make_strategy(**fields: object) -> Strategy:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lprnet_nb.datasets.alphabet import PROVINCES, PUBLISHED
+from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.datasets.generate import (
     Severity,
     contact_sheet,
@@ -19,7 +20,6 @@ from lprnet_nb.datasets.generate import (
 )
 from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
-from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.grammar import compile_grammar, load_grammar
 from lprnet_nb.errors import ParameterError

@@ -62,8 +62,8 @@ def test_other_sizes_are_resized_and_odd_names_do_no_harm(tmp_path):
 
 def test_labels_outside_the_class_list_are_refused_with_the_file(tmp_path):
     write_plate(tmp_path / "皖A12345.png")
-    write_plate(tmp_path / "学A12345.png")
-    with pytest.raises(DataError, match=r"学A12345\.png.*'学' at position 1"):
+    write_plate(tmp_path / "皖A1234学.png")
+    with pytest.raises(DataError, match=r"皖A1234学\.png.*'学' at position 7"):
         load_plates(tmp_path)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import DataError, ParameterError, ToolchainError
 from ...inputs import read_json
-from ..strategies import STRATEGIES, Strategy
+from ..strategies import STRATEGIES, Strategy, note_fewer
 from ..strategies import strategy_named as common_strategy_named
 
 ThMethod = Literal["KL", "SYMKL", "JSD", "ADMM", "ACIQ", "MAX", "MSE", "PERCENTILE9999"]
@@ -154,6 +154,13 @@ class NntcStrategy(BaseModel):
                 "dump_dist and load_dist exclude one another: what is loaded is not measured again"
             )
         return self
+
+    def cut_to(self, images: int) -> NntcStrategy:
+        """As `Strategy.cut_to`."""
+        if self.iterations <= images:
+            return self
+        note_fewer(self.name, self.iterations, images)
+        return self.model_copy(update={"iterations": images})
 
     @property
     def images(self) -> int:
