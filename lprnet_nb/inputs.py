@@ -144,7 +144,7 @@ def decode_text(
         raise error(f"{what} {path} holds zero bytes, so it is not text. Save it as text in UTF-8.")
     try:
         text = raw.decode("utf8")
-        if text.isascii() or not {c for c in text if not c.isascii()} <= _BOTH:
+        if text.isascii() or not {c for c in set(text) if not c.isascii()} <= _BOTH:
             return text, "utf-8"
     except UnicodeDecodeError:
         # Damaged UTF-8 often passes for GB18030; but Chinese in GB18030 is rarely UTF-8 anywhere.

@@ -84,6 +84,8 @@ class CcpdLabel:
 
 def looks_like_ccpd(name: str) -> bool:
     """Whether a file name is built like CCPD's, however wrong its values may be."""
+    if name.count("&") < 2:  # most names, at a tenth of the time
+        return False
     return bool(_LOOKS_LIKE.fullmatch(Path(name).stem))
 
 

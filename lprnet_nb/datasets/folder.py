@@ -229,10 +229,11 @@ def _label_lists(listing: Listing, *, sniff: bool) -> dict[str, list[Path]]:
 
     With `sniff`, also texts of any name that name a picture.
     """
-    stems = {name.rpartition(".")[0] for name in listing.images}
-    pictures = picture_keys(listing.images)
+    texts = [name for name in sorted(listing.others) if name.lower().endswith(LIST_SUFFIXES)]
+    stems = {name.rpartition(".")[0] for name in listing.images} if texts else set()
+    pictures = picture_keys(listing.images) if texts else frozenset()
     found = defaultdict(list)
-    for name in sorted(listing.others):
+    for name in texts:
         below, base = name[: name.rfind("/") + 1], name.rsplit("/", 1)[-1]
         # A text beside the picture of its name is an annotation of another tool.
         if _SURE.fullmatch(base) or (

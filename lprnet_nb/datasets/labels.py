@@ -31,6 +31,7 @@ _PLATE_WORDS = re.compile(
     "|licen[cs]e|lp|words|车牌(号|号码)?|牌照|号牌(号码)?|号码|标签|标注|真值|文本|内容"
 )
 _DELIMITERS = "\t;,，|"
+_SAMPLE = 1 << 16  # characters and lines from which the kind of a list is told
 _QUOTES = "\"'“”‘’"
 
 # GA 36-2018 as in the packaged grammar "plate", which a test holds it to; and, behind it, plates
@@ -106,7 +107,8 @@ def picture_keys(images: Iterable[str]) -> frozenset[str]:
 def names_a_picture(path: Path, pictures: Container[str]) -> bool:
     """Whether a text is a label list: it has a name and a plate a line, and one of `pictures`."""
     try:
-        rows = _text_rows(path, decode_text(path, "label file")[0])
+        text = decode_text(path, "label file")[0]
+        rows = _text_rows(path, text[: text.rfind("\n", 0, _SAMPLE) + 1] or text)
     except DataError:
         return False
     return any(_key(_clean(name)) in pictures for _, name, _ in rows)
@@ -132,7 +134,8 @@ def _text_rows(path: Path, text: str) -> list[tuple[str, str, str]]:
     delimiter = None
     if match := re.match(r"sep=(.)\r?\n", text):  # how Excel is told the delimiter
         delimiter, text = match[1], "\n" + text[match.end() :]
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip(_DELIMITERS + " \u3000")]
+    sample = re.split(r"\r\n|\r|\n", text[:_SAMPLE])
+    lines = [line for line in sample if line.strip(_DELIMITERS + " \u3000")]
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=lambda d: sum(d in line for line in lines))
     if sum(delimiter in line for line in lines) * 2 < len(lines):
@@ -201,20 +204,23 @@ def _columns(table: Sequence[Sequence[str]]) -> tuple[int, int, int]:
     ]
     names = [column for column, word in enumerate(words) if word and _NAME_WORDS.fullmatch(word)]
     plates = [column for column, word in enumerate(words) if _PLATE_WORDS.fullmatch(word)]
-    width = min(len(cells) for cells in table)
+    width = min(map(len, table))
     files = [
-        sum(_clean(cells[column]).endswith(IMAGE_SUFFIXES) for cells in table)
-        for column in range(width)
+        sum(_names_a_file(cells[column]) for cells in table[:_SAMPLE]) for column in range(width)
     ]
     by_suffix = max(range(width), key=lambda column: files[column])
-    name = by_suffix if files[by_suffix] * 2 > len(table) or not names else names[0]
+    count = min(len(table), _SAMPLE)
+    name = by_suffix if files[by_suffix] * 2 > count or not names else names[0]
     plate = next(
         (column for column in plates if column != name),
         name + 1 if name + 1 < width else int(name == 0),
     )
-    named = (names or plates) and not words[name].endswith(IMAGE_SUFFIXES)
-    other = files[name] == len(table) - 1 > 0 and not words[name].endswith(IMAGE_SUFFIXES)
-    return name, plate, int(bool(named or other))
+    heading = bool(names or plates) or files[name] == count - 1 > 0
+    return name, plate, int(heading and not _names_a_file(table[0][name]))
+
+
+def _names_a_file(cell: str) -> bool:
+    return cell.rstrip(_QUOTES + " ").lower().endswith(IMAGE_SUFFIXES)
 
 
 def label_of_each(labels: LabelList, folder: Path, images: Sequence[str]) -> tuple[list[str], int]:
@@ -342,15 +348,12 @@ def check_labels(
     folder: Path, images: Sequence[str], labels: Sequence[str], alphabet: Alphabet
 ) -> None:
     """Raise a DataError that names the image unless the class list can write every label."""
-    fine = set()
     for image, text in zip(images, labels):
-        if text in fine:
-            continue
-        try:
-            alphabet.encode(text)
-        except DataError as error:
-            raise DataError(f"{folder / image}: {error}") from error
-        fine.add(text)
+        if not alphabet.writes(text):
+            try:
+                alphabet.encode(text)
+            except DataError as error:
+                raise DataError(f"{folder / image}: {error}") from error
 
 
 def is_plate(text: str) -> bool:
