@@ -219,7 +219,7 @@ def survey(
 @app.command()
 def evaluate(
     results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
-    labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")],
+    labels: Annotated[Path, typer.Argument(help="Labels: JSON, CSV or text, or the folder.")],
 ) -> None:
     """Judge a results file: exact match with its 95 % interval, character accuracy."""
     from .steps import judge_results

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb.datasets.images import PlateImages, load_folder
+from lprnet_nb import inputs
+from lprnet_nb.datasets.folder import load_images
+from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.views import decode_views, stretched
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.bmodel import BModel
@@ -141,12 +143,31 @@ def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
     assert judged["images"] == 2 and judged["exact_match"] == right / 2
 
 
+def test_evaluate_takes_a_folder_and_says_what_the_results_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "_said", set())
+    run("generate", tmp_path / "mine", "--count", "4")
+    labels = json.loads((tmp_path / "mine" / "labels.json").read_text("utf8"))
+    first, second, *_ = labels
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({first: labels[first], second: "x"}), "utf8")
+    for truth in (tmp_path / "mine", tmp_path / "mine" / "labels.json"):
+        inputs._said.clear()
+        done = run("evaluate", results, truth)
+        judged = json.loads(done.stdout)
+        assert (judged["images"], judged["missing"], judged["exact_match"]) == (2, 2, 0.5)
+        assert "lacks 2 of 4 labelled pictures; only the other 2 are judged" in done.stderr
+    results.write_text(f'{{"{first}": "a", "{first}": "a"}}')
+    assert "occurs twice" in run("evaluate", results, truth, code=2).stderr
+    results.write_text("{}")
+    assert "has no results. Name the file" in run("evaluate", results, truth, code=2).stderr
+
+
 def test_three_looks_at_each_plate(bmodel, published, tmp_path):
     some = published.take(range(0, 1000, 125))
     write_images(tmp_path / "plates", some)
     given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator", "--views")
     read = json.loads(run(*given, "--decoder", "plate").stdout)
-    plates = load_folder(tmp_path / "plates")
+    plates = load_images(tmp_path / "plates")
     logits = [
         infer_plates(bmodel, replace(plates, images=view), "emulator").logits
         for view in stretched(plates.images)

@@ -21,7 +21,9 @@ import numpy as np
 
 from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
-from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files
+from ..files import LARGEST_IMAGE
+from ..inputs import read_bytes
+from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files, image_folder
 
 MAP_SIZE = 20_000_000  # bytes at first, as in ufwio; doubled when full
 QUEUE = 100  # entries per transaction, as in ufwio
@@ -289,13 +291,16 @@ def convert_imageset(
             f"resize_height={resize_height}, resize_width={resize_width}: give "
             "positive sizes, 24 and 94 for LPRNet."
         )
-    files = image_files(imageset_rootfolder)
+    root = image_folder(imageset_rootfolder)
+    files = image_files(root)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
     files = files[:limit]
     folder = Path(imageset_lmdbfolder)
     made_of = {
-        "files": digest([[path.name, path.stat().st_size] for path in files]),
+        "files": digest(
+            [[path.relative_to(root).as_posix(), path.stat().st_size] for path in files]
+        ),
         "height": resize_height,
         "width": resize_width,
         "bgr2rgb": bgr2rgb,
@@ -305,7 +310,7 @@ def convert_imageset(
 
     def arrays() -> Iterator[np.ndarray]:
         for path in files[done:]:
-            image = decode_image(path.read_bytes(), f"image {path}")
+            image = decode_image(read_bytes(path, "image", LARGEST_IMAGE), f"image {path}")
             yield _prepare(image, resize_height, resize_width, bgr2rgb, gray)
             if advance is not None:
                 advance(1)

@@ -98,7 +98,7 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
     piece = compile_piece if parameters.toolchain == "mlir" else nntc_piece
     found = []
     for chip, precision, batch, asked in combinations(parameters):
-        strategy = asked.by_chip[chip] if asked else None
+        strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
         images = data.calibration_images(strategy.images) if strategy else None
         name = asked.name if asked else None
         identity = model_id(chip, precision, batch, name)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..cache import repository
 from ..decode import DECODERS
 from ..errors import ParameterError
+from ..inputs import find_path, missing
 from ..model.network import BATCH_MEANS
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
@@ -190,20 +192,55 @@ def _number(key: str, value: Any, low: int, high: int) -> int:
 
 def _one_of(valid: Sequence[str], path: str = "") -> Any:
     def checked(key: str, value: Any) -> str:
-        if value in valid or (
-            path and isinstance(value, str) and (Path(value).exists() or "/" in value)
-        ):
+        if value in valid:
             return value
         more = f", or {path}" if path else ""
+        if path and isinstance(value, str) and "\0" not in value:
+            if "/" in value or find_path(value).exists():
+                return value
+            more += f" ({missing(value)})"
         raise ParameterError(f"{key}={value!r} is not known. Choose from {', '.join(valid)}{more}.")
 
     return checked
 
 
+def _placed(check: Any, valid: Sequence[str] = ("",)) -> Any:
+    """Where a value is no word of `valid` but a path: absolute, as `find_path` finds it."""
+
+    def checked(key: str, value: Any) -> str:
+        text = check(key, value)
+        return text if text in valid else str(find_path(text))
+
+    return checked
+
+
+def placed(key: str, value: Any) -> Any:
+    """A parameter for a notebook, which runs in the checkout: its paths lead there from anywhere.
+
+    >>> placed("IMAGES", 100), placed("STRATEGIES", "kl,mse")
+    (100, 'kl,mse')
+    """
+    if key in ("DATA", "WEIGHTS", "CLASSES"):
+        return value if value in ("", *DATA) else _from_checkout(value)
+    if key not in ("STRATEGIES", "DECODERS"):
+        return value
+    items = [
+        _from_checkout(item) if str(item).endswith((".json", ".toml")) else item
+        for item in _items(key, value)
+    ]
+    return ",".join(items) if isinstance(value, str) else items
+
+
+def _from_checkout(value: str) -> str:
+    path = find_path(value)
+    inside = path.is_relative_to(repository())
+    return str(path.relative_to(repository()) if inside else path)
+
+
 _CHECKS: dict[str, Any] = {
-    "data": _one_of(DATA, "the path of a folder of images"),
-    "weights": _one_of(DATA, "the path of a .pth file"),
-    "classes": lambda key, value: str(value),
+    "data": _placed(_one_of(DATA, "the path of a folder of images"), DATA),
+    "weights": _placed(_one_of(DATA, "the path of a .pth file"), DATA),
+    "classes": _placed(lambda key, value: str(value)),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
     "chips": _each(parse_chip),
     "precisions": _each(parse_precision),
@@ -241,11 +278,3 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, Asked | No
             f"{', '.join(parameters.chips)} cannot do {', '.join(parameters.precisions)}."
         )
     return found
-
-
-def calibration_need(parameters: Parameters) -> int:
-    """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
-    return max(
-        (asked.by_chip[chip].images for chip, *_, asked in combinations(parameters) if asked),
-        default=0,
-    )

@@ -21,7 +21,7 @@ from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
 from ..measure.data import datasets_for
 from ..measure.output import to_json
-from ..measure.parameters import Parameters, calibration_need, check
+from ..measure.parameters import Parameters, check, combinations, placed
 from ..places import reports_dir
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
@@ -184,15 +184,16 @@ def make_report(
     Raises
     ------
     ParameterError
-        For an impossible parameter, or fewer images than a strategy calibrates on, before
-        anything runs.
+        For an impossible parameter, before anything runs.
+    DataError
+        When plates or labels are missing or wrong, before anything runs.
     LprnetError
         When a notebook fails; finished work stays in the cache and is not done again.
     """
     values = profile_values(profile, given)
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
-    _check_calibration(check(**values))
+    _check_data(check(**values))
     with locked(folder, "this report", _say):
         started, seconds = time.monotonic(), {}
         for stem, path in paths.items():
@@ -214,14 +215,18 @@ def make_report(
     return index
 
 
-def _check_calibration(parameters: Parameters) -> None:
-    need = calibration_need(parameters)
-    if need:
-        datasets_for(parameters).check_calibration(need)
+def _check_data(parameters: Parameters) -> None:
+    """Find the plates and their labels, and say which strategies get fewer of them than usual."""
+    data = datasets_for(parameters)
+    for chip, _, _, asked in combinations(parameters):
+        if asked:
+            asked.by_chip[chip].cut_to(len(data.pool))
 
 
 def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     """A profile's parameters with those that were given in their place, checked.
+
+    Paths become absolute, or relative to the checkout in which the notebooks run.
 
     With a class list of one's own and no decoders named, they are `OWN_DECODERS`: the default's
     grammar is of Chinese plates, whose characters that list need not have.
@@ -239,7 +244,7 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     if values.get("CLASSES"):
         values.setdefault("DECODERS", OWN_DECODERS)
     check(**values)
-    return values
+    return {key: placed(key, value) for key, value in values.items()}
 
 
 def _add_times(path: Path, seconds: dict[str, float]) -> None:

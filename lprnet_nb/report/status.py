@@ -15,7 +15,7 @@ from ..lessons import infer as notebook_04
 from ..lessons import quantize as notebook_03
 from ..lessons import trace as notebook_01
 from ..measure.data import Data, datasets_for
-from ..measure.parameters import Parameters, calibration_need, check
+from ..measure.parameters import Parameters, check
 from ..work import scheduler
 from ..work.pieces import Piece, with_needs
 from .run import NOTEBOOKS, notebook_path, profile_values
@@ -65,7 +65,7 @@ def report_states(
     for stem in notebooks:
         if stem in PIECES_OF:
             p = _parameters(stem, values)
-            named = p.data, p.weights, p.classes, p.images, calibration_need(p)
+            named = p.data, p.weights, p.classes, p.images
             data = loaded.get(named) or loaded.setdefault(named, datasets_for(p))
             for piece in with_needs(PIECES_OF[stem](p, data)):
                 wanted.setdefault(piece, []).append(stem)

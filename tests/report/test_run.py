@@ -7,8 +7,10 @@ import json
 import nbformat
 import pytest
 
+from lprnet_nb import inputs
 from lprnet_nb.datasets.generate import generate_plates, write_plates
-from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.errors import DataError, LprnetError, ParameterError
+from lprnet_nb.measure.parameters import check
 from lprnet_nb.report import run as r
 
 
@@ -98,17 +100,43 @@ def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):
             r.report_folder(name)
 
 
-def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks, tmp_path):
+def test_strategies_are_cut_to_the_images_there_are_and_that_is_told_first(
+    notebooks, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(inputs, "_said", set())
     notebooks("01_x", "1/0")
     folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
     given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20}
-    with pytest.raises(
-        ParameterError, match="calibration takes 100 images, and plates.* has [57]0"
-    ):
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):
         r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20,mse", **given)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert told == ["note: strategy mse calibrates on 50 images instead of 100: there are no more."]
+
+
+def test_plates_without_labels_are_refused_before_anything_runs(notebooks, tmp_path):
+    notebooks("01_x", "1/0")
+    labels = write_plates(generate_plates(30, 3, workers=0), tmp_path / "plates")
+    labels.unlink()
+    for number, path in enumerate(labels.parent.iterdir()):
+        path.rename(path.with_name(f"{number:04d}.png"))
+    with pytest.raises(DataError, match="plates has no labels"):
+        r.make_report("quick", notebooks=("01_x",), DATA=str(labels.parent), WEIGHTS="generated")
     assert not (tmp_path / "reports").exists()
-    with pytest.raises(LprnetError, match="ZeroDivisionError"):  # not for want of images
-        r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20", **given)
+
+
+def test_paths_are_from_where_the_user_stands_then_from_the_checkout(tmp_path, monkeypatch):
+    (tmp_path / "plates").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"DATA": "plates", "STRATEGIES": "kl"}
+    assert r.profile_values("quick", given)["DATA"] == str(tmp_path / "plates")
+    assert check(DATA="plates").data == str(tmp_path / "plates")
+    # A notebook runs in the checkout, and what lies there keeps its short name on every machine.
+    monkeypatch.chdir(r.repository() / "notebooks")
+    for written in ("data/models", "../data/models"):
+        assert r.profile_values("quick", {"DATA": written})["DATA"] == "data/models"
+        assert check(DATA=written).data == str(r.repository() / "data" / "models")
+    with pytest.raises(ParameterError, match=f"'nowhere' is not known.*{r.repository()}"):
+        check(DATA="nowhere")
 
 
 def test_a_report_of_tpu_nntc_takes_that_toolchains_strategies(notebooks, tmp_path):
