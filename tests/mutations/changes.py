@@ -71,15 +71,15 @@ FOUND = (
         f"{CACHE}::test_a_name_that_leads_out_is_refused_and_nothing_is_written",
     ),
     Change(
-        "labels.csv before labels.json",
-        'if (folder / "labels.json").exists():',
-        'if (folder / "labels.json").exists() and not (folder / "labels.csv").exists():',
-        f"{SOURCES}::test_json_goes_before_csv_before_the_file_beside_before_names",
+        "of several label files one is taken",
+        "if len(paths) > 1:",
+        "if len(paths) > 99:",
+        f"{SOURCES}::test_a_label_file_goes_before_one_beside_before_names_and_two_are_refused",
     ),
     Change(
         "a byte order mark is part of the first name",
-        'encoding="utf-8-sig"',
-        'encoding="utf8"',
+        "_decoded(raw[len(mark) :], encoding",
+        "_decoded(raw, encoding",
         f"{SOURCES}::test_a_byte_order_mark_is_no_part_of_the_first_name",
     ),
     Change(
@@ -262,8 +262,8 @@ FOUND = (
 MORE = (
     Change(
         "one whole file makes an artifact intact",
-        "return all(file_digest(folder / name) == value",
-        "return any(file_digest(folder / name) == value",
+        "and all(file_digest(folder / name) == value",
+        "and any(file_digest(folder / name) == value",
         f"{CACHE}::test_what_arrives_damaged_is_refused",
     ),
     Change(
