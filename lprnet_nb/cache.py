@@ -148,8 +148,10 @@ def atomic_write(path: str | Path, data: bytes | str) -> Path:
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise DataError(f"cannot write {path}: {error.strerror}. Free some space or choose a "
-                        "folder that you may write to.") from error
+        raise DataError(
+            f"cannot write {path}: {error.strerror}. Free some space or choose a "
+            "folder that you may write to."
+        ) from error
     return path
 
 
@@ -168,11 +170,15 @@ def locked(path: Path, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except NotImplementedError as error:
-        raise DataError(f"the file system of {path.parent} has no locks, which {what} need. Name "
-                        "a cache folder on another one in LPRNET_CACHE.") from error
+        raise DataError(
+            f"the file system of {path.parent} has no locks, which {what} need. Name "
+            "a cache folder on another one in LPRNET_CACHE."
+        ) from error
     except OSError as error:
-        raise DataError(f"cannot use {path.parent} for {what}: {error.strerror or error}. "
-                        "Name a writable cache folder in LPRNET_CACHE.") from error
+        raise DataError(
+            f"cannot use {path.parent} for {what}: {error.strerror or error}. "
+            "Name a writable cache folder in LPRNET_CACHE."
+        ) from error
     try:
         yield
     finally:
@@ -229,8 +235,10 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, LprnetError):
                 raise
-            raise DataError(f"cannot make {kind} in {folder.parent}: {error}. Finished work is "
-                            "kept; mend that and run the same command again.") from error
+            raise DataError(
+                f"cannot make {kind} in {folder.parent}: {error}. Finished work is "
+                "kept; mend that and run the same command again."
+            ) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -260,8 +268,11 @@ def is_made_here(path: Path) -> bool:
 
 def pack_artifact(folder: Path) -> dict[str, bytes]:
     """All files of an artifact by name, to be sent to another machine's cache."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
@@ -286,13 +297,16 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
             for name, data in files.items():
                 target = (temporary / name).resolve()
                 if not target.is_relative_to(temporary.resolve()):
-                    raise DataError(f"an artifact sent here names a file {name!r}, which leads out "
-                                    "of its folder. It is refused.")
+                    raise DataError(
+                        f"an artifact sent here names a file {name!r}, which leads out "
+                        "of its folder. It is refused."
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
             if not _intact(temporary):
-                raise DataError(f"artifact {folder.name} arrived damaged. Run the same command "
-                                "again.")
+                raise DataError(
+                    f"artifact {folder.name} arrived damaged. Run the same command again."
+                )
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -300,9 +314,13 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
 
 def _seal(folder: Path, inputs: dict[str, Any]) -> None:
     (folder / "inputs.json").write_text(
-        json.dumps(inputs, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf8")
-    files = {path.relative_to(folder).as_posix(): file_digest(path)
-             for path in sorted(folder.rglob("*")) if path.is_file()}
+        json.dumps(inputs, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf8"
+    )
+    files = {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     (folder / "files.json").write_text(json.dumps(files, indent=1, ensure_ascii=False), "utf8")
 
 
@@ -317,8 +335,9 @@ def _intact(folder: Path) -> bool:
 def _set_aside(folder: Path) -> None:
     grave = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".altered-{folder.name}."))
     os.rename(folder, grave / folder.name)
-    log.warning("%s was altered after it was made; it is set aside in %s and made again.",
-                folder, grave)
+    log.warning(
+        "%s was altered after it was made; it is set aside in %s and made again.", folder, grave
+    )
 
 
 def _sweep(folder: Path) -> None:

@@ -11,13 +11,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from .errors import LprnetError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="LPRNet from PyTorch to a Sophgo TPU, with or without the device.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="LPRNet from PyTorch to a Sophgo TPU, with or without the device.",
+)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure; one JSON line comes last.")
 app.add_typer(bench_app, name="bench")
 
@@ -28,14 +31,20 @@ BatchMean = Annotated[str | None, typer.Option(help="batch (as published) or ima
 Strategies = Annotated[str | None, typer.Option(help="INT8 strategies by name, or JSON files.")]
 Decoders = Annotated[str | None, typer.Option(help="greedy, beam, plate, …, or a grammar file.")]
 Images = Annotated[int | None, typer.Option(help="How many images; 0 for all.")]
-DataOption = Annotated[str | None, typer.Option(
-    "--data", help="auto, published, generated, or a folder of images.")]
-WeightsOption = Annotated[str | None, typer.Option(
-    "--weights", help="auto, published, generated, or a .pth file.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="auto, published, generated, or a folder of images.")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", help="auto, published, generated, or a .pth file.")
+]
 Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
 Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
-Scheduler = Annotated[str | None, typer.Option(
-    help="Address of a dask scheduler, such as tcp://host:8786; else this machine's cores.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a dask scheduler, such as tcp://host:8786; else this machine's cores."
+    ),
+]
 Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
 
 
@@ -52,124 +61,203 @@ def download() -> None:
 
 
 @app.command()
-def trace(batches: Batches = "1,4", batch_mean: BatchMean = "image", weights: WeightsOption = None,
-          classes: Classes = None) -> None:
+def trace(
+    batches: Batches = "1,4",
+    batch_mean: BatchMean = "image",
+    weights: WeightsOption = None,
+    classes: Classes = None,
+) -> None:
     """Trace the network and export it to ONNX, into data/models/torch/."""
-    from .report.gen import gen_traces
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_traces
 
-    for path in gen_traces(check(**_upper(batches=batches, batch_mean=batch_mean, weights=weights,
-                                          classes=classes))):
+    for path in gen_traces(
+        check(**_upper(batches=batches, batch_mean=batch_mean, weights=weights, classes=classes))
+    ):
         print(path)
 
 
 @app.command("compile")
-def compile_(target: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
-             precisions: Precisions = "fp32", batches: Batches = "1,4",
-             batch_mean: BatchMean = None, strategy: Annotated[str | None, typer.Option(
-                 help="INT8 strategy by name, or a JSON file; by default the recommended one, with "
-                      "TPU-NNTC kl.")] = None,
-             data: DataOption = None, weights: WeightsOption = None, classes: Classes = None,
-             toolchain: Toolchain = None) -> None:
+def compile_(
+    target: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
+    precisions: Precisions = "fp32",
+    batches: Batches = "1,4",
+    batch_mean: BatchMean = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="INT8 strategy by name, or a JSON file; by default the recommended one, with "
+            "TPU-NNTC kl."
+        ),
+    ] = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    toolchain: Toolchain = None,
+) -> None:
     """Compile BModels into data/models/TARGET/ under the names that users know."""
-    from .report.gen import gen_bmodels
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_bmodels
 
     chosen = strategy or ("kl" if toolchain == "nntc" else "recommended")
-    for path in gen_bmodels(check(**_upper(chips=target, precisions=precisions, batches=batches,
-                                           batch_mean=batch_mean, strategies=chosen, data=data,
-                                           weights=weights, classes=classes, images=0,
-                                           toolchain=toolchain))):
+    for path in gen_bmodels(
+        check(
+            **_upper(
+                chips=target,
+                precisions=precisions,
+                batches=batches,
+                batch_mean=batch_mean,
+                strategies=chosen,
+                data=data,
+                weights=weights,
+                classes=classes,
+                images=0,
+                toolchain=toolchain,
+            )
+        )
+    ):
         print(path)
 
 
 @app.command("one-key")
-def one_key(target: Annotated[str, typer.Argument(help="BM1684 or BM1684X.")],
-            strategy: Annotated[str, typer.Option(
-                help="TPU-NNTC strategy by name, or a JSON file.")] = "kl",
-            batch_mean: BatchMean = None, data: DataOption = None, weights: WeightsOption = None,
-            classes: Classes = None) -> None:
+def one_key(
+    target: Annotated[str, typer.Argument(help="BM1684 or BM1684X.")],
+    strategy: Annotated[
+        str, typer.Option(help="TPU-NNTC strategy by name, or a JSON file.")
+    ] = "kl",
+    batch_mean: BatchMean = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+) -> None:
     """Compile INT8 with TPU-NNTC's one-key tool into data/models/TARGET/."""
-    from .report.gen import gen_one_key
-    from .report.parameters import check
+    from .measure.parameters import check
+    from .steps import gen_one_key
 
-    print(gen_one_key(check(**_upper(chips=target, precisions="int8", batches="1",
-                                     batch_mean=batch_mean, strategies=strategy, data=data,
-                                     weights=weights, classes=classes, images=0,
-                                     toolchain="nntc"))))
+    print(
+        gen_one_key(
+            check(
+                **_upper(
+                    chips=target,
+                    precisions="int8",
+                    batches="1",
+                    batch_mean=batch_mean,
+                    strategies=strategy,
+                    data=data,
+                    weights=weights,
+                    classes=classes,
+                    images=0,
+                    toolchain="nntc",
+                )
+            )
+        )
+    )
 
 
 @app.command()
-def combine(bmodels: Annotated[list[Path], typer.Argument(help="Two or more BModels of ours.")],
-            output: Annotated[Path, typer.Option("--output", "-o", help="BModel to write.")]
-            ) -> None:
+def combine(
+    bmodels: Annotated[list[Path], typer.Argument(help="Two or more BModels of ours.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="BModel to write.")],
+) -> None:
     """Put several batch sizes into one BModel with TPU-NNTC's tpu_model."""
-    from .report.gen import combine
+    from .steps import combine
 
     print(combine(bmodels, output))
 
 
 @app.command()
-def infer(bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
-          images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
-          output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
-          backend: Backend = "auto", decoder: Annotated[str, typer.Option()] = "greedy",
-          views: Annotated[bool, typer.Option(
-              "--views", help="Read each plate three times, stretched; needs a grammar.")] = False,
-          trust: Annotated[bool, typer.Option(
-              "--trust", help="Run a BModel that was not made here.")] = False) -> None:
+def infer(
+    bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+    images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
+    output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+    backend: Backend = "auto",
+    decoder: Annotated[str, typer.Option()] = "greedy",
+    views: Annotated[
+        bool,
+        typer.Option("--views", help="Read each plate three times, stretched; needs a grammar."),
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run a BModel that was not made here.")
+    ] = False,
+) -> None:
     """Read a folder of plates with a BModel: JSON {file: plate}."""
-    from .report.gen import read_plates
+    from .steps import read_plates
 
     _emit(read_plates(bmodel, images, backend, decoder, views=views, trust=trust), output)
 
 
 @app.command()
-def survey(model: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
-           folder: Annotated[Path, typer.Argument(help="Folder that CCPD was unpacked to.")],
-           output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
-           backend: Annotated[str, typer.Option()] = "emulator",
-           decoder: Annotated[str, typer.Option()] = "greedy",
-           images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
-           scheduler: Scheduler = None) -> None:
+def survey(
+    model: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that CCPD was unpacked to.")],
+    output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+    backend: Annotated[str, typer.Option()] = "emulator",
+    decoder: Annotated[str, typer.Option()] = "greedy",
+    images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    scheduler: Scheduler = None,
+) -> None:
     """Read all of CCPD and judge it, on all cores or a cluster; the same command resumes."""
-    from .report.survey import survey as run
+    from .measure.survey import survey as run
     from .toolchain.bmodel import BModel
 
     _use_scheduler(scheduler)
-    _emit(run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
-          output)
+    _emit(
+        run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
+        output,
+    )
 
 
 @app.command()
-def evaluate(results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
-             labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")]
-             ) -> None:
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
+    labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")],
+) -> None:
     """Judge a results file: exact match with its 95 % interval, character accuracy."""
-    from .report.gen import judge_results
+    from .steps import judge_results
 
     _emit(judge_results(results, labels), None)
 
 
 @app.command()
-def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick",
-           name: Annotated[str | None, typer.Option(help="Folder below reports/.")] = None,
-           chips: Chips = None, precisions: Precisions = None, batches: Batches = None,
-           images: Images = None, data: DataOption = None, weights: WeightsOption = None,
-           classes: Classes = None, strategies: Strategies = None, decoders: Decoders = None,
-           batch_mean: BatchMean = None, backend: Backend = None,
-           toolchain: Toolchain = None, scheduler: Scheduler = None,
-           status: Annotated[bool, typer.Option(
-               "--status", help="Only list what is done, running and missing.")] = False,
-           as_json: Annotated[bool, typer.Option("--json", help="The status as JSON.")] = False
-           ) -> None:
+def report(
+    profile: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    name: Annotated[str | None, typer.Option(help="Folder below reports/.")] = None,
+    chips: Chips = None,
+    precisions: Precisions = None,
+    batches: Batches = None,
+    images: Images = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    strategies: Strategies = None,
+    decoders: Decoders = None,
+    batch_mean: BatchMean = None,
+    backend: Backend = None,
+    toolchain: Toolchain = None,
+    scheduler: Scheduler = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only list what is done, running and missing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The status as JSON.")] = False,
+) -> None:
     """Run the notebooks and leave reports/NAME/ with index.html and metrics.json.
 
     A report that was stopped goes on where it was.
     """
-    values = _upper(chips=chips, precisions=precisions, batches=batches, images=images, data=data,
-                    weights=weights, classes=classes, strategies=strategies, decoders=decoders,
-                    batch_mean=batch_mean, backend=backend, toolchain=toolchain)
+    values = _upper(
+        chips=chips,
+        precisions=precisions,
+        batches=batches,
+        images=images,
+        data=data,
+        weights=weights,
+        classes=classes,
+        strategies=strategies,
+        decoders=decoders,
+        batch_mean=batch_mean,
+        backend=backend,
+        toolchain=toolchain,
+    )
     if status:
         _show_states(profile, values, as_json)
         return
@@ -181,7 +269,7 @@ def report(profile: Annotated[str, typer.Option(help="quick or full.")] = "quick
 
 def _use_scheduler(address: str | None) -> None:
     """Hand the work of this process, and of the kernels that it starts, to a scheduler."""
-    from .report.scheduler import SCHEDULER_VARIABLE
+    from .work.scheduler import SCHEDULER_VARIABLE
 
     if address is not None:
         os.environ[SCHEDULER_VARIABLE] = address
@@ -191,11 +279,19 @@ def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
     from .report.status import report_states
 
     states = report_states(profile, **values)
-    counts = {state: sum(row.state == state for row in states)
-              for state in ("done", "running", "missing")}
+    counts = {
+        state: sum(row.state == state for row in states) for state in ("done", "running", "missing")
+    }
     if as_json:
-        _emit({"profile": profile, "parameters": values, **counts,
-               "pieces": [asdict(row) for row in states]}, None)
+        _emit(
+            {
+                "profile": profile,
+                "parameters": values,
+                **counts,
+                "pieces": [asdict(row) for row in states],
+            },
+            None,
+        )
         return
     table = Table("piece", "state", "notebooks", box=None)
     for row in states:
@@ -208,7 +304,7 @@ def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Say which backends, compilers, data and versions are there, and what is missing."""
-    from .report.doctor import examine
+    from .doctor import examine
 
     facts = examine()
     if as_json:
@@ -221,115 +317,165 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 @app.command()
-def generate(output: Annotated[Path, typer.Argument(help="Folder to write into.")],
-             count: Annotated[int, typer.Option(help="How many plates.")] = 1000,
-             seed: Annotated[int, typer.Option()] = 0,
-             forms: Annotated[str | None, typer.Option(help="Comma-separated plate forms.")] = None
-             ) -> None:
+def generate(
+    output: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    count: Annotated[int, typer.Option(help="How many plates.")] = 1000,
+    seed: Annotated[int, typer.Option()] = 0,
+    forms: Annotated[str | None, typer.Option(help="Comma-separated plate forms.")] = None,
+) -> None:
     """Write generated plates as PNG files with labels.json."""
-    from .report.gen import write_generated
+    from .steps import write_generated
 
     print(write_generated(output, count, seed, tuple(forms.split(",")) if forms else None))
 
 
 @app.command("lmdb")
-def lmdb_(imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of images.")],
-          imageset_lmdbfolder: Annotated[Path, typer.Option(help="Gets data.mdb.")],
-          resize_height: Annotated[int, typer.Option()] = 24,
-          resize_width: Annotated[int, typer.Option()] = 94,
-          shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
-          bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
-          gray: Annotated[bool, typer.Option(help="One channel.")] = False) -> None:
+def lmdb_(
+    imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of images.")],
+    imageset_lmdbfolder: Annotated[Path, typer.Option(help="Gets data.mdb.")],
+    resize_height: Annotated[int, typer.Option()] = 24,
+    resize_width: Annotated[int, typer.Option()] = 94,
+    shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
+    bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
+    gray: Annotated[bool, typer.Option(help="One channel.")] = False,
+) -> None:
     """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes."""
     from .datasets.images import image_files
     from .datasets.lmdb import convert_imageset
-    from .runtime.progress import progress_bar
+    from .progress import progress_bar
 
     with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
         count = convert_imageset(
-            imageset_rootfolder, imageset_lmdbfolder, resize_height=resize_height,
-            resize_width=resize_width, shuffle=shuffle, bgr2rgb=bgr2rgb, gray=gray,
-            advance=advance)
+            imageset_rootfolder,
+            imageset_lmdbfolder,
+            resize_height=resize_height,
+            resize_width=resize_width,
+            shuffle=shuffle,
+            bgr2rgb=bgr2rgb,
+            gray=gray,
+            advance=advance,
+        )
     print(f"{count} arrays are in {imageset_lmdbfolder / 'data.mdb'}")
 
 
 @app.command()
-def train(output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
-          steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 25_000,
-          batch: Annotated[int, typer.Option(help="Plates a step.")] = 16,
-          candidates: Annotated[int, typer.Option(
-              help="Plates drawn for a step, to learn from BATCH that the weights are in doubt of, "
-                   "such as 96; with --start-from.")] = 0,
-          seed: Annotated[int, typer.Option()] = 0,
-          images: Annotated[Path | None, typer.Option(
-              help="Folder of labelled plates; else plates are generated.")] = None,
-          classes: Classes = None,
-          start_from: Annotated[Path | None, typer.Option(
-              help="Weights to start from; else random ones.")] = None,
-          learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
-          optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
-          objective: Annotated[str, typer.Option(
-              help="likelihood, or accuracy for the end, with --start-from.")] = "likelihood",
-          glyphs: Annotated[float, typer.Option(
-              help="How far generated plates stray from the drawn faces, such as 1.")] = 0.0,
-          soft: Annotated[float, typer.Option(
-              help="Largest further blur of generated plates, such as 1.2.")] = 0.0,
-          device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto") -> None:
+def train(
+    output: Annotated[Path, typer.Argument(help="Weights to write, a .pth file.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 25_000,
+    batch: Annotated[int, typer.Option(help="Plates a step.")] = 16,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            help="Plates drawn for a step, to learn from BATCH that the weights are in doubt of, "
+            "such as 96; with --start-from."
+        ),
+    ] = 0,
+    seed: Annotated[int, typer.Option()] = 0,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of labelled plates; else plates are generated.")
+    ] = None,
+    classes: Classes = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights to start from; else random ones.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
+    optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+    objective: Annotated[
+        str, typer.Option(help="likelihood, or accuracy for the end, with --start-from.")
+    ] = "likelihood",
+    glyphs: Annotated[
+        float, typer.Option(help="How far generated plates stray from the drawn faces, such as 1.")
+    ] = 0.0,
+    soft: Annotated[
+        float, typer.Option(help="Largest further blur of generated plates, such as 1.2.")
+    ] = 0.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
-    from .report.gen import train_weights
+    from .steps import train_weights
 
-    print(train_weights(output, steps=steps, batch=batch, seed=seed, images=images,
-                        classes=classes, start_from=start_from, learning_rate=learning_rate,
-                        device=device, optimizer=optimizer, objective=objective,
-                        candidates=candidates, glyphs=glyphs, soft=soft))
+    print(
+        train_weights(
+            output,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            images=images,
+            classes=classes,
+            start_from=start_from,
+            learning_rate=learning_rate,
+            device=device,
+            optimizer=optimizer,
+            objective=objective,
+            candidates=candidates,
+            glyphs=glyphs,
+            soft=soft,
+        )
+    )
 
 
 @app.command()
-def card(weights: Annotated[str, typer.Argument(
-             help="published, generated (the packaged ones), or a .pth file.")] = "generated",
-         plates: Annotated[int, typer.Option(
-             help="Generated plates at the default severity.")] = 4960) -> None:
+def card(
+    weights: Annotated[
+        str, typer.Argument(help="published, generated (the packaged ones), or a .pth file.")
+    ] = "generated",
+    plates: Annotated[int, typer.Option(help="Generated plates at the default severity.")] = 4960,
+) -> None:
     """Accuracy of weights, set by set, as the tables of a model card."""
-    from .report.card import card_text, measure_card
-    from .report.measure import weights_for
-    from .report.parameters import check
+    from .measure.data import weights_for
+    from .measure.parameters import check
+    from .proof.card import card_text, measure_card
 
-    facts = measure_card(weights_for(check(WEIGHTS=weights)), plates,
-                         report=lambda line: print(line, file=sys.stderr))
+    facts = measure_card(
+        weights_for(check(WEIGHTS=weights)),
+        plates,
+        report=lambda line: print(line, file=sys.stderr),
+    )
     print(card_text(facts), end="")
 
 
 @app.command()
-def study(output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
-          strategies: Strategies = None, chips: Chips = None,
-          draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
-          decoder: Annotated[str, typer.Option(help="How logits are read.")] = "greedy",
-          recommend: Annotated[bool, typer.Option(
-              help="Write data/models/CHIP/recommended.json as the study finds it.")] = False
-          ) -> None:
+def study(
+    output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
+    strategies: Strategies = None,
+    chips: Chips = None,
+    draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
+    decoder: Annotated[str, typer.Option(help="How logits are read.")] = "greedy",
+    recommend: Annotated[
+        bool, typer.Option(help="Write data/models/CHIP/recommended.json as the study finds it.")
+    ] = False,
+) -> None:
     """Run strategies over calibration draws on the published plates; the same command resumes."""
-    from .report.study_full import grow_published, recommend_from
+    from .study.full import grow_published, recommend_from
 
-    print(grow_published(output, **_upper(strategies=strategies, chips=chips, draws=draws,
-                                          decoders=decoder)))
+    print(
+        grow_published(
+            output, **_upper(strategies=strategies, chips=chips, draws=draws, decoders=decoder)
+        )
+    )
     if recommend:
         print(*recommend_from(output), sep="\n")
 
 
 @app.command()
-def contract(backend: Annotated[str, typer.Option(
-                 help="device, simulator or emulator.")] = "device",
-             chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
-             kit: Annotated[Path | None, typer.Option(
-                 help="Kit made on another machine, for one without the compiler.")] = None,
-             sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail",
-             only: Annotated[list[str] | None, typer.Option(
-                 help="Name of a check to run; may be given again.")] = None,
-             save_kit: Annotated[Path | None, typer.Option(
-                 help="New folder: put the kit there, to carry it to a device; run nothing.")] = None
-             ) -> None:
+def contract(
+    backend: Annotated[str, typer.Option(help="device, simulator or emulator.")] = "device",
+    chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
+    kit: Annotated[
+        Path | None, typer.Option(help="Kit made on another machine, for one without the compiler.")
+    ] = None,
+    sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a check to run; may be given again.")
+    ] = None,
+    save_kit: Annotated[
+        Path | None,
+        typer.Option(help="New folder: put the kit there, to carry it to a device; run nothing."),
+    ] = None,
+) -> None:
     """Prove a backend: the same checks for device, simulator and emulator."""
-    from .runtime.contract import run_contract, save_kit as save
+    from .proof.contract import run_contract
+    from .proof.contract import save_kit as save
 
     if save_kit is not None:
         print(save(save_kit, chip))
@@ -352,86 +498,99 @@ def html(folder: Annotated[Path, typer.Argument(help="Folder of a report.")]) ->
 
 
 @bench_app.command("emulator")
-def bench_emulator(chip: Annotated[str, typer.Option()] = "BM1684X",
-                   strategy: Annotated[str, typer.Option()] = "kl",
-                   rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3) -> None:
+def bench_emulator(
+    chip: Annotated[str, typer.Option()] = "BM1684X",
+    strategy: Annotated[str, typer.Option()] = "kl",
+    rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3,
+) -> None:
     """Emulator, vendor interpreter, simulator and float forward side by side."""
-    from .report.gen import measure_emulator
+    from .proof.benches import measure_emulator
 
     print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
 
 
 @bench_app.command("ccpd")
-def bench_ccpd_(images: Annotated[str, typer.Option(help="Numbers of images, rising.")]
-                = "1000,10000", chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
+def bench_ccpd_(
+    images: Annotated[str, typer.Option(help="Numbers of images, rising.")] = "1000,10000",
+    chip: Annotated[str, typer.Option()] = "BM1684X",
+) -> None:
     """Time and memory of a CCPD survey by the number of images, and what all of CCPD would take."""
-    from .report.survey_bench import bench_ccpd
+    from .proof.survey_bench import bench_ccpd
 
-    print(json.dumps(bench_ccpd([int(count) for count in images.split(",")], chip=chip,
-                                report=lambda line: print(line, file=sys.stderr))))
+    print(
+        json.dumps(
+            bench_ccpd(
+                [int(count) for count in images.split(",")],
+                chip=chip,
+                report=lambda line: print(line, file=sys.stderr),
+            )
+        )
+    )
 
 
 @bench_app.command("workers")
-def bench_workers_(images: Annotated[int, typer.Option(
-                       help="Pictures, 256 a piece.")] = 8192,
-                   rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
-                   chip: Annotated[str, typer.Option()] = "BM1684X") -> None:
+def bench_workers_(
+    images: Annotated[int, typer.Option(help="Pictures, 256 a piece.")] = 8192,
+    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
+    chip: Annotated[str, typer.Option()] = "BM1684X",
+) -> None:
     """Two workers against one: the same CCPD survey on a cluster of each, in turn."""
-    from .report.workers_bench import bench_workers
+    from .proof.workers_bench import bench_workers
 
-    print(json.dumps(bench_workers(images, rounds, chip=chip,
-                                   report=lambda line: print(line, file=sys.stderr))))
-
-
-@bench_app.command("faults")
-def bench_faults_(repetitions: Annotated[int, typer.Option(help="Of each random kill.")] = 20,
-                  only: Annotated[str, typer.Option(help="Part of the faults' names.")] = ""
-                  ) -> None:
-    """Put faults in: each must end in the same result or in one clear error, nothing left over."""
-    from .report.faults import bench_faults
-
-    facts = bench_faults(repetitions, only, report=lambda line: print(line, file=sys.stderr))
-    table = Table("fault", "ended", "seconds", box=None)
-    for row in facts["rows"]:
-        table.add_row(escape(row["fault"]), escape(row["ended"]), f"{row['seconds']:.1f}")
-    Console(width=160, highlight=False).print(table)
-    print(json.dumps(facts, ensure_ascii=False))
-    if facts["failed"]:
-        raise typer.Exit(1)
+    print(
+        json.dumps(
+            bench_workers(
+                images, rounds, chip=chip, report=lambda line: print(line, file=sys.stderr)
+            )
+        )
+    )
 
 
 @bench_app.command("exactness")
 def bench_exactness(
-        chips: Chips = None,
-        judge: Annotated[str, typer.Option(help="interpreter, simulator or both.")] = "both",
-        images: Annotated[int, typer.Option(help="For the interpreter.")] = 304,
-        simulator_images: Annotated[int, typer.Option(help="For the simulator.")] = 40,
-        cases: Annotated[str | None, typer.Option(
-            help="Such as mse,kl:4:batch (strategy or float precision, batch, mean).")] = None,
-        output: Annotated[Path | None, typer.Option(
-            help="Record that gets the rows; other rows of it stay.")] = None) -> None:
+    chips: Chips = None,
+    judge: Annotated[str, typer.Option(help="interpreter, simulator or both.")] = "both",
+    images: Annotated[int, typer.Option(help="For the interpreter.")] = 304,
+    simulator_images: Annotated[int, typer.Option(help="For the simulator.")] = 40,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Such as mse,kl:4:batch (strategy or float precision, batch, mean)."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Record that gets the rows; other rows of it stay.")
+    ] = None,
+) -> None:
     """Judge the emulator by the vendor's interpreter and by the simulator; see docs/emulator.md."""
-    from .runtime.exactness import measure_exactness
+    from .proof.exactness import measure_exactness
 
-    record = measure_exactness(chips, judge, images, simulator_images, cases, output,
-                               report=lambda line: print(line, file=sys.stderr))
+    record = measure_exactness(
+        chips,
+        judge,
+        images,
+        simulator_images,
+        cases,
+        output,
+        report=lambda line: print(line, file=sys.stderr),
+    )
     print(json.dumps(record["summary"], ensure_ascii=False))
 
 
 @bench_app.command("decode")
-def bench_decode(decoder: Annotated[str, typer.Option()] = "plate",
-                 images: Annotated[int, typer.Option()] = 1000) -> None:
+def bench_decode(
+    decoder: Annotated[str, typer.Option()] = "plate", images: Annotated[int, typer.Option()] = 1000
+) -> None:
     """Plates a second of a decoder, in processor time."""
-    from .decode.bench import bench
+    from .proof.decode_bench import bench
 
     print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
 
 
 @bench_app.command("generate")
-def bench_generate(plates: Annotated[int, typer.Option()] = 20_000,
-                   rounds: Annotated[int, typer.Option()] = 3) -> None:
+def bench_generate(
+    plates: Annotated[int, typer.Option()] = 20_000, rounds: Annotated[int, typer.Option()] = 3
+) -> None:
     """Generated plates a second, on all cores."""
-    from .report.gen import measure_generator
+    from .proof.benches import measure_generator
 
     print(json.dumps(measure_generator(plates, rounds)))
 
@@ -452,9 +611,11 @@ def main() -> None:
         app(standalone_mode=True)
     except LprnetError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
-            f"lprnet-nb: {error}")
+            f"lprnet-nb: {error}"
+        )
         sys.exit(2)
     except KeyboardInterrupt:
-        print("lprnet-nb: stopped; finished work is kept, the same command goes on.",
-              file=sys.stderr)
+        print(
+            "lprnet-nb: stopped; finished work is kept, the same command goes on.", file=sys.stderr
+        )
         sys.exit(130)

@@ -22,8 +22,10 @@ def published() -> PlateImages:
     """The 1,000 published test images; skips where they cannot be had."""
     if not fetch.is_published_data_here():
         if not os.environ.get("LPRNET_MIRROR"):
-            pytest.skip("the published data is not here: run scripts/download.sh, or name a "
-                        "mirror folder in LPRNET_MIRROR")
+            pytest.skip(
+                "the published data is not here: run scripts/download.sh, or name a "
+                "mirror folder in LPRNET_MIRROR"
+            )
         try:
             fetch.fetch_published()
         except DataError as error:

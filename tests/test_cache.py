@@ -42,8 +42,9 @@ def test_a_failed_build_leaves_nothing():
         artifact("thing", {"a": 1}, build)
     assert find_artifact("thing", {"a": 1}) is None
     parent = artifact("thing", {"a": 2}, lambda folder: None).parent
-    assert sorted(p.name for p in parent.iterdir() if not p.name.endswith(".lock")) == \
-        [artifact("thing", {"a": 2}, lambda folder: None).name]
+    assert sorted(p.name for p in parent.iterdir() if not p.name.endswith(".lock")) == [
+        artifact("thing", {"a": 2}, lambda folder: None).name
+    ]
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
@@ -70,14 +71,16 @@ def _build_slowly(index, log, gate):
             file.write(f"{os.getpid()}\n")
         gate.wait(0.2)
         (folder / "value").write_text("same")
+
     artifact("shared", {"a": 1}, build)
 
 
 def test_two_processes_build_one_artifact_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     gate = context.Event()
-    workers = [context.Process(target=_build_slowly, args=(i, tmp_path / "log", gate))
-               for i in range(2)]
+    workers = [
+        context.Process(target=_build_slowly, args=(i, tmp_path / "log", gate)) for i in range(2)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -103,8 +106,10 @@ def test_atomic_write_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch)
 
 def test_digests_are_those_of_sha256():
     # printf '{"a":2,"b":1}' | sha256sum
-    assert digest({"b": 1, "a": 2}) == \
-        "d3626ac30a87e6f7a6428233b3c68299976865fa5508e4267c5415c76af7a772"
+    assert (
+        digest({"b": 1, "a": 2})
+        == "d3626ac30a87e6f7a6428233b3c68299976865fa5508e4267c5415c76af7a772"
+    )
     a = np.arange(6, dtype=np.float32)
     assert array_digest(a) != array_digest(a.reshape(2, 3)) != array_digest(a.astype(np.float64))
     assert array_digest(a[::2]) == array_digest(a[::2].copy())

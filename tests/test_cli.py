@@ -19,9 +19,12 @@ from lprnet_nb.toolchain.strategies import make_strategy
 
 
 def run(*arguments, code=0, **environment):
-    done = subprocess.run([sys.executable, "-c", "from lprnet_nb.cli import main; main()",
-                           *map(str, arguments)], text=True, capture_output=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    done = subprocess.run(
+        [sys.executable, "-c", "from lprnet_nb.cli import main; main()", *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -31,26 +34,35 @@ def run(*arguments, code=0, **environment):
 def bmodel(compiler, weights, published) -> BModel:
     from lprnet_nb.model.trace import trace_model
 
-    return compile_bmodel(trace_model(weights, 1, "image"), "BM1684X", "int8",
-                          strategy=make_strategy(name="kl-20", images=20, tune=1),
-                          calibration_images=published.images[-20:])
+    return compile_bmodel(
+        trace_model(weights, 1, "image"),
+        "BM1684X",
+        "int8",
+        strategy=make_strategy(name="kl-20", images=20, tune=1),
+        calibration_images=published.images[-20:],
+    )
 
 
 def write_images(folder, plates: PlateImages):
     folder.mkdir()
     for name, image in zip(plates.names, plates.images):
         (folder / name.replace(".jpg", ".png")).write_bytes(
-            cv2.imencode(".png", image)[1].tobytes())
+            cv2.imencode(".png", image)[1].tobytes()
+        )
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["compile", "BM168"], "Choose from BM1684"),
-    (["report", "--profile", "huge"], "quick, full"),
-    (["report", "--name", "../up"], "report name"),
-    (["report", "--chips", "BM1684", "--precisions", "int4"], "int4"),
-    (["infer", "no.bmodel", "."], "no readable record"),
-    (["evaluate", "no.json", "no.json"], "cannot be read"),
-    (["contract", "--backend", "torch"], "no contract")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["compile", "BM168"], "Choose from BM1684"),
+        (["report", "--profile", "huge"], "quick, full"),
+        (["report", "--name", "../up"], "report name"),
+        (["report", "--chips", "BM1684", "--precisions", "int4"], "int4"),
+        (["infer", "no.bmodel", "."], "no readable record"),
+        (["evaluate", "no.json", "no.json"], "cannot be read"),
+        (["contract", "--backend", "torch"], "no contract"),
+    ],
+)
 def test_errors_are_one_message_and_exit_status_2(arguments, message):
     assert message in run(*arguments, code=2).stderr
 
@@ -59,8 +71,7 @@ def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
     some = published.take([0, 500])
     write_images(tmp_path / "plates", some)
     results = tmp_path / "results.json"
-    run("infer", bmodel.folder, tmp_path / "plates",
-        "--backend", "simulator", "--output", results)
+    run("infer", bmodel.folder, tmp_path / "plates", "--backend", "simulator", "--output", results)
     read = json.loads(results.read_text("utf8"))
     labels = {name.replace(".jpg", ".png"): label for name, label in zip(some.names, some.labels)}
     assert list(read) == sorted(labels)
@@ -76,8 +87,10 @@ def test_three_looks_at_each_plate(bmodel, published, tmp_path):
     given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator", "--views")
     read = json.loads(run(*given, "--decoder", "plate").stdout)
     plates = load_folder(tmp_path / "plates")
-    logits = [infer_plates(bmodel, replace(plates, images=view), "emulator").logits
-              for view in stretched(plates.images)]
+    logits = [
+        infer_plates(bmodel, replace(plates, images=view), "emulator").logits
+        for view in stretched(plates.images)
+    ]
     assert read == dict(zip(plates.names, decode_views(np.stack(logits)).texts))
     assert len(logits) == 3 and not np.array_equal(logits[0], logits[1])
     assert "views are read with a grammar, which 'greedy' has not" in run(*given, code=2).stderr

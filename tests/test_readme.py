@@ -40,7 +40,9 @@ def test_results_are_those_of_the_committed_runs(name: str, language: str) -> No
 
 def test_the_figure_was_drawn_from_the_committed_study() -> None:
     text = (ROOT / "docs" / "figures" / "results.svg").read_text("utf8")
-    assert readme.source_digest(readme.read_runs()) in text, "run: python -m lprnet_nb.report.readme"
+    assert readme.source_digest(readme.read_runs()) in text, (
+        "run: python -m lprnet_nb.report.readme"
+    )
     for name in ("results", "workflow"):
         assert (ROOT / "docs" / "figures" / f"{name}.svg").stat().st_size < 200_000
 
@@ -48,10 +50,17 @@ def test_the_figure_was_drawn_from_the_committed_study() -> None:
 def test_the_table_says_what_the_data_say() -> None:
     """One cell by hand: mean, lowest and highest draw of BM1684X's recommendation."""
     runs = readme.read_runs()
-    chosen = json.loads((ROOT / "data" / "models" / "BM1684X" / "recommended.json").read_text("utf8"))
-    draws = [row["correct"] / row["images"] for row in runs.study["rows"]
-             if row["chip"] == "BM1684X" and row["scheme"] == "cross-fit" and "correct" in row
-             and row["strategy"] == chosen["strategy"]["name"]]
+    chosen = json.loads(
+        (ROOT / "data" / "models" / "BM1684X" / "recommended.json").read_text("utf8")
+    )
+    draws = [
+        row["correct"] / row["images"]
+        for row in runs.study["rows"]
+        if row["chip"] == "BM1684X"
+        and row["scheme"] == "cross-fit"
+        and "correct" in row
+        and row["strategy"] == chosen["strategy"]["name"]
+    ]
     assert len(draws) >= 5
     cell = f"{sum(draws) / len(draws):.3f} ({min(draws):.3f}–{max(draws):.3f})"
     row = next(line for line in readme.results(runs, "en").splitlines() if "recommended**" in line)
@@ -61,8 +70,9 @@ def test_the_table_says_what_the_data_say() -> None:
 def test_both_languages_give_the_same_commands_and_chapters() -> None:
     one, two = (commands(name) for name in readme.READMES)
     assert one == two
-    chapters = [re.findall(r"^#+ ", (ROOT / name).read_text("utf8"), re.M)
-                for name in readme.READMES]
+    chapters = [
+        re.findall(r"^#+ ", (ROOT / name).read_text("utf8"), re.M) for name in readme.READMES
+    ]
     assert chapters[0] == chapters[1]
 
 
@@ -72,62 +82,78 @@ BEHIND = {
     "scripts/test.sh": "tests/decode/test_ctc.py",
     "scripts/lab.sh": "--no-browser --ServerApp.allow_root=True",
     "scripts/report.sh --profile full": "--images 4",
-    "scripts/report.sh --chips BM1688 --precisions int8 --strategies kl,recommended --name mine":
-        "--images 4",
+    "scripts/report.sh --chips BM1688 --precisions int8 --strategies kl,recommended --name mine": "--images 4",
     ".venv/bin/papermill notebooks/04_infer.ipynb reports/04_mine.ipynb -p CHIPS BM1688 "
     "-p IMAGES 20": "-p DECODERS greedy",
     "scripts/gen_fp32bmodel.sh BM1684X": "",
     "scripts/gen_int8bmodel.sh BM1684X": "",
     ".venv/bin/lprnet-nb generate data/images/mine --count 100": "--seed 5",
-    "scripts/report.sh --data data/images/mine --weights published --name mine-plates":
-        "--images 4 --chips BM1684X",
+    "scripts/report.sh --data data/images/mine --weights published --name mine-plates": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
     "--output reports/mine.json": "--backend emulator",
     ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine/labels.json": "",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "--steps 2 --batch 4",
-    "scripts/report.sh --weights data/models/mine.pth --name mine-weights":
-        "--images 4 --chips BM1684X",
+    "scripts/report.sh --weights data/models/mine.pth --name mine-weights": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb contract --backend simulator": "",
     ".venv/bin/lprnet-nb contract --backend device": "",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "",
-    ".venv/bin/lprnet-nb doctor": ""}
-SLOW = {command for command in BEHIND if command.startswith("scripts/report.sh")
-        or command.endswith("contract --backend simulator")}
+    ".venv/bin/lprnet-nb doctor": "",
+}
+SLOW = {
+    command
+    for command in BEHIND
+    if command.startswith("scripts/report.sh") or command.endswith("contract --backend simulator")
+}
 # Nothing of the vendor's that these need can be installed here: they say so, and what to do.
-ERRORS = {".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
-          "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "envsetup.sh"}
-PRINTS = {"scripts/test.sh": r"\d+ passed",
-          ".venv/bin/lprnet-nb doctor": r"simulator",
-          ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine/labels.json":
-              r'"images": 100'}
+ERRORS = {
+    ".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
+    "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "envsetup.sh",
+}
+PRINTS = {
+    "scripts/test.sh": r"\d+ passed",
+    ".venv/bin/lprnet-nb doctor": r"simulator",
+    ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine/labels.json": r'"images": 100',
+}
 LEAVES = {
     "scripts/gen_fp32bmodel.sh BM1684X": "data/models/BM1684X/lprnet_fp32_4b.bmodel",
     "scripts/gen_int8bmodel.sh BM1684X": "data/models/BM1684X/lprnet_int8_4b.bmodel",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "data/models/mine.pth",
-    "scripts/report.sh --data data/images/mine --weights published --name mine-plates":
-        "reports/mine-plates/index.html"}
+    "scripts/report.sh --data data/images/mine --weights published --name mine-plates": "reports/mine-plates/index.html",
+}
 # What commands find, left by others: when one runs alone, those run first.
 MADE_BY = {
     "data/images/mine": ".venv/bin/lprnet-nb generate data/images/mine --count 100",
     "data/models/mine.pth": ".venv/bin/lprnet-nb train data/models/mine.pth",
     "data/models/BM1684X/lprnet_int8_1b.bmodel": "scripts/gen_int8bmodel.sh BM1684X",
-    "reports/mine.json":
-        ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
-        "--output reports/mine.json"}
+    "reports/mine.json": ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
+    "--output reports/mine.json",
+}
 
 
 @pytest.fixture(scope="module")
 def checkout(published, compiler, tmp_path_factory) -> Iterator[Path]:
     """A copy of the checkout whose environment is this one, for commands that write into it."""
     stamp = Path(sys.prefix, ".lprnet-nb")
-    sums = subprocess.run("cat pyproject.toml requirements.lock | cksum", shell=True, cwd=ROOT,
-                          capture_output=True, text=True).stdout.strip()
+    sums = subprocess.run(
+        "cat pyproject.toml requirements.lock | cksum",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     if not stamp.exists() or stamp.read_text("utf8").strip() != sums:
-        pytest.skip("this environment is not the one that scripts/setup.sh makes: its scripts "
-                    "would install another. Run scripts/test.sh.")
+        pytest.skip(
+            "this environment is not the one that scripts/setup.sh makes: its scripts "
+            "would install another. Run scripts/test.sh."
+        )
     copy = tmp_path_factory.mktemp("checkout") / "lprnet-nb"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
-        ".git", ".venv", "reports", "*.bmodel", "__pycache__", ".hypothesis", ".pytest_cache"))
+    shutil.copytree(
+        ROOT,
+        copy,
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", "reports", "*.bmodel", "__pycache__", ".hypothesis", ".pytest_cache"
+        ),
+    )
     shutil.rmtree(copy / "data" / "images", ignore_errors=True)
     (copy / "reports").mkdir()
     (copy / ".venv").symlink_to(sys.prefix)
@@ -135,17 +161,27 @@ def checkout(published, compiler, tmp_path_factory) -> Iterator[Path]:
 
 
 def _environment(copy: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(copy), "LPRNET_VENV": sys.prefix,
-            "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "LPRNET_VENV": sys.prefix,
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
 
 
 def test_every_command_is_known_here() -> None:
     assert set(commands("README.md")) == set(BEHIND)
 
 
-@pytest.mark.parametrize("command", [
-    pytest.param(command, marks=[pytest.mark.slow] if command in SLOW else [])
-    for command in BEHIND if command != "scripts/lab.sh"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] if command in SLOW else [])
+        for command in BEHIND
+        if command != "scripts/lab.sh"
+    ],
+)
 def test_command_runs(command: str, checkout: Path) -> None:
     """In the READMEs' order, since some use what others left."""
     done = _run(command, checkout)
@@ -163,8 +199,14 @@ def _run(command: str, checkout: Path) -> subprocess.CompletedProcess:
     for path, maker in MADE_BY.items():
         if path in command and maker != command and not (checkout / path).exists():
             assert _run(maker, checkout).returncode == 0
-    return subprocess.run(f"{command} {BEHIND[command]}", shell=True, cwd=checkout, text=True,
-                          capture_output=True, env=_environment(checkout))
+    return subprocess.run(
+        f"{command} {BEHIND[command]}",
+        shell=True,
+        cwd=checkout,
+        text=True,
+        capture_output=True,
+        env=_environment(checkout),
+    )
 
 
 def _fetched(address: str, deadline: float) -> dict:
@@ -183,14 +225,21 @@ def test_lab_serves_the_notebooks(checkout: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        f"exec scripts/lab.sh {BEHIND['scripts/lab.sh']} --port={port}", shell=True, cwd=checkout,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=_environment(checkout))
+        f"exec scripts/lab.sh {BEHIND['scripts/lab.sh']} --port={port}",
+        shell=True,
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=_environment(checkout),
+    )
     try:
         deadline, found = time.monotonic() + 120, None
         while found is None and time.monotonic() < deadline:
-            found = re.search(r"http://(127\.0\.0\.1:\d+)/lab\?token=(\w+)",
-                              server.stdout.readline())
+            found = re.search(
+                r"http://(127\.0\.0\.1:\d+)/lab\?token=(\w+)", server.stdout.readline()
+            )
         assert found, "the server named no address"
         address = f"http://{found[1]}/api/contents/?token={found[2]}"
         listed = {entry["name"] for entry in _fetched(address, deadline)["content"]}

@@ -17,14 +17,17 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Words that codespell takes for others: spellings that are right, names, and slips made on purpose.
 WORDS = ("bload", "publishd", "vermillion", "wrokers")
 # Text of others, or data.
-FOREIGN = re.compile(r"\.(ttf|otf|pth|png|svg|npz|bmodel|csv|lock)$|LICENSE|OFL|registry|"
-                     r"constraints|^tests/golden/")
+FOREIGN = re.compile(
+    r"\.(ttf|otf|pth|png|svg|npz|bmodel|csv|lock)$|LICENSE|OFL|registry|"
+    r"constraints|^tests/golden/"
+)
 
 
 def _tracked() -> list[str]:
     try:
-        listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True,
-                                capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            ["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: which files are ours is not known")
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -65,8 +68,9 @@ def _anchor(heading: str, name: str) -> str:
 
 def _links(text: str) -> list[str]:
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
-    return re.findall(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", prose) + \
-        re.findall(r"<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"", prose)
+    return re.findall(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", prose) + re.findall(
+        r"<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"", prose
+    )
 
 
 def test_relative_links_lead_somewhere() -> None:
@@ -76,7 +80,8 @@ def test_relative_links_lead_somewhere() -> None:
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         sources[path.relative_to(ROOT).as_posix()] = "\n\n".join(
-            cell.source for cell in cells if cell.cell_type == "markdown")
+            cell.source for cell in cells if cell.cell_type == "markdown"
+        )
     for name, text in sources.items():
         for link in _links(text):
             if re.match(r"[a-z]+:", link):
@@ -88,8 +93,9 @@ def test_relative_links_lead_somewhere() -> None:
             elif fragment and target.suffix in (".md", ".ipynb"):
                 other = target.resolve().relative_to(ROOT).as_posix()
                 inside = sources.get(other, "")
-                named = {_anchor(found, other) for found in
-                         re.findall(r"^#+\s+(.+)$", inside, re.M)}
+                named = {
+                    _anchor(found, other) for found in re.findall(r"^#+\s+(.+)$", inside, re.M)
+                }
                 named |= set(re.findall(r"\b(?:id|name)=\"([^\"]+)\"", inside))
                 if fragment not in named:
                     broken.append(f"{name}: {link}")
@@ -101,8 +107,9 @@ def test_files_that_the_readmes_name_exist() -> None:
     for name in _tracked():
         if not re.fullmatch(r"(README[^/]*|docs/.+)\.md", name):
             continue
-        for found in re.findall(r"`((?:scripts|notebooks|docs|tests|lprnet_nb)/[\w./-]+)",
-                                _text(name) or ""):
+        for found in re.findall(
+            r"`((?:scripts|notebooks|docs|tests|lprnet_nb)/[\w./-]+)", _text(name) or ""
+        ):
             if not (ROOT / found.rstrip(".,/")).exists():
                 missing.append(f"{name}: {found}")
     assert not missing, missing
@@ -110,10 +117,14 @@ def test_files_that_the_readmes_name_exist() -> None:
 
 def test_nothing_speaks_of_one_machine() -> None:
     place = re.compile(r"(?<![\w.}$*-])/(?:work|root|home|tmp|Users|mnt)/(?!you|my)[\w.]+")
-    found = [f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
-             for name in _tracked() if name != "tests/test_repository.py"
-             and not name.endswith((".ttf", ".pth")) and (text := _text(name))
-             for match in place.finditer(text)]
+    found = [
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
+        for name in _tracked()
+        if name != "tests/test_repository.py"
+        and not name.endswith((".ttf", ".pth"))
+        and (text := _text(name))
+        for match in place.finditer(text)
+    ]
     assert not found, found
 
 
@@ -131,6 +142,10 @@ def test_spelling() -> None:
     if importlib.util.find_spec("codespell_lib") is None:
         pytest.skip("codespell is not installed: pip install codespell")
     names = [name for name in _tracked() if not FOREIGN.search(name) and _text(name) is not None]
-    done = subprocess.run([sys.executable, "-m", "codespell_lib", "--ignore-words-list",
-                           ",".join(WORDS), *names], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", "--ignore-words-list", ",".join(WORDS), *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout

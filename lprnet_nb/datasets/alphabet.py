@@ -12,8 +12,10 @@ from ..errors import DataError
 
 # Class order of the published weights (sirius-ai/LPRNet_Pytorch, data/load_data.py): 31 provinces,
 # 10 digits, 24 letters without I and O, then I, O, and the CTC blank.
-PUBLISHED_CLASSES = ("京沪津渝冀晋蒙辽吉黑苏浙皖闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新"
-                     "0123456789ABCDEFGHJKLMNPQRSTUVWXYZIO-")
+PUBLISHED_CLASSES = (
+    "京沪津渝冀晋蒙辽吉黑苏浙皖闽赣鲁豫鄂湘粤桂琼川贵云藏陕甘青宁新"
+    "0123456789ABCDEFGHJKLMNPQRSTUVWXYZIO-"
+)
 PROVINCES = PUBLISHED_CLASSES[:31]
 
 
@@ -40,8 +42,9 @@ class Alphabet:
             twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
             raise DataError(f"class list: {''.join(twice)!r} occurs more than once.")
         if not 0 <= self.blank < len(self.characters):
-            raise DataError(f"class list: blank index {self.blank} is outside 0 to "
-                            f"{len(self.characters) - 1}.")
+            raise DataError(
+                f"class list: blank index {self.blank} is outside 0 to {len(self.characters) - 1}."
+            )
 
     @property
     def size(self) -> int:
@@ -73,9 +76,11 @@ class Alphabet:
             except ValueError:
                 index = self.blank
             if index == self.blank:
-                raise DataError(f"label {text!r}: character {character!r} at position "
-                                f"{position + 1} is not in the class list. Correct the label, or "
-                                "name the class list of your weights.")
+                raise DataError(
+                    f"label {text!r}: character {character!r} at position "
+                    f"{position + 1} is not in the class list. Correct the label, or "
+                    "name the class list of your weights."
+                )
             indices[position] = index
         return indices
 
@@ -101,6 +106,8 @@ def read_alphabet(path: str | Path) -> Alphabet:
         raise DataError(f"class list {path}: {error}. Give a UTF-8 text file.") from error
     characters = tuple(text.replace("\r", "").replace("\n", ""))
     if "-" not in characters:
-        raise DataError(f"class list {path}: no '-' for the CTC blank. Add it at the place that "
-                        "the blank has in your network's output.")
+        raise DataError(
+            f"class list {path}: no '-' for the CTC blank. Add it at the place that "
+            "the blank has in your network's output."
+        )
     return Alphabet(characters, characters.index("-"))

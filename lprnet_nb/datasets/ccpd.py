@@ -35,11 +35,16 @@ _NAMES_AT_ONCE = 20_000
 _LONGEST_NUMBER = 9  # digits of a coordinate, index or angle; `area` may be longer
 _NUMBER = rf"[0-9]{{1,{_LONGEST_NUMBER}}}"
 _POINT = rf"{_NUMBER}&{_NUMBER}"
-_FIELDS = (("area", r"[0-9.]{1,40}"), ("tilt", rf"-?{_NUMBER}_-?{_NUMBER}"),
-           ("bounding box", rf"{_POINT}_{_POINT}"), ("vertices", "_".join([_POINT] * 4)),
-           ("plate", rf"{_NUMBER}(_{_NUMBER})*"), ("brightness", _NUMBER), ("blur", _NUMBER))
-_LOOKS_LIKE = re.compile(rf"[^-]+-[^-]+-{_POINT}_{_POINT}-[0-9&_]+-[0-9_]+-[^-]+-[^-]+",
-                         re.ASCII)
+_FIELDS = (
+    ("area", r"[0-9.]{1,40}"),
+    ("tilt", rf"-?{_NUMBER}_-?{_NUMBER}"),
+    ("bounding box", rf"{_POINT}_{_POINT}"),
+    ("vertices", "_".join([_POINT] * 4)),
+    ("plate", rf"{_NUMBER}(_{_NUMBER})*"),
+    ("brightness", _NUMBER),
+    ("blur", _NUMBER),
+)
+_LOOKS_LIKE = re.compile(rf"[^-]+-[^-]+-{_POINT}_{_POINT}-[0-9&_]+-[0-9_]+-[^-]+-[^-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -97,21 +102,32 @@ def parse_name(name: str) -> CcpdLabel:
     # Tilts may be negative, and then a minus follows a separator.
     fields = re.split(r"(?<=[^-_])-", stem)
     if len(fields) != len(_FIELDS):
-        raise DataError(f"CCPD file name {base!r} has {len(fields)} fields, expected "
-                        f"{len(_FIELDS)}: {'-'.join(field for field, _ in _FIELDS)}.")
+        raise DataError(
+            f"CCPD file name {base!r} has {len(fields)} fields, expected "
+            f"{len(_FIELDS)}: {'-'.join(field for field, _ in _FIELDS)}."
+        )
     for text, (field, pattern) in zip(fields, _FIELDS):
         if not re.fullmatch(pattern, text, re.ASCII):
-            raise DataError(f"CCPD file name {base!r}: {field} is {text!r}, which is not how CCPD "
-                            "writes it.")
+            raise DataError(
+                f"CCPD file name {base!r}: {field} is {text!r}, which is not how CCPD writes it."
+            )
     horizontal, vertical = fields[1].split("_")
     box = _points(fields[2])
     vertices = _points(fields[3])
     if box[0][0] >= box[1][0] or box[0][1] >= box[1][1]:
-        raise DataError(f"CCPD file name {base!r}: bounding box {fields[2]!r} is empty; expected "
-                        "left&top_right&bottom.")
+        raise DataError(
+            f"CCPD file name {base!r}: bounding box {fields[2]!r} is empty; expected "
+            "left&top_right&bottom."
+        )
     _check_vertices(base, vertices)
-    return CcpdLabel(_plate(base, fields[4]), vertices, box, (int(horizontal), int(vertical)),
-                     int(fields[5]), int(fields[6]))
+    return CcpdLabel(
+        _plate(base, fields[4]),
+        vertices,
+        box,
+        (int(horizontal), int(vertical)),
+        int(fields[5]),
+        int(fields[6]),
+    )
 
 
 def _points(text: str) -> tuple[Point, ...]:
@@ -123,24 +139,32 @@ def _check_vertices(name: str, vertices: tuple[Point, ...]) -> None:
     for index in range(4):
         (ax, ay), (bx, by), (cx, cy) = (vertices[(index + step) % 4] for step in range(3))
         if (bx - ax) * (cy - by) - (by - ay) * (cx - bx) <= 0:
-            raise DataError(f"CCPD file name {name!r}: vertices {list(vertices)} are not the "
-                            "corners of a plate, clockwise from the bottom right.")
+            raise DataError(
+                f"CCPD file name {name!r}: vertices {list(vertices)} are not the "
+                "corners of a plate, clockwise from the bottom right."
+            )
 
 
 def _plate(name: str, text: str) -> str:
     indices = [int(part) for part in text.split("_")]
     if len(indices) not in LENGTHS:
-        raise DataError(f"CCPD file name {name!r}: the plate has {len(indices)} characters, "
-                        f"expected {' or '.join(map(str, LENGTHS))}.")
+        raise DataError(
+            f"CCPD file name {name!r}: the plate has {len(indices)} characters, "
+            f"expected {' or '.join(map(str, LENGTHS))}."
+        )
     characters = []
     for position, index in enumerate(indices):
         table = (PROVINCES, LETTERS)[position] if position < 2 else OTHERS
         if index >= len(table):
-            raise DataError(f"CCPD file name {name!r}: index {index} of character {position + 1} "
-                            f"is too large, {len(table) - 1} is the last.")
+            raise DataError(
+                f"CCPD file name {name!r}: index {index} of character {position + 1} "
+                f"is too large, {len(table) - 1} is the last."
+            )
         if index == len(table) - 1:
-            raise DataError(f"CCPD file name {name!r}: character {position + 1} is 'O', CCPD's "
-                            "sign for none, so the plate is not known.")
+            raise DataError(
+                f"CCPD file name {name!r}: character {position + 1} is 'O', CCPD's "
+                "sign for none, so the plate is not known."
+            )
         characters.append(table[index])
     return "".join(characters)
 
@@ -167,17 +191,20 @@ def crop(scene: np.ndarray, vertices: tuple[Point, ...], margin: float = 0.0) ->
     corners = np.array(vertices, np.float32)
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
     inner = 1 / (1 + 2 * margin)  # share of the crop that the plate itself takes
-    finer = max(1, min(16, round(float(max(sides[1::2].max() / WIDTH,
-                                           sides[0::2].max() / HEIGHT)) / inner)))
+    finer = max(
+        1, min(16, round(float(max(sides[1::2].max() / WIDTH, sides[0::2].max() / HEIGHT)) / inner))
+    )
     width, height = WIDTH * finer, HEIGHT * finer
     # Pixel i covers i - 0.5 to i + 0.5; a vertex is the centre of the plate's corner pixel.
     left, right = width * (1 - inner) / 2, width * (1 + inner) / 2
     top, bottom = height * (1 - inner) / 2, height * (1 + inner) / 2
-    target = np.array([[right, bottom], [left, bottom], [left, top], [right, top]],
-                      np.float32) - 0.5
+    target = (
+        np.array([[right, bottom], [left, bottom], [left, top], [right, top]], np.float32) - 0.5
+    )
     warp = cv2.getPerspectiveTransform(corners, target)
-    straight = cv2.warpPerspective(scene, warp, (width, height), flags=cv2.INTER_LINEAR,
-                                   borderMode=cv2.BORDER_REPLICATE)
+    straight = cv2.warpPerspective(
+        scene, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     if finer == 1:
         return straight
     return cv2.resize(straight, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
@@ -196,13 +223,16 @@ def read_plate(path: str | Path, margin: float = 0.0) -> tuple[np.ndarray, CcpdL
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"image {path} cannot be read: {error.strerror}. Check the path.") \
-            from error
+        raise DataError(
+            f"image {path} cannot be read: {error.strerror}. Check the path."
+        ) from error
     scene = decode_image(raw, f"image {path}")
     height, width = scene.shape[:2]
     if any(x > width or y > height for x, y in label.vertices):
-        raise DataError(f"image {path} is {width}x{height} pixels, its vertices "
-                        f"{list(label.vertices)} lie outside.")
+        raise DataError(
+            f"image {path} is {width}x{height} pixels, its vertices "
+            f"{list(label.vertices)} lie outside."
+        )
     return crop(scene, label.vertices, margin), label
 
 
@@ -220,8 +250,9 @@ def ccpd_files(folder: str | Path) -> Iterator[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"image folder {folder} does not exist. Name the folder that CCPD was "
-                        "unpacked to.")
+        raise DataError(
+            f"image folder {folder} does not exist. Name the folder that CCPD was unpacked to."
+        )
     yield from _files(folder, "")
 
 
@@ -239,8 +270,11 @@ def _entries(folder: Path, *, files: bool, after: str = "") -> Iterator[str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if files:
-                    if entry.name > after and entry.name.lower().endswith(IMAGE_SUFFIXES) \
-                            and entry.is_file():
+                    if (
+                        entry.name > after
+                        and entry.name.lower().endswith(IMAGE_SUFFIXES)
+                        and entry.is_file()
+                    ):
                         yield entry.name
                 elif entry.is_dir(follow_symlinks=False):
                     yield entry.name
@@ -248,9 +282,14 @@ def _entries(folder: Path, *, files: bool, after: str = "") -> Iterator[str]:
         raise DataError(f"image folder {folder} cannot be read: {error.strerror}.") from error
 
 
-def stream_ccpd(folder: str | Path, *, batch: int = 256, margin: float = 0.0,
-                limit: int | None = None,
-                on_skip: Callable[[str, DataError], None] | None = None) -> Iterator[PlateImages]:
+def stream_ccpd(
+    folder: str | Path,
+    *,
+    batch: int = 256,
+    margin: float = 0.0,
+    limit: int | None = None,
+    on_skip: Callable[[str, DataError], None] | None = None,
+) -> Iterator[PlateImages]:
     """Read CCPD piece by piece; memory does not grow with the number of images.
 
     Parameters
@@ -286,8 +325,13 @@ def stream_ccpd(folder: str | Path, *, batch: int = 256, margin: float = 0.0,
     return _stream(Path(folder), batch, margin, limit, on_skip)
 
 
-def _stream(folder: Path, batch: int, margin: float, limit: int | None,
-            on_skip: Callable[[str, DataError], None] | None) -> Iterator[PlateImages]:
+def _stream(
+    folder: Path,
+    batch: int,
+    margin: float,
+    limit: int | None,
+    on_skip: Callable[[str, DataError], None] | None,
+) -> Iterator[PlateImages]:
     images = np.empty((batch, HEIGHT, WIDTH, 3), np.uint8)
     names: list[str] = []
     labels: list[str] = []
@@ -308,10 +352,11 @@ def _stream(folder: Path, batch: int, margin: float, limit: int | None,
             used += batch
             names, labels = [], []
     if names:
-        yield PlateImages(folder.name, images[:len(names)].copy(), tuple(names), tuple(labels))
+        yield PlateImages(folder.name, images[: len(names)].copy(), tuple(names), tuple(labels))
     elif not used:
-        raise DataError(f"image folder {folder} has no CCPD image that can be used ({found} "
-                        "found).")
+        raise DataError(
+            f"image folder {folder} has no CCPD image that can be used ({found} found)."
+        )
 
 
 def is_ccpd_folder(folder: str | Path) -> bool:
@@ -329,6 +374,9 @@ def load_ccpd(folder: str | Path, *, limit: int | None = None, margin: float = 0
         Naming the image that cannot be used.
     """
     pieces = list(stream_ccpd(folder, limit=limit, margin=margin))
-    return PlateImages(Path(folder).name, np.concatenate([piece.images for piece in pieces]),
-                       tuple(name for piece in pieces for name in piece.names),
-                       tuple(label for piece in pieces for label in piece.labels or ()))
+    return PlateImages(
+        Path(folder).name,
+        np.concatenate([piece.images for piece in pieces]),
+        tuple(name for piece in pieces for name in piece.names),
+        tuple(label for piece in pieces for label in piece.labels or ()),
+    )

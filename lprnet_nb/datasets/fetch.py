@@ -29,8 +29,10 @@ UPSTREAM = f"https://github.com/sirius-ai/LPRNet_Pytorch/archive/{COMMIT}.zip"
 WEIGHTS = "Final_LPRNet_model.pth"
 PUBLISHED_NAME = "published-1000"
 
-HELP = ("Run scripts/download.sh on a machine that reaches github.com, or name a folder that holds "
-        "weights/ and test/ in LPRNET_MIRROR.")
+HELP = (
+    "Run scripts/download.sh on a machine that reaches github.com, or name a folder that holds "
+    "weights/ and test/ in LPRNET_MIRROR."
+)
 
 
 def registry() -> dict[str, str]:
@@ -71,8 +73,10 @@ def check_file(path: Path, known: str) -> bytes:
             return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. {HELP}") from error
-    raise DataError(f"{path} is not the published file: its SHA-256 differs from the registry "
-                    "(truncated or altered). Remove it and run scripts/download.sh.")
+    raise DataError(
+        f"{path} is not the published file: its SHA-256 differs from the registry "
+        "(truncated or altered). Remove it and run scripts/download.sh."
+    )
 
 
 def is_published_data_here() -> bool:
@@ -83,8 +87,9 @@ def is_published_data_here() -> bool:
         return False
 
 
-def fetch_published(*, mirror: str | Path | None = None, url: str = UPSTREAM,
-                    progress: bool = True) -> Path:
+def fetch_published(
+    *, mirror: str | Path | None = None, url: str = UPSTREAM, progress: bool = True
+) -> Path:
     """Put weights, images and label file in place; what is there and right is not fetched again.
 
     Parameters
@@ -108,8 +113,11 @@ def fetch_published(*, mirror: str | Path | None = None, url: str = UPSTREAM,
         reached. Files that were right before are kept.
     """
     mirror = mirror or os.environ.get("LPRNET_MIRROR")
-    wanted = {name: known for name, known in registry().items()
-              if not (_target(name).exists() and file_digest(_target(name)) == known)}
+    wanted = {
+        name: known
+        for name, known in registry().items()
+        if not (_target(name).exists() and file_digest(_target(name)) == known)
+    }
     if wanted:
         if mirror:
             _copy_from_mirror(Path(mirror), wanted)
@@ -124,8 +132,10 @@ def fetch_published(*, mirror: str | Path | None = None, url: str = UPSTREAM,
 
 def _copy_from_mirror(mirror: Path, wanted: dict[str, str]) -> None:
     if not mirror.is_dir():
-        raise DataError(f"mirror folder {mirror} (LPRNET_MIRROR) does not exist. Name a folder "
-                        "that holds weights/ and test/, or unset it to fetch from upstream.")
+        raise DataError(
+            f"mirror folder {mirror} (LPRNET_MIRROR) does not exist. Name a folder "
+            "that holds weights/ and test/, or unset it to fetch from upstream."
+        )
     for name, known in wanted.items():
         source = mirror / ("weights" if name == WEIGHTS else "") / name
         if not source.exists() and name != WEIGHTS:
@@ -136,9 +146,13 @@ def _copy_from_mirror(mirror: Path, wanted: dict[str, str]) -> None:
 def _download(url: str, wanted: dict[str, str], progress: bool) -> None:
     folder = Path(tempfile.mkdtemp(prefix="lprnet-download-"))
     try:
-        archive = pooch.retrieve(url, known_hash=None, path=folder, fname="upstream.zip",
-                                 downloader=pooch.HTTPDownloader(progressbar=progress,
-                                                                 timeout=60))
+        archive = pooch.retrieve(
+            url,
+            known_hash=None,
+            path=folder,
+            fname="upstream.zip",
+            downloader=pooch.HTTPDownloader(progressbar=progress, timeout=60),
+        )
         with zipfile.ZipFile(archive) as members:
             # Only names of the registry are looked up, so nothing lands outside its place.
             by_tail = {name.split("/", 1)[-1]: name for name in members.namelist()}
@@ -150,8 +164,9 @@ def _download(url: str, wanted: dict[str, str], progress: bool) -> None:
                 part.write_bytes(members.read(by_tail[tail]))
                 atomic_write(_target(name), check_file(part, known))
     except (requests.RequestException, zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"the published data could not be fetched from {url}: {error}. {HELP}") \
-            from error
+        raise DataError(
+            f"the published data could not be fetched from {url}: {error}. {HELP}"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -171,9 +186,12 @@ def load_published(limit: int | None = None) -> PlateImages:
     """
     known = registry()
     names = sorted(Path(name).name for name in known if name != WEIGHTS)[:limit]
-    images = np.stack([
-        fit(decode_image(check_file(images_folder() / name, known[f"test/{name}"]), name))
-        for name in names])
+    images = np.stack(
+        [
+            fit(decode_image(check_file(images_folder() / name, known[f"test/{name}"]), name))
+            for name in names
+        ]
+    )
     labels = tuple(Path(name).stem for name in names)
     for label in labels:
         PUBLISHED.encode(label)

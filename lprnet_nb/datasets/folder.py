@@ -13,8 +13,9 @@ from .images import PlateImages, image_files, load_folder, read_labels
 LABEL_FILES = ("labels.json", "labels.csv")
 
 
-def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: int | None = None
-                ) -> PlateImages:
+def load_plates(
+    folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: int | None = None
+) -> PlateImages:
     """Read a folder of plate crops with labels.
 
     Labels come from ``labels.json`` (``{file name: plate}``) or ``labels.csv`` (two columns, file
@@ -51,8 +52,9 @@ def load_plates(folder: str | Path, alphabet: Alphabet = PUBLISHED, *, limit: in
         labels = read_labels(beside)
     else:
         labels = {path.name: path.name.split(".")[0].split("_")[0] for path in files}
-    _check_labels(folder, {path.name: labels[path.name] for path in files if path.name in labels},
-                  alphabet)
+    _check_labels(
+        folder, {path.name: labels[path.name] for path in files if path.name in labels}, alphabet
+    )
     return load_folder(folder, labels, limit=limit)
 
 
@@ -77,8 +79,11 @@ def _is_ccpd(folder: Path) -> bool:
 
 def _label_files(folder: Path) -> list[Path]:
     places = [folder / name for name in LABEL_FILES]
-    return [place for place in (*places, folder.with_name(f"{folder.name}_label.json"))
-            if place.exists()]
+    return [
+        place
+        for place in (*places, folder.with_name(f"{folder.name}_label.json"))
+        if place.exists()
+    ]
 
 
 def _check_labels(folder: Path, labels: dict[str, str], alphabet: Alphabet) -> None:
@@ -95,8 +100,9 @@ def _read_csv(path: Path, names: set[str]) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.reader(file), 1):
                 if len(row) < 2:
-                    raise DataError(f"label file {path}, line {number}: expected "
-                                    "'file name,plate'.")
+                    raise DataError(
+                        f"label file {path}, line {number}: expected 'file name,plate'."
+                    )
                 if number == 1 and row[0] not in names:
                     continue  # a heading
                 labels[row[0]] = row[1]

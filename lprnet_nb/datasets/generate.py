@@ -61,8 +61,13 @@ class Chunk:
     centres: np.ndarray
 
 
-def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
-               severity: Severity = Severity(), size: int = CHUNK) -> Chunk:
+def draw_chunk(
+    seed: int,
+    index: int,
+    forms: Sequence[str] = ONE_ROW,
+    severity: Severity = Severity(),
+    size: int = CHUNK,
+) -> Chunk:
     """Chunk `index` of the endless sequence of plates that `seed` stands for.
 
     Forms and provinces are dealt like cards: over many chunks each occurs equally often.
@@ -81,9 +86,12 @@ def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
             continue
         texts = draw_texts(form, provinces[chosen], rng)
         drawn = rng.random(len(chosen)) < DRAWN_SHARE
-        latin = np.where(drawn, rng.integers(0, len(STROKE_WIDTHS), len(chosen)),
-                         len(STROKE_WIDTHS) + rng.integers(
-                             0, len(LATIN_FONTS) * len(FONT_THICKENING), len(chosen)))
+        latin = np.where(
+            drawn,
+            rng.integers(0, len(STROKE_WIDTHS), len(chosen)),
+            len(STROKE_WIDTHS)
+            + rng.integers(0, len(LATIN_FONTS) * len(FONT_THICKENING), len(chosen)),
+        )
         chinese = rng.integers(0, len(CHINESE_SIZES) * len(CHINESE_FACES), len(chosen))
         masks = [draw_mask(form, *face) for face in zip(texts, latin, chinese)]
         if severity.glyphs:
@@ -91,14 +99,20 @@ def draw_chunk(seed: int, index: int, forms: Sequence[str] = ONE_ROW,
         maps = homographies(form, len(chosen), severity, rng)
         images[chosen] = photograph(form, masks, maps, severity, rng)
         middles = np.array([(x + w / 2, y + h / 2) for x, y, w, h in FORMS[form].cells])
-        centres[chosen, :len(middles)] = project(maps, middles)[..., 0]
+        centres[chosen, : len(middles)] = project(maps, middles)[..., 0]
         for place, text in zip(chosen, texts):
             labels[place] = text
     return Chunk(images, tuple(labels), tuple(forms[i] for i in of_form), centres)
 
 
-def generate_plates(count: int, seed: int, *, forms: Sequence[str] = ONE_ROW,
-                    severity: Severity = Severity(), workers: int | None = None) -> PlateImages:
+def generate_plates(
+    count: int,
+    seed: int,
+    *,
+    forms: Sequence[str] = ONE_ROW,
+    severity: Severity = Severity(),
+    workers: int | None = None,
+) -> PlateImages:
     """Generate labelled plates.
 
     Parameters
@@ -126,8 +140,10 @@ def generate_plates(count: int, seed: int, *, forms: Sequence[str] = ONE_ROW,
     (3, [7, 7, 8])
     """
     if count < 1 or seed < 0:
-        raise ParameterError(f"cannot generate {count} plates of seed {seed}. Give at least one "
-                             "plate and a seed of zero or more.")
+        raise ParameterError(
+            f"cannot generate {count} plates of seed {seed}. Give at least one "
+            "plate and a seed of zero or more."
+        )
     check_forms(forms)
     chunks = -(-count // CHUNK)
     if workers is None:
@@ -145,9 +161,15 @@ def generate_plates(count: int, seed: int, *, forms: Sequence[str] = ONE_ROW,
     return PlateImages(f"generated-{count}-seed{seed}", images, names, labels)
 
 
-def stream_chunks(seed: int, *, first: int = 0, forms: Sequence[str] = ONE_ROW,
-                  severities: dict[int, Severity] | None = None, workers: int = 1,
-                  size: int = CHUNK) -> Iterator[Chunk]:
+def stream_chunks(
+    seed: int,
+    *,
+    first: int = 0,
+    forms: Sequence[str] = ONE_ROW,
+    severities: dict[int, Severity] | None = None,
+    workers: int = 1,
+    size: int = CHUNK,
+) -> Iterator[Chunk]:
     """Endless chunks, drawn ahead in other processes.
 
     Parameters
@@ -187,14 +209,17 @@ def check_forms(forms: Sequence[str]) -> None:
     """Raise a ParameterError unless every form is known."""
     unknown = [form for form in forms if form not in FORMS]
     if unknown or not forms:
-        raise ParameterError(f"plate form {unknown[0] if unknown else forms!r} is not known. "
-                             f"Choose from {', '.join(FORMS)}.")
+        raise ParameterError(
+            f"plate form {unknown[0] if unknown else forms!r} is not known. "
+            f"Choose from {', '.join(FORMS)}."
+        )
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: the caller may have torch's threads running.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"),
-                               initializer=_settle, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_settle, initargs=(os.getpid(),)
+    )
 
 
 def _settle(parent: int) -> None:
@@ -215,10 +240,12 @@ def _draw(job: tuple) -> Chunk:
 
 def contact_sheet(plates: PlateImages, columns: int = 6, zoom: int = 3) -> np.ndarray:
     """All crops of a set side by side, enlarged, uint8 BGR."""
-    tiles = [cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-             for image in plates.images]
+    tiles = [
+        cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+        for image in plates.images
+    ]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i:i + columns]) for i in range(0, len(tiles), columns)])
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
 
 
 def with_margin(plates: PlateImages, margin: float) -> PlateImages:
@@ -235,10 +262,15 @@ def with_margin(plates: PlateImages, margin: float) -> PlateImages:
     if not -0.5 < margin <= 1:
         raise ParameterError(f"margin {margin} is impossible. Choose more than -0.5, at most 1.")
     scale = 1 / (1 + 2 * margin)
-    matrix = np.array([[scale, 0, (WIDTH - 1) * (1 - scale) / 2],
-                       [0, scale, (HEIGHT - 1) * (1 - scale) / 2]])
-    images = np.stack([cv2.warpAffine(image, matrix, (WIDTH, HEIGHT),
-                                      borderMode=cv2.BORDER_REPLICATE) for image in plates.images])
+    matrix = np.array(
+        [[scale, 0, (WIDTH - 1) * (1 - scale) / 2], [0, scale, (HEIGHT - 1) * (1 - scale) / 2]]
+    )
+    images = np.stack(
+        [
+            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+            for image in plates.images
+        ]
+    )
     return PlateImages(f"{plates.name}-margin{margin:+.2f}", images, plates.names, plates.labels)
 
 
@@ -261,5 +293,6 @@ def write_plates(plates: PlateImages, folder: str | Path) -> Path:
     for name, image in zip(plates.names, plates.images):
         atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())
     labels = dict(zip(plates.names, plates.labels))
-    return atomic_write(folder / "labels.json",
-                        json.dumps(labels, ensure_ascii=False, indent=0) + "\n")
+    return atomic_write(
+        folder / "labels.json", json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
+    )

@@ -43,14 +43,18 @@ class PlateImages:
     def __post_init__(self) -> None:
         expected = (len(self.names), HEIGHT, WIDTH, 3)
         if self.images.shape != expected or self.images.dtype != np.uint8:
-            raise DataError(f"{self.name}: images are {self.images.dtype} "
-                            f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR.")
+            raise DataError(
+                f"{self.name}: images are {self.images.dtype} "
+                f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR."
+            )
         if self.labels is not None and len(self.labels) != len(self.names):
             raise DataError(f"{self.name}: {len(self.labels)} labels for {len(self.names)} images.")
         wrong = [name for name in self.names if not _is_utf8(name)]
         if wrong:
-            raise DataError(f"{self.name}: file name {wrong[0]!r} is not UTF-8 and cannot be "
-                            "written into results. Rename it.")
+            raise DataError(
+                f"{self.name}: file name {wrong[0]!r} is not UTF-8 and cannot be "
+                "written into results. Rename it."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -58,8 +62,9 @@ class PlateImages:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over pixels, file names and labels."""
-        return digest({"pixels": array_digest(self.images), "names": self.names,
-                       "labels": self.labels})
+        return digest(
+            {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
+        )
 
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> PlateImages:
         """The images at `indices` (integers or a slice), in that order."""
@@ -67,8 +72,9 @@ class PlateImages:
             indices = range(*indices.indices(len(self)))
         chosen = [int(i) for i in indices]
         labels = None if self.labels is None else tuple(self.labels[i] for i in chosen)
-        return PlateImages(self.name, self.images[chosen], tuple(self.names[i] for i in chosen),
-                           labels)
+        return PlateImages(
+            self.name, self.images[chosen], tuple(self.names[i] for i in chosen), labels
+        )
 
 
 def _is_utf8(name: str) -> bool:
@@ -109,8 +115,10 @@ def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
     except (cv2.error, MemoryError):  # a header that promises more pixels than OpenCV allows
         image = None
     if image is None:
-        raise DataError(f"{name} cannot be decoded as an image. Remove it from the folder or "
-                        "replace it with a readable JPEG, PNG or BMP.")
+        raise DataError(
+            f"{name} cannot be decoded as an image. Remove it from the folder or "
+            "replace it with a readable JPEG, PNG or BMP."
+        )
     return image
 
 
@@ -133,8 +141,9 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"image {path} cannot be read: {error.strerror}. Check the path.") \
-            from error
+        raise DataError(
+            f"image {path} cannot be read: {error.strerror}. Check the path."
+        ) from error
     return fit(decode_image(raw, f"image {path}"))
 
 
@@ -148,17 +157,25 @@ def image_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"image folder {folder} does not exist. Run scripts/download.sh, or name "
-                        "the folder of your own images.")
-    files = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES),
-                   key=lambda p: p.name)
+        raise DataError(
+            f"image folder {folder} does not exist. Run scripts/download.sh, or name "
+            "the folder of your own images."
+        )
+    files = sorted(
+        (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=lambda p: p.name
+    )
     if not files:
         raise DataError(f"image folder {folder} has no image ({', '.join(IMAGE_SUFFIXES)}).")
     return files
 
 
-def load_folder(folder: str | Path, labels: dict[str, str] | None = None, *,
-                name: str | None = None, limit: int | None = None) -> PlateImages:
+def load_folder(
+    folder: str | Path,
+    labels: dict[str, str] | None = None,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+) -> PlateImages:
     """Read a folder of crops, sorted by file name.
 
     Parameters
@@ -181,8 +198,10 @@ def load_folder(folder: str | Path, labels: dict[str, str] | None = None, *,
     if labels is not None:
         missing = [p.name for p in files if p.name not in labels]
         if missing:
-            raise DataError(f"{len(missing)} images of {folder} have no label, the first is "
-                            f"{missing[0]}. Add them to the label file or move them away.")
+            raise DataError(
+                f"{len(missing)} images of {folder} have no label, the first is "
+                f"{missing[0]}. Add them to the label file or move them away."
+            )
     images = np.stack([read_image(p) for p in files])
     texts = None if labels is None else tuple(labels[p.name] for p in files)
     return PlateImages(name or Path(folder).name, images, tuple(p.name for p in files), texts)
@@ -217,7 +236,9 @@ def subset(plates: PlateImages, count: int, seed: int) -> PlateImages:
         When there are fewer than `count` images.
     """
     if not 1 <= count <= len(plates):
-        raise ParameterError(f"cannot take {count} images of {plates.name}, which has "
-                             f"{len(plates)}. Choose 1 to {len(plates)}.")
+        raise ParameterError(
+            f"cannot take {count} images of {plates.name}, which has "
+            f"{len(plates)}. Choose 1 to {len(plates)}."
+        )
     chosen = np.random.default_rng(seed).permutation(len(plates))[:count]
     return plates.take(np.sort(chosen))

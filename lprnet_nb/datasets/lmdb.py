@@ -40,14 +40,21 @@ def encode_datum(array: np.ndarray) -> bytes:
         For another dtype: TPU-NNTC calibrates on float32.
     """
     if array.dtype != np.float32:
-        raise ParameterError(f"an entry is {array.dtype}, TPU-NNTC calibrates on float32. "
-                             "Preprocess the image first.")
+        raise ParameterError(
+            f"an entry is {array.dtype}, TPU-NNTC calibrates on float32. "
+            "Preprocess the image first."
+        )
     entries = np.empty(array.size, _ENTRY)
     entries["tag"], entries["value"] = _FLOAT_TAG, array.ravel()
     dims = b"".join(_varint(size) for size in array.shape)
     inner = bytes([_DIM_TAG]) + _varint(len(dims)) + dims
-    return (entries.tobytes() + bytes([_SHAPE_TAG]) + _varint(len(inner)) + inner
-            + bytes([_DTYPE_TAG, 0]))
+    return (
+        entries.tobytes()
+        + bytes([_SHAPE_TAG])
+        + _varint(len(inner))
+        + inner
+        + bytes([_DTYPE_TAG, 0])
+    )
 
 
 def decode_datum(raw: bytes, where: str = "entry") -> np.ndarray:
@@ -63,14 +70,14 @@ def decode_datum(raw: bytes, where: str = "entry") -> np.ndarray:
         while at < len(raw):
             tag = raw[at]
             if tag == _FLOAT_TAG:
-                tags = np.frombuffer(raw, np.uint8, offset=at)[::_ENTRY.itemsize]
+                tags = np.frombuffer(raw, np.uint8, offset=at)[:: _ENTRY.itemsize]
                 other = np.flatnonzero(tags != _FLOAT_TAG)
                 count = int(other[0]) if other.size else len(tags)
                 values = np.frombuffer(raw, _ENTRY, count, at)["value"].copy()
                 at += count * _ENTRY.itemsize
             elif tag == _SHAPE_TAG:
                 length, at = _read_varint(raw, at + 1)
-                shape, at = _read_shape(raw[at:at + length]), at + length
+                shape, at = _read_shape(raw[at : at + length]), at + length
             elif tag in (_DTYPE_TAG, _LABEL_TAG):
                 value, at = _read_varint(raw, at + 1)
                 dtype = value if tag == _DTYPE_TAG else dtype
@@ -80,8 +87,10 @@ def decode_datum(raw: bytes, where: str = "entry") -> np.ndarray:
             raise ValueError("dtype is not float32, or there is no shape")
         return values.reshape(shape)
     except (ValueError, IndexError) as error:
-        raise DataError(f"{where} is not a float32 array as ufwio writes them ({error}). Make the "
-                        "data set again.") from error
+        raise DataError(
+            f"{where} is not a float32 array as ufwio writes them ({error}). Make the "
+            "data set again."
+        ) from error
 
 
 def _varint(value: int) -> bytes:
@@ -153,8 +162,10 @@ def write_lmdb(arrays: Iterable[np.ndarray], folder: str | Path) -> int:
             _commit(store, queue)
             return count
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"cannot write the data set in {folder}: {error}. What was committed is "
-                        "kept; mend that and run the same command again.") from error
+        raise DataError(
+            f"cannot write the data set in {folder}: {error}. What was committed is "
+            "kept; mend that and run the same command again."
+        ) from error
 
 
 def _commit(store: lmdb.Environment, queue: list[tuple[bytes, bytes]]) -> None:
@@ -178,8 +189,7 @@ def read_lmdb(folder: str | Path) -> Iterator[tuple[bytes, np.ndarray]]:
     """
     folder = Path(folder)
     if not (folder / "data.mdb").exists():
-        raise DataError(f"{folder} has no data.mdb. Name the folder that the data set was made "
-                        "in.")
+        raise DataError(f"{folder} has no data.mdb. Name the folder that the data set was made in.")
     with _opened(folder) as store, store.begin(buffers=False) as transaction:
         for key, value in transaction.cursor():
             yield key, decode_datum(value, f"entry {key.decode()} of {folder}")
@@ -198,17 +208,22 @@ def _opened(folder: Path) -> Iterator[lmdb.Environment]:
     data, known = folder / "data.mdb", _record(folder).get("sha256")
     try:
         if known is not None and file_digest(data) != known:
-            raise DataError(f"{data} was altered or cut off after it was made: its SHA-256 is not "
-                            f"the one in {RECORD}. Remove the folder and make it again.")
+            raise DataError(
+                f"{data} was altered or cut off after it was made: its SHA-256 is not "
+                f"the one in {RECORD}. Remove the folder and make it again."
+            )
         with lmdb.open(str(folder), readonly=True, lock=False) as store:
             needed = (store.info()["last_pgno"] + 1) * store.stat()["psize"]
             if data.stat().st_size < needed:
-                raise DataError(f"{data} was cut off: it has {data.stat().st_size} of {needed} "
-                                "bytes. Remove the folder and make it again.")
+                raise DataError(
+                    f"{data} was cut off: it has {data.stat().st_size} of {needed} "
+                    "bytes. Remove the folder and make it again."
+                )
             yield store
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"the data set in {folder} cannot be read: {error}. Make it again.") \
-            from error
+        raise DataError(
+            f"the data set in {folder} cannot be read: {error}. Make it again."
+        ) from error
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -219,11 +234,19 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def convert_imageset(imageset_rootfolder: str | Path, imageset_lmdbfolder: str | Path, *,
-                     resize_height: int = HEIGHT, resize_width: int = WIDTH,
-                     shuffle: bool = False, bgr2rgb: bool = False, gray: bool = False,
-                     seed: int = 0, limit: int | None = None,
-                     advance: Callable[[int], None] | None = None) -> int:
+def convert_imageset(
+    imageset_rootfolder: str | Path,
+    imageset_lmdbfolder: str | Path,
+    *,
+    resize_height: int = HEIGHT,
+    resize_width: int = WIDTH,
+    shuffle: bool = False,
+    bgr2rgb: bool = False,
+    gray: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> int:
     """Make a calibration data set from a folder of images, as the vendor's script of this name.
 
     Parameters
@@ -258,18 +281,26 @@ def convert_imageset(imageset_rootfolder: str | Path, imageset_lmdbfolder: str |
         When an image cannot be read, or the folder holds a data set of something else.
     """
     if gray and bgr2rgb:
-        raise ParameterError("gray and bgr2rgb exclude one another: a gray image has no channels "
-                             "to swap.")
+        raise ParameterError(
+            "gray and bgr2rgb exclude one another: a gray image has no channels to swap."
+        )
     if resize_height < 1 or resize_width < 1:
-        raise ParameterError(f"resize_height={resize_height}, resize_width={resize_width}: give "
-                             "positive sizes, 24 and 94 for LPRNet.")
+        raise ParameterError(
+            f"resize_height={resize_height}, resize_width={resize_width}: give "
+            "positive sizes, 24 and 94 for LPRNet."
+        )
     files = image_files(imageset_rootfolder)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
     files = files[:limit]
     folder = Path(imageset_lmdbfolder)
-    made_of = {"files": digest([[path.name, path.stat().st_size] for path in files]),
-               "height": resize_height, "width": resize_width, "bgr2rgb": bgr2rgb, "gray": gray}
+    made_of = {
+        "files": digest([[path.name, path.stat().st_size] for path in files]),
+        "height": resize_height,
+        "width": resize_width,
+        "bgr2rgb": bgr2rgb,
+        "gray": gray,
+    }
     done = _entries_done(folder, made_of)
 
     def arrays() -> Iterator[np.ndarray]:
@@ -293,8 +324,10 @@ def _entries_done(folder: Path, made_of: dict) -> int:
         return 0
     known = _record(folder)
     if {key: value for key, value in known.items() if key != "sha256"} != made_of:
-        raise DataError(f"{folder} already holds a data set, of other images or options. Choose "
-                        "another folder or remove that one.")
+        raise DataError(
+            f"{folder} already holds a data set, of other images or options. Choose "
+            "another folder or remove that one."
+        )
     with _opened(folder) as store:
         return store.stat()["entries"]
 

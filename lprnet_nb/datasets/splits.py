@@ -38,9 +38,11 @@ class Split:
             When there are fewer images outside the fold.
         """
         if not 1 <= count <= len(self.order):
-            raise ParameterError(f"cannot draw {count} calibration images: {len(self.order)} lie "
-                                 f"outside the fold. Choose 1 to {len(self.order)}, or fewer, "
-                                 "larger remainders by more folds.")
+            raise ParameterError(
+                f"cannot draw {count} calibration images: {len(self.order)} lie "
+                f"outside the fold. Choose 1 to {len(self.order)}, or fewer, "
+                "larger remainders by more folds."
+            )
         return self.order[:count]
 
 
@@ -59,8 +61,10 @@ def folds(count: int, parts: int, seed: int) -> list[np.ndarray]:
     """
     if not 2 <= parts <= count:
         raise ParameterError(f"cannot cut {count} images into {parts} folds. Choose 2 to {count}.")
-    return [np.sort(part) for part in
-            np.array_split(np.random.default_rng([seed, 0]).permutation(count), parts)]
+    return [
+        np.sort(part)
+        for part in np.array_split(np.random.default_rng([seed, 0]).permutation(count), parts)
+    ]
 
 
 def cross_fit(count: int, parts: int, draw: int) -> list[Split]:

@@ -14,15 +14,28 @@ from .grammar import compile_grammar, load_grammar, packaged_grammars
 from .plates import constrained
 from .readings import Readings
 
-__all__ = ["DECODERS", "Readings", "beam", "best_path", "collapse", "compile_grammar",
-           "constrained", "decode", "greedy", "load_grammar", "log_softmax", "packaged_grammars",
-           "text_log_prob"]
+__all__ = [
+    "DECODERS",
+    "Readings",
+    "beam",
+    "best_path",
+    "collapse",
+    "compile_grammar",
+    "constrained",
+    "decode",
+    "greedy",
+    "load_grammar",
+    "log_softmax",
+    "packaged_grammars",
+    "text_log_prob",
+]
 
 DECODERS = ("greedy", "beam", *packaged_grammars())
 
 
-def decode(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: str = "greedy",
-           **options: Any) -> Readings:
+def decode(
+    logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: str = "greedy", **options: Any
+) -> Readings:
     """Read plates off a network's output.
 
     Parameters
@@ -57,13 +70,16 @@ def decode(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: str = "g
     chosen, allowed = _DECODERS.get(decoder, (None, ("temperature", "score")))
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise ParameterError(f"decoder {decoder!r} has no option {unknown[0]!r}. It has: "
-                             f"{', '.join(allowed)}.")
+        raise ParameterError(
+            f"decoder {decoder!r} has no option {unknown[0]!r}. It has: {', '.join(allowed)}."
+        )
     if chosen:
         return chosen(logits, alphabet, **options)
     if decoder not in DECODERS and not str(decoder).endswith(".toml"):
-        raise ParameterError(f"decoder {decoder!r} is unknown. Known: {', '.join(DECODERS)}, or "
-                             "the path of a grammar file (.toml).")
+        raise ParameterError(
+            f"decoder {decoder!r} is unknown. Known: {', '.join(DECODERS)}, or "
+            "the path of a grammar file (.toml)."
+        )
     return constrained(logits, alphabet, decoder, **options)
 
 

@@ -17,8 +17,13 @@ from .readings import Readings
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it, modulo 2**64, loses nothing
 
 
-def beam(logits: np.ndarray, alphabet: Alphabet, *, width: int = 8, temperature: float = 1.0,
-         ) -> Readings:
+def beam(
+    logits: np.ndarray,
+    alphabet: Alphabet,
+    *,
+    width: int = 8,
+    temperature: float = 1.0,
+) -> Readings:
     """Read the most probable of the texts that a prefix beam search keeps.
 
     Parameters
@@ -40,16 +45,22 @@ def beam(logits: np.ndarray, alphabet: Alphabet, *, width: int = 8, temperature:
     order = np.argsort(-score, axis=1, kind="stable")[:, :2]
     rows = np.arange(len(texts))[:, None]
     texts, alive = texts[rows, order], score[rows, order] > 0
-    exact = np.stack([text_log_prob(log_probs, texts[:, k], alphabet.blank)
-                      for k in range(2)], axis=1)
+    exact = np.stack(
+        [text_log_prob(log_probs, texts[:, k], alphabet.blank) for k in range(2)], axis=1
+    )
     exact[~alive] = -np.inf
     order = np.argsort(-exact, axis=1, kind="stable")
     texts, exact = texts[rows, order], exact[rows, order]
     has_second = np.isfinite(exact[:, 1])
     margin = np.where(has_second, exact[:, 0] - np.where(has_second, exact[:, 1], 0), np.inf)
-    return Readings(to_strings(texts[:, 0], alphabet), exact[:, 0], np.exp(exact[:, 0]),
-                    to_strings(np.where(has_second[:, None], texts[:, 1], PAD), alphabet), margin,
-                    "beam")
+    return Readings(
+        to_strings(texts[:, 0], alphabet),
+        exact[:, 0],
+        np.exp(exact[:, 0]),
+        to_strings(np.where(has_second[:, None], texts[:, 1], PAD), alphabet),
+        margin,
+        "beam",
+    )
 
 
 def _search(probs: np.ndarray, blank: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,8 +107,11 @@ def _search(probs: np.ndarray, blank: int, width: int) -> tuple[np.ndarray, np.n
         # Fewer texts than places: what fills up must not pass for a text that is kept already.
         last[score[rows, chosen] == 0] = PAD
         parent = np.where(grown, number[rows, source], parent[rows, source])
-        number = np.where(grown, number[rows, source] * _HASH + (character + 1).astype(np.uint64),
-                          number[rows, source])
+        number = np.where(
+            grown,
+            number[rows, source] * _HASH + (character + 1).astype(np.uint64),
+            number[rows, source],
+        )
         in_character = np.where(grown, score[rows, chosen], stay_character[rows, source])
         in_blank = np.where(grown, 0.0, stay_blank[rows, source])
         scale = score[rows, chosen].max(axis=1, keepdims=True)

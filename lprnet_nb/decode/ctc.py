@@ -28,15 +28,19 @@ def check_logits(logits: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     """
     logits = np.asarray(logits)
     if logits.ndim != 3 or logits.shape[1] != alphabet.size or logits.shape[2] < 1:
-        raise ParameterError(f"logits of shape {list(logits.shape)}: expected [images, "
-                             f"{alphabet.size} classes, time steps]. Give the network's output "
-                             "as it is, or the class list that belongs to it.")
+        raise ParameterError(
+            f"logits of shape {list(logits.shape)}: expected [images, "
+            f"{alphabet.size} classes, time steps]. Give the network's output "
+            "as it is, or the class list that belongs to it."
+        )
     if not np.issubdtype(logits.dtype, np.floating):
         logits = logits.astype(np.float32)
     if not np.isfinite(logits).all():
         image = int(np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2)))[0])
-        raise ParameterError(f"logits of image {image} hold NaN or infinity. The engine that made "
-                             "them failed or overflowed; run it again in higher precision.")
+        raise ParameterError(
+            f"logits of image {image} hold NaN or infinity. The engine that made "
+            "them failed or overflowed; run it again in higher precision."
+        )
     return logits
 
 
@@ -56,19 +60,20 @@ def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         When the temperature is not positive.
     """
     if not 0 < temperature < np.inf:
-        raise ParameterError(f"temperature {temperature}: give a positive number; 1 leaves the "
-                             "logits as they are.")
+        raise ParameterError(
+            f"temperature {temperature}: give a positive number; 1 leaves the logits as they are."
+        )
     images, classes, steps = logits.shape
     # Images last in memory: numpy is fastest along long rows.
     result = np.empty((classes, steps, images), logits.dtype)
     for begin in range(0, images, _PART):
-        part = logits[begin:begin + _PART]
+        part = logits[begin : begin + _PART]
         part = np.ascontiguousarray(part.reshape(len(part), -1).T).reshape(classes, steps, -1)
         if temperature != 1:
             part /= logits.dtype.type(temperature)
         part -= part.max(axis=0)
         part -= np.log(np.exp(part).sum(axis=0))
-        result[..., begin:begin + _PART] = part
+        result[..., begin : begin + _PART] = part
     return result.transpose(2, 0, 1)
 
 
@@ -130,7 +135,7 @@ def text_log_prob(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.nd
     np.ndarray
         float64 ``[N]``; ``-inf`` where a text needs more steps than there are.
     """
-    texts = texts[:, :(texts != PAD).any(axis=0).sum()]
+    texts = texts[:, : (texts != PAD).any(axis=0).sum()]
     _, lengths, emit, blocked = _trellis(log_probs, texts, blank)
     alpha = np.full(emit.shape[1:], -np.inf)
     alpha[:2] = emit[0, :2]
@@ -138,13 +143,20 @@ def text_log_prob(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.nd
         alpha = _log_sum(_predecessors(alpha, blocked)) + step
     last = 2 * lengths
     column = np.arange(len(texts))
-    ends = np.stack([alpha[last, column],
-                     np.where(lengths > 0, alpha[np.maximum(last - 1, 0), column], -np.inf)])
+    ends = np.stack(
+        [
+            alpha[last, column],
+            np.where(lengths > 0, alpha[np.maximum(last - 1, 0), column], -np.inf),
+        ]
+    )
     return _log_sum(ends)
 
 
-def _trellis(log_probs: np.ndarray, texts: np.ndarray, blank: int,
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _trellis(
+    log_probs: np.ndarray,
+    texts: np.ndarray,
+    blank: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """States ``[N, S]``, lengths ``[N]``, emissions ``[T, S, N]``, penalty of skips ``[S, N]``."""
     images, width = texts.shape
     # States alternate blank, character, blank, ...; padding becomes states that nobody ends in.
@@ -153,8 +165,12 @@ def _trellis(log_probs: np.ndarray, texts: np.ndarray, blank: int,
     skip = np.zeros(states.shape, bool)  # may state s be entered from s - 2?
     skip[:, 3::2] = states[:, 3::2] != states[:, 1:-2:2]
     emit = np.take_along_axis(log_probs, states[:, :, None], axis=1).transpose(2, 1, 0)
-    return (states, (texts != PAD).sum(axis=1), np.ascontiguousarray(emit, dtype=np.float64),
-            np.where(skip.T, 0.0, -np.inf))
+    return (
+        states,
+        (texts != PAD).sum(axis=1),
+        np.ascontiguousarray(emit, dtype=np.float64),
+        np.where(skip.T, 0.0, -np.inf),
+    )
 
 
 def _predecessors(score: np.ndarray, blocked: np.ndarray) -> np.ndarray:
@@ -171,7 +187,8 @@ def _log_sum(terms: np.ndarray) -> np.ndarray:
     top = terms.max(axis=0)
     with np.errstate(divide="ignore"):
         return np.where(np.isneginf(top), 0.0, top) + np.log(
-            np.exp(terms - np.where(np.isneginf(top), 0.0, top)).sum(axis=0))
+            np.exp(terms - np.where(np.isneginf(top), 0.0, top)).sum(axis=0)
+        )
 
 
 def best_path(log_probs: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
@@ -231,14 +248,25 @@ def greedy(logits: np.ndarray, alphabet: Alphabet, *, temperature: float = 1.0) 
     others, differs = _one_step_away(log_probs, best, texts, alphabet.blank)
     runner_up = np.where(differs[:, None], others, PAD)
     with np.errstate(invalid="ignore"):
-        margin = np.where(differs, log_prob - text_log_prob(log_probs, others, alphabet.blank),
-                          np.inf)
-    return Readings(to_strings(texts, alphabet), log_prob, np.exp(log_prob),
-                    to_strings(runner_up, alphabet), margin, "greedy")
+        margin = np.where(
+            differs, log_prob - text_log_prob(log_probs, others, alphabet.blank), np.inf
+        )
+    return Readings(
+        to_strings(texts, alphabet),
+        log_prob,
+        np.exp(log_prob),
+        to_strings(runner_up, alphabet),
+        margin,
+        "greedy",
+    )
 
 
-def _one_step_away(log_probs: np.ndarray, best: np.ndarray, texts: np.ndarray, blank: int,
-                   ) -> tuple[np.ndarray, np.ndarray]:
+def _one_step_away(
+    log_probs: np.ndarray,
+    best: np.ndarray,
+    texts: np.ndarray,
+    blank: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Texts ``[N, T]`` of the best path with one step changed, and whether there is one ``[N]``."""
     images, classes, steps = log_probs.shape
     if classes < 2:

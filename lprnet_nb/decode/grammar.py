@@ -98,8 +98,13 @@ class _GrammarFile(_Strict):
 def packaged_grammars() -> tuple[str, ...]:
     """Names of the grammars that come with the package."""
     folder = resources.files(__package__).joinpath("grammars")
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir()
-                        if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".toml")
+            for entry in folder.iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
 
 
 def load_grammar(name: str | Path) -> Grammar:
@@ -120,8 +125,10 @@ def load_grammar(name: str | Path) -> Grammar:
 
 def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
     if name in within:
-        raise ParameterError(f"grammar {within[0]}: includes itself by way of "
-                             f"{' > '.join((*within, name))}. Remove one of these includes.")
+        raise ParameterError(
+            f"grammar {within[0]}: includes itself by way of "
+            f"{' > '.join((*within, name))}. Remove one of these includes."
+        )
     if name in packaged_grammars():
         text = resources.files(__package__).joinpath("grammars", f"{name}.toml").read_text("utf8")
     else:
@@ -130,13 +137,15 @@ def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
             raise ParameterError(
                 f"grammar {' > '.join((*within, name))}: neither a packaged one "
                 f"({', '.join(packaged_grammars())}) nor a file. Name one of these or the path of "
-                "a TOML file.")
+                "a TOML file."
+            )
         folder = path.resolve().parent
         try:
             text = path.read_text("utf8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(f"grammar {name}: cannot be read: {error}. Give a UTF-8 TOML "
-                                 "file.") from error
+            raise ParameterError(
+                f"grammar {name}: cannot be read: {error}. Give a UTF-8 TOML file."
+            ) from error
     return _parse(text, name, folder, (*within, name))
 
 
@@ -150,12 +159,16 @@ def _parse(text: str, name: str, folder: Path, within: tuple[str, ...]) -> Gramm
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"grammar {name}: {place}: {first['msg']}. The format is described "
-                             "in lprnet_nb.decode.grammar.") from error
+        raise ParameterError(
+            f"grammar {name}: {place}: {first['msg']}. The format is described "
+            "in lprnet_nb.decode.grammar."
+        ) from error
     for key, characters in (file.sets | file.pairs).items():
         if not characters or len(set(characters)) != len(characters):
-            raise ParameterError(f"grammar {name}: {key!r} = {characters!r}: give each character "
-                                 "once, and at least one.")
+            raise ParameterError(
+                f"grammar {name}: {key!r} = {characters!r}: give each character "
+                "once, and at least one."
+            )
     forms = [_form(form, file.sets, name) for form in file.form]
     for included in file.include:
         forms += _load(included, folder, within).forms
@@ -173,15 +186,24 @@ def _form(form: _FormFile, sets: dict[str, str], name: str) -> Form:
     used = [*form.slots, *(limit.set for limit in form.limits)]
     unknown = [key for key in used if key not in sets]
     if unknown:
-        raise ParameterError(f"grammar {name}: form {form.name!r} uses the set {unknown[0]!r}, "
-                             f"which [sets] does not have. It has: {', '.join(sets) or 'none'}.")
+        raise ParameterError(
+            f"grammar {name}: form {form.name!r} uses the set {unknown[0]!r}, "
+            f"which [sets] does not have. It has: {', '.join(sets) or 'none'}."
+        )
     for limit in form.limits:
         if not limit.first <= limit.last <= len(form.slots):
-            raise ParameterError(f"grammar {name}: form {form.name!r}: limit from {limit.first} to "
-                                 f"{limit.last} does not lie within its {len(form.slots)} slots.")
-    return Form(form.name, tuple(sets[slot] for slot in form.slots),
-                tuple(Limit(sets[limit.set], limit.first - 1, limit.last - 1, limit.at_most)
-                      for limit in form.limits))
+            raise ParameterError(
+                f"grammar {name}: form {form.name!r}: limit from {limit.first} to "
+                f"{limit.last} does not lie within its {len(form.slots)} slots."
+            )
+    return Form(
+        form.name,
+        tuple(sets[slot] for slot in form.slots),
+        tuple(
+            Limit(sets[limit.set], limit.first - 1, limit.last - 1, limit.at_most)
+            for limit in form.limits
+        ),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,11 +278,13 @@ def _check_characters(grammar: Grammar, alphabet: Alphabet) -> None:
             raise ParameterError(
                 f"grammar {grammar.name}: form {form.name!r} has {''.join(special)!r}: special "
                 f"plates ({SPECIAL}) cannot be read, since the network's class list has no such "
-                "characters. Leave them out, or use weights trained with them.")
+                "characters. Leave them out, or use weights trained with them."
+            )
         if missing:
             raise ParameterError(
                 f"grammar {grammar.name}: form {form.name!r} has {''.join(missing)!r}, not in the "
-                "network's class list. Leave it out, or give the class list of your weights.")
+                "network's class list. Leave it out, or give the class list of your weights."
+            )
 
 
 def _moves(forms: tuple[Form, ...], item: tuple) -> list[tuple[str, tuple]]:
@@ -278,8 +302,9 @@ def _moves(forms: tuple[Form, ...], item: tuple) -> list[tuple[str, tuple]]:
         for limit, count in zip(form.limits, counts):
             inside = limit.first <= place <= limit.last and character in limit.characters
             # Past its last slot a limit is done with; forgetting the count merges states.
-            after.append(count + inside if place < limit.last or count + inside > limit.count
-                         else 0)
+            after.append(
+                count + inside if place < limit.last or count + inside > limit.count else 0
+            )
         if all(count <= limit.count for limit, count in zip(form.limits, after)):
             keep = character if place == 0 and form.pairs else ""
             result.append((character, (f, place + 1, tuple(after), keep)))

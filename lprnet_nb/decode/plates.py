@@ -16,8 +16,14 @@ from .search import search
 SCORES = ("total", "path")
 
 
-def constrained(logits: np.ndarray, alphabet: Alphabet, grammar: str | Path, *,
-                score: str = "total", temperature: float = 1.0) -> Readings:
+def constrained(
+    logits: np.ndarray,
+    alphabet: Alphabet,
+    grammar: str | Path,
+    *,
+    score: str = "total",
+    temperature: float = 1.0,
+) -> Readings:
     """Read the most probable text of a grammar.
 
     Parameters
@@ -54,8 +60,9 @@ def constrained(logits: np.ndarray, alphabet: Alphabet, grammar: str | Path, *,
     log_total = found.log_total
     if score == "path":
         found = search(log_probs, automaton, alphabet.blank, best_path=True)
-        log_prob = np.stack([text_log_prob(log_probs, found.texts[:, k], alphabet.blank)
-                             for k in range(2)], axis=1)
+        log_prob = np.stack(
+            [text_log_prob(log_probs, found.texts[:, k], alphabet.blank) for k in range(2)], axis=1
+        )
         log_prob[np.isneginf(found.score)] = -np.inf
     else:
         log_prob = found.score
@@ -64,8 +71,11 @@ def constrained(logits: np.ndarray, alphabet: Alphabet, grammar: str | Path, *,
     return Readings(
         texts=to_strings(np.where(some[:, None], found.texts[:, 0], PAD), alphabet),
         log_prob=first,
-        confidence=np.exp(np.minimum(np.where(some, first - np.where(some, log_total, 0), -np.inf),
-                                     0)),
+        confidence=np.exp(
+            np.minimum(np.where(some, first - np.where(some, log_total, 0), -np.inf), 0)
+        ),
         runner_up=to_strings(np.where(more[:, None], found.texts[:, 1], PAD), alphabet),
         margin=np.where(more, first - np.where(more, second, 0), np.inf),
-        decoder=loaded.name, exact=found.exact)
+        decoder=loaded.name,
+        exact=found.exact,
+    )

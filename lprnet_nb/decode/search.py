@@ -34,7 +34,7 @@ from .grammar import Automaton
 CHUNK, PART = 504, 126
 WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
 TINY = np.float32(1e-18)  # least factor of a float32 product: keeps it a normal number
-ROUNDING = 1e-5      # of a logarithm: bounds are added up in float32
+ROUNDING = 1e-5  # of a logarithm: bounds are added up in float32
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,19 @@ class Plan:
     One node more than there are, with number M, stands for none.
     """
 
-    state: np.ndarray       # [M] state of each node
-    label: np.ndarray       # [M] class of each node
-    ends: np.ndarray        # bool [M]: may the text end here?
-    repeat: np.ndarray      # [M] node that the node's own class leads to from its state, or M
-    follow: np.ndarray      # [states, C]: node that a class leads to, or M
-    follows: np.ndarray     # bool [states, M]: does the node follow the state?
+    state: np.ndarray  # [M] state of each node
+    label: np.ndarray  # [M] class of each node
+    ends: np.ndarray  # bool [M]: may the text end here?
+    repeat: np.ndarray  # [M] node that the node's own class leads to from its state, or M
+    follow: np.ndarray  # [states, C]: node that a class leads to, or M
+    follows: np.ndarray  # bool [states, M]: does the node follow the state?
     sums: tuple[tuple[slice, slice, np.ndarray], ...]  # states, the nodes that can follow these,
     #                         and that part of `follows` as float64, to sum with
-    padded: np.ndarray      # [states, K] all nodes that follow each state, then M
-    place: np.ndarray       # [M] where in `padded` of its state the node's `repeat` is, or 0
+    padded: np.ndarray  # [states, K] all nodes that follow each state, then M
+    place: np.ndarray  # [M] where in `padded` of its state the node's `repeat` is, or 0
     windows: tuple[slice, ...]  # by time step: nodes that can be entered then, and still finish
-    levels: tuple[slice, ...]   # by length of the prefix: nodes that can be its last
-    spans: tuple[slice, ...]    # by length of the prefix: steps in which these can be entered
+    levels: tuple[slice, ...]  # by length of the prefix: nodes that can be its last
+    spans: tuple[slice, ...]  # by length of the prefix: steps in which these can be entered
 
 
 @lru_cache(maxsize=64)
@@ -113,15 +113,16 @@ def plan(automaton: Automaton, steps: int) -> Plan:
     """Unroll an automaton for a number of time steps."""
     target = automaton.target
     sources, classes = np.nonzero(target >= 0)
-    nodes, arcs = np.unique(np.stack([target[sources, classes], classes], axis=1), axis=0,
-                            return_inverse=True)
+    nodes, arcs = np.unique(
+        np.stack([target[sources, classes], classes], axis=1), axis=0, return_inverse=True
+    )
     state, label = nodes.T
     none = len(nodes)
     follow = np.full(target.shape, none)
     follow[sources, classes] = arcs.reshape(-1)
     follows = (follow[:, :, None] == np.arange(none)).any(axis=1)
     repeat = follow[state, label]
-    padded = np.sort(follow, axis=1)[:, :follows.sum(axis=1).max()]
+    padded = np.sort(follow, axis=1)[:, : follows.sum(axis=1).max()]
     place = np.argmax(padded[state] == repeat[:, None], axis=1)
 
     reached = np.zeros(len(target), bool)
@@ -137,13 +138,27 @@ def plan(automaton: Automaton, steps: int) -> Plan:
         onward = target[number][target[number] >= 0]
         if onward.size:
             to_end[number] = min(to_end[number], 1 + to_end[onward].min())
-    windows = tuple(_cover((shortest <= t + 1) & (to_end[state] <= steps - 1 - t))
-                    for t in range(steps))
-    spans = tuple(slice(min(level, steps), max(steps - to_end[state[last]].min(), 0))
-                  for level, last in enumerate(ending))
-    return Plan(state, label, automaton.final[state], repeat, follow, follows, _sums_by(follows),
-                padded, place, windows,
-                tuple(_cover(last) for last in ending), spans)
+    windows = tuple(
+        _cover((shortest <= t + 1) & (to_end[state] <= steps - 1 - t)) for t in range(steps)
+    )
+    spans = tuple(
+        slice(min(level, steps), max(steps - to_end[state[last]].min(), 0))
+        for level, last in enumerate(ending)
+    )
+    return Plan(
+        state,
+        label,
+        automaton.final[state],
+        repeat,
+        follow,
+        follows,
+        _sums_by(follows),
+        padded,
+        place,
+        windows,
+        tuple(_cover(last) for last in ending),
+        spans,
+    )
 
 
 def _sums_by(follows: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray], ...]:
@@ -168,8 +183,14 @@ def _cover(mask: np.ndarray) -> slice:
     return slice(where[0], where[-1] + 1) if where.size else slice(0, 0)
 
 
-def search(log_probs: np.ndarray, automaton: Automaton, blank: int, *, best_path: bool = False,
-           widths: tuple[int, ...] = WIDTHS) -> Found:
+def search(
+    log_probs: np.ndarray,
+    automaton: Automaton,
+    blank: int,
+    *,
+    best_path: bool = False,
+    widths: tuple[int, ...] = WIDTHS,
+) -> Found:
     """Find the two best texts of a grammar for each image.
 
     Parameters
@@ -187,24 +208,37 @@ def search(log_probs: np.ndarray, automaton: Automaton, blank: int, *, best_path
     """
     images, _, steps = log_probs.shape
     unrolled = plan(automaton, steps)
-    found = Found(np.full((images, 2, len(unrolled.levels)), PAD), np.full((images, 2), -np.inf),
-                  np.full(images, -np.inf), np.zeros(images, bool))
+    found = Found(
+        np.full((images, 2, len(unrolled.levels)), PAD),
+        np.full((images, 2), -np.inf),
+        np.full(images, -np.inf),
+        np.zeros(images, bool),
+    )
     rows = np.arange(images)
     for ring in (BEST_PATH,) if best_path else (LINEAR, DOUBLE, LOGARITHMIC):
         # Every chunk writes the same places of this, so it is filled once.
-        ahead = np.full((min(len(rows), CHUNK), steps, len(unrolled.state)), ring.zero,
-                        ring.kept_as)
+        ahead = np.full(
+            (min(len(rows), CHUNK), steps, len(unrolled.state)), ring.zero, ring.kept_as
+        )
         for begin in range(0, len(rows), CHUNK):
-            chunk = rows[begin:begin + CHUNK]
-            _search(log_probs, chunk, unrolled, blank, ring, widths, ahead[:len(chunk)], found)
+            chunk = rows[begin : begin + CHUNK]
+            _search(log_probs, chunk, unrolled, blank, ring, widths, ahead[: len(chunk)], found)
         rows = rows[found.log_total[rows] < _log(np.float64(ring.reliable), LINEAR)]
         if not len(rows):
             break
     return found
 
 
-def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
-            widths: tuple[int, ...], ahead: np.ndarray, found: Found) -> None:
+def _search(
+    log_probs: np.ndarray,
+    rows: np.ndarray,
+    unrolled: Plan,
+    blank: int,
+    ring: Semiring,
+    widths: tuple[int, ...],
+    ahead: np.ndarray,
+    found: Found,
+) -> None:
     """Search some images and write what was found into their rows."""
     emit = _emissions(log_probs, rows, ring)
     for begin in range(0, len(rows), PART):
@@ -227,14 +261,14 @@ def _search(log_probs: np.ndarray, rows: np.ndarray, unrolled: Plan, blank: int,
 def _emissions(log_probs: np.ndarray, rows: np.ndarray, ring: Semiring) -> np.ndarray:
     """What the classes of some images score at each step, float64 ``[T, C, n]``."""
     together = rows[-1] - rows[0] == len(rows) - 1
-    chosen = log_probs[rows[0]:rows[-1] + 1] if together else log_probs[rows]
+    chosen = log_probs[rows[0] : rows[-1] + 1] if together else log_probs[rows]
     emit = np.empty(chosen.shape[::-1])
     for begin in range(0, len(rows), PART):
-        part = np.array(chosen[begin:begin + PART].transpose(2, 1, 0), order="C")
+        part = np.array(chosen[begin : begin + PART].transpose(2, 1, 0), order="C")
         if ring.linear:
             np.exp(part, out=part)
             np.maximum(part, part.dtype.type(ring.floor), out=part)
-        emit[..., begin:begin + PART] = part
+        emit[..., begin : begin + PART] = part
     return emit
 
 
@@ -245,8 +279,13 @@ def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
         return np.log(values)
 
 
-def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahead: np.ndarray,
-              ) -> np.ndarray:
+def _backward(
+    emit: np.ndarray,
+    unrolled: Plan,
+    blank: int,
+    ring: Semiring,
+    ahead: np.ndarray,
+) -> np.ndarray:
     """Score all valid ways on from each node when it is entered at each step.
 
     Parameters
@@ -291,8 +330,9 @@ def _backward(emit: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, ahea
             onward -= np.take(here, repeat, axis=0, out=other[window], mode="clip")
         else:
             every, but_one = _sums(here[unrolled.padded], ring)
-            others = np.where((repeat < nodes)[:, None], but_one[state, unrolled.place[window]],
-                              every[state])
+            others = np.where(
+                (repeat < nodes)[:, None], but_one[state, unrolled.place[window]], every[state]
+            )
             after[window] = ring.plus(ring.plus(idle[state], here[window]), others)
             idle = ring.plus(idle, every)
     return idle[0]
@@ -309,8 +349,9 @@ def _sums(terms: np.ndarray, ring: Semiring) -> tuple[np.ndarray, np.ndarray]:
     return left[:, -1], but_one
 
 
-def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ring: Semiring,
-             width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _forward(
+    emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ring: Semiring, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Grow prefixes character by character, keeping the best.
 
     Returns
@@ -340,25 +381,30 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
     bound = np.full(images, ring.zero)
     for level, (nodes, span) in enumerate(zip(unrolled.levels, unrolled.spans)):
         again = np.where(last >= 0, unrolled.follow[state, last], len(unrolled.state))
-        score = _extensions(in_character[span], in_blank[span], ahead[:, span, nodes],
-                            again - nodes.start, ring)
+        score = _extensions(
+            in_character[span], in_blank[span], ahead[:, span, nodes], again - nodes.start, ring
+        )
         score[~unrolled.follows[state, nodes]] = ring.zero
         chosen, kept, bound = _select(score.reshape(images, -1), width, bound)
         parent, node = np.divmod(chosen, nodes.stop - nodes.start)
         node += nodes.start
         same = unrolled.label[node] == last[image, parent]
-        enter = ring.plus(in_blank[span, image, parent],
-                          np.where(same, ring.zero, in_character[span, image, parent]))
+        enter = ring.plus(
+            in_blank[span, image, parent],
+            np.where(same, ring.zero, in_character[span, image, parent]),
+        )
         # There can be fewer valid prefixes than `width`.
         enter = np.where(kept > ring.zero, enter, ring.zero)
         state, last = unrolled.state[node], unrolled.label[node]
         texts = texts[image, parent]
         texts[:, :, level] = last
-        in_character, in_blank = _paths(enter, emit[span, last, image],
-                                        gap[span, :, :chosen.shape[1]], span.start, steps, ring)
+        in_character, in_blank = _paths(
+            enter, emit[span, last, image], gap[span, :, : chosen.shape[1]], span.start, steps, ring
+        )
         if unrolled.ends[nodes].any():
-            finished = np.where(unrolled.ends[node], ring.plus(in_character[-1], in_blank[-1]),
-                                ring.zero)
+            finished = np.where(
+                unrolled.ends[node], ring.plus(in_character[-1], in_blank[-1]), ring.zero
+            )
             contest = np.concatenate([best, finished], axis=1)
             order = np.argsort(-contest, axis=1, kind="stable")[:, :2]
             best = contest[image, order]
@@ -367,8 +413,13 @@ def _forward(emit: np.ndarray, ahead: np.ndarray, unrolled: Plan, blank: int, ri
     return best_texts, best, bound
 
 
-def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarray,
-                again: np.ndarray, ring: Semiring) -> np.ndarray:
+def _extensions(
+    in_character: np.ndarray,
+    in_blank: np.ndarray,
+    ahead: np.ndarray,
+    again: np.ndarray,
+    ring: Semiring,
+) -> np.ndarray:
     """Joint score of all valid texts that begin with a prefix and one more character.
 
     Parameters
@@ -387,8 +438,9 @@ def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarra
     """
     either = ring.plus(in_blank, in_character)
     if ring is LINEAR:
-        rows = np.maximum(either.transpose(1, 2, 0), TINY, order="C", dtype=ring.kept_as,
-                          casting="same_kind")
+        rows = np.maximum(
+            either.transpose(1, 2, 0), TINY, order="C", dtype=ring.kept_as, casting="same_kind"
+        )
         score = rows @ ahead
     else:
         score = np.full((*again.shape, ahead.shape[2]), ring.zero)
@@ -397,13 +449,16 @@ def _extensions(in_character: np.ndarray, in_blank: np.ndarray, ahead: np.ndarra
     image, prefix = np.nonzero((again >= 0) & (again < ahead.shape[2]))
     again = again[image, prefix]  # needs a blank between
     score[image, prefix, again] = ring.plus.reduce(
-        ring.times(in_blank[:, image, prefix], ahead[image, :, again].T), axis=0,
-        initial=ring.zero)
+        ring.times(in_blank[:, image, prefix], ahead[image, :, again].T), axis=0, initial=ring.zero
+    )
     return score
 
 
-def _select(score: np.ndarray, width: int, bound: np.ndarray,
-            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _select(
+    score: np.ndarray,
+    width: int,
+    bound: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `width` best, ``[n, k]``, their scores, and the bound raised to the best of the rest."""
     images, candidates = score.shape
     width = min(width, candidates)
@@ -422,8 +477,9 @@ def _select(score: np.ndarray, width: int, bound: np.ndarray,
     return chosen, kept, np.maximum(bound, score.max(axis=1))
 
 
-def _paths(enter: np.ndarray, own: np.ndarray, gap: np.ndarray, begin: int, steps: int,
-           ring: Semiring) -> tuple[np.ndarray, np.ndarray]:
+def _paths(
+    enter: np.ndarray, own: np.ndarray, gap: np.ndarray, begin: int, steps: int, ring: Semiring
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the paths of prefixes, ``[T + 1, n, k]`` in the last character and in a blank.
 
     Parameters

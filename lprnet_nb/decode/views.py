@@ -48,13 +48,19 @@ def stretched(images: np.ndarray, widths: tuple[float, ...] = WIDTHS) -> np.ndar
             continue
         matrix = np.float32([[width, 0, (1 - width) * size[0] / 2], [0, 1, 0]])
         for number, image in enumerate(images):
-            view[number] = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR,
-                                          borderMode=cv2.BORDER_REPLICATE)
+            view[number] = cv2.warpAffine(
+                image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
     return views
 
 
-def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: str | Path = "plate",
-                 *, temperature: float = 1.0) -> Readings:
+def decode_views(
+    logits: np.ndarray,
+    alphabet: Alphabet = PUBLISHED,
+    decoder: str | Path = "plate",
+    *,
+    temperature: float = 1.0,
+) -> Readings:
     """Read the text of a grammar that is the most probable on average over views.
 
     Each view gives every valid text a probability, that of the grammar being 1; they are averaged,
@@ -80,16 +86,21 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
     """
     logits = np.asarray(logits)
     if logits.ndim != 4 or not len(logits):
-        raise ParameterError(f"logits of shape {list(logits.shape)}: expected [views, images, "
-                             "classes, time steps].")
+        raise ParameterError(
+            f"logits of shape {list(logits.shape)}: expected [views, images, classes, time steps]."
+        )
     loaded = load_grammar(decoder)
     automaton = compile_grammar(loaded, alphabet)
     log_probs = [log_softmax(check_logits(view, alphabet), temperature) for view in logits]
     found = [search(view, automaton, alphabet.blank) for view in log_probs]
     texts = np.concatenate([view.texts for view in found], axis=1)
     candidates = texts.shape[1]
-    log_prob = np.stack([[text_log_prob(view, texts[:, k], alphabet.blank)
-                          for k in range(candidates)] for view in log_probs])  # [V, k, N]
+    log_prob = np.stack(
+        [
+            [text_log_prob(view, texts[:, k], alphabet.blank) for k in range(candidates)]
+            for view in log_probs
+        ]
+    )  # [V, k, N]
     log_prob[:, (texts[:, :, 0] == PAD).T] = -np.inf
     log_total = np.stack([view.log_total for view in found])
     with np.errstate(divide="ignore"):
@@ -107,10 +118,19 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
     first, second = order
     some, more = np.isfinite(rank[first, image]), np.isfinite(rank[second, image])
     log_first, log_second = mean[first, image], mean[second, image]
-    unseen = np.mean([np.exp(np.where(np.isfinite(view.score[:, 1]),
-                                      view.score[:, 1] - np.where(np.isfinite(view.log_total),
-                                                                  view.log_total, 0), -np.inf))
-                      for view in found], axis=0)
+    unseen = np.mean(
+        [
+            np.exp(
+                np.where(
+                    np.isfinite(view.score[:, 1]),
+                    view.score[:, 1] - np.where(np.isfinite(view.log_total), view.log_total, 0),
+                    -np.inf,
+                )
+            )
+            for view in found
+        ],
+        axis=0,
+    )
     exact = (confidence[first, image] >= unseen) & np.all([view.exact for view in found], axis=0)
     return Readings(
         texts=to_strings(np.where(some[:, None], texts[image, first], PAD), alphabet),
@@ -118,4 +138,6 @@ def decode_views(logits: np.ndarray, alphabet: Alphabet = PUBLISHED, decoder: st
         confidence=np.where(some, confidence[first, image], 0.0),
         runner_up=to_strings(np.where(more[:, None], texts[image, second], PAD), alphabet),
         margin=np.where(more, log_first - np.where(more, log_second, 0), np.inf),
-        decoder=f"{loaded.name}, {len(logits)} views", exact=exact & some)
+        decoder=f"{loaded.name}, {len(logits)} views",
+        exact=exact & some,
+    )

@@ -20,8 +20,10 @@ def check_pairs(labels: Sequence[str], predictions: Sequence[str]) -> None:
     ParameterError
     """
     if len(labels) != len(predictions):
-        raise ParameterError(f"{len(labels)} labels but {len(predictions)} predictions: give one "
-                             "prediction for each label, in the same order.")
+        raise ParameterError(
+            f"{len(labels)} labels but {len(predictions)} predictions: give one "
+            "prediction for each label, in the same order."
+        )
     if not len(labels):
         raise ParameterError("no labels: accuracy is not defined over an empty set.")
 
@@ -56,8 +58,11 @@ def align(label: str, prediction: str) -> list[tuple[str, str]]:
     cost = [[i + j if not (i and j) else 0 for j in range(columns + 1)] for i in range(rows + 1)]
     for i in range(1, rows + 1):
         for j in range(1, columns + 1):
-            cost[i][j] = min(cost[i - 1][j - 1] + (label[i - 1] != prediction[j - 1]),
-                             cost[i - 1][j] + 1, cost[i][j - 1] + 1)
+            cost[i][j] = min(
+                cost[i - 1][j - 1] + (label[i - 1] != prediction[j - 1]),
+                cost[i - 1][j] + 1,
+                cost[i][j - 1] + 1,
+            )
     pairs = []
     i, j = rows, columns
     while i or j:
@@ -115,16 +120,22 @@ class Confusion:
 
     def accuracy(self) -> dict[str, tuple[int, int]]:
         """By character: how often it was read right, and how often the labels have it."""
-        return {character: (int(self.counts[k, k]), int(self.counts[k].sum()))
-                for k, character in enumerate(self.characters[:-1]) if self.counts[k].any()}
+        return {
+            character: (int(self.counts[k, k]), int(self.counts[k].sum()))
+            for k, character in enumerate(self.characters[:-1])
+            if self.counts[k].any()
+        }
 
     def worst(self, limit: int = 10) -> list[tuple[str, str, int]]:
         """The most frequent errors as (label's character, read as, times), `GAP` for none."""
         wrong = self.counts - np.diag(np.diag(self.counts))
         order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
         rows, columns = np.unravel_index(order, wrong.shape)
-        return [(self.characters[i], self.characters[j], int(wrong[i, j]))
-                for i, j in zip(rows, columns) if wrong[i, j]]
+        return [
+            (self.characters[i], self.characters[j], int(wrong[i, j]))
+            for i, j in zip(rows, columns)
+            if wrong[i, j]
+        ]
 
 
 def confusion(labels: Sequence[str], predictions: Sequence[str]) -> Confusion:

@@ -42,8 +42,13 @@ class Reliability:
     ece: float
 
 
-def reliability(confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10,
-                equal_counts: bool = False) -> Reliability:
+def reliability(
+    confidence: Sequence[float],
+    correct: Sequence[bool],
+    *,
+    bins: int = 10,
+    equal_counts: bool = False,
+) -> Reliability:
     """Compare confidence with accuracy by bins of confidence.
 
     Parameters
@@ -72,13 +77,24 @@ def reliability(confidence: Sequence[float], correct: Sequence[bool], *, bins: i
     mean = np.array([confidence[which == b].mean() for b in filled])
     right = np.array([correct[which == b].sum() for b in filled])
     accuracy = right / count
-    return Reliability(edges[filled], edges[filled + 1], count, mean, accuracy,
-                       np.array([wilson(k, n) for k, n in zip(right, count)]),
-                       float((count * np.abs(mean - accuracy)).sum() / count.sum()))
+    return Reliability(
+        edges[filled],
+        edges[filled + 1],
+        count,
+        mean,
+        accuracy,
+        np.array([wilson(k, n) for k, n in zip(right, count)]),
+        float((count * np.abs(mean - accuracy)).sum() / count.sum()),
+    )
 
 
-def ece(confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10,
-        equal_counts: bool = False) -> float:
+def ece(
+    confidence: Sequence[float],
+    correct: Sequence[bool],
+    *,
+    bins: int = 10,
+    equal_counts: bool = False,
+) -> float:
     """Expected calibration error (Naeini et al. 2015); parameters as for `reliability`.
 
     >>> ece([0.8] * 10, [True] * 8 + [False] * 2)
@@ -134,8 +150,12 @@ def accuracy_coverage(confidence: Sequence[float], correct: Sequence[bool]) -> C
     kept = np.flatnonzero(last) + 1
     accuracy = np.cumsum(correct[order])[last] / kept
     width = np.diff(np.concatenate([[0], kept]))
-    return Coverage(kept / len(confidence), accuracy, sorted_confidence[last],
-                    float((accuracy * width).sum() / len(confidence)))
+    return Coverage(
+        kept / len(confidence),
+        accuracy,
+        sorted_confidence[last],
+        float((accuracy * width).sum() / len(confidence)),
+    )
 
 
 @dataclass(frozen=True)
@@ -160,8 +180,14 @@ class CrossFit:
     fold: np.ndarray
 
 
-def cross_fit_temperature(temperatures: Sequence[float], confidence: np.ndarray,
-                          correct: np.ndarray, *, folds: int = 5, seed: int = 0) -> CrossFit:
+def cross_fit_temperature(
+    temperatures: Sequence[float],
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> CrossFit:
     """Choose the softmax temperature by log loss, for each image by images of other folds.
 
     Parameters
@@ -177,9 +203,11 @@ def cross_fit_temperature(temperatures: Sequence[float], confidence: np.ndarray,
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
     if confidence.shape != correct.shape or confidence.shape[:1] != (len(temperatures),):
-        raise ParameterError("give one row of confidences and of outcomes per temperature; got "
-                             f"{len(temperatures)} temperatures, shapes {list(confidence.shape)} "
-                             f"and {list(correct.shape)}.")
+        raise ParameterError(
+            "give one row of confidences and of outcomes per temperature; got "
+            f"{len(temperatures)} temperatures, shapes {list(confidence.shape)} "
+            f"and {list(correct.shape)}."
+        )
     images = confidence.shape[1]
     if not 2 <= folds <= images:
         raise ParameterError(f"{folds} folds: give 2 to {images}, the number of images.")
@@ -187,15 +215,21 @@ def cross_fit_temperature(temperatures: Sequence[float], confidence: np.ndarray,
     loss = -np.log(np.maximum(np.where(correct, confidence, 1 - confidence), _LEAST))
     best = np.array([loss[:, fold != f].mean(axis=1).argmin() for f in range(folds)])
     column = np.arange(images)
-    return CrossFit(confidence[best[fold], column], correct[best[fold], column],
-                    np.asarray(temperatures, float)[best], fold)
+    return CrossFit(
+        confidence[best[fold], column],
+        correct[best[fold], column],
+        np.asarray(temperatures, float)[best],
+        fold,
+    )
 
 
 def _paired(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
     if confidence.shape != correct.shape or confidence.ndim != 1 or not confidence.size:
-        raise ParameterError(f"{confidence.size} confidences for {correct.size} outcomes: give "
-                             "one for each, and at least one.")
+        raise ParameterError(
+            f"{confidence.size} confidences for {correct.size} outcomes: give "
+            "one for each, and at least one."
+        )
     if not ((0 <= confidence) & (confidence <= 1)).all():
         raise ParameterError("confidences must lie between 0 and 1.")
     return confidence, correct

@@ -7,8 +7,12 @@ import numpy as np
 from ..errors import ParameterError
 
 
-def cosine(reference: np.ndarray, test: np.ndarray, *, by_image: bool = False,
-           ) -> float | np.ndarray:
+def cosine(
+    reference: np.ndarray,
+    test: np.ndarray,
+    *,
+    by_image: bool = False,
+) -> float | np.ndarray:
     """Cosine similarity of two tensors as flat vectors.
 
     Parameters
@@ -26,13 +30,20 @@ def cosine(reference: np.ndarray, test: np.ndarray, *, by_image: bool = False,
     a, b = _flat(reference, test, by_image)
     size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     both_zero = ~(a.any(axis=1) | b.any(axis=1))
-    result = np.where(size > 0, np.clip((a * b).sum(axis=1) / np.where(size > 0, size, 1), -1, 1),
-                      both_zero.astype(float))
+    result = np.where(
+        size > 0,
+        np.clip((a * b).sum(axis=1) / np.where(size > 0, size, 1), -1, 1),
+        both_zero.astype(float),
+    )
     return result if by_image else float(result[0])
 
 
-def sqnr_db(reference: np.ndarray, test: np.ndarray, *, by_image: bool = False,
-            ) -> float | np.ndarray:
+def sqnr_db(
+    reference: np.ndarray,
+    test: np.ndarray,
+    *,
+    by_image: bool = False,
+) -> float | np.ndarray:
     """Signal to quantization noise in dB: ``10 log10(sum(ref^2) / sum((ref - test)^2))``.
 
     Parameters as for `cosine`.
@@ -49,14 +60,21 @@ def sqnr_db(reference: np.ndarray, test: np.ndarray, *, by_image: bool = False,
     return result if by_image else float(result[0])
 
 
-def _flat(reference: np.ndarray, test: np.ndarray, by_image: bool,
-          ) -> tuple[np.ndarray, np.ndarray]:
+def _flat(
+    reference: np.ndarray,
+    test: np.ndarray,
+    by_image: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     reference, test = np.asarray(reference), np.asarray(test)
     if reference.shape != test.shape:
-        raise ParameterError(f"tensors of shapes {list(reference.shape)} and {list(test.shape)} "
-                             "cannot be compared; give two of one shape.")
+        raise ParameterError(
+            f"tensors of shapes {list(reference.shape)} and {list(test.shape)} "
+            "cannot be compared; give two of one shape."
+        )
     if not reference.size:
         raise ParameterError("empty tensors cannot be compared.")
     rows = len(reference) if by_image else 1
-    return (reference.astype(np.float64).reshape(rows, -1),
-            test.astype(np.float64).reshape(rows, -1))
+    return (
+        reference.astype(np.float64).reshape(rows, -1),
+        test.astype(np.float64).reshape(rows, -1),
+    )

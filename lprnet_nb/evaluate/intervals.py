@@ -30,8 +30,14 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[..., float] = np.mean, *,
-              level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    values: np.ndarray,
+    statistic: Callable[..., float] = np.mean,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic over images, by scipy.
 
     Parameters
@@ -49,14 +55,21 @@ def bootstrap(values: np.ndarray, statistic: Callable[..., float] = np.mean, *,
     values = np.asarray(values)
     if values.ndim == 0 or len(values) < 2:
         raise ParameterError("a bootstrap interval needs at least two images.")
-    result = stats.bootstrap((np.arange(len(values)),), lambda rows: statistic(values[rows]),
-                             vectorized=False, n_resamples=resamples, method="percentile",
-                             confidence_level=_checked(level), rng=np.random.default_rng(seed))
+    result = stats.bootstrap(
+        (np.arange(len(values)),),
+        lambda rows: statistic(values[rows]),
+        vectorized=False,
+        n_resamples=resamples,
+        method="percentile",
+        confidence_level=_checked(level),
+        rng=np.random.default_rng(seed),
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _checked(level: float) -> float:
     if not 0 < level < 1:
-        raise ParameterError(f"confidence level {level}: give a number between 0 and 1, "
-                             "such as 0.95.")
+        raise ParameterError(
+            f"confidence level {level}: give a number between 0 and 1, such as 0.95."
+        )
     return level

@@ -85,8 +85,10 @@ def cochran_q(correct: Sequence[Sequence[bool]]) -> CochranQ:
 def _outcomes(rows: Sequence[Sequence[bool]]) -> np.ndarray:
     lengths = {len(row) for row in rows}
     if len(lengths) != 1:
-        raise ParameterError(f"paired tests need the same plates on each side, in the same order; "
-                             f"got {sorted(lengths)} outcomes.")
+        raise ParameterError(
+            f"paired tests need the same plates on each side, in the same order; "
+            f"got {sorted(lengths)} outcomes."
+        )
     if lengths == {0}:
         raise ParameterError("paired tests need at least one plate.")
     return np.asarray(rows, dtype=bool)

@@ -44,5 +44,7 @@ class Stopwatch:
 
     def ms_per_image(self) -> dict[str, float | None]:
         """Mean milliseconds an image by stage; None for a stage that was not timed."""
-        return {stage: 1000 * self.seconds[stage] / self.images[stage]
-                if self.images[stage] else None for stage in STAGES}
+        return {
+            stage: 1000 * self.seconds[stage] / self.images[stage] if self.images[stage] else None
+            for stage in STAGES
+        }

@@ -25,8 +25,10 @@ KEPT = (2, 6, 13, 22)  # backbone layers whose maps form the global context
 def check_batch_mean(value: str) -> str:
     """Return `value` when it is "batch" or "image", else raise a ParameterError."""
     if value not in BATCH_MEANS:
-        raise ParameterError(f"batch_mean={value!r} is not known. Choose 'batch' (as published: "
-                             "the mean runs over all images of a batch) or 'image'.")
+        raise ParameterError(
+            f"batch_mean={value!r} is not known. Choose 'batch' (as published: "
+            "the mean runs over all images of a batch) or 'image'."
+        )
     return value
 
 
@@ -37,10 +39,14 @@ class BasicBlock(nn.Module):
         super().__init__()
         inner = channels_out // 4
         self.block = nn.Sequential(
-            nn.Conv2d(channels_in, inner, 1), nn.ReLU(),
-            nn.Conv2d(inner, inner, (3, 1), padding=(1, 0)), nn.ReLU(),
-            nn.Conv2d(inner, inner, (1, 3), padding=(0, 1)), nn.ReLU(),
-            nn.Conv2d(inner, channels_out, 1))
+            nn.Conv2d(channels_in, inner, 1),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, (3, 1), padding=(1, 0)),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, (1, 3), padding=(0, 1)),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels_out, 1),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[N, channels_in, H, W]`` to ``[N, channels_out, H, W]``."""
@@ -58,22 +64,35 @@ class ChannelStridedMaxPool(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[N, C, H, W]`` to ``[N, C / step, H', W']``."""
         # Selecting channels first is the same result for less work.
-        return self.pool(x[:, ::self.step] if self.step > 1 else x)
+        return self.pool(x[:, :: self.step] if self.step > 1 else x)
 
 
 def _backbone(classes: int, pools: tuple[nn.Module, nn.Module, nn.Module]) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Conv2d(3, 64, 3),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
         pools[0],
-        BasicBlock(64, 128), nn.BatchNorm2d(128), nn.ReLU(),
+        BasicBlock(64, 128),
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
         pools[1],
-        BasicBlock(64, 256), nn.BatchNorm2d(256), nn.ReLU(),
-        BasicBlock(256, 256), nn.BatchNorm2d(256), nn.ReLU(),
+        BasicBlock(64, 256),
+        nn.BatchNorm2d(256),
+        nn.ReLU(),
+        BasicBlock(256, 256),
+        nn.BatchNorm2d(256),
+        nn.ReLU(),
         pools[2],
         nn.Dropout(0.5),
-        nn.Conv2d(64, 256, (1, 4)), nn.BatchNorm2d(256), nn.ReLU(),
+        nn.Conv2d(64, 256, (1, 4)),
+        nn.BatchNorm2d(256),
+        nn.ReLU(),
         nn.Dropout(0.5),
-        nn.Conv2d(256, classes, (13, 1)), nn.BatchNorm2d(classes), nn.ReLU())
+        nn.Conv2d(256, classes, (13, 1)),
+        nn.BatchNorm2d(classes),
+        nn.ReLU(),
+    )
 
 
 class LPRNet(nn.Module):
@@ -96,12 +115,18 @@ class LPRNet(nn.Module):
     def __init__(self, classes: int = 68, batch_mean: BatchMean = "image") -> None:
         super().__init__()
         self.batch_mean = check_batch_mean(batch_mean)
-        self.backbone = _backbone(classes, (
-            ChannelStridedMaxPool(1, (1, 1)), ChannelStridedMaxPool(2, (1, 2)),
-            ChannelStridedMaxPool(4, (1, 2))))
+        self.backbone = _backbone(
+            classes,
+            (
+                ChannelStridedMaxPool(1, (1, 1)),
+                ChannelStridedMaxPool(2, (1, 2)),
+                ChannelStridedMaxPool(4, (1, 2)),
+            ),
+        )
         self.container = nn.Sequential(nn.Conv2d(448 + classes, classes, 1))
-        self.context_pools = nn.ModuleList([
-            nn.AvgPool2d(5, 5), nn.AvgPool2d(5, 5), nn.AvgPool2d((4, 10), (4, 2))])
+        self.context_pools = nn.ModuleList(
+            [nn.AvgPool2d(5, 5), nn.AvgPool2d(5, 5), nn.AvgPool2d((4, 10), (4, 2))]
+        )
 
     def divisor(self, x: torch.Tensor) -> torch.Tensor:
         """Mean square of a context map; the dimensions stay, since a 0-d mean cannot be compiled."""
@@ -119,8 +144,9 @@ class LPRNet(nn.Module):
         return self.container(_divided(context, self.divisor)).mean(dim=2)
 
 
-def _divided(maps: list[torch.Tensor], divisor: Callable[[torch.Tensor], torch.Tensor]
-             ) -> torch.Tensor:
+def _divided(
+    maps: list[torch.Tensor], divisor: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     return torch.cat([m / divisor(m) for m in maps], 1)
 
 
@@ -179,8 +205,9 @@ class ForkedLPRNet(nn.Module):
         inner = self.middle(self.pool7(x))
         third, x = self.all11(inner), self.kept11(inner)
         context = [pool(m) for pool, m in zip(self.context_pools, (first, second, third))]
-        return self.container(_divided([*context, self.neck(self.pool14(x))],
-                                       self.divisor)).mean(dim=2)
+        return self.container(_divided([*context, self.neck(self.pool14(x))], self.divisor)).mean(
+            dim=2
+        )
 
 
 def _tail(block: BasicBlock, norm: nn.BatchNorm2d, step: int) -> nn.Sequential:

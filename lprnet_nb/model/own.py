@@ -27,9 +27,11 @@ def load_own_weights() -> Weights:
             known = (folder / f"{FILE}.sha256").read_text("utf8").split()[0]
             found = file_digest(path)
         except OSError as error:
-            raise DataError(f"the packaged weights cannot be read: {error}. Install the package "
-                            "again.") from error
+            raise DataError(
+                f"the packaged weights cannot be read: {error}. Install the package again."
+            ) from error
         if found != known:
-            raise DataError(f"{path} is not the packaged file: its SHA-256 differs. Install the "
-                            "package again.")
+            raise DataError(
+                f"{path} is not the packaged file: its SHA-256 differs. Install the package again."
+            )
         return load_weights(path, name="generated")

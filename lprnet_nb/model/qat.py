@@ -40,12 +40,37 @@ SMALLEST_STEP = 1e-5  # of a weight: the compiler's floor, which dead channels m
 # Integer tensors in the order in which the compiler lists those of the forked form. "*" marks a
 # convolution with a batch norm: on BM1684 it has a tensor "name/conv" of its own before.
 TENSORS: tuple[str, ...] = (
-    "image", "first*", "block4.0", "block4.2", "block4.4", "all4*", "kept4*",
-    "block8.0", "block8.2", "block8.4", "block8.6*",
-    "block11.0", "block11.2", "block11.4", "all11*", "kept11*",
-    "pool1", "pool2", "pool3", "neck*", "output*",
-    "square1", "divided1", "square2", "divided2", "square3", "divided3", "square4", "divided4",
-    "container")
+    "image",
+    "first*",
+    "block4.0",
+    "block4.2",
+    "block4.4",
+    "all4*",
+    "kept4*",
+    "block8.0",
+    "block8.2",
+    "block8.4",
+    "block8.6*",
+    "block11.0",
+    "block11.2",
+    "block11.4",
+    "all11*",
+    "kept11*",
+    "pool1",
+    "pool2",
+    "pool3",
+    "neck*",
+    "output*",
+    "square1",
+    "divided1",
+    "square2",
+    "divided2",
+    "square3",
+    "divided3",
+    "square4",
+    "divided4",
+    "container",
+)
 
 
 @dataclass(frozen=True)
@@ -103,8 +128,9 @@ class QatConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
-                raise ParameterError(f"fine-tuning: {name}={getattr(self, name)} must be at least "
-                                     "1.")
+                raise ParameterError(
+                    f"fine-tuning: {name}={getattr(self, name)} must be at least 1."
+                )
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ParameterError(f"fine-tuning: {name}={getattr(self, name)} must be above 0.")
@@ -185,8 +211,10 @@ class QuantizedLPRNet(nn.Module):
         super().__init__()
         missing = [name.rstrip("*") for name in TENSORS if name.rstrip("*") not in grid]
         if missing:
-            raise ParameterError(f"the quantization grid has no tensor {missing[0]!r}. Lower the "
-                                 "forked form with every layer in INT8.")
+            raise ParameterError(
+                f"the quantization grid has no tensor {missing[0]!r}. Lower the "
+                "forked form with every layer in INT8."
+            )
         self.grid = grid
         self.network: LPRNet = weights.network("image")
 
@@ -208,24 +236,31 @@ class QuantizedLPRNet(nn.Module):
         x = self._conv("neck", "kept11", layers[14].pool(x), layers[16], layers[17])
         fourth = self._conv("output", "neck", x, layers[20], layers[21])
         context = []
-        for number, (source, kept) in enumerate((("first", first), ("all4", second),
-                                                 ("all11", third), ("output", fourth)), 1):
+        for number, (source, kept) in enumerate(
+            (("first", first), ("all4", second), ("all11", third), ("output", fourth)), 1
+        ):
             if number < 4:
                 source, kept = f"pool{number}", self._pool(number, kept)
             context.append(self._divided(number, source, kept))
         x = self._conv("container", "divided1", torch.cat(context, 1), self.network.container[0])
         return x.mean(2) * self.grid["container"].step
 
-    def _inner(self, name: str, source: str, x: torch.Tensor, block: nn.Sequential
-               ) -> torch.Tensor:
+    def _inner(self, name: str, source: str, x: torch.Tensor, block: nn.Sequential) -> torch.Tensor:
         """A basic block but for its last convolution."""
         for place in (0, 2, 4):
             x = self._conv(f"{name}.{place}", source, x, block[place])
             source = f"{name}.{place}"
         return x
 
-    def _conv(self, name: str, source: str, x: torch.Tensor, conv: nn.Conv2d,
-              norm: nn.BatchNorm2d | None = None, every: int = 1) -> torch.Tensor:
+    def _conv(
+        self,
+        name: str,
+        source: str,
+        x: torch.Tensor,
+        conv: nn.Conv2d,
+        norm: nn.BatchNorm2d | None = None,
+        every: int = 1,
+    ) -> torch.Tensor:
         """Convolution, batch norm and ReLU (the lower limit of the result) on integers.
 
         `every` keeps every so-manieth output channel alone.
@@ -246,7 +281,7 @@ class QuantizedLPRNet(nn.Module):
             weight, bias = weight * factor[:, None, None, None], bias * factor + offset
         size = (weight.detach().abs().amax((1, 2, 3)) / 127).clamp(min=SMALLEST_STEP)
         whole = round_away(weight / size[:, None, None, None], -128, 127)
-        total = round_away(bias / (size * step), -2**31, 2**31 - 1)
+        total = round_away(bias / (size * step), -(2**31), 2**31 - 1)
         sums = functional.conv2d(x, whole, total, padding=conv.padding)
         return requantize(sums * (size * (step / unit.step))[:, None, None], unit.low, unit.high)
 
@@ -263,23 +298,31 @@ class QuantizedLPRNet(nn.Module):
         return requantize(x * scale / mean, unit.low, unit.high)
 
 
-def _shifted(x: torch.Tensor, step: float, unit: Unit, weight: torch.Tensor, bias: torch.Tensor,
-             padding: tuple[int, int]) -> torch.Tensor:
+def _shifted(
+    x: torch.Tensor,
+    step: float,
+    unit: Unit,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    padding: tuple[int, int],
+) -> torch.Tensor:
     """BM1684's convolution: one shift a layer, 16-bit biases."""
     size = 2.0 ** unit.shifts[0]
     whole = round_away(weight * (size * step / unit.step), -128, 127)
     total = round_away(bias * (size / unit.step), -32768, 32767)
-    return requantize(functional.conv2d(x, whole, total, padding=padding) / size,
-                      unit.low, unit.high)
+    return requantize(
+        functional.conv2d(x, whole, total, padding=padding) / size, unit.low, unit.high
+    )
 
 
-def _scaled(x: torch.Tensor, step: float, unit: Unit, factor: torch.Tensor, offset: torch.Tensor
-            ) -> torch.Tensor:
+def _scaled(
+    x: torch.Tensor, step: float, unit: Unit, factor: torch.Tensor, offset: torch.Tensor
+) -> torch.Tensor:
     """BM1684's batch norm: 8-bit factors, one shift a channel, which rounds down.
 
     Half a unit lies in the offset, so that it rounds half up after all.
     """
-    size = torch.tensor([2.0 ** shift for shift in unit.shifts])
+    size = torch.tensor([2.0**shift for shift in unit.shifts])
     whole = round_away(factor * size * (step / unit.step), -128, 127)
     total = round_away((offset / unit.step + 0.5) * size, -32768, 32767)
     sums = x * whole[:, None, None] + total[:, None, None]
@@ -288,16 +331,22 @@ def _scaled(x: torch.Tensor, step: float, unit: Unit, factor: torch.Tensor, offs
     return requantize(sums / size[:, None, None] - 0.5, unit.low, unit.high)
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float
-                      ) -> torch.Tensor:
+def distillation_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """Mean over plates and time steps of KL(teacher || student), logits ``[N, classes, 18]``."""
     wanted = (teacher / temperature).log_softmax(1)
     found = (student / temperature).log_softmax(1)
-    return (wanted.exp() * (wanted - found)).sum(1).mean() * temperature ** 2
+    return (wanted.exp() * (wanted - found)).sum(1).mean() * temperature**2
 
 
-def finetune(weights: Weights, grid: Grid, config: QatConfig = QatConfig(), *,
-             report: Callable[[int, float], None] | None = None) -> Weights:
+def finetune(
+    weights: Weights,
+    grid: Grid,
+    config: QatConfig = QatConfig(),
+    *,
+    report: Callable[[int, float], None] | None = None,
+) -> Weights:
     """Tune weights so that the integer network says what the float network said.
 
     Parameters
@@ -333,22 +382,27 @@ def finetune(weights: Weights, grid: Grid, config: QatConfig = QatConfig(), *,
         schedule.step()
         if report is not None:
             report(step + 1, float(loss.detach()))
-    state = {name: value.detach().contiguous().clone()
-             for name, value in student.network.state_dict().items()}
+    state = {
+        name: value.detach().contiguous().clone()
+        for name, value in student.network.state_dict().items()
+    }
     return Weights(f"{weights.name}-qat", state, weights.alphabet)
 
 
 def _images(config: QatConfig) -> Iterator[torch.Tensor]:
-    chunks = stream_chunks(config.seed, forms=ONE_ROW, severities={0: config.severity}, workers=0,
-                           size=config.batch)
+    chunks = stream_chunks(
+        config.seed, forms=ONE_ROW, severities={0: config.severity}, workers=0, size=config.batch
+    )
     for chunk in chunks:
         yield torch.from_numpy(preprocess(chunk.images))
 
 
-def quantized_logits(weights: Weights, grid: Grid, plates: PlateImages, *, batch: int = 32
-                     ) -> np.ndarray:
+def quantized_logits(
+    weights: Weights, grid: Grid, plates: PlateImages, *, batch: int = 32
+) -> np.ndarray:
     """Logits of the integer network, float32 ``[N, classes, 18]``."""
     network = QuantizedLPRNet(weights, grid)
     with torch.inference_mode():
-        return torch.cat([network(part) for part in torch.from_numpy(
-            preprocess(plates.images)).split(batch)]).numpy()
+        return torch.cat(
+            [network(part) for part in torch.from_numpy(preprocess(plates.images)).split(batch)]
+        ).numpy()

@@ -100,8 +100,12 @@ def _told(given: Weights, alphabet: Alphabet, fresh: list[int]) -> str:
     if not fresh:
         return f"start from {given.name}: all {carried} classes carried over"
     if not carried:
-        return (f"start from {given.name}: its {given.classes} classes are of an unknown list; the "
-                f"layers below them carried over, all {alphabet.size} classes fresh")
+        return (
+            f"start from {given.name}: its {given.classes} classes are of an unknown list; the "
+            f"layers below them carried over, all {alphabet.size} classes fresh"
+        )
     texts = "".join(alphabet.characters[place] for place in fresh)
-    return (f"start from {given.name}: {carried} of {alphabet.size} classes carried over by "
-            f"character, {len(fresh)} fresh ({texts})")
+    return (
+        f"start from {given.name}: {carried} of {alphabet.size} classes carried over by "
+        f"character, {len(fresh)} fresh ({texts})"
+    )

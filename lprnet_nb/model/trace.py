@@ -70,8 +70,9 @@ class TracedModel:
         return (self.batch, self.classes, STEPS)
 
 
-def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
-                form: str = "published") -> TracedModel:
+def trace_model(
+    weights: Weights, batch: int = 1, batch_mean: str = "image", form: str = "published"
+) -> TracedModel:
     """Trace the portable network with `torch.jit.trace` and export it to ONNX.
 
     Parameters
@@ -93,9 +94,15 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
     check_batch_mean(batch_mean)
     if not 1 <= batch <= 256:
         raise ParameterError(f"batch={batch} is not possible. Choose 1 to 256.")
-    inputs = {"weights": weights.digest, "batch": batch, "batch_mean": batch_mean,
-              "form": form, "network": file_digest(network_module.__file__),
-              "torch": torch.__version__, "opset": OPSET}
+    inputs = {
+        "weights": weights.digest,
+        "batch": batch,
+        "batch_mean": batch_mean,
+        "form": form,
+        "network": file_digest(network_module.__file__),
+        "torch": torch.__version__,
+        "opset": OPSET,
+    }
 
     def build(folder: Path) -> None:
         network = weights.network(batch_mean, form)
@@ -106,18 +113,34 @@ def trace_model(weights: Weights, batch: int = 1, batch_mean: str = "image",
             _export_onnx(network, example, folder / "lprnet.onnx")
 
     folder = artifact("trace", inputs, build)
-    return TracedModel(folder / "LPRNet_model_trace.pt", folder / "lprnet.onnx", digest(inputs),
-                       batch, batch_mean, form, weights.name, weights.alphabet)
+    return TracedModel(
+        folder / "LPRNet_model_trace.pt",
+        folder / "lprnet.onnx",
+        digest(inputs),
+        batch,
+        batch_mean,
+        form,
+        weights.name,
+        weights.alphabet,
+    )
 
 
 def _export_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(network, (example,), str(path), input_names=["input"],
-                      output_names=["logits"], opset_version=OPSET, dynamo=False)
+    torch.onnx.export(
+        network,
+        (example,),
+        str(path),
+        input_names=["input"],
+        output_names=["logits"],
+        opset_version=OPSET,
+        dynamo=False,
+    )
 
 
-def float_logits(weights: Weights, plates: PlateImages, *, batch: int = 1,
-                 batch_mean: str = "image") -> np.ndarray:
+def float_logits(
+    weights: Weights, plates: PlateImages, *, batch: int = 1, batch_mean: str = "image"
+) -> np.ndarray:
     """Logits of the float network, the reference of every comparison.
 
     Parameters

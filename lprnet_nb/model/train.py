@@ -126,35 +126,56 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ParameterError(f"training: {name}={getattr(self, name)} must be at least 1.")
         if not 0 < self.learning_rate < 1:
-            raise ParameterError(f"training: learning_rate={self.learning_rate} must be between 0 "
-                                 "and 1.")
+            raise ParameterError(
+                f"training: learning_rate={self.learning_rate} must be between 0 and 1."
+            )
         if self.optimizer not in OPTIMIZERS:
-            raise ParameterError(f"training: optimizer={self.optimizer!r} is not known. Choose from "
-                                 f"{', '.join(OPTIMIZERS)}.")
+            raise ParameterError(
+                f"training: optimizer={self.optimizer!r} is not known. Choose from "
+                f"{', '.join(OPTIMIZERS)}."
+            )
         if self.objective not in OBJECTIVES or self.objective == "accuracy" and self.align_steps:
-            raise ParameterError(f"training: objective={self.objective!r} is not known or does not "
-                                 f"go with align_steps={self.align_steps}. Choose from "
-                                 f"{', '.join(OBJECTIVES)}; accuracy only with align_steps 0, for "
-                                 "weights that read already.")
+            raise ParameterError(
+                f"training: objective={self.objective!r} is not known or does not "
+                f"go with align_steps={self.align_steps}. Choose from "
+                f"{', '.join(OBJECTIVES)}; accuracy only with align_steps 0, for "
+                "weights that read already."
+            )
         if min(self.glyphs, self.soft) < 0:
             raise ParameterError("training: glyphs and soft must be zero or more.")
         if self.candidates and (self.candidates <= self.batch or self.align_steps):
-            raise ParameterError(f"training: candidates={self.candidates} must be more than batch="
-                                 f"{self.batch}, and align_steps 0: weights that read already "
-                                 "choose among them.")
+            raise ParameterError(
+                f"training: candidates={self.candidates} must be more than batch="
+                f"{self.batch}, and align_steps 0: weights that read already "
+                "choose among them."
+            )
         if self.device not in ("auto", "cpu", "cuda"):
-            raise ParameterError(f"training: device={self.device!r} is not known. Choose auto, cpu "
-                                 "or cuda.")
+            raise ParameterError(
+                f"training: device={self.device!r} is not known. Choose auto, cpu or cuda."
+            )
 
 
 # May differ between the parts of an interrupted run: none of them changes a batch.
-_FREE = ("output", "checkpoint", "steps", "report_every", "report_plates", "workers", "threads",
-         "device")
+_FREE = (
+    "output",
+    "checkpoint",
+    "steps",
+    "report_every",
+    "report_plates",
+    "workers",
+    "threads",
+    "device",
+)
 
 
-def train(config: TrainConfig, plates: PlateImages | None = None,
-          alphabet: Alphabet = PUBLISHED, *, stop_at: int | None = None,
-          report: Callable[[str], None] | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    plates: PlateImages | None = None,
+    alphabet: Alphabet = PUBLISHED,
+    *,
+    stop_at: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Path:
     """Train, or go on where the checkpoint stopped, and write the weights.
 
     Parameters
@@ -190,12 +211,17 @@ def train(config: TrainConfig, plates: PlateImages | None = None,
         _check_classes(alphabet)
     given = load_start(config.start_from, alphabet) if config.start_from else None
     identity = _identity(config, alphabet, given)
-    network, average, optimizer, first = _start(config, identity, alphabet, given, device,
-                                                report or (lambda line: None))
-    held_out = plates or generate_plates(config.report_plates, config.seed + 1_000_003,
-                                         forms=config.forms, workers=0)
-    batches = (_generated(config, first, alphabet) if plates is None
-               else _own(plates, config, first, alphabet))
+    network, average, optimizer, first = _start(
+        config, identity, alphabet, given, device, report or (lambda line: None)
+    )
+    held_out = plates or generate_plates(
+        config.report_plates, config.seed + 1_000_003, forms=config.forms, workers=0
+    )
+    batches = (
+        _generated(config, first, alphabet)
+        if plates is None
+        else _own(plates, config, first, alphabet)
+    )
     log = config.checkpoint.with_suffix(".jsonl")
     log.parent.mkdir(parents=True, exist_ok=True)
     scorer = deepcopy(network).eval() if config.candidates else None
@@ -207,14 +233,28 @@ def train(config: TrainConfig, plates: PlateImages | None = None,
         if scorer:
             scorer.load_state_dict(average)
             images, targets, lengths, weights = _choose(
-                scorer, images, targets, lengths, alphabet, config.batch,
-                np.random.default_rng([config.seed, step, config.batch]))
+                scorer,
+                images,
+                targets,
+                lengths,
+                alphabet,
+                config.batch,
+                np.random.default_rng([config.seed, step, config.batch]),
+            )
         rate = learning_rate(config, step)
         if config.dropout:  # of the step alone: a report draws random numbers too
             torch.manual_seed(config.seed * 1_000_003 + step)
         share = max(0.0, 1 - step / config.align_steps) if config.align_steps else 0.0
-        loss = _loss(network(_tensor(images, device)), targets, lengths, aligned, share, alphabet,
-                     weights, config.objective)
+        loss = _loss(
+            network(_tensor(images, device)),
+            targets,
+            lengths,
+            aligned,
+            share,
+            alphabet,
+            weights,
+            config.objective,
+        )
         network.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -224,11 +264,16 @@ def train(config: TrainConfig, plates: PlateImages | None = None,
         done = step + 1
         if done % config.report_every == 0 or done == last:
             seconds = time.perf_counter() - started
-            row = {"step": done, "loss": round(float(np.mean(losses)), 4),
-                   "rate": round(rate, 6), "seconds": round(seconds, 1),
-                   "plates_per_second": round(len(losses) * config.batch / seconds, 1),
-                   "exact_match": round(exact_match(
-                       Weights("in training", average, alphabet), held_out), 4)}
+            row = {
+                "step": done,
+                "loss": round(float(np.mean(losses)), 4),
+                "rate": round(rate, 6),
+                "seconds": round(seconds, 1),
+                "plates_per_second": round(len(losses) * config.batch / seconds, 1),
+                "exact_match": round(
+                    exact_match(Weights("in training", average, alphabet), held_out), 4
+                ),
+            }
             with log.open("a", encoding="utf8") as lines:
                 lines.write(json.dumps(row) + "\n")
             _save(config.checkpoint, identity, done, network, average, optimizer)
@@ -342,8 +387,11 @@ def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:
 
     ``exp(-loss)`` is the probability that the weights give the true text.
     """
-    return _losses(_logits(_reader(weights), plates.images),
-                   *_packed(plates.labels, weights.alphabet), weights.alphabet).numpy()
+    return _losses(
+        _logits(_reader(weights), plates.images),
+        *_packed(plates.labels, weights.alphabet),
+        weights.alphabet,
+    ).numpy()
 
 
 def _reader(weights: Weights) -> nn.Module:
@@ -354,13 +402,19 @@ def _logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> torch.Te
     # Channels last and small batches, which stay in the cache: two to four times the plates.
     device = next(network.parameters()).device
     with torch.inference_mode():
-        return torch.cat([network(_tensor(images[start:start + batch], device))
-                          for start in range(0, len(images), batch)])
+        return torch.cat(
+            [
+                network(_tensor(images[start : start + batch], device))
+                for start in range(0, len(images), batch)
+            ]
+        )
 
 
-def margin_curve(weights: Weights, plates: PlateImages,
-                 margins: tuple[float, ...] = (-.1, -.05, -.025, 0, .025, .05, .1, .15)
-                 ) -> dict[float, float]:
+def margin_curve(
+    weights: Weights,
+    plates: PlateImages,
+    margins: tuple[float, ...] = (-0.1, -0.05, -0.025, 0, 0.025, 0.05, 0.1, 0.15),
+) -> dict[float, float]:
     """Exact match by the margin that is added to (or cut from) the crops."""
     return {margin: exact_match(weights, with_margin(plates, margin)) for margin in margins}
 
@@ -371,9 +425,17 @@ def write_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:
     The file appears by rename.
     """
     norms = {name.rsplit(".", 1)[0] for name in state if name.endswith("running_var")}
-    small = {name: (value if name.rsplit(".", 1)[0] in norms or not value.is_floating_point()
-                    else value.half()).detach().cpu().clone()
-             for name, value in state.items()}
+    small = {
+        name: (
+            value
+            if name.rsplit(".", 1)[0] in norms or not value.is_floating_point()
+            else value.half()
+        )
+        .detach()
+        .cpu()
+        .clone()
+        for name, value in state.items()
+    }
     _write_torch(path, small)
     return path
 
@@ -395,14 +457,21 @@ def _check_classes(alphabet: Alphabet) -> None:
     """Raise a DataError when generated plates have characters that the class list has not."""
     missing = "".join(c for c in PUBLISHED.characters[:-3] if c not in alphabet.characters)
     if missing:  # of the published list, I, O and the blank are on no plate
-        raise DataError(f"the class list has no {missing[:10]}{'…' * (len(missing) > 10)}, which "
-                        "generated plates have. Train on plates of your own (--images), or add "
-                        "them to the class list.")
+        raise DataError(
+            f"the class list has no {missing[:10]}{'…' * (len(missing) > 10)}, which "
+            "generated plates have. Train on plates of your own (--images), or add "
+            "them to the class list."
+        )
 
 
-def _start(config: TrainConfig, identity: dict, alphabet: Alphabet, given: Weights | None,
-           device: torch.device, report: Callable[[str], None]
-           ) -> tuple[nn.Module, dict, _Optimizer, int]:
+def _start(
+    config: TrainConfig,
+    identity: dict,
+    alphabet: Alphabet,
+    given: Weights | None,
+    device: torch.device,
+    report: Callable[[str], None],
+) -> tuple[nn.Module, dict, _Optimizer, int]:
     torch.manual_seed(config.seed)
     network = LPRNet(alphabet.size, "image")
     initialize(network)
@@ -430,14 +499,18 @@ def _start(config: TrainConfig, identity: dict, alphabet: Alphabet, given: Weigh
         state = load_checked(config.checkpoint, device)
         known = json.loads(state["config"])
     except Exception as error:  # on a damaged file, whatever some part of torch's reader raises
-        raise DataError(f"checkpoint {config.checkpoint} cannot be read: "
-                        f"{(str(error).splitlines() or [type(error).__name__])[0]}. Remove it to "
-                        "start afresh.") from error
+        raise DataError(
+            f"checkpoint {config.checkpoint} cannot be read: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}. Remove it to "
+            "start afresh."
+        ) from error
     for name, value in identity.items():
         if known.get(name) != value:
-            raise ParameterError(f"checkpoint {config.checkpoint} is of a run with {name}="
-                                 f"{known.get(name)!r}, not {value!r}. Name another checkpoint, "
-                                 "or remove it to start afresh.")
+            raise ParameterError(
+                f"checkpoint {config.checkpoint} is of a run with {name}="
+                f"{known.get(name)!r}, not {value!r}. Name another checkpoint, "
+                "or remove it to start afresh."
+            )
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return network, {k: v.clone() for k, v in state["average"].items()}, optimizer, state["step"]
@@ -449,14 +522,19 @@ def _unfitted(given: Weights) -> bool:
     By the statistics of a batch those read nothing at all (0 of 64 test plates, 58 as they are), so
     training leaves the identity in place.
     """
-    return all(bool((value == float(name.endswith("running_var"))).all())
-               for name, value in given.state.items() if "running" in name)
+    return all(
+        bool((value == float(name.endswith("running_var"))).all())
+        for name, value in given.state.items()
+        if "running" in name
+    )
 
 
 def _identity(config: TrainConfig, alphabet: Alphabet, given: Weights | None) -> dict:
     whole = json.loads(json.dumps(asdict(config), default=str))
     return {k: v for k, v in whole.items() if k not in _FREE} | {
-        "classes": alphabet.classes, "start_from": given and given.digest}
+        "classes": alphabet.classes,
+        "start_from": given and given.digest,
+    }
 
 
 class _Optimizer:
@@ -470,13 +548,25 @@ class _Optimizer:
         if config.optimizer == "muon":  # which takes matrices only
             self._matrices = [(p, nn.Parameter(_matrix(p.detach()))) for p in convolutions]
             self._steppers = [
-                torch.optim.Muon([m for _, m in self._matrices], lr=rate, weight_decay=decay,
-                                 adjust_lr_fn="match_rms_adamw"),
-                torch.optim.AdamW(others, lr=rate, weight_decay=0.0, foreach=True)]
+                torch.optim.Muon(
+                    [m for _, m in self._matrices],
+                    lr=rate,
+                    weight_decay=decay,
+                    adjust_lr_fn="match_rms_adamw",
+                ),
+                torch.optim.AdamW(others, lr=rate, weight_decay=0.0, foreach=True),
+            ]
         else:
-            self._steppers = [torch.optim.AdamW([
-                {"params": convolutions, "weight_decay": decay},
-                {"params": others, "weight_decay": 0.0}], lr=rate, foreach=True)]
+            self._steppers = [
+                torch.optim.AdamW(
+                    [
+                        {"params": convolutions, "weight_decay": decay},
+                        {"params": others, "weight_decay": 0.0},
+                    ],
+                    lr=rate,
+                    foreach=True,
+                )
+            ]
 
     def step(self, rate: float) -> None:
         for parameter, matrix in self._matrices:
@@ -499,12 +589,24 @@ def _matrix(values: torch.Tensor) -> torch.Tensor:
     return values.permute(0, 2, 3, 1).flatten(1)
 
 
-def _save(checkpoint: Path, identity: dict, step: int, network: nn.Module, average: dict,
-          optimizer: _Optimizer) -> None:
-    _write_torch(checkpoint, {
-        "config": json.dumps(identity), "step": step,
-        "network": network.state_dict(), "average": average,
-        "optimizer": optimizer.state_dict()})
+def _save(
+    checkpoint: Path,
+    identity: dict,
+    step: int,
+    network: nn.Module,
+    average: dict,
+    optimizer: _Optimizer,
+) -> None:
+    _write_torch(
+        checkpoint,
+        {
+            "config": json.dumps(identity),
+            "step": step,
+            "network": network.state_dict(),
+            "average": average,
+            "optimizer": optimizer.state_dict(),
+        },
+    )
 
 
 def _follow(average: dict, network: nn.Module, decay: float) -> None:
@@ -520,22 +622,40 @@ def _tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(preprocess(images)).to(device, memory_format=torch.channels_last)
 
 
-def _losses(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
-            alphabet: Alphabet) -> torch.Tensor:
+def _losses(
+    logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor, alphabet: Alphabet
+) -> torch.Tensor:
     """CTC loss of each plate, nats."""
     log_probs = logits.permute(2, 0, 1).log_softmax(2)
     steps = torch.full((log_probs.shape[1],), log_probs.shape[0], dtype=torch.long)
-    return functional.ctc_loss(log_probs, targets.to(logits.device), steps, lengths,
-                               blank=alphabet.blank, reduction="none", zero_infinity=True)
+    return functional.ctc_loss(
+        log_probs,
+        targets.to(logits.device),
+        steps,
+        lengths,
+        blank=alphabet.blank,
+        reduction="none",
+        zero_infinity=True,
+    )
 
 
-def _loss(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
-          aligned: torch.Tensor | None, share: float, alphabet: Alphabet,
-          weights: torch.Tensor | None, objective: str) -> torch.Tensor:
+def _loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    lengths: torch.Tensor,
+    aligned: torch.Tensor | None,
+    share: float,
+    alphabet: Alphabet,
+    weights: torch.Tensor | None,
+    objective: str,
+) -> torch.Tensor:
     """`TrainConfig.objective`; the plates' mean, or their sum by weights."""
     losses = _losses(logits, targets, lengths, alphabet)
-    losses = (LIKELIHOOD_SHARE * losses - torch.expm1(-losses) if objective == "accuracy"
-              else losses / lengths.to(logits.device))
+    losses = (
+        LIKELIHOOD_SHARE * losses - torch.expm1(-losses)
+        if objective == "accuracy"
+        else losses / lengths.to(logits.device)
+    )
     loss = losses.mean() if weights is None else (losses * weights.to(losses)).sum()
     if aligned is None or not share:
         return loss
@@ -545,9 +665,15 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, lengths: torch.Tensor,
     return loss + 2 * share * told
 
 
-def _choose(scorer: nn.Module, images: np.ndarray, targets: torch.Tensor, lengths: torch.Tensor,
-            alphabet: Alphabet, count: int, dice: np.random.Generator
-            ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _choose(
+    scorer: nn.Module,
+    images: np.ndarray,
+    targets: torch.Tensor,
+    lengths: torch.Tensor,
+    alphabet: Alphabet,
+    count: int,
+    dice: np.random.Generator,
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`count` plates by `inclusion`, and the weights that make their loss that of all."""
     losses = _losses(_logits(scorer, images), targets, lengths, alphabet)
     chances = inclusion(losses.cpu().numpy(), count)
@@ -555,8 +681,12 @@ def _choose(scorer: nn.Module, images: np.ndarray, targets: torch.Tensor, length
     ends = np.cumsum(chances[order])  # systematic sampling: each chance of at most 1 is met once
     chosen = order[np.searchsorted(ends, (np.arange(count) + dice.random()) * ends[-1] / count)]
     parts = targets.split(lengths.tolist())
-    return (images[chosen], torch.cat([parts[i] for i in chosen]), lengths[chosen],
-            torch.from_numpy(1 / (len(chances) * chances[chosen])))
+    return (
+        images[chosen],
+        torch.cat([parts[i] for i in chosen]),
+        lengths[chosen],
+        torch.from_numpy(1 / (len(chances) * chances[chosen])),
+    )
 
 
 Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
@@ -568,19 +698,27 @@ def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Iterator[
     for stage in range(stages):
         hard = 0.3 + 0.7 * stage / (stages - 1)
         severities[config.easy_steps * stage // (stages - 1)] = Severity(
-            hard, hard, glyphs=hard * config.glyphs, soft=hard * config.soft)
-    chunks = stream_chunks(config.seed, first=first, forms=config.forms, severities=severities,
-                           workers=config.workers, size=config.candidates or config.batch)
+            hard, hard, glyphs=hard * config.glyphs, soft=hard * config.soft
+        )
+    chunks = stream_chunks(
+        config.seed,
+        first=first,
+        forms=config.forms,
+        severities=severities,
+        workers=config.workers,
+        size=config.candidates or config.batch,
+    )
     for chunk in chunks:
         texts = np.full(chunk.centres.shape, alphabet.blank)
         for row, label in zip(texts, chunk.labels):
-            row[:len(label)] = alphabet.encode(label)
+            row[: len(label)] = alphabet.encode(label)
         aligned = alignment(chunk.centres, texts, alphabet.blank)
         yield (chunk.images, *_packed(chunk.labels, alphabet), torch.from_numpy(aligned))
 
 
-def _own(plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabet
-         ) -> Iterator[Batch]:
+def _own(
+    plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabet
+) -> Iterator[Batch]:
     if plates.labels is None:
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
     for label in plates.labels:
@@ -597,7 +735,8 @@ def _own(plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabe
         step += 1
 
 
-def _packed(labels: list[str] | tuple[str, ...], alphabet: Alphabet
-            ) -> tuple[torch.Tensor, torch.Tensor]:
+def _packed(
+    labels: list[str] | tuple[str, ...], alphabet: Alphabet
+) -> tuple[torch.Tensor, torch.Tensor]:
     targets = np.concatenate([alphabet.encode(label) for label in labels])
     return torch.from_numpy(targets), torch.tensor([len(label) for label in labels])

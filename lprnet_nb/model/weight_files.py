@@ -25,13 +25,16 @@ ANCHOR = "container.0.weight"  # the last layer: where its name ends, a prefix e
 DEPTH = 4  # of a state dict in a checkpoint
 
 _PICKLES = 4  # of torch's older files, up to the object: number, protocol, machine, object
-_TENSORS = re.compile(r"torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w*Storage|torch\.\w+"
-                      r"|collections\.OrderedDict")
+_TENSORS = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w*Storage|torch\.\w+"
+    r"|collections\.OrderedDict"
+)
 _NOT_WEIGHTS = {
     rb"version https://git-lfs": "is a pointer of Git LFS, not the file itself. Run `git lfs pull`",
     rb"\s*<(!doctype )?html": "is a web page, not the file behind it. Download the file itself",
     rb"\x89HDF": "is an HDF5 file, of Keras or another framework. Give what PyTorch saved",
-    rb"\x08[\x01-\x20]\x12.[ -~]": "is an ONNX graph. Give the weights it was exported from"}
+    rb"\x08[\x01-\x20]\x12.[ -~]": "is an ONNX graph. Give the weights it was exported from",
+}
 _SAVE = 'Save `torch.save(network.state_dict(), "weights.pth")` and name that file'
 
 
@@ -70,16 +73,20 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     every = list(_state_dicts(_read(path)))
-    found = ([item for item in every if _has_anchor(item[1])]
-             or sorted(every, key=lambda item: -len(item[1]))[:1])
+    found = [item for item in every if _has_anchor(item[1])] or sorted(
+        every, key=lambda item: -len(item[1])
+    )[:1]
     if not found:
         raise DataError(f"weights {path} are not a state dict of tensors. {_SAVE}.")
     if any(not _same(tensors, found[0][1]) for _, tensors in found):
-        raise DataError(f"weights {path} hold several networks: "
-                        f"{', '.join(place for place, _ in found)}. Save the one that you mean "
-                        "alone.")
-    return {name: _plain(path, name, tensor)
-            for name, tensor in _without_prefix(found[0][1]).items()}
+        raise DataError(
+            f"weights {path} hold several networks: "
+            f"{', '.join(place for place, _ in found)}. Save the one that you mean "
+            "alone."
+        )
+    return {
+        name: _plain(path, name, tensor) for name, tensor in _without_prefix(found[0][1]).items()
+    }
 
 
 def load_checked(path: Path, device: str | torch.device = "cpu") -> Any:
@@ -103,10 +110,15 @@ def _read(path: Path) -> Any:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        what = {FileNotFoundError: "no such file", NotADirectoryError: "no such file",
-                IsADirectoryError: "is a folder"}.get(type(error), error.strerror)
-        raise DataError(f"weights {path.absolute()}: {what}. Name the file of the weights, or one "
-                        "of published and generated.") from error
+        what = {
+            FileNotFoundError: "no such file",
+            NotADirectoryError: "no such file",
+            IsADirectoryError: "is a folder",
+        }.get(type(error), error.strerror)
+        raise DataError(
+            f"weights {path.absolute()}: {what}. Name the file of the weights, or one "
+            "of published and generated."
+        ) from error
     for start, what in _NOT_WEIGHTS.items():
         if re.match(start, head, re.IGNORECASE | re.DOTALL):
             raise DataError(f"weights {path}: the file {what}.")
@@ -116,20 +128,26 @@ def _read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         return _read_torch(path, names)
     except Exception as error:  # on a damaged file, whatever some part of the readers raises
-        foreign = sorted((name for name in names if not _TENSORS.fullmatch(name)),
-                         key=lambda name: name.startswith(("torch.", "__builtin__.")))
+        foreign = sorted(
+            (name for name in names if not _TENSORS.fullmatch(name)),
+            key=lambda name: name.startswith(("torch.", "__builtin__.")),
+        )
         if foreign:
             raise _pickled(path, foreign) from error
-        raise DataError(f"weights {path} cannot be read: the file is empty, damaged, cut off or of "
-                        "a kind other than .pth, .pt and .safetensors. Copy or download it again, "
-                        "or save it again in PyTorch.") from error
+        raise DataError(
+            f"weights {path} cannot be read: the file is empty, damaged, cut off or of "
+            "a kind other than .pth, .pt and .safetensors. Copy or download it again, "
+            "or save it again in PyTorch."
+        ) from error
 
 
 def _pickled(path: Path, classes: list[str]) -> DataError:
     shown = ", ".join(re.sub(r"[^\w.]", "?", name)[:60] for name in classes[:3])
-    return DataError(f"weights {path} are pickled objects ({shown}{', …' * (len(classes) > 3)}), "
-                     "such as a whole network, and reading those would run code from the file. "
-                     f"{_SAVE}.")
+    return DataError(
+        f"weights {path} are pickled objects ({shown}{', …' * (len(classes) > 3)}), "
+        "such as a whole network, and reading those would run code from the file. "
+        f"{_SAVE}."
+    )
 
 
 def _read_torch(path: Path, names: set[str]) -> Any:
@@ -160,8 +178,11 @@ def _read_torch(path: Path, names: set[str]) -> Any:
 
 def _classes(pickled: Any) -> set[str]:
     """Names of the classes and functions that a pickle asks for; reads up to its end."""
-    return {argument.replace(" ", ".", 1) for code, argument, _ in pickletools.genops(pickled)
-            if code.name == "GLOBAL"}
+    return {
+        argument.replace(" ", ".", 1)
+        for code, argument, _ in pickletools.genops(pickled)
+        if code.name == "GLOBAL"
+    }
 
 
 def _without_code(archive: zipfile.ZipFile, top: str) -> io.BytesIO:
@@ -190,8 +211,13 @@ def _parameters(module: Any, prefix: str = "") -> dict[str, torch.Tensor]:
 def _inside(content: Any, place: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Any]]:
     """All that is within mappings and sequences, `content` itself first, each with its place."""
     yield place, content
-    items = (content.items() if isinstance(content, Mapping) else
-             enumerate(content) if isinstance(content, list | tuple) else ())
+    items = (
+        content.items()
+        if isinstance(content, Mapping)
+        else enumerate(content)
+        if isinstance(content, list | tuple)
+        else ()
+    )
     for name, value in items if depth else ():
         yield from _inside(value, f"{place}.{name}".lstrip("."), depth - 1)
 
@@ -200,8 +226,11 @@ def _state_dicts(content: Any) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """Mappings of names to tensors within `content`, each with its place."""
     for place, value in _inside(content):
         if isinstance(value, Mapping):
-            tensors = {name: tensor for name, tensor in value.items()
-                       if isinstance(name, str) and torch.is_tensor(tensor)}
+            tensors = {
+                name: tensor
+                for name, tensor in value.items()
+                if isinstance(name, str) and torch.is_tensor(tensor)
+            }
             if tensors:
                 yield place, tensors
 
@@ -219,20 +248,27 @@ def _has_anchor(tensors: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one is other or (one.keys() == other.keys()
-                            and all(torch.equal(one[name], other[name]) for name in one))
+    return one is other or (
+        one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    )
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    prefix = next((name.removesuffix(ANCHOR) for name in tensors
-                   if f".{name}".endswith(f".{ANCHOR}")), "")
+    prefix = next(
+        (name.removesuffix(ANCHOR) for name in tensors if f".{name}".endswith(f".{ANCHOR}")), ""
+    )
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
-        kind = ("a place without values" if tensor.is_meta else
-                "complex" if tensor.is_complex() else "quantized")
+        kind = (
+            "a place without values"
+            if tensor.is_meta
+            else "complex"
+            if tensor.is_complex()
+            else "quantized"
+        )
         raise DataError(f"weights {path}: {name} is {kind}. {_SAVE}, from the float network.")
     dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
     return (dense.float() if dense.is_floating_point() else dense).contiguous()

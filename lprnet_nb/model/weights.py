@@ -50,8 +50,13 @@ class Weights:
     @property
     def digest(self) -> str:
         """SHA-256 over tensors and class list."""
-        return digest({"tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
-                       "classes": self.alphabet.classes, "blank": self.alphabet.blank})
+        return digest(
+            {
+                "tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
+                "classes": self.alphabet.classes,
+                "blank": self.alphabet.blank,
+            }
+        )
 
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
         """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
@@ -62,8 +67,9 @@ class Weights:
         return (ForkedLPRNet(network) if form == "forked" else network).eval()
 
 
-def load_weights(path: str | Path, alphabet: Alphabet | None = PUBLISHED, *,
-                 name: str | None = None) -> Weights:
+def load_weights(
+    path: str | Path, alphabet: Alphabet | None = PUBLISHED, *, name: str | None = None
+) -> Weights:
     """Read weights as people save them, see `weight_files`; nothing in the file is executed.
 
     Parameters
@@ -85,25 +91,34 @@ def load_weights(path: str | Path, alphabet: Alphabet | None = PUBLISHED, *,
         When the file is missing, holds no state dict, or does not fit LPRNet with this class list.
     """
     path = Path(path)
-    state = {layer: _without_subnormals(tensor) if tensor.is_floating_point() else tensor
-             for layer, tensor in read_tensors(path).items()}
+    state = {
+        layer: _without_subnormals(tensor) if tensor.is_floating_point() else tensor
+        for layer, tensor in read_tensors(path).items()
+    }
     misfit = _misfit(state)
     if misfit:
-        raise DataError(f"weights {path} do not fit LPRNet: {misfit}. Give weights of "
-                        "sirius-ai/LPRNet_Pytorch's network, or of a fork that kept its layers.")
+        raise DataError(
+            f"weights {path} do not fit LPRNet: {misfit}. Give weights of "
+            "sirius-ai/LPRNet_Pytorch's network, or of a fork that kept its layers."
+        )
     classes = len(state[ANCHOR])
     if alphabet is not None and classes != alphabet.size:
-        raise DataError(f"weights {path} have {classes} classes, the class list {alphabet.size}. "
-                        "Name the class list they were trained with (--classes FILE).")
-    state = {layer: state.get(layer, torch.zeros(())).to(kind.dtype)
-             for layer, kind in _layers(classes).items()}
+        raise DataError(
+            f"weights {path} have {classes} classes, the class list {alphabet.size}. "
+            "Name the class list they were trained with (--classes FILE)."
+        )
+    state = {
+        layer: state.get(layer, torch.zeros(())).to(kind.dtype)
+        for layer, kind in _layers(classes).items()
+    }
     broken = [layer for layer, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
-        raise DataError(f"weights {path} hold infinite values or NaN, the first in {broken[0]}: "
-                        "training diverged, or they are beyond the range of fp16. Take an earlier "
-                        "checkpoint, or save them as float32.")
-    return _named(Weights(name or path.stem, state, alphabet or _alphabet_of(classes)), path,
-                  name)
+        raise DataError(
+            f"weights {path} hold infinite values or NaN, the first in {broken[0]}: "
+            "training diverged, or they are beyond the range of fp16. Take an earlier "
+            "checkpoint, or save them as float32."
+        )
+    return _named(Weights(name or path.stem, state, alphabet or _alphabet_of(classes)), path, name)
 
 
 def _alphabet_of(classes: int) -> Alphabet:
@@ -135,7 +150,7 @@ def _misfit(state: dict[str, torch.Tensor]) -> str:
     if not state.keys() & layers.keys():
         return f"none of its {len(state)} tensors ({extra[0]}, …) is a layer of it: another network"
     if extra:
-        return (f"{extra[0]} is not among its layers{_more(extra)}: another fork's layer")
+        return f"{extra[0]} is not among its layers{_more(extra)}: another fork's layer"
     if missing:
         return f"{missing[0]} is missing{_more(missing)}: another fork's layers, or only a part"
     for name, layer in layers.items():
@@ -143,8 +158,9 @@ def _misfit(state: dict[str, torch.Tensor]) -> str:
         if layer.is_floating_point() and not found.is_floating_point():
             return f"{name} is {str(found.dtype).removeprefix('torch.')}: quantized, not float"
         if found.shape != layer.shape:
-            return (f"{name} is {_size(found)}, expected {_size(layer)}: "
-                    f"{_cause(name, found, layer)}")
+            return (
+                f"{name} is {_size(found)}, expected {_size(layer)}: {_cause(name, found, layer)}"
+            )
     return ""
 
 
@@ -184,5 +200,6 @@ def load_published_weights() -> Weights:
 
 
 def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.where(tensor.abs() < torch.finfo(torch.float32).tiny,
-                       torch.zeros((), dtype=tensor.dtype), tensor)
+    return torch.where(
+        tensor.abs() < torch.finfo(torch.float32).tiny, torch.zeros((), dtype=tensor.dtype), tensor
+    )

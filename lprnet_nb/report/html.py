@@ -25,11 +25,20 @@ from markupsafe import Markup, escape
 from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import published_accuracy, published_latency
+from ..measure.schema import (
+    BModelFacts,
+    Manifest,
+    Metrics,
+    Row,
+    Timings,
+    read_bmodel_facts,
+    read_manifest,
+    read_metrics,
+    read_timings,
+)
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .notebook_pages import NotebookPage, cell_with, convert
-from .schema import (BModelFacts, Manifest, Metrics, Row, Timings, read_bmodel_facts,
-                     read_manifest, read_metrics, read_timings)
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
@@ -63,9 +72,13 @@ class Table:
     @property
     def numeric(self) -> tuple[bool, ...]:
         """Which columns hold numbers only."""
-        return tuple(all(value is None or isinstance(value, int | float)
-                         and not isinstance(value, bool) for value in column)
-                     for column in zip(*self.rows, strict=True))
+        return tuple(
+            all(
+                value is None or isinstance(value, int | float) and not isinstance(value, bool)
+                for value in column
+            )
+            for column in zip(*self.rows, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -103,14 +116,30 @@ def write_html(report_folder: str | Path) -> Path:
     tables = _tables(report)
     judged = words.judge(report.metrics, report.facts.values())
     for facts in report.facts.values():
-        _write(folder / "bmodels" / f"{facts.id}.html", "bmodel.html.j2", root="../",
-               title=f"{facts.id} · {folder.name}", **_bmodel(report, facts, judged))
+        _write(
+            folder / "bmodels" / f"{facts.id}.html",
+            "bmodel.html.j2",
+            root="../",
+            title=f"{facts.id} · {folder.name}",
+            **_bmodel(report, facts, judged),
+        )
     for page in report.notebooks:
-        _write(folder / "notebooks" / f"{page.name}.html", "notebook.html.j2", root="../",
-               title=f"{page.title} · {folder.name}", page=page, pages=report.notebooks,
-               report_name=folder.name)
-    return _write(folder / "index.html", "index.html.j2", root="", title=_title(report),
-                  **_index(report, judged, figures, tables))
+        _write(
+            folder / "notebooks" / f"{page.name}.html",
+            "notebook.html.j2",
+            root="../",
+            title=f"{page.title} · {folder.name}",
+            page=page,
+            pages=report.notebooks,
+            report_name=folder.name,
+        )
+    return _write(
+        folder / "index.html",
+        "index.html.j2",
+        root="",
+        title=_title(report),
+        **_index(report, judged, figures, tables),
+    )
 
 
 def _read(folder: Path) -> _Report:
@@ -119,10 +148,14 @@ def _read(folder: Path) -> _Report:
 
     facts = [read_bmodel_facts(path) for path in sorted((folder / "bmodels").glob("*.json"))]
     notebooks = tuple(convert(path) for path in sorted((folder / "notebooks").glob("*.ipynb")))
-    return _Report(folder, read_metrics(folder / "metrics.json"),
-                   optional("timings.json", read_timings),
-                   optional("manifest.json", read_manifest),
-                   {one.id: one for one in facts}, notebooks)
+    return _Report(
+        folder,
+        read_metrics(folder / "metrics.json"),
+        optional("timings.json", read_timings),
+        optional("manifest.json", read_manifest),
+        {one.id: one for one in facts},
+        notebooks,
+    )
 
 
 def _title(report: _Report) -> str:
@@ -133,8 +166,9 @@ def _title(report: _Report) -> str:
 # ------------------------------------------------------------------------------------------ index
 
 
-def _index(report: _Report, judged: words.Verdict, figures: Sequence[Figure],
-           tables: Sequence[Table]) -> dict[str, Any]:
+def _index(
+    report: _Report, judged: words.Verdict, figures: Sequence[Figure], tables: Sequence[Table]
+) -> dict[str, Any]:
     metrics = report.metrics
     links = {index: _links(report, row) for index, row in enumerate(metrics.rows)}
     groups: dict[str, list[Figure]] = {}
@@ -142,12 +176,24 @@ def _index(report: _Report, judged: words.Verdict, figures: Sequence[Figure],
     for figure in figures:
         groups.setdefault(titles.get(figure.notebook or "", "Other figures"), []).append(figure)
     return {
-        "report_name": report.folder.name, "verdict": judged, "chosen": words.chosen,
-        "metrics": metrics, "links": links, "forest": _forest(metrics, judged, links),
-        "figures": groups, "tables": tables, "published": _published(report, judged),
-        "latency": _latency(report), "timings": report.timings, "host": _host(report),
-        "manifest": report.manifest, "command": _command(report), "notebooks": report.notebooks,
-        "facts": report.facts, "stages": _STAGES}
+        "report_name": report.folder.name,
+        "verdict": judged,
+        "chosen": words.chosen,
+        "metrics": metrics,
+        "links": links,
+        "forest": _forest(metrics, judged, links),
+        "figures": groups,
+        "tables": tables,
+        "published": _published(report, judged),
+        "latency": _latency(report),
+        "timings": report.timings,
+        "host": _host(report),
+        "manifest": report.manifest,
+        "command": _command(report),
+        "notebooks": report.notebooks,
+        "facts": report.facts,
+        "stages": _STAGES,
+    }
 
 
 def _result_file(report: _Report, row: Row) -> str | None:
@@ -163,15 +209,21 @@ def _links(report: _Report, row: Row) -> dict[str, str | None]:
     cell = cell_with(report.notebooks, r"\b(write_metrics|measure_all|measure)\(")
     page = f"bmodels/{row.id}.html" if row.id in report.facts else None
     results = _result_file(report, row)
-    return {"model": page, "results": quote(results) if results else cell,
-            "cell": cell or (quote(results) if results else None),
-            "latency": f"{page}#latency" if page else None}
+    return {
+        "model": page,
+        "results": quote(results) if results else cell,
+        "cell": cell or (quote(results) if results else None),
+        "latency": f"{page}#latency" if page else None,
+    }
 
 
 def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -> dict[str, Any]:
     """Intervals on one scale, in per cent of the plot's width."""
-    rows = [(index, row) for index, row in enumerate(metrics.rows)
-            if row.decoder == judged.decoder and row.ci95]
+    rows = [
+        (index, row)
+        for index, row in enumerate(metrics.rows)
+        if row.decoder == judged.decoder and row.ci95
+    ]
     if not rows:
         return {"rows": []}
     low = min(row.ci95[0] for _, row in rows)
@@ -189,17 +241,30 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
     reference = next((row for _, row in rows if row.chip is None), None)
     shown, group = [], object()
     for index, row in sorted(rows, key=lambda item: item[1].chip is not None):
-        shown.append({
-            "row": row, "starts": row.chip != group, "link": links[index]["results"],
-            "label": " ".join([row.precision.upper() if row.chip else "Float",
-                               *([row.strategy] if row.strategy else []),
-                               *([f"batch {row.batch}"] if batches else [])]),
-            "point": place(row.exact_match), "low": place(row.ci95[0]),
-            "width": round(place(row.ci95[1]) - place(row.ci95[0]), 3)})
+        shown.append(
+            {
+                "row": row,
+                "starts": row.chip != group,
+                "link": links[index]["results"],
+                "label": " ".join(
+                    [
+                        row.precision.upper() if row.chip else "Float",
+                        *([row.strategy] if row.strategy else []),
+                        *([f"batch {row.batch}"] if batches else []),
+                    ]
+                ),
+                "point": place(row.exact_match),
+                "low": place(row.ci95[0]),
+                "width": round(place(row.ci95[1]) - place(row.ci95[0]), 3),
+            }
+        )
         group = row.chip
     ticks = [(place(k * step), f"{k * step:.2f}") for k in range(first, last + 1)]
-    return {"rows": shown, "ticks": ticks,
-            "reference": place(reference.exact_match) if reference else None}
+    return {
+        "rows": shown,
+        "ticks": ticks,
+        "reference": place(reference.exact_match) if reference else None,
+    }
 
 
 def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
@@ -208,21 +273,35 @@ def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
     for row in report.metrics.rows:
         if row.chip is None or row.decoder != judged.decoder:
             continue
-        others = [one for one in published_accuracy(row.chip, row.precision)
-                  if one.batch == row.batch]
-        by_source = {source: [one for one in others if one.source == source]
-                     for source in (_NEW_PUBLISHED, _OLD_PUBLISHED)}
+        others = [
+            one for one in published_accuracy(row.chip, row.precision) if one.batch == row.batch
+        ]
+        by_source = {
+            source: [one for one in others if one.source == source]
+            for source in (_NEW_PUBLISHED, _OLD_PUBLISHED)
+        }
         if not others:
             continue
-        inside = [bool(row.ci95) and row.ci95[0] <= one.exact_match <= row.ci95[1]
-                  for one in by_source[_NEW_PUBLISHED]]
-        found.append({"row": row, "new": by_source[_NEW_PUBLISHED],
-                      "old": by_source[_OLD_PUBLISHED], "inside": inside[0] if inside else None,
-                      "link": f"bmodels/{row.id}.html" if row.id in report.facts else None})
+        inside = [
+            bool(row.ci95) and row.ci95[0] <= one.exact_match <= row.ci95[1]
+            for one in by_source[_NEW_PUBLISHED]
+        ]
+        found.append(
+            {
+                "row": row,
+                "new": by_source[_NEW_PUBLISHED],
+                "old": by_source[_OLD_PUBLISHED],
+                "inside": inside[0] if inside else None,
+                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+            }
+        )
     source = report.metrics.data
-    return {"rows": found,
-            "comparable": bool(source and source.source == "published"
-                               and source.weights == "published")}
+    return {
+        "rows": found,
+        "comparable": bool(
+            source and source.source == "published" and source.weights == "published"
+        ),
+    }
 
 
 def _latency(report: _Report) -> list[dict[str, Any]]:
@@ -230,13 +309,19 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
     for row in report.metrics.rows:
         if row.chip is None or row.id in models:
             continue
-        measured = {one.source: one for one in published_latency(row.chip, row.precision)
-                    if one.batch == row.batch}
+        measured = {
+            one.source: one
+            for one in published_latency(row.chip, row.precision)
+            if one.batch == row.batch
+        }
         ms = row.predicted_latency_ms
         models[row.id] = {
-            "row": row, "per_image": None if ms is None else ms / row.batch,
-            "new": measured.get(_NEW_PUBLISHED), "old": measured.get(_OLD_PUBLISHED),
-            "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None}
+            "row": row,
+            "per_image": None if ms is None else ms / row.batch,
+            "new": measured.get(_NEW_PUBLISHED),
+            "old": measured.get(_OLD_PUBLISHED),
+            "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
+        }
     return list(models.values())
 
 
@@ -248,13 +333,21 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     found = []
     for row in report.timings.rows:
         parts = {stage: getattr(row, f"{stage}_ms") for stage in _STAGES}
-        found.append({"row": row, "metrics": known.get(row.id), "parts": parts,
-                      "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
-                      "total": sum(value or 0 for value in parts.values())})
+        found.append(
+            {
+                "row": row,
+                "metrics": known.get(row.id),
+                "parts": parts,
+                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+                "total": sum(value or 0 for value in parts.values()),
+            }
+        )
     longest = max((item["total"] for item in found), default=0) or 1
     for item in found:
-        item["bars"] = [(stage, round(100 * (value or 0) / longest, 3))
-                        for stage, value in item["parts"].items()]
+        item["bars"] = [
+            (stage, round(100 * (value or 0) / longest, 3))
+            for stage, value in item["parts"].items()
+        ]
     return found
 
 
@@ -268,8 +361,12 @@ def _command(report: _Report) -> str | None:
         if key != "OUTPUT_DIR":
             parts += [f"--{key.lower().replace('_', '-')}", str(value)]
     parts += ["--name", report.folder.name]
-    return " ".join(part if re.fullmatch(r"[\w@%+=:,./-]+", part, re.ASCII) else
-                    "'" + part.replace("'", "'\"'\"'") + "'" for part in parts)
+    return " ".join(
+        part
+        if re.fullmatch(r"[\w@%+=:,./-]+", part, re.ASCII)
+        else "'" + part.replace("'", "'\"'\"'") + "'"
+        for part in parts
+    )
 
 
 # ---------------------------------------------------------------------------------------- figures
@@ -281,19 +378,36 @@ def _figures(report: _Report) -> list[Figure]:
     for sidecar in _json_files(report.folder / "figures"):
         value = _object(sidecar)
         file, caption = value.get("file"), value.get("caption", "")
-        if not isinstance(file, str) or Path(file).name != Path(str(file)).parts[-1] \
-                or "\\" in file or ".." in file:
-            raise DataError(f"{sidecar} must name a figure beside it in \"file\".")
+        if (
+            not isinstance(file, str)
+            or Path(file).name != Path(str(file)).parts[-1]
+            or "\\" in file
+            or ".." in file
+        ):
+            raise DataError(f'{sidecar} must name a figure beside it in "file".')
         path = sidecar.parent / Path(file).name
         if path.suffix not in _KINDS or not path.is_file():
-            raise DataError(f"{sidecar} names the figure {file!r}, which is not there as SVG or "
-                            "PNG. Make the report again.")
+            raise DataError(
+                f"{sidecar} names the figure {file!r}, which is not there as SVG or "
+                "PNG. Make the report again."
+            )
         name = sidecar.relative_to(report.folder / "figures").with_suffix("").as_posix()
         link, notebook, order = _maker(report, name)
         uri = f"data:{_KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        found.append((order, name, Figure(
-            name, str(caption), uri, quote(path.relative_to(report.folder).as_posix()), link,
-            notebook)))
+        found.append(
+            (
+                order,
+                name,
+                Figure(
+                    name,
+                    str(caption),
+                    uri,
+                    quote(path.relative_to(report.folder).as_posix()),
+                    link,
+                    notebook,
+                ),
+            )
+        )
     return [figure for _, _, figure in sorted(found, key=lambda item: item[:2])]
 
 
@@ -303,13 +417,24 @@ def _tables(report: _Report) -> list[Table]:
         value = _object(path)
         rows = value.get("rows")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"{path} has no list of objects in \"rows\". Make the report again.")
+            raise DataError(f'{path} has no list of objects in "rows". Make the report again.')
         columns = tuple(dict.fromkeys(key for row in rows for key in row))
         name = path.relative_to(report.folder / "tables").with_suffix("").as_posix()
         link, _, order = _maker(report, name)
-        found.append((order, name, Table(
-            name, str(value.get("caption", "")), quote(path.relative_to(report.folder).as_posix()),
-            columns, tuple(tuple(row.get(column) for column in columns) for row in rows), link)))
+        found.append(
+            (
+                order,
+                name,
+                Table(
+                    name,
+                    str(value.get("caption", "")),
+                    quote(path.relative_to(report.folder).as_posix()),
+                    columns,
+                    tuple(tuple(row.get(column) for column in columns) for row in rows),
+                    link,
+                ),
+            )
+        )
     return [table for _, _, table in sorted(found, key=lambda item: item[:2])]
 
 
@@ -334,8 +459,9 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}. Make the report again.") \
-            from error
+        raise DataError(
+            f"{path} cannot be read as JSON: {error}. Make the report again."
+        ) from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a JSON object. Make the report again.")
     return value
@@ -346,37 +472,57 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[str, Any]:
     rows = [row for row in report.metrics.rows if row.id == facts.id]
-    comparison = next((one for one in judged.chips.get(facts.chip, ())
-                       if one.row.id == facts.id), None)
+    comparison = next(
+        (one for one in judged.chips.get(facts.chip, ()) if one.row.id == facts.id), None
+    )
     cycles = max((layer.cycles for layer in facts.latency_by_layer), default=0) or 1
     units: dict[str, float] = {}
     for layer in facts.latency_by_layer:
         units[layer.unit or "all"] = units.get(layer.unit or "all", 0) + layer.cycles
     noise = [layer.sqnr_db for layer in facts.layers if layer.sqnr_db is not None]
-    worst = sorted((layer for layer in facts.layers if layer.sqnr_db is not None),
-                   key=lambda layer: layer.sqnr_db)[:3]
+    worst = sorted(
+        (layer for layer in facts.layers if layer.sqnr_db is not None),
+        key=lambda layer: layer.sqnr_db,
+    )[:3]
     strategy = STRATEGIES.get(facts.strategy or "")
     return {
-        "report_name": report.folder.name, "facts": facts, "rows": rows, "comparison": comparison,
+        "report_name": report.folder.name,
+        "facts": facts,
+        "rows": rows,
+        "comparison": comparison,
         "about": strategy.about if strategy else None,
-        "differences": [(row, _differences(report, row), _result_file(report, row))
-                        for row in rows],
-        "shown_differences": _SHOWN_DIFFERENCES, "cycles": cycles, "units": units,
-        "noise": max([*noise, 1.0]), "worst": worst,
-        "models": list(report.facts.values())}
+        "differences": [
+            (row, _differences(report, row), _result_file(report, row)) for row in rows
+        ],
+        "shown_differences": _SHOWN_DIFFERENCES,
+        "cycles": cycles,
+        "units": units,
+        "noise": max([*noise, 1.0]),
+        "worst": worst,
+        "models": list(report.facts.values()),
+    }
 
 
 def _differences(report: _Report, row: Row) -> list[tuple[str, str, str]] | None:
     """``(file, float reading, this reading)`` of images read differently; None without results."""
-    base = next((one for one in report.metrics.rows
-                 if one.chip is None and (one.batch, one.batch_mean, one.decoder) ==
-                 (row.batch, row.batch_mean, row.decoder)), None)
+    base = next(
+        (
+            one
+            for one in report.metrics.rows
+            if one.chip is None
+            and (one.batch, one.batch_mean, one.decoder) == (row.batch, row.batch_mean, row.decoder)
+        ),
+        None,
+    )
     files = [_result_file(report, one) for one in (base, row) if one]
     if len(files) < 2 or None in files:
         return None
     floats, ours = (_object(report.folder / file) for file in files)
-    return [(name, str(floats.get(name, "")), str(text)) for name, text in ours.items()
-            if floats.get(name) != text]
+    return [
+        (name, str(floats.get(name, "")), str(text))
+        for name, text in ours.items()
+        if floats.get(name) != text
+    ]
 
 
 # -------------------------------------------------------------------------------------- templates
@@ -390,25 +536,46 @@ def _write(path: Path, template: str, **values: Any) -> Path:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     loader = PackageLoader("lprnet_nb.report", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     script = loader.get_source(environment, "report.js")[0].strip()
     style = loader.get_source(environment, "report.css")[0].strip()
     environment.globals |= {
-        "script": Markup(script), "style": Markup(style),
+        "script": Markup(script),
+        "style": Markup(style),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "precision_name": str.upper, "verdict_words": words}
+        "precision_name": str.upper,
+        "verdict_words": words,
+    }
     environment.filters |= {
-        "data": data_text, "prose": _prose, "visible": visible,
-        "share": words.share, "interval": words.interval,
-        "p": words.probability, "count": words.number, "listed": words.listed,
-        "cell": _cell, "number_sort": _sort_key, "bytes": _bytes, "ms": _milliseconds,
-        "flat": _flat, "seconds": _seconds, "lines": _lines}
+        "data": data_text,
+        "prose": _prose,
+        "visible": visible,
+        "share": words.share,
+        "interval": words.interval,
+        "p": words.probability,
+        "count": words.number,
+        "listed": words.listed,
+        "cell": _cell,
+        "number_sort": _sort_key,
+        "bytes": _bytes,
+        "ms": _milliseconds,
+        "flat": _flat,
+        "seconds": _seconds,
+        "lines": _lines,
+    }
     return environment
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-                      "\ud800-\udfff\ufff9-\ufffb]")
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\ufff9-\ufffb]"
+)
 _CHINESE = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -450,8 +617,11 @@ def _cell(value: Any) -> Markup:
     if isinstance(value, int):
         return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
-        return Markup(f"{value:.4g}" if value and not 0.001 <= abs(value) < 10000
-                      else f"{value:.4f}".rstrip("0").rstrip("."))
+        return Markup(
+            f"{value:.4g}"
+            if value and not 0.001 <= abs(value) < 10000
+            else f"{value:.4f}".rstrip("0").rstrip(".")
+        )
     if isinstance(value, list | dict):
         return data_text(json.dumps(value, ensure_ascii=False))
     return data_text(value)
@@ -476,8 +646,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 def _bytes(value: int | None) -> str:
     if value is None:
         return "–"
-    return f"{value} B" if value < 1000 else f"{value / 1e3:.1f} kB" if value < 1e6 else \
-        f"{value / 1e6:.2f} MB"
+    return (
+        f"{value} B"
+        if value < 1000
+        else f"{value / 1e3:.1f} kB"
+        if value < 1e6
+        else f"{value / 1e6:.2f} MB"
+    )
 
 
 def _milliseconds(value: float | None) -> str:

@@ -25,9 +25,28 @@ _quiet.setLevel(logging.ERROR)
 _TAGS = frozenset(
     "a abbr b bdi blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 "
     "h5 h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td "
-    "tfoot th thead tr u ul var".split())
-_ATTRIBUTES = {"abbr", "align", "alt", "class", "colspan", "dir", "headers", "height", "id", "lang",
-               "open", "reversed", "rowspan", "scope", "span", "start", "title", "width"}
+    "tfoot th thead tr u ul var".split()
+)
+_ATTRIBUTES = {
+    "abbr",
+    "align",
+    "alt",
+    "class",
+    "colspan",
+    "dir",
+    "headers",
+    "height",
+    "id",
+    "lang",
+    "open",
+    "reversed",
+    "rowspan",
+    "scope",
+    "span",
+    "start",
+    "title",
+    "width",
+}
 
 # What to look for first when a number's cell is searched.
 _FIRST = ("05_compare", "06_strategies")
@@ -67,14 +86,25 @@ def convert(path: str | Path) -> NotebookPage:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError,
-            nbformat.ValidationError) as error:
-        raise DataError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}. Make "
-                        "the report again.") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        nbformat.ValidationError,
+    ) as error:
+        raise DataError(
+            f"{path} is not a readable notebook: {str(error).splitlines()[0]}. Make "
+            "the report again."
+        ) from error
     _name_cells(notebook)
-    return NotebookPage(path.stem, _heading(notebook) or path.stem, Markup(_body(notebook)),
-                        tuple((_anchor(cell), cell.source) for cell in notebook.cells
-                              if cell.cell_type == "code"))
+    return NotebookPage(
+        path.stem,
+        _heading(notebook) or path.stem,
+        Markup(_body(notebook)),
+        tuple((_anchor(cell), cell.source) for cell in notebook.cells if cell.cell_type == "code"),
+    )
 
 
 def cell_with(pages: Sequence[NotebookPage], pattern: str) -> str | None:
@@ -116,9 +146,14 @@ def _body(notebook: Any) -> str:
 def _exporter() -> Any:
     from nbconvert import HTMLExporter  # takes a second to import
 
-    exporter = HTMLExporter(template_name="basic", sanitize_html=True, embed_images=False,
-                            exclude_input_prompt=True, exclude_output_prompt=True,
-                            log=_quiet)  # it warns of figures without a text; they get one here
+    exporter = HTMLExporter(
+        template_name="basic",
+        sanitize_html=True,
+        embed_images=False,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        log=_quiet,
+    )  # it warns of figures without a text; they get one here
     # nbconvert's own filter lets nothing but inline text through, not even paragraphs.
     exporter.register_filter("clean_html", clean)
     return exporter
@@ -140,8 +175,9 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _cleaner() -> bleach.Cleaner:
-    return bleach.Cleaner(tags=_TAGS, attributes=_allowed, protocols={"http", "https", "data"},
-                          strip=True)
+    return bleach.Cleaner(
+        tags=_TAGS, attributes=_allowed, protocols={"http", "https", "data"}, strip=True
+    )
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
@@ -166,13 +202,20 @@ def _mend(body: str) -> str:
     body = re.sub(r"<a class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     body = re.sub(r"<a href=\"[^\"]*\" class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
     # Left over from scripts, with a random id.
-    body = re.sub(r'<div [^>]*\boutput_(javascript|widget_view)\b[^>]*>\s*</div>', "", body)
+    body = re.sub(r"<div [^>]*\boutput_(javascript|widget_view)\b[^>]*>\s*</div>", "", body)
     # Progress bars end as one line of text each; side by side they take less room.
-    body = re.sub(r'<div class="(output_html[^"]*)">([^<]*)</div>',
-                  r'<div class="\1 line">\2</div>', body)
+    body = re.sub(
+        r'<div class="(output_html[^"]*)">([^<]*)</div>', r'<div class="\1 line">\2</div>', body
+    )
     # Code, text and tables may be wider than a phone: they scroll, by keyboard too.
     body = re.sub(r"<pre(?=[ >])", '<pre tabindex="0"', body)
     tables = itertools.count(1)
-    return re.sub(r"<table\b.*?</table>",
-                  lambda found: f'<div class="scroll" tabindex="0" role="region" aria-label="Table '
-                                f'{next(tables)}">{found[0]}</div>', body, flags=re.S)
+    return re.sub(
+        r"<table\b.*?</table>",
+        lambda found: (
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Table '
+            f'{next(tables)}">{found[0]}</div>'
+        ),
+        body,
+        flags=re.S,
+    )

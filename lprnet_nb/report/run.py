@@ -19,19 +19,34 @@ from rich.console import Console
 
 from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
+from ..measure.data import datasets_for
+from ..measure.output import to_json
+from ..measure.parameters import Parameters, check
 from ..toolchain.strategies import strategy_named
-from .measure import datasets_for
-from .output import to_json
-from .parameters import Parameters, check
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {"CHIPS": "BM1684X,BM1684", "PRECISIONS": "fp32,int8", "BATCHES": "1", "IMAGES": 100},
-    "full": {"CHIPS": "BM1684,BM1684X,BM1688,CV186X", "PRECISIONS": "fp32,fp16,int8",
-             "BATCHES": "1,4", "IMAGES": 0}}
+    "full": {
+        "CHIPS": "BM1684,BM1684X,BM1688,CV186X",
+        "PRECISIONS": "fp32,fp16,int8",
+        "BATCHES": "1,4",
+        "IMAGES": 0,
+    },
+}
 OWN_DECODERS = "greedy,beam"  # for class lists other than the published one
-VERSIONS_OF = ("lprnet-nb", "torch", "numpy", "onnx", "onnxruntime", "opencv-python-headless",
-               "papermill", "matplotlib", "scipy", "statsmodels")
+VERSIONS_OF = (
+    "lprnet-nb",
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "papermill",
+    "matplotlib",
+    "scipy",
+    "statsmodels",
+)
 NOTEBOOK_TIMEOUT = 3600  # seconds for one cell
 
 
@@ -56,8 +71,9 @@ def declared_parameters(path: Path) -> set[str]:
     return set(papermill.inspect_notebook(str(path)))
 
 
-def run_notebook(name: str, output: Path, parameters: dict[str, Any], *,
-                 log: Path | None = None) -> Path:
+def run_notebook(
+    name: str, output: Path, parameters: dict[str, Any], *, log: Path | None = None
+) -> Path:
     """Execute a notebook by papermill.
 
     Parameters
@@ -83,24 +99,37 @@ def run_notebook(name: str, output: Path, parameters: dict[str, Any], *,
     declared = declared_parameters(path)
     unknown = sorted(set(parameters) - declared)
     if unknown:
-        raise ParameterError(f"notebook {name} has no parameter {unknown[0]!r}. It has: "
-                             f"{', '.join(sorted(declared))}.")
+        raise ParameterError(
+            f"notebook {name} has no parameter {unknown[0]!r}. It has: "
+            f"{', '.join(sorted(declared))}."
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
-            str(path), str(output), parameters=parameters, kernel_name="python3",
-            progress_bar=False, log_output=False, cwd=str(repository()),
-            execution_timeout=NOTEBOOK_TIMEOUT, start_timeout=120,
-            extra_arguments=["--Application.log_level=ERROR"])  # the kernel's own remarks
+            str(path),
+            str(output),
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            cwd=str(repository()),
+            execution_timeout=NOTEBOOK_TIMEOUT,
+            start_timeout=120,
+            extra_arguments=["--Application.log_level=ERROR"],
+        )  # the kernel's own remarks
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
-        raise LprnetError(f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}\n"
-                          f"The notebook as far as it ran: {output}") from error
+        raise LprnetError(
+            f"notebook {name}, cell {error.cell_index}: {error.ename}: {message}\n"
+            f"The notebook as far as it ran: {output}"
+        ) from error
     except RuntimeError as error:
-        raise LprnetError(f"notebook {name}: its kernel did not start ({error}). It talks over "
-                          "127.0.0.1: see that the loopback interface is up and that the machine "
-                          "is not overloaded, and run the same command again.") from error
+        raise LprnetError(
+            f"notebook {name}: its kernel did not start ({error}). It talks over "
+            "127.0.0.1: see that the loopback interface is up and that the machine "
+            "is not overloaded, and run the same command again."
+        ) from error
     return output
 
 
@@ -113,14 +142,21 @@ def report_folder(name: str) -> Path:
         When the name could lead elsewhere.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", name):
-        raise ParameterError(f"report name {name!r} is not possible. Use letters, digits, '.', "
-                             "'_', '-', at most 81 of them.")
+        raise ParameterError(
+            f"report name {name!r} is not possible. Use letters, digits, '.', "
+            "'_', '-', at most 81 of them."
+        )
     base = os.environ.get("LPRNET_REPORTS")
     return (Path(base) if base else repository() / "reports") / name
 
 
-def make_report(profile: str = "quick", *, name: str | None = None,
-                notebooks: tuple[str, ...] = NOTEBOOKS, **given: Any) -> Path:
+def make_report(
+    profile: str = "quick",
+    *,
+    name: str | None = None,
+    notebooks: tuple[str, ...] = NOTEBOOKS,
+    **given: Any,
+) -> Path:
     """Run the notebooks and write ``reports/<name>/``.
 
     Parameters
@@ -155,8 +191,9 @@ def make_report(profile: str = "quick", *, name: str | None = None,
         started, seconds = time.time(), {}
         for stem, path in paths.items():
             declared = declared_parameters(path)
-            chosen = {k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items()
-                      if k in declared}
+            chosen = {
+                k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items() if k in declared
+            }
             _say(f"{stem} …")
             begun = time.time()
             run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
@@ -191,8 +228,9 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
         For an unknown profile or an impossible value.
     """
     if profile not in PROFILES:
-        raise ParameterError(f"profile {profile!r} is not known. Choose from "
-                             f"{', '.join(PROFILES)}.")
+        raise ParameterError(
+            f"profile {profile!r} is not known. Choose from {', '.join(PROFILES)}."
+        )
     values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
     if values.get("CLASSES"):
         values.setdefault("DECODERS", OWN_DECODERS)
@@ -212,23 +250,37 @@ def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str
     """Where a report came from: parameters, versions, digests, revision, machine."""
     metrics = folder / "metrics.json"
     facts = json.loads(metrics.read_text("utf8")) if metrics.exists() else {}
-    bmodels = {path.stem: json.loads(path.read_text("utf8"))["sha256"]
-               for path in sorted((folder / "bmodels").glob("*.json"))}
+    bmodels = {
+        path.stem: json.loads(path.read_text("utf8"))["sha256"]
+        for path in sorted((folder / "bmodels").glob("*.json"))
+    }
     versions = {package: version(package) for package in VERSIONS_OF}
-    return {"schema": 1, "profile": profile, "parameters": parameters,
-            "versions": {"python": platform.python_version(), **versions},
-            "data": {**facts.get("dataset", {}), **facts.get("data", {})}, "bmodels": bmodels,
-            "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
-            "revision": git_revision(), "machine": {"system": platform.platform(),
-                                                    "processors": os.cpu_count()},
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {
+        "schema": 1,
+        "profile": profile,
+        "parameters": parameters,
+        "versions": {"python": platform.python_version(), **versions},
+        "data": {**facts.get("dataset", {}), **facts.get("data", {})},
+        "bmodels": bmodels,
+        "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
+        "revision": git_revision(),
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def git_revision() -> str | None:
     """Commit of the checkout, with "+changes" when files differ from it; None outside git."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(repository()), *arguments], text=True,
-                              capture_output=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(repository()), *arguments],
+            text=True,
+            capture_output=True,
+            check=True,
+            timeout=30,
+        ).stdout.strip()
+
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import papermill
 
 from ..cache import NotMade, nothing_made
-from . import lessons, scheduler
-from .measure import Data, datasets_for, measuring_pieces, model_pieces, planned
-from .parameters import Parameters, check
-from .pieces import Piece
+from ..lessons.pieces import _PIECES_OF
+from ..measure.data import Data, datasets_for
+from ..measure.parameters import Parameters, check
+from ..work import scheduler
+from ..work.pieces import Piece
 from .run import NOTEBOOKS, notebook_path, profile_values
 
 DONE, RUNNING, MISSING = "done", "running", "missing"
@@ -39,8 +40,9 @@ class State:
     notebooks: tuple[str, ...]
 
 
-def report_states(profile: str = "quick", *, notebooks: Sequence[str] = NOTEBOOKS, **given: Any
-                  ) -> list[State]:
+def report_states(
+    profile: str = "quick", *, notebooks: Sequence[str] = NOTEBOOKS, **given: Any
+) -> list[State]:
     """Every piece of the report that `make_report` would make with the same parameters.
 
     Raises
@@ -86,31 +88,3 @@ def _parameters(stem: str, values: dict[str, Any]) -> Parameters:
     if stem == "03_quantize":  # it looks at INT8 on one chip
         known |= {"CHIPS": check(CHIPS=known["CHIPS"]).chips[0], "PRECISIONS": "int8"}
     return check(**known)
-
-
-def _all(models: Sequence[Any]) -> list[Piece]:
-    return [piece for item in models for piece in item.pieces]
-
-
-def _traced(parameters: Parameters, data: Data) -> list[Piece]:
-    return lessons.coupling_pieces(data.weights, data.plates, parameters.batches)
-
-
-def _compiled(parameters: Parameters, data: Data) -> list[Piece]:
-    models, few = planned(parameters, data), data.plates.take(slice(lessons.PROOF_IMAGES))
-    return [*_all(models), *model_pieces(models, few, "simulator")]
-
-
-def _quantized(parameters: Parameters, data: Data) -> list[Piece]:
-    models = planned(parameters, data)
-    return [*_all(models), *model_pieces(models, data.plates, parameters.backend)]
-
-
-def _measured(parameters: Parameters, data: Data) -> list[Piece]:
-    models = planned(parameters, data)
-    return [*_all(models), *measuring_pieces(parameters, data, models)]
-
-
-_PIECES_OF: dict[str, Callable[[Parameters, Data], list[Piece]]] = {
-    "01_trace": _traced, "02_compile": _compiled, "03_quantize": _quantized,
-    "04_infer": _measured, "05_compare": _measured}

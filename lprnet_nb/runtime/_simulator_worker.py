@@ -25,20 +25,29 @@ class _Shape(ctypes.Structure):
 
 
 class _StageInfo(ctypes.Structure):
-    _fields_ = [("input_shapes", ctypes.POINTER(_Shape)),
-                ("output_shapes", ctypes.POINTER(_Shape)),
-                ("input_memory", ctypes.c_void_p), ("output_memory", ctypes.c_void_p)]
+    _fields_ = [
+        ("input_shapes", ctypes.POINTER(_Shape)),
+        ("output_shapes", ctypes.POINTER(_Shape)),
+        ("input_memory", ctypes.c_void_p),
+        ("output_memory", ctypes.c_void_p),
+    ]
 
 
 class _NetworkInfo(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("dynamic", ctypes.c_bool),
-                ("inputs", ctypes.c_int), ("input_names", ctypes.POINTER(ctypes.c_char_p)),
-                ("input_dtypes", ctypes.POINTER(ctypes.c_int)),
-                ("input_scales", ctypes.POINTER(ctypes.c_float)),
-                ("outputs", ctypes.c_int), ("output_names", ctypes.POINTER(ctypes.c_char_p)),
-                ("output_dtypes", ctypes.POINTER(ctypes.c_int)),
-                ("output_scales", ctypes.POINTER(ctypes.c_float)),
-                ("stages", ctypes.c_int), ("stage", ctypes.POINTER(_StageInfo))]
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("dynamic", ctypes.c_bool),
+        ("inputs", ctypes.c_int),
+        ("input_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("input_dtypes", ctypes.POINTER(ctypes.c_int)),
+        ("input_scales", ctypes.POINTER(ctypes.c_float)),
+        ("outputs", ctypes.c_int),
+        ("output_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("output_dtypes", ctypes.POINTER(ctypes.c_int)),
+        ("output_scales", ctypes.POINTER(ctypes.c_float)),
+        ("stages", ctypes.c_int),
+        ("stage", ctypes.POINTER(_StageInfo)),
+    ]
 
 
 def _end_with(parent: int) -> None:
@@ -68,9 +77,16 @@ def _load(settings: dict) -> tuple:
     runtime.bmrt_get_network_info.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     runtime.bmrt_launch_data.restype = ctypes.c_bool
     runtime.bmrt_launch_data.argtypes = [
-        ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(_Shape),
-        ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(_Shape), ctypes.c_int,
-        ctypes.c_bool]
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(_Shape),
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(_Shape),
+        ctypes.c_int,
+        ctypes.c_bool,
+    ]
     device = ctypes.c_void_p()
     if device_library.bm_dev_request(ctypes.byref(device), 0) != 0:
         raise OSError("the simulated device cannot be opened")
@@ -79,8 +95,10 @@ def _load(settings: dict) -> tuple:
         raise OSError("the runtime cannot be created")
     if not runtime.bmrt_load_bmodel(handle, os.fsencode(settings["bmodel"])):
         raise OSError("the runtime refuses the BModel")
-    found = {name: _describe(runtime.bmrt_get_network_info(handle, name.encode()))
-             for name in settings["graphs"]}
+    found = {
+        name: _describe(runtime.bmrt_get_network_info(handle, name.encode()))
+        for name in settings["graphs"]
+    }
     return runtime, handle, found
 
 
@@ -91,28 +109,44 @@ def _describe(pointer) -> dict:
     info = pointer.contents
 
     def shapes(of_stage, count):
-        return [list(each.sides[:each.rank]) for each in of_stage[:count]]
+        return [list(each.sides[: each.rank]) for each in of_stage[:count]]
 
-    stages = info.stage[:info.stages]
-    return {"inputs": [shapes(stage.input_shapes, info.inputs) for stage in stages],
-            "outputs": [shapes(stage.output_shapes, info.outputs) for stage in stages]}
+    stages = info.stage[: info.stages]
+    return {
+        "inputs": [shapes(stage.input_shapes, info.inputs) for stage in stages],
+        "outputs": [shapes(stage.output_shapes, info.outputs) for stage in stages],
+    }
 
 
 def _launch(runtime, handle, memory: int, request: dict) -> dict:
     """Run one request; arrays are at the offsets that it names in the shared memory."""
+
     def pointers(offsets):
         return (ctypes.c_void_p * len(offsets))(*(memory + offset for offset in offsets))
 
     inputs, outputs = request["inputs"], request["outputs"]
-    shapes = (_Shape * len(inputs))(*(
-        _Shape(len(shape), (ctypes.c_int * _DIMENSIONS)(*shape)) for shape in request["shapes"]))
+    shapes = (_Shape * len(inputs))(
+        *(_Shape(len(shape), (ctypes.c_int * _DIMENSIONS)(*shape)) for shape in request["shapes"])
+    )
     found = (_Shape * len(outputs))()
     started = time.perf_counter()
-    done = runtime.bmrt_launch_data(handle, request["graph"].encode(), pointers(inputs), shapes,
-                                    len(inputs), pointers(outputs), found, len(outputs), True)
-    return {"ok": bool(done), "seconds": time.perf_counter() - started,
-            "error": "" if done else "the runtime refuses to run the network",
-            "shapes": [list(each.sides[:each.rank]) for each in found]}
+    done = runtime.bmrt_launch_data(
+        handle,
+        request["graph"].encode(),
+        pointers(inputs),
+        shapes,
+        len(inputs),
+        pointers(outputs),
+        found,
+        len(outputs),
+        True,
+    )
+    return {
+        "ok": bool(done),
+        "seconds": time.perf_counter() - started,
+        "error": "" if done else "the runtime refuses to run the network",
+        "shapes": [list(each.sides[: each.rank]) for each in found],
+    }
 
 
 def main() -> None:

@@ -19,8 +19,19 @@ MAGIC = 0xFF55AAEE
 _HEADER = 64  # bytes
 _LONGEST = 1 << 16  # items of a vector: far more than any BModel has, so a wild length ends here
 
-DTYPES = ("BM_FLOAT32", "BM_FLOAT16", "BM_INT8", "BM_UINT8", "BM_INT16", "BM_UINT16", "BM_INT32",
-          "BM_UINT32", "BM_BFLOAT16", "BM_INT4", "BM_UINT4")  # by the code that BModels store
+DTYPES = (
+    "BM_FLOAT32",
+    "BM_FLOAT16",
+    "BM_INT8",
+    "BM_UINT8",
+    "BM_INT16",
+    "BM_UINT16",
+    "BM_INT32",
+    "BM_UINT32",
+    "BM_BFLOAT16",
+    "BM_INT4",
+    "BM_UINT4",
+)  # by the code that BModels store
 
 
 @dataclass(frozen=True)
@@ -86,20 +97,24 @@ def read_contents(path: str | Path) -> Contents:
     if not data:
         raise EngineError(f"BModel {path} is empty. Compile it again.")
     if len(data) < _HEADER or struct.unpack_from("<I", data)[0] != MAGIC:
-        raise EngineError(f"{path} is not a BModel: it does not start with a BModel's magic "
-                          f"number {MAGIC:#010x}.")
+        raise EngineError(
+            f"{path} is not a BModel: it does not start with a BModel's magic number {MAGIC:#010x}."
+        )
     header, metadata_size, binary_size = struct.unpack_from("<III", data, 4)
     whole = header + metadata_size + binary_size
     if header != _HEADER or len(data) < whole:
-        raise EngineError(f"BModel {path} is truncated or damaged: {len(data)} bytes where its "
-                          f"header says {whole}. Compile or copy it again.")
-    metadata = memoryview(data)[header:header + metadata_size]
-    binaries = memoryview(data)[header + metadata_size:whole]
+        raise EngineError(
+            f"BModel {path} is truncated or damaged: {len(data)} bytes where its "
+            f"header says {whole}. Compile or copy it again."
+        )
+    metadata = memoryview(data)[header : header + metadata_size]
+    binaries = memoryview(data)[header + metadata_size : whole]
     try:
         return _contents(_Reader(metadata), binaries)
     except (struct.error, IndexError, ValueError, OverflowError) as error:
-        raise EngineError(f"BModel {path} is damaged: {error}. Compile or copy it again."
-                          ) from error
+        raise EngineError(
+            f"BModel {path} is damaged: {error}. Compile or copy it again."
+        ) from error
 
 
 class _Reader:
@@ -144,7 +159,7 @@ class _Reader:
 
     def raw(self, at: int) -> bytes:
         start, count = self.span(at, 1)
-        return bytes(self.data[start:start + count])
+        return bytes(self.data[start : start + count])
 
     def text(self, table: int, index: int) -> str:
         return self.raw(self.need(table, index)).decode("utf8")
@@ -166,14 +181,19 @@ def _contents(read: _Reader, binaries: memoryview) -> Contents:
             _check_weights(read, stage, binaries)
     if not graphs or not all(graphs.values()):
         raise ValueError("it holds no network")
-    return Contents(read.text(model, 3), read.text(model, 1), read.text(model, 2).strip(),
-                    tuple(Graph(name, tuple(stages), dynamic[name])
-                          for name, stages in graphs.items()))
+    return Contents(
+        read.text(model, 3),
+        read.text(model, 1),
+        read.text(model, 2).strip(),
+        tuple(Graph(name, tuple(stages), dynamic[name]) for name, stages in graphs.items()),
+    )
 
 
 def _stage(read: _Reader, stage: int) -> Stage:
-    return Stage(tuple(_tensor(read, each) for each in read.tables(stage, 0)),
-                 tuple(_tensor(read, each) for each in read.tables(stage, 1)))
+    return Stage(
+        tuple(_tensor(read, each) for each in read.tables(stage, 0)),
+        tuple(_tensor(read, each) for each in read.tables(stage, 1)),
+    )
 
 
 def _tensor(read: _Reader, tensor: int) -> TensorInfo:
@@ -181,9 +201,12 @@ def _tensor(read: _Reader, tensor: int) -> TensorInfo:
     shape = tuple(int(read.number("Q", start + 8 * item)) for item in range(count))
     if not shape or not all(0 < side < 1 << 31 for side in shape):
         raise ValueError(f"its metadata gives a tensor the shape {list(shape)}")
-    return TensorInfo(read.text(tensor, 0), shape,
-                      DTYPES[int(read.scalar(tensor, 1, "I", 0))],
-                      read.scalar(tensor, 7, "f", 1.0))
+    return TensorInfo(
+        read.text(tensor, 0),
+        shape,
+        DTYPES[int(read.scalar(tensor, 1, "I", 0))],
+        read.scalar(tensor, 7, "f", 1.0),
+    )
 
 
 def _check_weights(read: _Reader, stage: int, binaries: memoryview) -> None:
@@ -198,5 +221,5 @@ def _check_weights(read: _Reader, stage: int, binaries: memoryview) -> None:
     start, size = int(read.number("Q", where)), int(read.number("Q", where + 8))
     if start + size > len(binaries):
         raise ValueError("its weights lie beyond the end of the file")
-    if hashlib.sha256(binaries[start:start + size]).digest() != read.raw(expected):
+    if hashlib.sha256(binaries[start : start + size]).digest() != read.raw(expected):
         raise ValueError("its weights do not match the SHA-256 stored with them")

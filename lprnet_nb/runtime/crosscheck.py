@@ -13,8 +13,14 @@ from .inference import infer_plates
 SAMPLE = 4  # images; a BM1684X image takes about half a second on the simulator
 
 
-def crosscheck(model: Any, plates: PlateImages, logits: np.ndarray, *, images: int = SAMPLE,
-               progress: bool = False) -> dict[str, Any]:
+def crosscheck(
+    model: Any,
+    plates: PlateImages,
+    logits: np.ndarray,
+    *,
+    images: int = SAMPLE,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Run the first images on the simulator and compare them with another backend's logits.
 
     Parameters
@@ -47,18 +53,26 @@ def crosscheck(model: Any, plates: PlateImages, logits: np.ndarray, *, images: i
     judged = infer_plates(model, plates.take(slice(count)), "simulator", progress=progress)
     mine, judge = logits[:count], judged.logits
     blank = model.alphabet.blank
-    different = [i for i, (a, b) in enumerate(zip(mine.argmax(1), judge.argmax(1)))
-                 if _characters(a, blank) != _characters(b, blank)]
+    different = [
+        i
+        for i, (a, b) in enumerate(zip(mine.argmax(1), judge.argmax(1)))
+        if _characters(a, blank) != _characters(b, blank)
+    ]
     if different:
         first = plates.names[different[0]]
-        raise EngineError(f"{model.chip} {model.name}: {len(different)} of {count} images "
-                          f"read differently on the chip simulator, the first is {first}. The "
-                          "simulator runs the BModel itself and is right; report this, and use "
-                          "backend 'simulator' until it is mended.")
-    return {"images": count, "identical": bool((mine == judge).all()),
-            "max_abs_difference": float(np.abs(mine - judge).max()),
-            "same_classes": bool((mine.argmax(1) == judge.argmax(1)).all()),
-            "simulator": judged.description}
+        raise EngineError(
+            f"{model.chip} {model.name}: {len(different)} of {count} images "
+            f"read differently on the chip simulator, the first is {first}. The "
+            "simulator runs the BModel itself and is right; report this, and use "
+            "backend 'simulator' until it is mended."
+        )
+    return {
+        "images": count,
+        "identical": bool((mine == judge).all()),
+        "max_abs_difference": float(np.abs(mine - judge).max()),
+        "same_classes": bool((mine.argmax(1) == judge.argmax(1)).all()),
+        "simulator": judged.description,
+    }
 
 
 def sample_size(batch: int, there: int, images: int = SAMPLE) -> int:

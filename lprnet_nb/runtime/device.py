@@ -25,12 +25,21 @@ from .bmodel_file import Graph, Stage, read_contents
 from .interface import Arrays, Engine, Job, from_chip, to_chip
 
 IO_MODES = ("SYSIO", "DEVIO")
-_NEEDED = ("Engine", "Handle", "IOMode", "Dtype", "Tensor", "get_available_tpu_num",
-           "set_print_flag")
+_NEEDED = (
+    "Engine",
+    "Handle",
+    "IOMode",
+    "Dtype",
+    "Tensor",
+    "get_available_tpu_num",
+    "set_print_flag",
+)
 _CHIPS = ("BM1684", "BM1684X", "BM1688", "CV186X")
-_HELP = ("sophon.sail comes with Sophgo's SDK (a wheel beside libsophon, or built from "
-         "github.com/sophgo/sophon-sail); it is not on PyPI, where `sail` is something else. On a "
-         "machine without a device use backend=\"simulator\".")
+_HELP = (
+    "sophon.sail comes with Sophgo's SDK (a wheel beside libsophon, or built from "
+    "github.com/sophgo/sophon-sail); it is not on PyPI, where `sail` is something else. On a "
+    'machine without a device use backend="simulator".'
+)
 
 
 class DeviceEngine(Engine):
@@ -63,9 +72,16 @@ class DeviceEngine(Engine):
 
     backend = "device"
 
-    def __init__(self, bmodel: Path, *, batch_mean: str | None = None,
-                 tpu_ids: Sequence[int] = (0,), io_mode: str = "SYSIO",
-                 sail_module: str = "sophon.sail", print_times: bool = False) -> None:
+    def __init__(
+        self,
+        bmodel: Path,
+        *,
+        batch_mean: str | None = None,
+        tpu_ids: Sequence[int] = (0,),
+        io_mode: str = "SYSIO",
+        sail_module: str = "sophon.sail",
+        print_times: bool = False,
+    ) -> None:
         if io_mode not in IO_MODES:
             raise ParameterError(f"unknown io_mode {io_mode!r}. Choose {' or '.join(IO_MODES)}.")
         contents = read_contents(bmodel)
@@ -82,9 +98,13 @@ class DeviceEngine(Engine):
             self._compare(device.engine, bmodel)
         self.runtime_seconds = 0.0 if io_mode == "DEVIO" else None
         self.description |= {
-            "model": file_digest(bmodel), "chip": contents.chip, "device": targets[0],
+            "model": file_digest(bmodel),
+            "chip": contents.chip,
+            "device": targets[0],
             "tool": f"{sail_module} {getattr(self.sail, '__version__', 'of unknown version')}",
-            "tpu_ids": list(ids), "io_mode": io_mode}
+            "tpu_ids": list(ids),
+            "io_mode": io_mode,
+        }
 
     @property
     def handle(self) -> Any:
@@ -126,32 +146,42 @@ class DeviceEngine(Engine):
         except EngineError:
             raise
         except Exception as error:  # sail's own classes differ from version to version
-            raise EngineError(f"sail failed to run {graph.name!r} on device {device.tpu}: {error}"
-                              ) from error
+            raise EngineError(
+                f"sail failed to run {graph.name!r} on device {device.tpu}: {error}"
+            ) from error
         if self.runtime_seconds is not None:
             self.runtime_seconds = sum(each.seconds for each in self._devices)
         for tensor in stage.outputs:
             if outputs[tensor.name].shape != tensor.shape:
-                raise EngineError(f"sail returned {tensor.name} in the shape "
-                                  f"{list(outputs[tensor.name].shape)}, the BModel says "
-                                  f"{list(tensor.shape)}.")
+                raise EngineError(
+                    f"sail returned {tensor.name} in the shape "
+                    f"{list(outputs[tensor.name].shape)}, the BModel says "
+                    f"{list(tensor.shape)}."
+                )
         return outputs
 
     def _compare(self, engine: Any, bmodel: Path) -> None:
         """Make sure that sail finds the same graphs, names and dtypes in the file as we did."""
         for graph in self._graphs.values():
             if graph.name not in engine.get_graph_names():
-                raise EngineError(f"sail does not find the graph {graph.name!r} of {bmodel}, but "
-                                  f"{engine.get_graph_names()}.")
-            for side, tensors in (("input", graph.stages[0].inputs),
-                                  ("output", graph.stages[0].outputs)):
+                raise EngineError(
+                    f"sail does not find the graph {graph.name!r} of {bmodel}, but "
+                    f"{engine.get_graph_names()}."
+                )
+            for side, tensors in (
+                ("input", graph.stages[0].inputs),
+                ("output", graph.stages[0].outputs),
+            ):
                 names = getattr(engine, f"get_{side}_names")(graph.name)
-                dtypes = [_name(getattr(engine, f"get_{side}_dtype")(graph.name, name))
-                          for name in names]
+                dtypes = [
+                    _name(getattr(engine, f"get_{side}_dtype")(graph.name, name)) for name in names
+                ]
                 expected = [(tensor.name, tensor.dtype) for tensor in tensors]
                 if sorted(zip(names, dtypes, strict=True)) != sorted(expected):
-                    raise EngineError(f"sail finds the {side}s {dict(zip(names, dtypes))} in "
-                                      f"{bmodel}, its metadata says {dict(expected)}.")
+                    raise EngineError(
+                        f"sail finds the {side}s {dict(zip(names, dtypes))} in "
+                        f"{bmodel}, its metadata says {dict(expected)}."
+                    )
 
     def _close(self) -> None:
         self._devices.clear()  # sail frees the device's memory with its objects
@@ -170,8 +200,9 @@ class _Device:
     def run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
         if self.io_mode == "SYSIO":
             found = self.engine.process(graph.name, inputs)
-            return {tensor.name: np.array(found[tensor.name], np.float32)
-                    for tensor in stage.outputs}
+            return {
+                tensor.name: np.array(found[tensor.name], np.float32) for tensor in stage.outputs
+            }
         tensors = {}
         for tensor in stage.inputs:
             tensors[tensor.name] = on_device = self._tensor(tensor, "input")
@@ -196,7 +227,8 @@ class _Device:
         key = (f"{side} {tensor.name}", tensor.shape)
         if key not in self._tensors:
             self._tensors[key] = self.sail.Tensor(
-                self.handle, list(tensor.shape), getattr(self.sail.Dtype, tensor.dtype), True, True)
+                self.handle, list(tensor.shape), getattr(self.sail.Dtype, tensor.dtype), True, True
+            )
         return self._tensors[key]
 
 
@@ -211,11 +243,13 @@ def load_sail(name: str = "sophon.sail") -> ModuleType:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise EngineError(f"backend \"device\" needs {name}: {error}. {_HELP}") from error
+        raise EngineError(f'backend "device" needs {name}: {error}. {_HELP}') from error
     missing = [part for part in _NEEDED if not hasattr(module, part)]
     if missing:
-        raise EngineError(f"the module {name} ({getattr(module, '__file__', 'built in')}) is not "
-                          f"Sophgo's sail: it has no {', '.join(missing)}. {_HELP}")
+        raise EngineError(
+            f"the module {name} ({getattr(module, '__file__', 'built in')}) is not "
+            f"Sophgo's sail: it has no {', '.join(missing)}. {_HELP}"
+        )
     return module
 
 
@@ -231,12 +265,16 @@ def _checked_ids(sail: ModuleType, tpu_ids: Sequence[int]) -> tuple[int, ...]:
     ids = tuple(tpu_ids)
     count = sail.get_available_tpu_num()
     if not count:
-        raise EngineError("sail finds no device. Check that the driver is loaded (`bm-smi`), or "
-                          "use backend=\"simulator\".")
+        raise EngineError(
+            "sail finds no device. Check that the driver is loaded (`bm-smi`), or "
+            'use backend="simulator".'
+        )
     bad = [tpu for tpu in ids if not isinstance(tpu, int) or not 0 <= tpu < count]
     if bad or not ids or len(set(ids)) != len(ids):
-        raise ParameterError(f"tpu_ids={list(ids)} is not possible: this machine has the devices "
-                             f"{', '.join(map(str, range(count)))}. Name each at most once.")
+        raise ParameterError(
+            f"tpu_ids={list(ids)} is not possible: this machine has the devices "
+            f"{', '.join(map(str, range(count)))}. Name each at most once."
+        )
     return ids
 
 
@@ -249,8 +287,9 @@ def _check_chip(sail: ModuleType, tpu: int, chip: str, bmodel: Path) -> str:
     if target not in _CHIPS:  # 'Error' off the device
         return "does not tell its chip"
     if target != chip:
-        raise EngineError(f"BModel {bmodel} is for {chip}, device {tpu} is a {target}. Compile it "
-                          f"for {target}.")
+        raise EngineError(
+            f"BModel {bmodel} is for {chip}, device {tpu} is a {target}. Compile it for {target}."
+        )
     return target
 
 

@@ -35,21 +35,39 @@ class EmulatorEngine(Engine):
 
     backend = "emulator"
 
-    def __init__(self, bmodel: Any, *, threads: int | None = None, kernels: str = "auto",
-                 arithmetic: str = "chip", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        bmodel: Any,
+        *,
+        threads: int | None = None,
+        kernels: str = "auto",
+        arithmetic: str = "chip",
+        device: str = "cpu",
+    ) -> None:
         if bmodel.graph is None:
-            raise EngineError(f"BModel {bmodel.path} has no exported graph, which the emulator "
-                              "runs. Compile it with this package, or use the simulator.")
+            raise EngineError(
+                f"BModel {bmodel.path} has no exported graph, which the emulator "
+                "runs. Compile it with this package, or use the simulator."
+            )
         super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
         self._emulator = emulator.Emulator(bmodel.graph, threads, kernels, arithmetic, device)
         if self._emulator.graph.chip != bmodel.chip:
-            raise EngineError(f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
-                              f"BModel, the record says {bmodel.chip}. Compile it again.")
+            raise EngineError(
+                f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
+                f"BModel, the record says {bmodel.chip}. Compile it again."
+            )
         sources = Path(emulator.__file__).parent
         self.description |= self._emulator.description | {
-            "model": file_digest(bmodel.path), "chip": bmodel.chip, "tool": "lprnet_nb emulator",
-            "libraries": {path.name: file_digest(path) for path in sorted(
-                [*sources.glob("*.py"), *sources.glob("*.c"), *bmodel.graph.glob("graph.*")])}}
+            "model": file_digest(bmodel.path),
+            "chip": bmodel.chip,
+            "tool": "lprnet_nb emulator",
+            "libraries": {
+                path.name: file_digest(path)
+                for path in sorted(
+                    [*sources.glob("*.py"), *sources.glob("*.c"), *bmodel.graph.glob("graph.*")]
+                )
+            },
+        }
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
         tensor = stage.inputs[0]
@@ -62,7 +80,7 @@ class EmulatorEngine(Engine):
         while first < len(jobs):
             graph, stage, _ = jobs[first]
             tensor = stage.inputs[0]
-            together = jobs[first:first + max(1, _CHUNK // tensor.shape[0])]
+            together = jobs[first : first + max(1, _CHUNK // tensor.shape[0])]
             inputs = np.concatenate([job[2][tensor.name] for job in together])
             [(name, logits)] = self._run(graph, stage, {tensor.name: inputs}).items()
             for index, part in enumerate(np.split(logits, len(together))):

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
 
 
-def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto", *,
-                trust: bool = False, **options: Any) -> Engine:
+def open_engine(
+    model: BModel | TracedModel | str | Path,
+    backend: str = "auto",
+    *,
+    trust: bool = False,
+    **options: Any,
+) -> Engine:
     """Open a model; the result has sail's methods and is closed by `close()` or `with`.
 
     Parameters
@@ -52,21 +57,26 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
         raise ParameterError(f"unknown backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
     if _is_traced(model):
         if backend not in ("auto", "torch"):
-            raise ParameterError(f"backend {backend!r} runs BModels; a traced model runs on "
-                                 "\"torch\". Compile it first.")
+            raise ParameterError(
+                f"backend {backend!r} runs BModels; a traced model runs on "
+                '"torch". Compile it first.'
+            )
         from .torch_engine import TorchEngine
 
         _check_made_here(model.path, trust)
         return _make(TorchEngine, options, model)
     if backend == "torch":
-        raise ParameterError("backend \"torch\" runs traced models, not BModels. Use "
-                             "\"simulator\" for a BModel.")
+        raise ParameterError(
+            'backend "torch" runs traced models, not BModels. Use "simulator" for a BModel.'
+        )
     path, record = _path_and_record(model)
     if backend == "emulator":
         if record is None:
-            raise ParameterError(f"backend \"emulator\" needs the record of a compiled BModel, "
-                                 f"not the file {path} alone: it runs the exported graph. Use "
-                                 "BModel.load or another backend.")
+            raise ParameterError(
+                f'backend "emulator" needs the record of a compiled BModel, '
+                f"not the file {path} alone: it runs the exported graph. Use "
+                "BModel.load or another backend."
+            )
         from .emulator_engine import EmulatorEngine
 
         return _make(EmulatorEngine, options, record)
@@ -76,8 +86,9 @@ def open_engine(model: BModel | TracedModel | str | Path, backend: str = "auto",
     if backend == "auto":
         from .device import device_there
 
-        backend = "device" if device_there(options.get("sail_module", "sophon.sail")
-                                           ) else "simulator"
+        backend = (
+            "device" if device_there(options.get("sail_module", "sophon.sail")) else "simulator"
+        )
     if backend == "device":
         from .device import DeviceEngine
 
@@ -91,7 +102,8 @@ def _check_made_here(path: str | Path, trust: bool) -> None:
     if not trust and path.is_file() and not is_made_here(path):
         raise ParameterError(
             f"{path} was not made in this machine's cache, and it holds instructions that are run "
-            "as they are. If you know where it comes from, say so: `--trust`, or trust=True.")
+            "as they are. If you know where it comes from, say so: `--trust`, or trust=True."
+        )
 
 
 def _is_traced(model: Any) -> bool:
@@ -113,12 +125,16 @@ def _path_and_record(model: BModel | str | Path) -> tuple[Path, BModel | None]:
         path = record.path
     contents = read_contents(path)
     if contents.chip != record.chip:
-        raise EngineError(f"BModel {path} is for {contents.chip}, its record says {record.chip}. "
-                          "Compile it again.")
+        raise EngineError(
+            f"BModel {path} is for {contents.chip}, its record says {record.chip}. "
+            "Compile it again."
+        )
     found = file_digest(path)
     if found != record.sha256:
-        raise EngineError(f"BModel {path} was altered after it was compiled: its SHA-256 is "
-                          f"{found}, its record says {record.sha256}. Compile it again.")
+        raise EngineError(
+            f"BModel {path} was altered after it was compiled: its SHA-256 is "
+            f"{found}, its record says {record.sha256}. Compile it again."
+        )
     return path, record
 
 
@@ -134,11 +150,12 @@ def _simulator(path: Path, options: dict[str, Any]) -> Engine:
 
 
 def _make(kind: type[Engine], options: dict[str, Any], *arguments: Any) -> Engine:
-    possible = list(inspect.signature(kind).parameters)[len(arguments):]
+    possible = list(inspect.signature(kind).parameters)[len(arguments) :]
     unknown = set(options) - set(possible)
     if unknown:
-        raise ParameterError(f"backend {kind.backend!r} has no option "
-                             f"{', '.join(sorted(unknown))}. It has: "
-                             f"{', '.join(possible) or 'none'}.")
+        raise ParameterError(
+            f"backend {kind.backend!r} has no option "
+            f"{', '.join(sorted(unknown))}. It has: "
+            f"{', '.join(possible) or 'none'}."
+        )
     return kind(*arguments, **options)
-

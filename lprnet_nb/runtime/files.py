@@ -16,19 +16,26 @@ import numpy as np
 
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, fit, preprocess
 from ..errors import DataError, EngineError, ParameterError
+from ..progress import progress_bar
 from .bmodel_file import Stage
 from .device import DeviceEngine
 from .engine import open_engine
 from .inference import Inference
 from .interface import Engine
-from .progress import progress_bar
 
 PREPROCESSING = ("numpy", "bmcv")
 _BMCV = ("Bmcv", "Decoder", "BMImage", "Format")
 
 
-def infer_files(model: Any, paths: Sequence[str | Path], backend: str = "auto", *,
-                preprocessing: str = "numpy", progress: bool = False, **options: Any) -> Inference:
+def infer_files(
+    model: Any,
+    paths: Sequence[str | Path],
+    backend: str = "auto",
+    *,
+    preprocessing: str = "numpy",
+    progress: bool = False,
+    **options: Any,
+) -> Inference:
     """Read image files and run them through a model; nothing is cached.
 
     Parameters
@@ -57,28 +64,35 @@ def infer_files(model: Any, paths: Sequence[str | Path], backend: str = "auto", 
         As `open_engine`, and where sail has no bmcv.
     """
     if preprocessing not in PREPROCESSING:
-        raise ParameterError(f"unknown preprocessing {preprocessing!r}. Choose "
-                             f"{' or '.join(PREPROCESSING)}.")
+        raise ParameterError(
+            f"unknown preprocessing {preprocessing!r}. Choose {' or '.join(PREPROCESSING)}."
+        )
     if not paths:
         raise DataError("there are no image files to run.")
     run = _on_device if preprocessing == "bmcv" else _on_processor
     if preprocessing == "bmcv":
         options.setdefault("io_mode", "DEVIO")  # the tensors that bmcv makes lie on the device
         if backend not in ("auto", "device"):
-            raise EngineError(f"preprocessing \"bmcv\" needs backend \"device\", not {backend!r}: "
-                              "it runs in the device's own hardware. Use \"numpy\".")
+            raise EngineError(
+                f'preprocessing "bmcv" needs backend "device", not {backend!r}: '
+                'it runs in the device\'s own hardware. Use "numpy".'
+            )
         backend = "device"
     files = [Path(path) for path in paths]
-    with (open_engine(model, backend, **options) as engine,
-          progress_bar(len(files), engine.backend, progress) as advance):
+    with (
+        open_engine(model, backend, **options) as engine,
+        progress_bar(len(files), engine.backend, progress) as advance,
+    ):
         logits, seconds = run(engine, files, advance)
         seconds["inference"] = engine.seconds
-        return Inference(logits, engine.description | {"preprocessing": preprocessing},
-                         engine.batch, seconds)
+        return Inference(
+            logits, engine.description | {"preprocessing": preprocessing}, engine.batch, seconds
+        )
 
 
-def _on_processor(engine: Engine, files: list[Path], advance: Callable[[int], None]
-                  ) -> tuple[np.ndarray, dict[str, float]]:
+def _on_processor(
+    engine: Engine, files: list[Path], advance: Callable[[int], None]
+) -> tuple[np.ndarray, dict[str, float]]:
     started = time.perf_counter()
     images = [decode_image(_bytes(file), f"image {file}") for file in files]
     decoded = time.perf_counter()
@@ -87,15 +101,18 @@ def _on_processor(engine: Engine, files: list[Path], advance: Callable[[int], No
     return engine.infer(inputs, advance), seconds
 
 
-def _on_device(engine: Engine, files: list[Path], advance: Callable[[int], None]
-               ) -> tuple[np.ndarray, dict[str, float]]:
+def _on_device(
+    engine: Engine, files: list[Path], advance: Callable[[int], None]
+) -> tuple[np.ndarray, dict[str, float]]:
     if not isinstance(engine, DeviceEngine):
-        raise EngineError("preprocessing \"bmcv\" needs backend \"device\".")
+        raise EngineError('preprocessing "bmcv" needs backend "device".')
     missing = [part for part in _BMCV if not hasattr(engine.sail, part)]
     if missing:
-        raise EngineError(f"this sail has no {', '.join(missing)}: it was built for the runtime "
-                          "alone, without bmcv. Install the full SDK, or use preprocessing "
-                          "\"numpy\".")
+        raise EngineError(
+            f"this sail has no {', '.join(missing)}: it was built for the runtime "
+            "alone, without bmcv. Install the full SDK, or use preprocessing "
+            '"numpy".'
+        )
     seconds = {"decode": 0.0, "preprocess": 0.0}
     pictures = _Pictures(engine, seconds)
     logits = []
@@ -104,7 +121,7 @@ def _on_device(engine: Engine, files: list[Path], advance: Callable[[int], None]
         size = stage.inputs[0].shape[0]
         tensor = pictures.tensor(stage, [*part, *[part[-1]] * (size - len(part))])
         [outputs] = engine.run_tensors(graph, stage, tensor).values()
-        logits.append(outputs[:len(part)])
+        logits.append(outputs[: len(part)])
         advance(len(part))
     return np.concatenate(logits), seconds
 
@@ -145,19 +162,23 @@ class _Pictures:
         _bytes(file)  # sail does not say why it cannot read a file
         image = self.sail.BMImage()
         if self.sail.Decoder(str(file), True, self.tpu).read(self.handle, image) != 0:
-            raise DataError(f"image {file} cannot be decoded by the device. Remove it, or use "
-                            "preprocessing \"numpy\".")
+            raise DataError(
+                f"image {file} cannot be decoded by the device. Remove it, or use "
+                'preprocessing "numpy".'
+            )
         return image
 
     def _scaled(self, image: Any, dtype: Any, scale: float, shift: float) -> Any:
         planar = self.sail.Format.FORMAT_BGR_PLANAR
-        colours = self.sail.BMImage(self.handle, image.height(), image.width(), planar,
-                                    image.dtype())
+        colours = self.sail.BMImage(
+            self.handle, image.height(), image.width(), planar, image.dtype()
+        )
         self.bmcv.convert_format(image, colours)
         if (image.height(), image.width()) != (HEIGHT, WIDTH):
             colours = self.bmcv.resize(colours, WIDTH, HEIGHT)
-        scaled = self.sail.BMImage(self.handle, HEIGHT, WIDTH, planar,
-                                   self.bmcv.get_bm_image_data_format(dtype))
+        scaled = self.sail.BMImage(
+            self.handle, HEIGHT, WIDTH, planar, self.bmcv.get_bm_image_data_format(dtype)
+        )
         self.bmcv.convert_to(colours, scaled, ((scale, shift),) * 3)
         return scaled
 
@@ -166,5 +187,6 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise DataError(f"image {file} cannot be read: {error.strerror}. Check the path."
-                        ) from error
+        raise DataError(
+            f"image {file} cannot be read: {error.strerror}. Check the path."
+        ) from error

@@ -15,9 +15,9 @@ import numpy as np
 from ..cache import array_digest, artifact
 from ..datasets.images import PlateImages, preprocess
 from ..errors import DataError
+from ..progress import progress_bar
 from .engine import open_engine
 from .interface import Engine
-from .progress import progress_bar
 
 # Images of a shard: what a stopped run loses, and what one worker does at a time. Half a minute of
 # simulator time; a fraction of a second where that is long beside what handing a shard out costs.
@@ -51,8 +51,14 @@ class Inference:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def infer_plates(model: Any, plates: PlateImages, backend: str = "auto", *,
-                 progress: bool = False, **options: Any) -> Inference:
+def infer_plates(
+    model: Any,
+    plates: PlateImages,
+    backend: str = "auto",
+    *,
+    progress: bool = False,
+    **options: Any,
+) -> Inference:
     """Preprocess plates and run them through a model, or fetch what an earlier run made.
 
     Parameters
@@ -225,21 +231,32 @@ def _identity(model: Any, backend: str, options: dict[str, Any]) -> Any:
         file = Path(model.path).stat()
     except OSError:
         return None
-    return (model.digest, getattr(model, "sha256", None), str(model.path), file.st_mtime_ns,
-            file.st_size, backend, repr(sorted(options.items())))
+    return (
+        model.digest,
+        getattr(model, "sha256", None),
+        str(model.path),
+        file.st_mtime_ns,
+        file.st_size,
+        backend,
+        repr(sorted(options.items())),
+    )
 
 
 def _shard(model: _Model, images: np.ndarray, moved: Callable[[int], None]) -> Path:
-    return artifact("logits", {"images": array_digest(images), "engine": _fixed(model)},
-                    lambda folder: _run_shard(model.engine, images, moved, folder))
+    return artifact(
+        "logits",
+        {"images": array_digest(images), "engine": _fixed(model)},
+        lambda folder: _run_shard(model.engine, images, moved, folder),
+    )
 
 
 def _fixed(model: _Model) -> dict[str, Any]:
     return {key: value for key, value in model.description.items() if key not in _NO_INPUT}
 
 
-def _run_shard(engine: Engine, images: np.ndarray, moved: Callable[[int], None], folder: Path
-               ) -> None:
+def _run_shard(
+    engine: Engine, images: np.ndarray, moved: Callable[[int], None], folder: Path
+) -> None:
     started, before, inside = time.perf_counter(), engine.seconds, engine.runtime_seconds
     inputs = preprocess(images)
     seconds = {"preprocess": time.perf_counter() - started}

@@ -18,14 +18,20 @@ import numpy as np
 
 from ..datasets.images import MEAN, SCALE
 from ..errors import EngineError, ParameterError
+from ..progress import progress_bar
 from .bmodel_file import Graph, Stage, TensorInfo
-from .progress import progress_bar
 
 Arrays = dict[str, np.ndarray]
 Job = tuple[Graph, Stage, Arrays]
 
-_STORED = {"BM_FLOAT32": np.float32, "BM_FLOAT16": np.float16, "BM_INT8": np.int8,
-           "BM_UINT8": np.uint8, "BM_INT16": np.int16, "BM_UINT16": np.uint16}
+_STORED = {
+    "BM_FLOAT32": np.float32,
+    "BM_FLOAT16": np.float16,
+    "BM_INT8": np.int8,
+    "BM_UINT8": np.uint8,
+    "BM_INT16": np.int16,
+    "BM_UINT16": np.uint16,
+}
 
 
 class Engine(ABC):
@@ -54,8 +60,9 @@ class Engine(ABC):
 
     backend = ""
 
-    def __init__(self, graphs: tuple[Graph, ...], *, batch_mean: str | None = None,
-                 device_id: int = 0) -> None:
+    def __init__(
+        self, graphs: tuple[Graph, ...], *, batch_mean: str | None = None, device_id: int = 0
+    ) -> None:
         self._graphs = {graph.name: graph for graph in graphs}
         self._batch_mean = batch_mean
         self._device_id = device_id
@@ -153,8 +160,9 @@ class Engine(ABC):
 
     # What notebooks and the report use
 
-    def infer(self, inputs: np.ndarray,
-              progress: bool | Callable[[int], None] = False) -> np.ndarray:
+    def infer(
+        self, inputs: np.ndarray, progress: bool | Callable[[int], None] = False
+    ) -> np.ndarray:
         """Logits of any number of preprocessed images.
 
         Parameters
@@ -195,7 +203,7 @@ class Engine(ABC):
             started = time.perf_counter()
             for index, outputs in self._run_many(jobs):
                 start, stop = places[index]
-                logits[start:stop] = next(iter(outputs.values()))[:stop - start]
+                logits[start:stop] = next(iter(outputs.values()))[: stop - start]
                 advance(stop - start)
             self.seconds += time.perf_counter() - started
         return logits
@@ -231,60 +239,74 @@ class Engine(ABC):
 
     def _open(self) -> None:
         if self._closed:
-            raise EngineError(f"this {self.backend} engine is closed. Open another with "
-                              "open_engine.")
+            raise EngineError(
+                f"this {self.backend} engine is closed. Open another with open_engine."
+            )
 
     def _graph(self, name: str) -> Graph:
         self._open()
         if name not in self._graphs:
-            raise ParameterError(f"unknown graph {name!r}. This model has: "
-                                 f"{', '.join(self._graphs)}.")
+            raise ParameterError(
+                f"unknown graph {name!r}. This model has: {', '.join(self._graphs)}."
+            )
         return self._graphs[name]
 
     def _tensor(self, graph: str, name: str, side: str) -> TensorInfo:
         tensors = {tensor.name: tensor for tensor in getattr(self._graph(graph).stages[0], side)}
         if name not in tensors:
-            raise ParameterError(f"graph {graph!r} has no tensor {name!r} among its {side}: "
-                                 f"{', '.join(tensors)}.")
+            raise ParameterError(
+                f"graph {graph!r} has no tensor {name!r} among its {side}: {', '.join(tensors)}."
+            )
         return tensors[name]
 
     def _checked(self, name: str, inputs: Arrays) -> Job:
         graph = self._graph(name)
         if not isinstance(inputs, dict):
-            raise ParameterError(f"inputs are a {type(inputs).__name__}, expected a dict "
-                                 "{input name: float32 array}.")
+            raise ParameterError(
+                f"inputs are a {type(inputs).__name__}, expected a dict "
+                "{input name: float32 array}."
+            )
         expected = self.get_input_names(name)
         if set(inputs) != set(expected):
-            raise ParameterError(f"graph {name!r} takes the inputs {', '.join(expected)}; it was "
-                                 f"given {', '.join(map(str, inputs)) or 'none'}.")
+            raise ParameterError(
+                f"graph {name!r} takes the inputs {', '.join(expected)}; it was "
+                f"given {', '.join(map(str, inputs)) or 'none'}."
+            )
         arrays = {each: self._checked_array(each, inputs[each]) for each in expected}
         for stage in graph.stages:
-            if all(_fits(arrays[tensor.name].shape, tensor.shape, graph.dynamic)
-                   for tensor in stage.inputs):
+            if all(
+                _fits(arrays[tensor.name].shape, tensor.shape, graph.dynamic)
+                for tensor in stage.inputs
+            ):
                 return graph, stage, arrays
         given = {each: list(array.shape) for each, array in arrays.items()}
-        possible = [{tensor.name: list(tensor.shape) for tensor in stage.inputs}
-                    for stage in graph.stages]
-        raise ParameterError(f"graph {name!r} was not compiled for the shapes {given}. It takes "
-                             f"{' or '.join(map(str, possible))}.")
+        possible = [
+            {tensor.name: list(tensor.shape) for tensor in stage.inputs} for stage in graph.stages
+        ]
+        raise ParameterError(
+            f"graph {name!r} was not compiled for the shapes {given}. It takes "
+            f"{' or '.join(map(str, possible))}."
+        )
 
     def _checked_images(self, inputs: np.ndarray) -> np.ndarray:
         self._open()
         array = self._checked_array("inputs", inputs)
-        if any(len(stage.inputs) != 1 for graph in self._graphs.values()
-               for stage in graph.stages):
+        if any(len(stage.inputs) != 1 for graph in self._graphs.values() for stage in graph.stages):
             raise ParameterError("infer() is for models with one input; use process().")
         if array.ndim != 4 or array.shape[1:] != (3, 24, 94) or not len(array):
-            raise ParameterError(f"inputs have the shape {list(array.shape)}, expected "
-                                 "[N, 3, 24, 94] with N of at least 1.")
+            raise ParameterError(
+                f"inputs have the shape {list(array.shape)}, expected "
+                "[N, 3, 24, 94] with N of at least 1."
+            )
         return array
 
     @staticmethod
     def _checked_array(name: str, array: np.ndarray) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise ParameterError(f"{name} is {kind}, expected a float32 array: preprocess() "
-                                 "makes one from images.")
+            raise ParameterError(
+                f"{name} is {kind}, expected a float32 array: preprocess() makes one from images."
+            )
         if not np.isfinite(array).all():
             raise ParameterError(f"{name} holds values that are not finite.")
         return np.ascontiguousarray(array)
@@ -296,9 +318,14 @@ class Engine(ABC):
 
         Yields graph, stage, and the first and one past the last image of each call.
         """
-        stages = sorted(((stage.inputs[0].shape[0], graph, stage)
-                         for graph in self._graphs.values() for stage in graph.stages),
-                        key=lambda each: -each[0])
+        stages = sorted(
+            (
+                (stage.inputs[0].shape[0], graph, stage)
+                for graph in self._graphs.values()
+                for stage in graph.stages
+            ),
+            key=lambda each: -each[0],
+        )
         done = 0
         for size, graph, stage in stages:
             while count - done >= size:
@@ -312,21 +339,26 @@ class Engine(ABC):
         if self._batch_mean == "batch":
             warnings.warn(
                 f"the last batch of {size} lacks {missing} images and is padded. This model takes "
-                "its mean over the whole batch (batch_mean=\"batch\"), so padding CHANGES the "
+                'its mean over the whole batch (batch_mean="batch"), so padding CHANGES the '
                 f"results of that batch's other images. Give it a multiple of {size} images, or "
-                "compile with batch_mean=\"image\".", stacklevel=4)
+                'compile with batch_mean="image".',
+                stacklevel=4,
+            )
 
 
 def _fits(shape: tuple[int, ...], compiled: tuple[int, ...], dynamic: bool) -> bool:
     if dynamic:
         return len(shape) == len(compiled) and all(
-            0 < side <= most for side, most in zip(shape, compiled, strict=True))
+            0 < side <= most for side, most in zip(shape, compiled, strict=True)
+        )
     return shape == compiled
 
 
 def _largest(stages: list[tuple[TensorInfo, ...]]) -> dict[str, list[int]]:
-    return {tensors[0].name: list(max((each.shape for each in tensors), key=np.prod))
-            for tensors in zip(*stages, strict=True)}
+    return {
+        tensors[0].name: list(max((each.shape for each in tensors), key=np.prod))
+        for tensors in zip(*stages, strict=True)
+    }
 
 
 def _as_stored(images: np.ndarray, tensor: TensorInfo) -> np.ndarray:
@@ -348,8 +380,10 @@ def stored_dtype(tensor: TensorInfo) -> np.dtype:
         For a dtype that LPRNet's BModels do not use at their edges.
     """
     if tensor.dtype not in _STORED:
-        raise EngineError(f"tensor {tensor.name} is stored as {tensor.dtype}, which this engine "
-                          "does not convert. Compile with float or 8-bit inputs and outputs.")
+        raise EngineError(
+            f"tensor {tensor.name} is stored as {tensor.dtype}, which this engine "
+            "does not convert. Compile with float or 8-bit inputs and outputs."
+        )
     return np.dtype(_STORED[tensor.dtype])
 
 

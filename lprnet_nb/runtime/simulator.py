@@ -31,8 +31,12 @@ from ..errors import DataError, EngineError, ParameterError
 from .bmodel_file import Graph, Stage, read_contents
 from .interface import Arrays, Engine, Job, from_chip, stored_dtype, to_chip
 
-CHIP_LIBRARIES = {"BM1684": "libcmodel_bm1684.so", "BM1684X": "libcmodel_bm1684x.so",
-                  "BM1688": "libcmodel_bm1688.so", "CV186X": "libcmodel_bm1688.so"}
+CHIP_LIBRARIES = {
+    "BM1684": "libcmodel_bm1684.so",
+    "BM1684X": "libcmodel_bm1684x.so",
+    "BM1688": "libcmodel_bm1688.so",
+    "CV186X": "libcmodel_bm1688.so",
+}
 RUNTIME_LIBRARIES = ("libbmlib.so.0", "libbmrt.so.1.0")
 
 _WORKER = Path(__file__).with_name("_simulator_worker.py")
@@ -73,9 +77,17 @@ class SimulatorEngine(Engine):
 
     backend = "simulator"
 
-    def __init__(self, bmodel: Path, libraries: Path, *, tool: str = "",
-                 batch_mean: str | None = None, workers: int | None = None,
-                 timeout: float = 300.0, shim: bool = True) -> None:
+    def __init__(
+        self,
+        bmodel: Path,
+        libraries: Path,
+        *,
+        tool: str = "",
+        batch_mean: str | None = None,
+        workers: int | None = None,
+        timeout: float = 300.0,
+        shim: bool = True,
+    ) -> None:
         if workers is not None and not 1 <= workers <= 64:
             raise ParameterError(f"workers={workers} is not possible. Choose 1 to 64.")
         if not timeout > 0:
@@ -86,16 +98,26 @@ class SimulatorEngine(Engine):
         self._limit = workers or min(2, len(os.sched_getaffinity(0)))
         self._timeout = timeout
         preload, shim_state = _shim() if shim else (None, "no: switched off")
-        self._settings = {"libraries": str(libraries), "bmodel": str(Path(bmodel).resolve()),
-                          "firmware": str(chip_library), "preload": preload}
+        self._settings = {
+            "libraries": str(libraries),
+            "bmodel": str(Path(bmodel).resolve()),
+            "firmware": str(chip_library),
+            "preload": preload,
+        }
         self._workers: list[_Worker] = []
         self._lost_loading = 0
         self.runtime_seconds = 0.0
         self.description |= {
-            "model": file_digest(bmodel), "chip": contents.chip, "tool": tool,
-            "shim": shim_state, "workers": self._limit,
-            "libraries": {name: file_digest(Path(libraries) / name)
-                          for name in (*RUNTIME_LIBRARIES, chip_library.name)}}
+            "model": file_digest(bmodel),
+            "chip": contents.chip,
+            "tool": tool,
+            "shim": shim_state,
+            "workers": self._limit,
+            "libraries": {
+                name: file_digest(Path(libraries) / name)
+                for name in (*RUNTIME_LIBRARIES, chip_library.name)
+            },
+        }
         self._owner = os.getpid()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers, self._owner)
         try:
@@ -112,8 +134,10 @@ class SimulatorEngine(Engine):
 
     def _run_many(self, jobs: list[Job]) -> Iterator[tuple[int, Arrays]]:
         if os.getpid() != self._owner:
-            raise EngineError("this simulator engine belongs to the process that this one was "
-                              "forked from. Open another with open_engine.")
+            raise EngineError(
+                "this simulator engine belongs to the process that this one was "
+                "forked from. Open another with open_engine."
+            )
         waiting = deque(range(len(jobs)))
         lost = [0] * len(jobs)
         running: dict[_Worker, int] = {}
@@ -150,8 +174,12 @@ class SimulatorEngine(Engine):
             first = min(worker.deadline for worker in self._workers if not worker.idle)
             ready = [key.data for key, _ in selector.select(max(0.0, first - time.monotonic()))]
         if not ready:
-            raise self._late(min((each for each in self._workers if not each.idle),
-                                 key=lambda each: each.deadline))
+            raise self._late(
+                min(
+                    (each for each in self._workers if not each.idle),
+                    key=lambda each: each.deadline,
+                )
+            )
         answered = []
         for worker in ready:
             message = worker.receive()
@@ -163,8 +191,10 @@ class SimulatorEngine(Engine):
                     self._count_lost_loading(worker)
             elif not message["ok"]:
                 self._drop(worker)
-                raise EngineError(f"{message['error']}: {self._settings['bmodel']} on the "
-                                  f"{self.description['chip']} simulator.{worker.log}")
+                raise EngineError(
+                    f"{message['error']}: {self._settings['bmodel']} on the "
+                    f"{self.description['chip']} simulator.{worker.log}"
+                )
             elif worker.loaded:
                 self.runtime_seconds += message["seconds"]
                 answered.append((worker, worker.outputs(message["shapes"])))
@@ -188,29 +218,43 @@ class SimulatorEngine(Engine):
             raise self._died(worker, "loading")
 
     def _died(self, worker: _Worker, doing: str) -> EngineError:
-        advice = ("Something else ended it, perhaps for want of memory: close other programs or "
-                  "use workers=1." if "SIGKILL" in worker.end else
-                  "The BModel may be damaged: compile it again.")
-        return EngineError(f"the simulator died {_RETRIES + 1} times {doing} "
-                           f"{self._settings['bmodel']} ({worker.end}). {advice}{worker.log}")
+        advice = (
+            "Something else ended it, perhaps for want of memory: close other programs or "
+            "use workers=1."
+            if "SIGKILL" in worker.end
+            else "The BModel may be damaged: compile it again."
+        )
+        return EngineError(
+            f"the simulator died {_RETRIES + 1} times {doing} "
+            f"{self._settings['bmodel']} ({worker.end}). {advice}{worker.log}"
+        )
 
     def _late(self, worker: _Worker) -> EngineError:
         self._drop(worker)
         return EngineError(
             f"the simulator did not answer within {worker.limit:g} s while "
             f"{'running' if worker.loaded else 'loading'} {self._settings['bmodel']}. Give a "
-            f"larger timeout if the machine is slow or busy.{worker.log}")
+            f"larger timeout if the machine is slow or busy.{worker.log}"
+        )
 
     def _compare(self, worker: _Worker, found: dict) -> None:
         """Make sure that the runtime reads the same shapes out of the BModel as we did."""
-        expected = {graph.name: {
-            side: [[list(tensor.shape) for tensor in getattr(stage, side)]
-                   for stage in graph.stages] for side in ("inputs", "outputs")}
-            for graph in self._graphs.values()}
+        expected = {
+            graph.name: {
+                side: [
+                    [list(tensor.shape) for tensor in getattr(stage, side)]
+                    for stage in graph.stages
+                ]
+                for side in ("inputs", "outputs")
+            }
+            for graph in self._graphs.values()
+        }
         if found != expected:
             self._drop(worker)
-            raise EngineError(f"BModel {self._settings['bmodel']} is damaged: the runtime finds "
-                              f"{found} in it where its metadata says {expected}.")
+            raise EngineError(
+                f"BModel {self._settings['bmodel']} is damaged: the runtime finds "
+                f"{found} in it where its metadata says {expected}."
+            )
 
     def _close(self) -> None:
         self._finalizer()
@@ -233,22 +277,33 @@ class _Worker:
             os.truncate(file, size)
             self._memory = mmap.mmap(file, size)
             self._log_file = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the worker
-            told = {"libraries": settings["libraries"], "bmodel": settings["bmodel"],
-                    "graphs": list(graphs), "parent": os.getpid(), "replies": replies,
-                    "memory": file}
+            told = {
+                "libraries": settings["libraries"],
+                "bmodel": settings["bmodel"],
+                "graphs": list(graphs),
+                "parent": os.getpid(),
+                "replies": replies,
+                "memory": file,
+            }
             environment = {**os.environ, "TPUKERNEL_FIRMWARE_PATH": settings["firmware"]}
             if settings["preload"]:
                 others = os.environ.get("LD_PRELOAD", "")
                 environment["LD_PRELOAD"] = f"{settings['preload']} {others}".strip()
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_WORKER), json.dumps(told)],
-                stdin=subprocess.PIPE, stdout=self._log_file, stderr=self._log_file,
-                env=environment, cwd=tempfile.gettempdir(), pass_fds=(replies, file),
-                start_new_session=True)  # an interrupt from the keyboard is for the caller alone
+                stdin=subprocess.PIPE,
+                stdout=self._log_file,
+                stderr=self._log_file,
+                env=environment,
+                cwd=tempfile.gettempdir(),
+                pass_fds=(replies, file),
+                start_new_session=True,
+            )  # an interrupt from the keyboard is for the caller alone
         except OSError as error:
             os.close(self.replies)
-            raise EngineError(f"cannot start a simulator process: {error}. Free some memory or "
-                              "processes.") from error
+            raise EngineError(
+                f"cannot start a simulator process: {error}. Free some memory or processes."
+            ) from error
         finally:
             os.close(replies)
             os.close(file)
@@ -262,9 +317,13 @@ class _Worker:
         arrays = [to_chip(inputs[tensor.name], tensor) for tensor in stage.inputs]
         places = _layout(stage)
         for place, array in zip(places, arrays, strict=False):
-            self._memory[place:place + array.nbytes] = array.tobytes()
-        request = {"graph": graph.name, "shapes": [array.shape for array in arrays],
-                   "inputs": places[:len(arrays)], "outputs": places[len(arrays):-1]}
+            self._memory[place : place + array.nbytes] = array.tobytes()
+        request = {
+            "graph": graph.name,
+            "shapes": [array.shape for array in arrays],
+            "inputs": places[: len(arrays)],
+            "outputs": places[len(arrays) : -1],
+        }
         self._stage = stage
         self.limit = self._run_limit
         self.deadline = time.monotonic() + self.limit
@@ -286,10 +345,11 @@ class _Worker:
         """Copy the outputs of the last run out of the shared memory."""
         stage, self._stage = self._stage, None
         found = {}
-        for tensor, shape, place in zip(stage.outputs, shapes, _layout(stage)[len(stage.inputs):],
-                                        strict=False):
+        for tensor, shape, place in zip(
+            stage.outputs, shapes, _layout(stage)[len(stage.inputs) :], strict=False
+        ):
             size = int(np.prod(shape)) * stored_dtype(tensor).itemsize
-            found[tensor.name] = from_chip(self._memory[place:place + size], tuple(shape), tensor)
+            found[tensor.name] = from_chip(self._memory[place : place + size], tuple(shape), tensor)
         return found
 
     def kill(self, died: bool = False) -> None:
@@ -335,15 +395,21 @@ def _layout(stage: Stage) -> list[int]:
 def _chip_library(chip: str, libraries: Path) -> Path:
     """The simulator library of a chip, having made sure that all libraries are there."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        raise EngineError("the chip simulator runs on Linux on x86-64 only; this is "
-                          f"{platform.system()} on {platform.machine()}. Use another backend.")
+        raise EngineError(
+            "the chip simulator runs on Linux on x86-64 only; this is "
+            f"{platform.system()} on {platform.machine()}. Use another backend."
+        )
     if chip not in CHIP_LIBRARIES:
-        raise EngineError(f"the BModel is for the chip {chip}, which cannot be simulated here. "
-                          f"Possible: {', '.join(CHIP_LIBRARIES)}.")
+        raise EngineError(
+            f"the BModel is for the chip {chip}, which cannot be simulated here. "
+            f"Possible: {', '.join(CHIP_LIBRARIES)}."
+        )
     for name in (*RUNTIME_LIBRARIES, CHIP_LIBRARIES[chip]):
         if not (libraries / name).is_file():
-            raise EngineError(f"{libraries / name} is missing. Install the compiler environment "
-                              "again: `lprnet-nb doctor` says how.")
+            raise EngineError(
+                f"{libraries / name} is missing. Install the compiler environment "
+                "again: `lprnet-nb doctor` says how."
+            )
     return libraries / CHIP_LIBRARIES[chip]
 
 
@@ -355,17 +421,38 @@ def _shim() -> tuple[str | None, str]:
 
     def build(folder: Path) -> None:
         done = subprocess.run(
-            [compiler, "-O2", "-shared", "-fPIC", "-o", str(folder / "shim.so"), str(_SHIM),
-             "-ldl"], capture_output=True, text=True, timeout=60)
+            [
+                compiler,
+                "-O2",
+                "-shared",
+                "-fPIC",
+                "-o",
+                str(folder / "shim.so"),
+                str(_SHIM),
+                "-ldl",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         if done.returncode:
             raise EngineError(f"{compiler} failed: {done.stderr.strip()[-300:]}")
 
     try:
-        folder = artifact("shim", {"source": file_digest(_SHIM), "libc": platform.libc_ver(),
-                                   "machine": platform.machine()}, build)
+        folder = artifact(
+            "shim",
+            {
+                "source": file_digest(_SHIM),
+                "libc": platform.libc_ver(),
+                "machine": platform.machine(),
+            },
+            build,
+        )
     except (EngineError, DataError, OSError, subprocess.TimeoutExpired) as error:
         return None, f"no: {error}"
     if any(letter in str(folder) for letter in " :"):
-        return None, (f"no: LD_PRELOAD cannot name {folder}, because of the space or colon in it. "
-                      "Name another cache folder in LPRNET_CACHE")
+        return None, (
+            f"no: LD_PRELOAD cannot name {folder}, because of the space or colon in it. "
+            "Name another cache folder in LPRNET_CACHE"
+        )
     return str(folder / "shim.so"), "yes"

@@ -39,18 +39,34 @@ class TorchEngine(Engine):
     backend = "torch"
 
     def __init__(self, model: TracedModel, *, threads: int | None = None) -> None:
-        super().__init__((Graph("lprnet", (Stage((TensorInfo("input", model.input_shape),),
-                                                 (TensorInfo("logits", model.output_shape),)),)),),
-                         batch_mean=model.batch_mean)
+        super().__init__(
+            (
+                Graph(
+                    "lprnet",
+                    (
+                        Stage(
+                            (TensorInfo("input", model.input_shape),),
+                            (TensorInfo("logits", model.output_shape),),
+                        ),
+                    ),
+                ),
+            ),
+            batch_mean=model.batch_mean,
+        )
         try:
             self._network = torch.jit.load(str(model.path), map_location="cpu").eval()
             digest = file_digest(model.path)
         except (OSError, RuntimeError, ValueError) as error:
-            raise EngineError(f"cannot load the traced model {model.path}: "
-                              f"{str(error).strip().splitlines()[0]} Trace it again.") from error
+            raise EngineError(
+                f"cannot load the traced model {model.path}: "
+                f"{str(error).strip().splitlines()[0]} Trace it again."
+            ) from error
         self._threads = threads or len(os.sched_getaffinity(0))
-        self.description |= {"model": digest, "threads": self._threads,
-                             "tool": f"torch {torch.__version__}, one thread a call"}
+        self.description |= {
+            "model": digest,
+            "threads": self._threads,
+            "tool": f"torch {torch.__version__}, one thread a call",
+        }
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:
         [(_, outputs)] = self._run_many([(graph, stage, inputs)])

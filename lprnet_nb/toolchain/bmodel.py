@@ -121,17 +121,21 @@ class BModel:
             values["path"] = path
             graph = record.parent / values["graph"] if values["graph"] else None
             values["graph"] = graph if graph and graph.is_dir() else None
-            values["alphabet"] = Alphabet(tuple(values["alphabet"]["classes"]),
-                                          values["alphabet"]["blank"])
+            values["alphabet"] = Alphabet(
+                tuple(values["alphabet"]["classes"]), values["alphabet"]["blank"]
+            )
             for shape in ("input_shape", "output_shape"):
                 values[shape] = tuple(values[shape])
             model = cls(**values)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DataError(f"{place} has no readable record ({record.name}: {error}). Compile it "
-                            "with `lprnet-nb compile` or scripts/gen_*bmodel.sh.") from error
+            raise DataError(
+                f"{place} has no readable record ({record.name}: {error}). Compile it "
+                "with `lprnet-nb compile` or scripts/gen_*bmodel.sh."
+            ) from error
         if not path.is_file() or file_digest(path) != model.sha256:
-            raise DataError(f"{path} is missing or differs from its record (SHA-256). Compile it "
-                            "again.")
+            raise DataError(
+                f"{path} is missing or differs from its record (SHA-256). Compile it again."
+            )
         return model
 
 
@@ -151,10 +155,12 @@ def without_time(path: Path) -> None:
     metadata = slice(_HEADER, _HEADER + int.from_bytes(data[8:12], "little"))
     found = list(_TIME.finditer(data[metadata]))
     if len(found) != 1:
-        raise ToolchainError(f"{path.name} holds {len(found)} times of compiling, expected one. "
-                             "This compiler writes BModels another way.")
+        raise ToolchainError(
+            f"{path.name} holds {len(found)} times of compiling, expected one. "
+            "This compiler writes BModels another way."
+        )
     start = _HEADER + found[0].start()
-    data[start:start + len(TIME)] = TIME
+    data[start : start + len(TIME)] = TIME
     path.write_bytes(data)
 
 
@@ -177,8 +183,9 @@ def inspect_bmodel(path: str | Path) -> dict[str, Any]:
     path = Path(path).resolve()
     with tempfile.TemporaryDirectory(prefix="lprnet-info-") as folder:
         log = Path(folder) / "info.log"
-        compiler().run(["model_tool", "--info", path], cwd=Path(folder), log=log,
-                       what=f"reading {path}")
+        compiler().run(
+            ["model_tool", "--info", path], cwd=Path(folder), log=log, what=f"reading {path}"
+        )
         text = log.read_text("utf8", "replace").split("\n", 1)[1]
     facts: dict[str, Any] = {"text": text}
     for key in ("bmodel version", "chip", "create time"):

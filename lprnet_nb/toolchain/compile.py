@@ -95,16 +95,18 @@ class CalibrationTable:
                 if len(words) == 4 and not line.startswith("#"):
                     table[words[0]] = (float(words[1]), float(words[2]), float(words[3]))
         except (OSError, ValueError) as error:
-            raise ToolchainError(f"calibration table {self.path} cannot be read: {error}. "
-                                 "Calibrate again.") from error
+            raise ToolchainError(
+                f"calibration table {self.path} cannot be read: {error}. Calibrate again."
+            ) from error
         return table
 
 
 def sample_plate() -> np.ndarray:
     """A drawn plate, uint8 BGR ``[24, 94, 3]``: what the deploy step checks its results on."""
     image = np.full((HEIGHT, WIDTH, 3), (160, 60, 20), np.uint8)
-    cv2.putText(image, "A12345", (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (235, 235, 235), 2,
-                cv2.LINE_AA)
+    cv2.putText(
+        image, "A12345", (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (235, 235, 235), 2, cv2.LINE_AA
+    )
     return image
 
 
@@ -117,8 +119,12 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
         With the end of the log.
     """
     tool = compiler()
-    inputs = {"trace": traced.digest, "fused": fuse_preprocess, "tpu_mlir": tool.version,
-              "sample": array_digest(sample_plate())}
+    inputs = {
+        "trace": traced.digest,
+        "fused": fuse_preprocess,
+        "tpu_mlir": tool.version,
+        "sample": array_digest(sample_plate()),
+    }
 
     def build(folder: Path) -> None:
         images = np.stack([sample_plate()] * traced.batch)
@@ -127,20 +133,49 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
             cv2.imwrite(str(folder / "in.png"), images[0])
             given = str(folder / "in.png")
             mean, scale = ",".join([str(MEAN)] * 3), ",".join([str(SCALE)] * 3)
-            options = ["--mean", mean, "--scale", scale, "--pixel_format", "bgr",
-                       "--channel_format", "nchw"]
+            options = [
+                "--mean",
+                mean,
+                "--scale",
+                scale,
+                "--pixel_format",
+                "bgr",
+                "--channel_format",
+                "nchw",
+            ]
         else:
             given = "in.npz"
             # The front end takes the arrays of an npz in order, whatever they are called.
             np.savez(folder / "in.npz", input=preprocess(images))
         shape = json.dumps([list(traced.input_shape)], separators=(",", ":"))
         with kept_log(folder, "transform.log") as log, _script("list_layers.py") as script:
-            tool.run(["model_transform.py", "--model_name", "lprnet", "--model_def",
-                      traced.path, "--input_shapes", shape, "--test_input", given,
-                      "--test_result", "top.npz", *options, "--mlir", "lprnet.mlir"],
-                     cwd=folder, log=log, what="translating the trace")
-            tool.run(["python", script, "lprnet.mlir", "layers.json"], cwd=folder, log=log,
-                     what="listing the layers")
+            tool.run(
+                [
+                    "model_transform.py",
+                    "--model_name",
+                    "lprnet",
+                    "--model_def",
+                    traced.path,
+                    "--input_shapes",
+                    shape,
+                    "--test_input",
+                    given,
+                    "--test_result",
+                    "top.npz",
+                    *options,
+                    "--mlir",
+                    "lprnet.mlir",
+                ],
+                cwd=folder,
+                log=log,
+                what="translating the trace",
+            )
+            tool.run(
+                ["python", script, "lprnet.mlir", "layers.json"],
+                cwd=folder,
+                log=log,
+                what="listing the layers",
+            )
 
     folder = artifact("top", inputs, build)
     layers = json.loads((folder / "layers.json").read_text("utf8"))
@@ -148,7 +183,7 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
 
 
 def _script(name: str):
-    return resources.as_file(resources.files(__package__).joinpath(name))
+    return resources.as_file(resources.files(__package__).joinpath("inside", name))
 
 
 def equalized(graph: TopGraph) -> TopGraph:
@@ -171,9 +206,26 @@ def equalized(graph: TopGraph) -> TopGraph:
         write_images(graph, sample_plate()[None], folder / "images")
         # The tool calibrates too; of this run only the weights are wanted.
         with kept_log(folder, "equalization.log") as log:
-            tool.run(["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num", 1,
-                      "--cali_method", "max", "--tune_num", 0, "--we", "-o", "table"],
-                     cwd=folder, log=log, what="equalizing weights")
+            tool.run(
+                [
+                    "run_calibration.py",
+                    "lprnet.mlir",
+                    "--dataset",
+                    "images",
+                    "--input_num",
+                    1,
+                    "--cali_method",
+                    "max",
+                    "--tune_num",
+                    0,
+                    "--we",
+                    "-o",
+                    "table",
+                ],
+                cwd=folder,
+                log=log,
+                what="equalizing weights",
+            )
         shutil.rmtree(folder / "images")
 
     return replace(graph, folder=artifact("top", inputs, build), digest=digest(inputs))
@@ -186,8 +238,9 @@ def write_images(graph: TopGraph, images: np.ndarray, folder: Path) -> None:
         np.savez(folder / f"{index:06d}.npz", **{graph.layers[0]["name"]: array[None]})
 
 
-def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
-              ) -> CalibrationTable:
+def calibrate(
+    graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
+) -> CalibrationTable:
     """Choose the thresholds of all activations (`run_calibration.py`).
 
     Parameters
@@ -209,14 +262,20 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
         With the end of the log.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
-        raise ParameterError(f"calibration images are {images.dtype} {list(images.shape)}, "
-                             f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0.")
+        raise ParameterError(
+            f"calibration images are {images.dtype} {list(images.shape)}, "
+            f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0."
+        )
     tool = compiler()
     if strategy.channel_order == "rgb":
         images = np.ascontiguousarray(images[..., ::-1])
-    inputs = {"top": graph.digest, "images": array_digest(images),
-              "options": strategy.calibration_options(), "tpu_mlir": tool.version,
-              "chip": chip if strategy.search or strategy.bias_correction else None}
+    inputs = {
+        "top": graph.digest,
+        "images": array_digest(images),
+        "options": strategy.calibration_options(),
+        "tpu_mlir": tool.version,
+        "chip": chip if strategy.search or strategy.bias_correction else None,
+    }
     # By default (0.99) searches and bias correction find this network good enough and do nothing.
     insist = ["--expected_cos", "1"] if strategy.bias_correction or strategy.search else []
     if insist:
@@ -227,18 +286,41 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
             if path.name.startswith("lprnet"):
                 shutil.copy(path, folder / path.name)
         write_images(graph, images, folder / "images")
-        command = ["run_calibration.py", "lprnet.mlir", "--dataset", "images", "--input_num",
-                   len(images), "--cali_method", strategy.method, "--tune_num",
-                   min(strategy.tune, len(images)), "-o", "table"]
+        command = [
+            "run_calibration.py",
+            "lprnet.mlir",
+            "--dataset",
+            "images",
+            "--input_num",
+            len(images),
+            "--cali_method",
+            strategy.method,
+            "--tune_num",
+            min(strategy.tune, len(images)),
+            "-o",
+            "table",
+        ]
         if strategy.weight_equalization:
             command.append("--we")
         if strategy.bias_correction:
-            command += ["--bc", "--chip", chip.lower(), "--bc_inference_num",
-                        min(SEARCH_IMAGES, len(images))]
+            command += [
+                "--bc",
+                "--chip",
+                chip.lower(),
+                "--bc_inference_num",
+                min(SEARCH_IMAGES, len(images)),
+            ]
         if strategy.search:
-            command += ["--search", strategy.search, "--quantize_table", "float_table",
-                        "--chip", chip.lower(), "--inference_num",
-                        min(SEARCH_IMAGES, len(images))]
+            command += [
+                "--search",
+                strategy.search,
+                "--quantize_table",
+                "float_table",
+                "--chip",
+                chip.lower(),
+                "--inference_num",
+                min(SEARCH_IMAGES, len(images)),
+            ]
         with kept_log(folder, "calibration.log") as log:
             tool.run([*command, *insist], cwd=folder, log=log, what="calibrating", timeout=3600)
             if not (folder / "table").exists():
@@ -247,15 +329,21 @@ def calibrate(graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
 
     folder = artifact("calibration", inputs, build)
     float_table = folder / "float_table"
-    return CalibrationTable(folder / "table", float_table if float_table.exists() else None,
-                            digest(inputs))
+    return CalibrationTable(
+        folder / "table", float_table if float_table.exists() else None, digest(inputs)
+    )
 
 
-def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
-                   strategy: Strategy | None = None,
-                   calibration_images: np.ndarray | None = None,
-                   single: TracedModel | None = None,
-                   table: CalibrationTable | None = None) -> BModel:
+def compile_bmodel(
+    traced: TracedModel,
+    chip: str,
+    precision: str,
+    *,
+    strategy: Strategy | None = None,
+    calibration_images: np.ndarray | None = None,
+    single: TracedModel | None = None,
+    table: CalibrationTable | None = None,
+) -> BModel:
     """Compile a traced network for a chip.
 
     Parameters
@@ -293,18 +381,25 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
     if precision == "int8" and (strategy is None or (calibration_images is None and table is None)):
         raise ParameterError("int8 needs a strategy and calibration images.")
     if strategy is not None and strategy.form != traced.form:
-        raise ParameterError(f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
-                             f"network, the trace is {traced.form!r}.")
+        raise ParameterError(
+            f"strategy {strategy.name!r} needs the {strategy.form!r} form of the "
+            f"network, the trace is {traced.form!r}."
+        )
     fused = strategy is not None and strategy.fuse_preprocess
     graph = top_graph(traced, fuse_preprocess=fused)
     if strategy is not None and table is None:
         first = top_graph(single, fuse_preprocess=fused) if single is not None else graph
         table = calibrate(first, calibration_images, strategy, chip)
     tool = compiler()
-    inputs = {"top": graph.digest, "chip": chip, "precision": precision, "tpu_mlir": tool.version,
-              "table": table.digest if table else None,
-              "strategy": strategy.key() if strategy else None,
-              "export": file_digest(Path(__file__).with_name("export_graph.py"))}
+    inputs = {
+        "top": graph.digest,
+        "chip": chip,
+        "precision": precision,
+        "tpu_mlir": tool.version,
+        "table": table.digest if table else None,
+        "strategy": strategy.key() if strategy else None,
+        "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py"),
+    }
 
     def build(folder: Path) -> None:
         with kept_log(folder, "deploy.log") as log:
@@ -312,21 +407,39 @@ def compile_bmodel(traced: TracedModel, chip: str, precision: str, *,
             _export(tool, folder, log)
         path = folder / "lprnet.bmodel"
         without_time(path)
-        BModel(path=path, chip=chip, precision=precision, batch=traced.batch,
-               batch_mean=traced.batch_mean, form=traced.form,
-               strategy=strategy.name if strategy else None,
-               predicted_latency_ms=predicted_latency_ms(folder / "compiler_profile_0.txt"),
-               sha256=file_digest(path), digest=digest(inputs),
-               tools={"tpu_mlir": tool.version}, input_shape=traced.input_shape,
-               output_shape=traced.output_shape, input_dtype="uint8" if fused else "float32",
-               weights=traced.weights, graph=folder / "graph", alphabet=traced.alphabet
-               ).save(folder)
+        BModel(
+            path=path,
+            chip=chip,
+            precision=precision,
+            batch=traced.batch,
+            batch_mean=traced.batch_mean,
+            form=traced.form,
+            strategy=strategy.name if strategy else None,
+            predicted_latency_ms=predicted_latency_ms(folder / "compiler_profile_0.txt"),
+            sha256=file_digest(path),
+            digest=digest(inputs),
+            tools={"tpu_mlir": tool.version},
+            input_shape=traced.input_shape,
+            output_shape=traced.output_shape,
+            input_dtype="uint8" if fused else "float32",
+            weights=traced.weights,
+            graph=folder / "graph",
+            alphabet=traced.alphabet,
+        ).save(folder)
 
     return BModel.load(artifact("bmodel", inputs, build))
 
 
-def _deploy(tool: Compiler, graph: TopGraph, folder: Path, log: Path, chip: str, precision: str,
-            strategy: Strategy | None, table: CalibrationTable | None) -> None:
+def _deploy(
+    tool: Compiler,
+    graph: TopGraph,
+    folder: Path,
+    log: Path,
+    chip: str,
+    precision: str,
+    strategy: Strategy | None,
+    table: CalibrationTable | None,
+) -> None:
     for path in graph.folder.iterdir():
         if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
             shutil.copy(path, folder / path.name)
@@ -347,18 +460,40 @@ def _deploy(tool: Compiler, graph: TopGraph, folder: Path, log: Path, chip: str,
             options.append("--fuse_preprocess")
     given = "in.png" if graph.fused else "in.npz"
     with _script("deploy.py") as script:
-        tool.run(["python", script, "--mlir", "lprnet.mlir", "--quantize", _QUANTIZE[precision],
-                  "--chip", chip.lower(), *options, "--test_input", given,
-                  "--test_reference", "top.npz", "--tolerance", _TOLERANCE[precision],
-                  "--skip_validation", "--model", "lprnet.bmodel"], cwd=folder, log=log,
-                 what=f"compiling for {chip} {precision}")
+        tool.run(
+            [
+                "python",
+                script,
+                "--mlir",
+                "lprnet.mlir",
+                "--quantize",
+                _QUANTIZE[precision],
+                "--chip",
+                chip.lower(),
+                *options,
+                "--test_input",
+                given,
+                "--test_reference",
+                "top.npz",
+                "--tolerance",
+                _TOLERANCE[precision],
+                "--skip_validation",
+                "--model",
+                "lprnet.bmodel",
+            ],
+            cwd=folder,
+            log=log,
+            what=f"compiling for {chip} {precision}",
+        )
     if not (folder / "lprnet.bmodel").exists():
-        raise ToolchainError(f"compiling for {chip} {precision} left no BModel. Its log: {log}\n"
-                             f"{log_tail(log)}")
+        raise ToolchainError(
+            f"compiling for {chip} {precision} left no BModel. Its log: {log}\n{log_tail(log)}"
+        )
 
 
-def float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
-                 ) -> list[str]:
+def float_lines(
+    graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
+) -> list[str]:
     """Lines ``LAYER F16`` for the layers that stay in float (F32 where there is no 16-bit)."""
     kind = "F32" if chip == "BM1684" else "F16"
     lines = [f"{name} {kind}" for name in layers_of_roles(graph.layers, strategy.float_roles)]
@@ -371,15 +506,26 @@ def float_lines(graph: TopGraph, chip: str, strategy: Strategy, table: Calibrati
 def _export(tool: Compiler, folder: Path, log: Path) -> None:
     lowered = [path for path in folder.glob("lprnet_*_tpu.mlir")]
     if len(lowered) != 1:
-        raise ToolchainError(f"expected one quantized graph in {folder}, found "
-                             f"{[path.name for path in lowered]}.")
+        raise ToolchainError(
+            f"expected one quantized graph in {folder}, found {[path.name for path in lowered]}."
+        )
     with _script("export_graph.py") as script:
-        tool.run(["python", script, lowered[0].name, "graph"], cwd=folder, log=log,
-                 what="exporting the quantized graph")
+        tool.run(
+            ["python", script, lowered[0].name, "graph"],
+            cwd=folder,
+            log=log,
+            what="exporting the quantized graph",
+        )
     # With layers in float the weights carry the quantize table in their name.
     weights = {path.name for path in folder.glob(f"{lowered[0].stem}*_weights.npz")}
-    keep = weights | {lowered[0].name, "lprnet.bmodel", "graph",
-            "compiler_profile_0.txt", "calibration_table", "float_layers"}
+    keep = weights | {
+        lowered[0].name,
+        "lprnet.bmodel",
+        "graph",
+        "compiler_profile_0.txt",
+        "calibration_table",
+        "float_layers",
+    }
     for path in folder.iterdir():
         if path.name not in keep:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -33,15 +33,24 @@ STAND_INS = Path(__file__).with_name("stand_ins")  # of programs that tools want
 REQUIREMENTS = (f"tpu_mlir[onnx]=={VERSION}", "psutil", "torch", "torchvision")
 # Parts of Ubuntu 22.04's C and Python runtime in the wheel's lib/third_party. With another glibc
 # everything crashes ("GLIBC_2.36 not found", "stack smashing detected"); the system's serve.
-BUNDLED_SYSTEM_LIBRARIES = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libgcc_s.so.1",
-                            "libstdc++.so.6", "libz.so.1", "libpython3.10.so.1.0")
+BUNDLED_SYSTEM_LIBRARIES = (
+    "libc.so.6",
+    "libm.so.6",
+    "libpthread.so.0",
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "libz.so.1",
+    "libpython3.10.so.1.0",
+)
 INSTALL_TIMEOUT = 3600.0  # seconds
 EXPECTED_PACKAGES = 98  # with CUDA parts; only the progress bar's length hangs on it
 
-HELP = (f"TPU-MLIR needs Python 3.10. Install one that is found by itself (`pyenv install 3.10`, "
-        f"`uv python install 3.10`, `conda create -n py310 python=3.10`, or your system's "
-        f"python3.10 with venv), name one in {PYTHON_VARIABLE}, or name an existing TPU-MLIR "
-        f"environment in {ENVIRONMENT_VARIABLE}.")
+HELP = (
+    f"TPU-MLIR needs Python 3.10. Install one that is found by itself (`pyenv install 3.10`, "
+    f"`uv python install 3.10`, `conda create -n py310 python=3.10`, or your system's "
+    f"python3.10 with venv), name one in {PYTHON_VARIABLE}, or name an existing TPU-MLIR "
+    f"environment in {ENVIRONMENT_VARIABLE}."
+)
 
 
 @dataclass(frozen=True)
@@ -74,21 +83,50 @@ class Compiler:
 
     def environment(self) -> dict[str, str]:
         """Environment variables that its tools need: they call one another through PATH."""
-        keep = {k: v for k, v in os.environ.items()
-                if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD",
-                             "TPUKERNEL_FIRMWARE_PATH", "MPLBACKEND")}
+        keep = {
+            k: v
+            for k, v in os.environ.items()
+            if k
+            not in (
+                "PYTHONPATH",
+                "PYTHONHOME",
+                "VIRTUAL_ENV",
+                "LD_PRELOAD",
+                "TPUKERNEL_FIRMWARE_PATH",
+                "MPLBACKEND",
+            )
+        }
         lib = self.library_folder
         places = (self.prefix / "bin", keep.get("PATH", ""), STAND_INS)
-        return {**keep, "PATH": os.pathsep.join(map(str, places)),
-                "LD_LIBRARY_PATH": f"{lib}:{lib / 'capi'}:{lib / 'third_party'}",
-                "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        return {
+            **keep,
+            "PATH": os.pathsep.join(map(str, places)),
+            "LD_LIBRARY_PATH": f"{lib}:{lib / 'capi'}:{lib / 'third_party'}",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
+        }
 
-    def run(self, command: Sequence[str | Path], *, cwd: Path, log: Path, what: str,
-            timeout: float = 900.0) -> None:
+    def run(
+        self,
+        command: Sequence[str | Path],
+        *,
+        cwd: Path,
+        log: Path,
+        what: str,
+        timeout: float = 900.0,
+    ) -> None:
         """Run one of the environment's programs; see `process.run_logged`."""
         program = self.prefix / "bin" / str(command[0])
-        run_logged([str(program), *(str(c) for c in command[1:])], cwd=cwd, log=log,
-                   env=self.environment(), python=str(self.python), timeout=timeout, what=what)
+        run_logged(
+            [str(program), *(str(c) for c in command[1:])],
+            cwd=cwd,
+            log=log,
+            env=self.environment(),
+            python=str(self.python),
+            timeout=timeout,
+            what=what,
+        )
 
 
 def default_prefix() -> Path:
@@ -135,14 +173,23 @@ def compiler() -> Compiler:
 
 
 def _describe(prefix: Path, named: str) -> Compiler:
-    script = ("import importlib.metadata as m, importlib.util as u; "
-              "print(m.version('tpu_mlir')); print(u.find_spec('tpu_mlir').origin)")
+    script = (
+        "import importlib.metadata as m, importlib.util as u; "
+        "print(m.version('tpu_mlir')); print(u.find_spec('tpu_mlir').origin)"
+    )
     try:
-        answer = subprocess.run([prefix / "bin" / "python", "-c", script], text=True,
-                                capture_output=True, timeout=120, check=True).stdout.split()
+        answer = subprocess.run(
+            [prefix / "bin" / "python", "-c", script],
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        ).stdout.split()
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainError(f"{named} is not a Python environment with TPU-MLIR ({error}). Name "
-                             "its folder (with bin/python in it) or its Python.") from error
+        raise ToolchainError(
+            f"{named} is not a Python environment with TPU-MLIR ({error}). Name "
+            "its folder (with bin/python in it) or its Python."
+        ) from error
     return Compiler(prefix, Path(answer[1]).parent, answer[0])
 
 
@@ -158,10 +205,15 @@ def python310_candidates() -> Iterator[str]:
         yield found
     home = Path.home()
     roots = [os.environ.get("PYENV_ROOT", str(home / ".pyenv")) + "/versions/3.10*"]
-    conda = [os.environ.get("CONDA_PREFIX"), os.environ.get("MAMBA_ROOT_PREFIX"),
-             os.environ.get("CONDA_EXE") and str(Path(os.environ["CONDA_EXE"]).parent.parent),
-             *(str(home / n) for n in ("miniconda3", "miniforge3", "anaconda3", "mambaforge",
-                                       "micromamba"))]
+    conda = [
+        os.environ.get("CONDA_PREFIX"),
+        os.environ.get("MAMBA_ROOT_PREFIX"),
+        os.environ.get("CONDA_EXE") and str(Path(os.environ["CONDA_EXE"]).parent.parent),
+        *(
+            str(home / n)
+            for n in ("miniconda3", "miniforge3", "anaconda3", "mambaforge", "micromamba")
+        ),
+    ]
     roots += [r for base in conda if base for r in (base, f"{base}/envs/*")]
     roots += [str(home / ".local/share/uv/python/cpython-3.10*")]
     for root in roots:
@@ -172,8 +224,11 @@ def python310_candidates() -> Iterator[str]:
 
 
 def _from_uv(uv: str) -> Iterator[str]:
-    for command in (["python", "find", "3.10"], ["python", "install", "3.10"],
-                    ["python", "find", "3.10"]):
+    for command in (
+        ["python", "find", "3.10"],
+        ["python", "install", "3.10"],
+        ["python", "find", "3.10"],
+    ):
         try:
             answer = subprocess.run([uv, *command], text=True, capture_output=True, timeout=600)
         except (OSError, subprocess.SubprocessError):
@@ -195,8 +250,9 @@ def find_python310() -> str:
     for candidate in python310_candidates():
         check = "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))"
         try:
-            code = subprocess.run([candidate, "-c", check], capture_output=True,
-                                  timeout=60).returncode
+            code = subprocess.run(
+                [candidate, "-c", check], capture_output=True, timeout=60
+            ).returncode
         except (OSError, subprocess.SubprocessError):
             code = -1
         if code == 0:
@@ -214,17 +270,37 @@ def _install(prefix: Path) -> Compiler:
     shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     constraints = resources.files(__package__).joinpath("compiler-constraints.txt")
-    print(f"Installing the compiler (TPU-MLIR {VERSION}, once, up to 6.5 GB) into {prefix}",
-          file=sys.stderr)
+    print(
+        f"Installing the compiler (TPU-MLIR {VERSION}, once, up to 6.5 GB) into {prefix}",
+        file=sys.stderr,
+    )
     with resources.as_file(constraints) as file:
-        steps = ([python, "-m", "venv", str(prefix)],
-                 [str(prefix / "bin" / "python"), "-m", "pip", "install", "--no-input",
-                  "--disable-pip-version-check", "-c", str(file), *REQUIREMENTS])
+        steps = (
+            [python, "-m", "venv", str(prefix)],
+            [
+                str(prefix / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--no-input",
+                "--disable-pip-version-check",
+                "-c",
+                str(file),
+                *REQUIREMENTS,
+            ],
+        )
         try:
             with _progress(prefix, log):
                 for step in steps:
-                    run_logged(step, cwd=prefix.parent, log=log, env=env, python=python,
-                               timeout=INSTALL_TIMEOUT, what="installing the compiler")
+                    run_logged(
+                        step,
+                        cwd=prefix.parent,
+                        log=log,
+                        env=env,
+                        python=python,
+                        timeout=INSTALL_TIMEOUT,
+                        what="installing the compiler",
+                    )
             package = prefix / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
             _mend(package)
             made = Compiler(prefix, package, VERSION)
@@ -232,9 +308,18 @@ def _install(prefix: Path) -> Compiler:
         except BaseException:
             shutil.rmtree(prefix, ignore_errors=True)
             raise
-    atomic_write(prefix / "ready.json", json.dumps(
-        {"version": VERSION, "package": package.relative_to(prefix).as_posix(),
-         "python": python, "glibc": platform.libc_ver()[1]}, indent=1))
+    atomic_write(
+        prefix / "ready.json",
+        json.dumps(
+            {
+                "version": VERSION,
+                "package": package.relative_to(prefix).as_posix(),
+                "python": python,
+                "glibc": platform.libc_ver()[1],
+            },
+            indent=1,
+        ),
+    )
     return made
 
 
@@ -256,13 +341,14 @@ def self_test(made: Compiler, log: Path) -> None:
     ToolchainError
         When any of the tools fails, or the simulator's answer is off.
     """
-    script = resources.files(__package__).joinpath("self_test.py")
+    script = resources.files(__package__).joinpath("inside", "self_test.py")
     folder = made.prefix / "self-test"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with resources.as_file(script) as file:
-        made.run(["python", file], cwd=folder, log=log, what="the compiler's self-test",
-                 timeout=300)
+        made.run(
+            ["python", file], cwd=folder, log=log, what="the compiler's self-test", timeout=300
+        )
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -291,6 +377,9 @@ class _progress:
                 installed = len(list(self.prefix.glob("lib/python3.10/site-packages/*.dist-info")))
                 last = text.rsplit("\nCollecting ", 1)[-1].split(maxsplit=1)[0] if collected else ""
                 doing = "installing" if "\nInstalling collected" in text else f"fetching {last}"
-                bar.update(task, completed=min(collected, EXPECTED_PACKAGES) + installed,
-                           description=f"compiler: {doing}")
+                bar.update(
+                    task,
+                    completed=min(collected, EXPECTED_PACKAGES) + installed,
+                    description=f"compiler: {doing}",
+                )
             bar.update(task, completed=2 * EXPECTED_PACKAGES, description="compiler: installed")

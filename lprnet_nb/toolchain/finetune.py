@@ -28,8 +28,15 @@ _TUNED = "tuned.pth"
 _tracing = threading.Lock()  # torch traces one network at a time
 
 
-def tuned_weights(weights: Weights, chip: str, strategy: Strategy, table: CalibrationTable, *,
-                  seed: int = 0, quantizer: Quantizer | None = None) -> Weights:
+def tuned_weights(
+    weights: Weights,
+    chip: str,
+    strategy: Strategy,
+    table: CalibrationTable,
+    *,
+    seed: int = 0,
+    quantizer: Quantizer | None = None,
+) -> Weights:
     """Weights after quantization-aware training for a chip; made once.
 
     Parameters
@@ -58,20 +65,34 @@ def tuned_weights(weights: Weights, chip: str, strategy: Strategy, table: Calibr
         graph = top_graph(_traced(weights, form=strategy.form))
         grid = integer_grid(quantizer.lower(graph, chip, strategy, table))
     config = QatConfig(seed=seed)
-    inputs = {"weights": weights.digest, "grid": {name: asdict(grid[name]) for name in grid},
-              "config": config.key(), "recipe": RECIPE, "torch": torch.__version__,
-              "generator": array_digest(draw_chunk(seed, 0, size=config.batch).images)}
+    inputs = {
+        "weights": weights.digest,
+        "grid": {name: asdict(grid[name]) for name in grid},
+        "config": config.key(),
+        "recipe": RECIPE,
+        "torch": torch.__version__,
+        "generator": array_digest(draw_chunk(seed, 0, size=config.batch).images),
+    }
 
     def build(folder: Path) -> None:
         torch.save(finetune(weights, grid, config).state, folder / _TUNED)
 
-    return load_weights(artifact("qat", inputs, build) / _TUNED, weights.alphabet,
-                        name=f"{weights.name}-qat")
+    return load_weights(
+        artifact("qat", inputs, build) / _TUNED, weights.alphabet, name=f"{weights.name}-qat"
+    )
 
 
-def tuned_trace(weights: Weights, chip: str, strategy: Strategy, table: CalibrationTable, *,
-                batch: int = 1, batch_mean: str = "image", seed: int = 0,
-                quantizer: Quantizer | None = None) -> TracedModel:
+def tuned_trace(
+    weights: Weights,
+    chip: str,
+    strategy: Strategy,
+    table: CalibrationTable,
+    *,
+    batch: int = 1,
+    batch_mean: str = "image",
+    seed: int = 0,
+    quantizer: Quantizer | None = None,
+) -> TracedModel:
     """Trace of the network that a strategy quantizes: of tuned weights where it asks for them.
 
     Parameters
@@ -86,7 +107,8 @@ def tuned_trace(weights: Weights, chip: str, strategy: Strategy, table: Calibrat
     return _traced(weights, batch, batch_mean, strategy.form)
 
 
-def _traced(weights: Weights, batch: int = 1, batch_mean: str = "image", form: str = "published"
-            ) -> TracedModel:
+def _traced(
+    weights: Weights, batch: int = 1, batch_mean: str = "image", form: str = "published"
+) -> TracedModel:
     with _tracing:
         return trace_model(weights, batch, batch_mean, form)

@@ -50,14 +50,21 @@ def integer_grid(folder: Path) -> dict[str, Unit]:
 
 def _on_grid(op: dict) -> bool:
     """Whether an operation puts its result on a grid of its own."""
-    return (op["result"]["scale"] is not None and op["type"] != "tpu.Concat"
-            and op["attributes"].get("pool_mode") != "Max")
+    return (
+        op["result"]["scale"] is not None
+        and op["type"] != "tpu.Concat"
+        and op["attributes"].get("pool_mode") != "Max"
+    )
 
 
 def _unit(name: str, op: dict, arrays: dict[str, np.ndarray]) -> Unit:
     result, attributes = op["result"], op["attributes"]
-    kind = {"image": "tpu.Cast", "pool": "tpu.Pool2D", "square": "tpu.Mul",
-            "divided": "tpu.Cast"}.get(name.rstrip("1234"), "tpu.Conv2D")
+    kind = {
+        "image": "tpu.Cast",
+        "pool": "tpu.Pool2D",
+        "square": "tpu.Mul",
+        "divided": "tpu.Cast",
+    }.get(name.rstrip("1234"), "tpu.Conv2D")
     if op["type"] != kind and not (kind == "tpu.Conv2D" and op["type"] == "tpu.Scale"):
         raise _unfit(name, f"{op['type']} {op['name']!r} stands in its place")
     if result["zero_point"] or result["storage"] not in _RANGE:
@@ -73,5 +80,7 @@ def _unit(name: str, op: dict, arrays: dict[str, np.ndarray]) -> Unit:
 
 
 def _unfit(name: str, why: str) -> ToolchainError:
-    return ToolchainError(f"quantization-aware training follows the forked form with every layer "
-                          f"in symmetric INT8; at {name!r} this graph differs: {why}.")
+    return ToolchainError(
+        f"quantization-aware training follows the forked form with every layer "
+        f"in symmetric INT8; at {name!r} this graph differs: {why}."
+    )

@@ -51,12 +51,14 @@ def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
             role[layer["name"]] = "context-divide"
         elif kind == "Concat":
             role[layer["name"]] = "concat"
-    return {r: names for r in ROLES
-            if (names := [name for name, value in role.items() if value == r])}
+    return {
+        r: names for r in ROLES if (names := [name for name, value in role.items() if value == r])
+    }
 
 
-def role_of_convolution(before: tuple[int, ...], after: tuple[int, ...], earlier: int
-                        ) -> str | None:
+def role_of_convolution(
+    before: tuple[int, ...], after: tuple[int, ...], earlier: int
+) -> str | None:
     """Role of a convolution by the height and width of what goes in and comes out.
 
     Parameters
@@ -82,7 +84,8 @@ def layers_of_roles(layers: list[dict[str, Any]], roles: tuple[str, ...]) -> lis
     known = roles_of_layers(layers)
     missing = [role for role in roles if role not in known]
     if missing:
-        raise ToolchainError(f"this network has no layer of role {missing[0]!r}; it has "
-                             f"{', '.join(known)}.")
+        raise ToolchainError(
+            f"this network has no layer of role {missing[0]!r}; it has {', '.join(known)}."
+        )
     chosen = {name for role in roles for name in known[role]}
     return [layer["name"] for layer in layers if layer["name"] in chosen]

@@ -28,8 +28,10 @@ from .strategies import Strategy
 
 WORKER = "quantize_worker.py"
 # Starts the worker so that it dies with us, see `process`.
-_DIE_WITH_PARENT = ("import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-                    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)")
+_DIE_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)"
+)
 
 
 class Quantizer:
@@ -62,9 +64,16 @@ class Quantizer:
             self._process = None
         self._files.close()
 
-    def tables(self, graph: TopGraph, images: np.ndarray, methods: Sequence[str], *,
-               tune: int = 5, channel_order: str = "bgr", weight_equalization: bool = False
-               ) -> dict[str, CalibrationTable]:
+    def tables(
+        self,
+        graph: TopGraph,
+        images: np.ndarray,
+        methods: Sequence[str],
+        *,
+        tune: int = 5,
+        channel_order: str = "bgr",
+        weight_equalization: bool = False,
+    ) -> dict[str, CalibrationTable]:
         """Thresholds by several methods from the same images.
 
         Parameters
@@ -87,24 +96,41 @@ class Quantizer:
             images = np.ascontiguousarray(images[..., ::-1])
         if weight_equalization:
             graph = equalized(graph)
-        inputs = {"top": graph.digest, "images": array_digest(images), "methods": sorted(methods),
-                  "tune": tune, "tpu_mlir": self.tool.version, "worker": _worker_digest()}
+        inputs = {
+            "top": graph.digest,
+            "images": array_digest(images),
+            "methods": sorted(methods),
+            "tune": tune,
+            "tpu_mlir": self.tool.version,
+            "worker": _worker_digest(),
+        }
 
         def build(folder: Path) -> None:
             _copy_network(graph, folder)
             write_images(graph, images, folder / "images")
-            self._ask({"do": "calibrate", "folder": str(folder), "methods": inputs["methods"],
-                       "tune": tune}, "calibrating")
+            self._ask(
+                {
+                    "do": "calibrate",
+                    "folder": str(folder),
+                    "methods": inputs["methods"],
+                    "tune": tune,
+                },
+                "calibrating",
+            )
             weights = folder.glob("lprnet_top_*_weight.npz") if weight_equalization else ()
             _keep(folder, {f"table_{method}" for method in methods} | {p.name for p in weights})
 
         folder = artifact("tables", inputs, build)
-        return {method: CalibrationTable(folder / f"table_{method}", None,
-                                         digest({**inputs, "method": method}))
-                for method in methods}
+        return {
+            method: CalibrationTable(
+                folder / f"table_{method}", None, digest({**inputs, "method": method})
+            )
+            for method in methods
+        }
 
-    def lower(self, graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
-              ) -> Path:
+    def lower(
+        self, graph: TopGraph, chip: str, strategy: Strategy, table: CalibrationTable
+    ) -> Path:
         """Quantize a network for a chip; gives the folder that the emulator reads.
 
         Raises
@@ -114,9 +140,16 @@ class Quantizer:
         """
         chip = parse_chip(chip)
         lines = float_lines(graph, chip, strategy, table)
-        inputs = {"top": graph.digest, "chip": chip, "table": table.digest, "float": lines,
-                  "asymmetric": not strategy.symmetric, "fused": graph.fused,
-                  "tpu_mlir": self.tool.version, "worker": _worker_digest()}
+        inputs = {
+            "top": graph.digest,
+            "chip": chip,
+            "table": table.digest,
+            "float": lines,
+            "asymmetric": not strategy.symmetric,
+            "fused": graph.fused,
+            "tpu_mlir": self.tool.version,
+            "worker": _worker_digest(),
+        }
 
         def build(folder: Path) -> None:
             _copy_network(graph, folder)
@@ -126,11 +159,18 @@ class Quantizer:
             shutil.copy(table.path, folder / "calibration_table")
             if lines:
                 (folder / "float_layers").write_text("\n".join(lines) + "\n", "utf8")
-            self._ask({"do": "lower", "folder": str(folder), "chip": chip,
-                       "table": "calibration_table",
-                       "float_table": "float_layers" if lines else None,
-                       "asymmetric": not strategy.symmetric, "fuse_preprocess": graph.fused},
-                      f"quantizing for {chip}")
+            self._ask(
+                {
+                    "do": "lower",
+                    "folder": str(folder),
+                    "chip": chip,
+                    "table": "calibration_table",
+                    "float_table": "float_layers" if lines else None,
+                    "asymmetric": not strategy.symmetric,
+                    "fuse_preprocess": graph.fused,
+                },
+                f"quantizing for {chip}",
+            )
             _keep(folder, {"graph"})
 
         return artifact("lowered", inputs, build) / "graph"
@@ -145,32 +185,41 @@ class Quantizer:
             answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as error:
             self.__exit__()
-            raise ToolchainError(f"{what}: the compiler's process ended. The end of its log "
-                                 f"({self.log}):\n{log_tail(self.log)}") from error
+            raise ToolchainError(
+                f"{what}: the compiler's process ended. The end of its log "
+                f"({self.log}):\n{log_tail(self.log)}"
+            ) from error
         if not answer["ok"]:
             with open(self.log, encoding="utf8", errors="replace") as file:
                 file.seek(start)
                 said = [line for line in file.read().splitlines() if "error" in line.lower()]
-            raise ToolchainError(f"{what} failed: "
-                                 f"{said[-1].strip() if said else answer['error']}"
-                                 f" (log: {self.log})")
+            raise ToolchainError(
+                f"{what} failed: {said[-1].strip() if said else answer['error']} (log: {self.log})"
+            )
 
     def _start(self) -> None:
-        folder = resources.files(__package__)
+        folder = resources.files(__package__).joinpath("inside")
         script = self._files.enter_context(resources.as_file(folder.joinpath(WORKER)))
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         python = str(self.tool.python)
         self._process = subprocess.Popen(
             [python, "-c", _DIE_WITH_PARENT, python, str(script), str(self.log)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            encoding="utf8", env=self.tool.environment(), cwd=self.log.parent)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf8",
+            env=self.tool.environment(),
+            cwd=self.log.parent,
+        )
 
 
 def _worker_digest() -> str:
     here = Path(__file__)
-    return digest([file_digest(here.with_name(WORKER)),
-                   file_digest(here.with_name("export_graph.py"))])
+    return digest(
+        [file_digest(here.with_name(WORKER)), file_digest(here.with_name("export_graph.py"))]
+    )
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:

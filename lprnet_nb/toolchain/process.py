@@ -55,8 +55,11 @@ def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
         text = log.read_text("utf8", errors="replace")
     except OSError:
         return "(no log)"
-    useful = [line.rstrip()[:300] for line in re.split(r"[\r\n]+", text)
-              if line.strip() and not re.search(r"\d+%\|", line)]
+    useful = [
+        line.rstrip()[:300]
+        for line in re.split(r"[\r\n]+", text)
+        if line.strip() and not re.search(r"\d+%\|", line)
+    ]
     return "\n".join(useful[-lines:])
 
 
@@ -66,8 +69,11 @@ def own_words(log: Path) -> str:
         lines = log.read_text("utf8", errors="replace").splitlines()
     except OSError:
         return ""
-    said = [line.strip() for line in lines
-            if re.search(r"unimplemented|not support|assertion|\berror: ", line, re.IGNORECASE)]
+    said = [
+        line.strip()
+        for line in lines
+        if re.search(r"unimplemented|not support|assertion|\berror: ", line, re.IGNORECASE)
+    ]
     return said[-1][:300] if said else ""
 
 
@@ -84,8 +90,16 @@ def kept_log(folder: Path, name: str) -> Iterator[Path]:
     shutil.move(log, folder / name)
 
 
-def run_logged(command: Sequence[str], *, cwd: Path, log: Path, env: dict[str, str],
-               python: str, timeout: float, what: str) -> None:
+def run_logged(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    env: dict[str, str],
+    python: str,
+    timeout: float,
+    what: str,
+) -> None:
     """Run a command to its end.
 
     Parameters
@@ -113,16 +127,23 @@ def run_logged(command: Sequence[str], *, cwd: Path, log: Path, env: dict[str, s
     with open(log, "ab") as output:
         output.write(("$ " + " ".join(command) + "\n").encode())
         output.flush()
-        process = subprocess.Popen([python, "-c", _SUPERVISOR, str(os.getpid()), *command],
-                                   cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            [python, "-c", _SUPERVISOR, str(os.getpid()), *command],
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         _running.add(process)
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             _kill_group(process)
-            raise ToolchainError(f"{what} did not end within {timeout:.0f} s. Log: {log}\n"
-                                 f"{log_tail(log)}") from None
+            raise ToolchainError(
+                f"{what} did not end within {timeout:.0f} s. Log: {log}\n{log_tail(log)}"
+            ) from None
         except BaseException:
             _kill_group(process)
             raise

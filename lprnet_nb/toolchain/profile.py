@@ -15,12 +15,16 @@ from pathlib import Path
 from ..errors import ToolchainError
 
 COMPUTE, MEMORY = "compute", "memory"  # the vendor's BD (or TIU) and GDMA
-_COMMAND = re.compile(r"(?<![\w.])([\w.]+)\|(\w+)\|s:(\d+)\|b:\d+\|g:\d+\|e:(\d+)\|t:(\d+)"
-                      r"(?:\|dr:\d+\|sz:(\d+))?")
-_FOOT = {"cycles": re.compile(r"total_cycle:\s*(\d+)"),
-         "operations": re.compile(r"flops:\s*(\d+)"),
-         "milliseconds": re.compile(r"runtime:\s*([0-9.]+)\s*ms"),
-         "traffic": re.compile(r"DDR BW USAGE\s*:\s*([0-9.]+)%")}
+_COMMAND = re.compile(
+    r"(?<![\w.])([\w.]+)\|(\w+)\|s:(\d+)\|b:\d+\|g:\d+\|e:(\d+)\|t:(\d+)"
+    r"(?:\|dr:\d+\|sz:(\d+))?"
+)
+_FOOT = {
+    "cycles": re.compile(r"total_cycle:\s*(\d+)"),
+    "operations": re.compile(r"flops:\s*(\d+)"),
+    "milliseconds": re.compile(r"runtime:\s*([0-9.]+)\s*ms"),
+    "traffic": re.compile(r"DDR BW USAGE\s*:\s*([0-9.]+)%"),
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ class Profile:
         for command in sorted(self.commands, key=lambda c: c.start):
             key = (command.layer, command.unit)
             total[key] = total.get(key, 0) + command.cycles
-        return [{"name": name, "unit": unit, "cycles": cycles}
-                for (name, unit), cycles in total.items()]
+        return [
+            {"name": name, "unit": unit, "cycles": cycles} for (name, unit), cycles in total.items()
+        ]
 
     def by_kind(self) -> dict[str, int]:
         """Cycles by kind of layer (``Conv2D``, ``Load``, ...), most first."""
@@ -97,14 +102,21 @@ class Profile:
 
     def busy(self) -> dict[str, float]:
         """Share of the call in which each unit works, and in which both do (``"both"``)."""
-        parts = {unit: _merged((c.start, c.end + 1) for c in self.commands if c.unit == unit)
-                 for unit in (COMPUTE, MEMORY)}
+        parts = {
+            unit: _merged((c.start, c.end + 1) for c in self.commands if c.unit == unit)
+            for unit in (COMPUTE, MEMORY)
+        }
         either = _merged([*parts[COMPUTE], *parts[MEMORY]])
-        length = {name: sum(end - start for start, end in spans)
-                  for name, spans in {**parts, "either": either}.items()}
+        length = {
+            name: sum(end - start for start, end in spans)
+            for name, spans in {**parts, "either": either}.items()
+        }
         both = length[COMPUTE] + length[MEMORY] - length["either"]
-        return {COMPUTE: length[COMPUTE] / self.cycles, MEMORY: length[MEMORY] / self.cycles,
-                "both": both / self.cycles}
+        return {
+            COMPUTE: length[COMPUTE] / self.cycles,
+            MEMORY: length[MEMORY] / self.cycles,
+            "both": both / self.cycles,
+        }
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -139,17 +151,30 @@ def parse_profile(text: str) -> Profile:
     foot = {name: pattern.findall(text) for name, pattern in _FOOT.items()}
     try:
         commands = tuple(
-            Command(layer, MEMORY if kind.startswith(("GDMA", "SDMA")) else COMPUTE, kind,
-                    int(start), int(end), int(size or 0))
-            for layer, kind, start, end, _, size in _COMMAND.findall(text))
+            Command(
+                layer,
+                MEMORY if kind.startswith(("GDMA", "SDMA")) else COMPUTE,
+                kind,
+                int(start),
+                int(end),
+                int(size or 0),
+            )
+            for layer, kind, start, end, _, size in _COMMAND.findall(text)
+        )
         missing = [name for name, found in foot.items() if not found and name != "traffic"]
         if missing or not commands:
             raise ValueError(f"no {missing[0] if missing else 'commands'} in it")
-        return Profile(commands, int(foot["cycles"][-1]), float(foot["milliseconds"][-1]),
-                       int(foot["operations"][-1]), float((foot["traffic"] or ["0"])[-1]))
+        return Profile(
+            commands,
+            int(foot["cycles"][-1]),
+            float(foot["milliseconds"][-1]),
+            int(foot["operations"][-1]),
+            float((foot["traffic"] or ["0"])[-1]),
+        )
     except ValueError as error:  # a number may have 5,000 digits, or two points
-        raise ToolchainError(f"this is no compiler profile: {error}. Give the "
-                             "compiler_profile_0.txt of a compile.") from error
+        raise ToolchainError(
+            f"this is no compiler profile: {error}. Give the compiler_profile_0.txt of a compile."
+        ) from error
 
 
 def read_profile(folder: str | Path) -> Profile | None:

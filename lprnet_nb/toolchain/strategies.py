@@ -19,9 +19,20 @@ Search = Literal["search_threshold", "search_qtable"]
 # Roles of layers, independent of the names that a compiler gives them. `toolchain.layers` finds the
 # layers of each role in a compiled network.
 ROLES: tuple[str, ...] = (
-    "input", "block4", "block8", "block11", "neck", "output",
-    "context-pool", "context-square", "context-mean", "context-divide", "concat", "container",
-    "final-mean")
+    "input",
+    "block4",
+    "block8",
+    "block11",
+    "neck",
+    "output",
+    "context-pool",
+    "context-square",
+    "context-mean",
+    "context-divide",
+    "concat",
+    "container",
+    "final-mean",
+)
 
 
 class Strategy(BaseModel):
@@ -85,10 +96,15 @@ class Strategy(BaseModel):
 
     def calibration_options(self) -> dict:
         """What the calibration table depends on, besides network and images."""
-        return {"method": self.method, "tune": self.tune, "search": self.search,
-                "weight_equalization": self.weight_equalization,
-                "bias_correction": self.bias_correction, "channel_order": self.channel_order,
-                "fuse_preprocess": self.fuse_preprocess}
+        return {
+            "method": self.method,
+            "tune": self.tune,
+            "search": self.search,
+            "weight_equalization": self.weight_equalization,
+            "bias_correction": self.bias_correction,
+            "channel_order": self.channel_order,
+            "fuse_preprocess": self.fuse_preprocess,
+        }
 
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
@@ -108,8 +124,9 @@ def make_strategy(**fields: object) -> Strategy:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"strategy {fields.get('name', '')!r}: {field}={first['input']!r}: "
-                             f"{first['msg']}.") from error
+        raise ParameterError(
+            f"strategy {fields.get('name', '')!r}: {field}={first['input']!r}: {first['msg']}."
+        ) from error
 
 
 def read_strategy(path: str | Path) -> Strategy:
@@ -136,93 +153,220 @@ def _registry(*strategies: Strategy) -> dict[str, Strategy]:
     return {strategy.name: strategy for strategy in strategies}
 
 
-CONTEXT = ("context-pool", "context-square", "context-mean", "context-divide", "concat",
-           "container", "final-mean")
+CONTEXT = (
+    "context-pool",
+    "context-square",
+    "context-mean",
+    "context-divide",
+    "concat",
+    "container",
+    "final-mean",
+)
 
 STRATEGIES: dict[str, Strategy] = _registry(
     Strategy(name="kl", about="TPU-MLIR's default: KL divergence, 100 images, tuned on 5."),
-    Strategy(name="kl-tune0", tune=0,
-             about="KL divergence without the tuning pass, which this network cannot do without."),
+    Strategy(
+        name="kl-tune0",
+        tune=0,
+        about="KL divergence without the tuning pass, which this network cannot do without.",
+    ),
     Strategy(name="mse", method="mse", about="Threshold of least squared error."),
     Strategy(name="max", method="max", about="Largest value seen; nothing saturates."),
-    Strategy(name="percentile9999", method="percentile9999",
-             about="The 99.99th percentile of what was seen."),
-    Strategy(name="aciq-gauss", method="aciq_gauss",
-             about="Analytic clipping under a Gaussian (ACIQ)."),
-    Strategy(name="aciq-laplace", method="aciq_laplace",
-             about="Analytic clipping under a Laplacian (ACIQ)."),
-    Strategy(name="kl-rgb", channel_order="rgb",
-             about="Tutorial's first tip: build the calibration set with bgr2rgb."),
+    Strategy(
+        name="percentile9999",
+        method="percentile9999",
+        about="The 99.99th percentile of what was seen.",
+    ),
+    Strategy(
+        name="aciq-gauss", method="aciq_gauss", about="Analytic clipping under a Gaussian (ACIQ)."
+    ),
+    Strategy(
+        name="aciq-laplace",
+        method="aciq_laplace",
+        about="Analytic clipping under a Laplacian (ACIQ).",
+    ),
+    Strategy(
+        name="kl-rgb",
+        channel_order="rgb",
+        about="Tutorial's first tip: build the calibration set with bgr2rgb.",
+    ),
     Strategy(name="kl-20", images=20, about="Tutorial's second tip, few: 20 images."),
     Strategy(name="kl-450", images=450, about="Tutorial's second tip: iterations=450."),
-    Strategy(name="kl-in-out", float_roles=("input", "output"),
-             about="Tutorial's third tip: x.1 and 237, the first and the last layer, in float."),
+    Strategy(
+        name="kl-in-out",
+        float_roles=("input", "output"),
+        about="Tutorial's third tip: x.1 and 237, the first and the last layer, in float.",
+    ),
     Strategy(name="mse-rgb", method="mse", channel_order="rgb", about="First tip on top of mse."),
     Strategy(name="mse-20", method="mse", images=20, about="Second tip, few, on top of mse."),
     Strategy(name="mse-450", method="mse", images=450, about="Second tip on top of mse."),
-    Strategy(name="mse-in-out", method="mse", float_roles=("input", "output"),
-             about="Third tip on top of mse."),
-    Strategy(name="mse-context", method="mse", float_roles=CONTEXT,
-             about="The whole global context in float."),
-    Strategy(name="mse-tune0", method="mse", tune=0,
-             about="The same as mse: the compiler tunes kl and aciq only."),
+    Strategy(
+        name="mse-in-out",
+        method="mse",
+        float_roles=("input", "output"),
+        about="Third tip on top of mse.",
+    ),
+    Strategy(
+        name="mse-context",
+        method="mse",
+        float_roles=CONTEXT,
+        about="The whole global context in float.",
+    ),
+    Strategy(
+        name="mse-tune0",
+        method="mse",
+        tune=0,
+        about="The same as mse: the compiler tunes kl and aciq only.",
+    ),
     Strategy(name="kl-we", weight_equalization=True, about="Weight equalization."),
-    Strategy(name="mse-we", method="mse", weight_equalization=True,
-             about="Weight equalization on top of mse."),
+    Strategy(
+        name="mse-we",
+        method="mse",
+        weight_equalization=True,
+        about="Weight equalization on top of mse.",
+    ),
     Strategy(name="kl-bc", bias_correction=True, about="Bias correction."),
-    Strategy(name="mse-asymmetric", method="mse", symmetric=False,
-             about="Zero points on activations."),
-    Strategy(name="mse-uint8", method="mse", fuse_preprocess=True,
-             about="uint8 images in, preprocessing fused into the model."),
-    Strategy(name="search-threshold", search="search_threshold",
-             about="The compiler tries its threshold methods and keeps the best."),
-    Strategy(name="search-qtable", search="search_qtable",
-             about="The compiler searches layers to keep in float."),
-    Strategy(name="kl-forked", form="forked",
-             about="Pooled channels get a convolution, and so a scale, of their own."),
-    Strategy(name="kl-tune0-forked", tune=0, form="forked",
-             about="The forked form with untuned KL thresholds."),
-    Strategy(name="mse-forked", method="mse", form="forked",
-             about="The forked form with thresholds of least squared error."),
-    Strategy(name="mse-forked-square", method="mse", form="forked",
-             float_roles=("context-square",),
-             about="Forked; the squares under the context's divisor in float."),
-    Strategy(name="mse-forked-context", method="mse", form="forked", float_roles=CONTEXT,
-             about="Forked, with the whole global context in float."),
-    Strategy(name="mse-forked-in", method="mse", form="forked", float_roles=("input",),
-             about="Forked, with the first layer in float."),
-    Strategy(name="mse-forked-in-context", method="mse", form="forked",
-             float_roles=("input", *CONTEXT),
-             about="Forked, with the first layer and the whole global context in float."),
-    Strategy(name="aciq-gauss-forked", method="aciq_gauss", form="forked",
-             about="Forked, with analytic clipping under a Gaussian."),
-    Strategy(name="aciq-gauss-forked-in-context", method="aciq_gauss", form="forked",
-             float_roles=("input", *CONTEXT),
-             about="Forked, clipped under a Gaussian, the first layer and the context in float."),
-    Strategy(name="mse-forked-we", method="mse", form="forked", weight_equalization=True,
-             about="Forked, with weight equalization."),
-    Strategy(name="mse-forked-we-square", method="mse", form="forked", weight_equalization=True,
-             float_roles=("context-square",),
-             about="Forked, with weight equalization and the context's squares in float."),
-    Strategy(name="mse-forked-b4", method="mse", form="forked", float_roles=("block4",),
-             about="Forked, with the first block in float."),
-    Strategy(name="mse-forked-b4-square", method="mse", form="forked",
-             float_roles=("block4", "context-square"),
-             about="Forked, with the first block and the context's squares in float."),
-    Strategy(name="mse-forked-b4-context", method="mse", form="forked",
-             float_roles=("block4", *CONTEXT),
-             about="Forked, with the first block and the whole global context in float."),
-    Strategy(name="mse-forked-in-b4-context", method="mse", form="forked",
-             float_roles=("input", "block4", *CONTEXT),
-             about="Forked, with the first layer, the first block and the context in float."),
-    Strategy(name="mse-forked-in-neck-context", method="mse", form="forked",
-             float_roles=("input", "neck", "output", *CONTEXT),
-             about="Forked, with only the three blocks in INT8."),
-    Strategy(name="mse-forked-in-b4-neck-context", method="mse", form="forked",
-             float_roles=("input", "block4", "neck", "output", *CONTEXT),
-             about="Forked, with only blocks 8 and 11 in INT8."),
-    Strategy(name="qat", method="mse", form="forked", finetune=True,
-             about="mse-forked, then quantization-aware training on generated plates."),
+    Strategy(
+        name="mse-asymmetric", method="mse", symmetric=False, about="Zero points on activations."
+    ),
+    Strategy(
+        name="mse-uint8",
+        method="mse",
+        fuse_preprocess=True,
+        about="uint8 images in, preprocessing fused into the model.",
+    ),
+    Strategy(
+        name="search-threshold",
+        search="search_threshold",
+        about="The compiler tries its threshold methods and keeps the best.",
+    ),
+    Strategy(
+        name="search-qtable",
+        search="search_qtable",
+        about="The compiler searches layers to keep in float.",
+    ),
+    Strategy(
+        name="kl-forked",
+        form="forked",
+        about="Pooled channels get a convolution, and so a scale, of their own.",
+    ),
+    Strategy(
+        name="kl-tune0-forked",
+        tune=0,
+        form="forked",
+        about="The forked form with untuned KL thresholds.",
+    ),
+    Strategy(
+        name="mse-forked",
+        method="mse",
+        form="forked",
+        about="The forked form with thresholds of least squared error.",
+    ),
+    Strategy(
+        name="mse-forked-square",
+        method="mse",
+        form="forked",
+        float_roles=("context-square",),
+        about="Forked; the squares under the context's divisor in float.",
+    ),
+    Strategy(
+        name="mse-forked-context",
+        method="mse",
+        form="forked",
+        float_roles=CONTEXT,
+        about="Forked, with the whole global context in float.",
+    ),
+    Strategy(
+        name="mse-forked-in",
+        method="mse",
+        form="forked",
+        float_roles=("input",),
+        about="Forked, with the first layer in float.",
+    ),
+    Strategy(
+        name="mse-forked-in-context",
+        method="mse",
+        form="forked",
+        float_roles=("input", *CONTEXT),
+        about="Forked, with the first layer and the whole global context in float.",
+    ),
+    Strategy(
+        name="aciq-gauss-forked",
+        method="aciq_gauss",
+        form="forked",
+        about="Forked, with analytic clipping under a Gaussian.",
+    ),
+    Strategy(
+        name="aciq-gauss-forked-in-context",
+        method="aciq_gauss",
+        form="forked",
+        float_roles=("input", *CONTEXT),
+        about="Forked, clipped under a Gaussian, the first layer and the context in float.",
+    ),
+    Strategy(
+        name="mse-forked-we",
+        method="mse",
+        form="forked",
+        weight_equalization=True,
+        about="Forked, with weight equalization.",
+    ),
+    Strategy(
+        name="mse-forked-we-square",
+        method="mse",
+        form="forked",
+        weight_equalization=True,
+        float_roles=("context-square",),
+        about="Forked, with weight equalization and the context's squares in float.",
+    ),
+    Strategy(
+        name="mse-forked-b4",
+        method="mse",
+        form="forked",
+        float_roles=("block4",),
+        about="Forked, with the first block in float.",
+    ),
+    Strategy(
+        name="mse-forked-b4-square",
+        method="mse",
+        form="forked",
+        float_roles=("block4", "context-square"),
+        about="Forked, with the first block and the context's squares in float.",
+    ),
+    Strategy(
+        name="mse-forked-b4-context",
+        method="mse",
+        form="forked",
+        float_roles=("block4", *CONTEXT),
+        about="Forked, with the first block and the whole global context in float.",
+    ),
+    Strategy(
+        name="mse-forked-in-b4-context",
+        method="mse",
+        form="forked",
+        float_roles=("input", "block4", *CONTEXT),
+        about="Forked, with the first layer, the first block and the context in float.",
+    ),
+    Strategy(
+        name="mse-forked-in-neck-context",
+        method="mse",
+        form="forked",
+        float_roles=("input", "neck", "output", *CONTEXT),
+        about="Forked, with only the three blocks in INT8.",
+    ),
+    Strategy(
+        name="mse-forked-in-b4-neck-context",
+        method="mse",
+        form="forked",
+        float_roles=("input", "block4", "neck", "output", *CONTEXT),
+        about="Forked, with only blocks 8 and 11 in INT8.",
+    ),
+    Strategy(
+        name="qat",
+        method="mse",
+        form="forked",
+        finetune=True,
+        about="mse-forked, then quantization-aware training on generated plates.",
+    ),
 )
 
 
@@ -263,10 +407,13 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
         return STRATEGIES[name]
     if name == "recommended":
         if chip is None:
-            raise ParameterError("strategy 'recommended' depends on the chip; name one of "
-                                 f"{', '.join(CHIPS)}.")
+            raise ParameterError(
+                f"strategy 'recommended' depends on the chip; name one of {', '.join(CHIPS)}."
+            )
         return recommended(chip)
     if name.endswith(".json"):
         return read_strategy(name)
-    raise ParameterError(f"strategy {name!r} is not known. Choose from recommended, "
-                         f"{', '.join(STRATEGIES)}, or name a strategy's JSON file.")
+    raise ParameterError(
+        f"strategy {name!r} is not known. Choose from recommended, "
+        f"{', '.join(STRATEGIES)}, or name a strategy's JSON file."
+    )

@@ -14,6 +14,7 @@ def standin(compiler, monkeypatch):
     here = str(Path(__file__).parent)
     before = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{before}" if before else here)
-    monkeypatch.setenv("TPUKERNEL_FIRMWARE_PATH",
-                       str(compiler.library_folder / "libcmodel_bm1688.so"))
+    monkeypatch.setenv(
+        "TPUKERNEL_FIRMWARE_PATH", str(compiler.library_folder / "libcmodel_bm1688.so")
+    )
     return "standin_sail"

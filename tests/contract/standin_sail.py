@@ -35,8 +35,12 @@ class Dtype(enum.Enum):
     BM_FLOAT32, BM_FLOAT16, BM_INT8, BM_UINT8 = range(4)
 
 
-_NUMPY = {Dtype.BM_FLOAT32: np.float32, Dtype.BM_FLOAT16: np.float16, Dtype.BM_INT8: np.int8,
-          Dtype.BM_UINT8: np.uint8}
+_NUMPY = {
+    Dtype.BM_FLOAT32: np.float32,
+    Dtype.BM_FLOAT16: np.float16,
+    Dtype.BM_INT8: np.int8,
+    Dtype.BM_UINT8: np.uint8,
+}
 
 
 class _Shape(ctypes.Structure):
@@ -47,23 +51,33 @@ class _Shape(ctypes.Structure):
         return cls(len(sides), (ctypes.c_int * 8)(*sides))
 
     def list(self):
-        return list(self.sides[:self.rank])
+        return list(self.sides[: self.rank])
 
 
 class _Stage(ctypes.Structure):
-    _fields_ = [("inputs", ctypes.POINTER(_Shape)), ("outputs", ctypes.POINTER(_Shape)),
-                ("input_memory", ctypes.c_void_p), ("output_memory", ctypes.c_void_p)]
+    _fields_ = [
+        ("inputs", ctypes.POINTER(_Shape)),
+        ("outputs", ctypes.POINTER(_Shape)),
+        ("input_memory", ctypes.c_void_p),
+        ("output_memory", ctypes.c_void_p),
+    ]
 
 
 class _Network(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("dynamic", ctypes.c_bool),
-                ("inputs", ctypes.c_int), ("input_names", ctypes.POINTER(ctypes.c_char_p)),
-                ("input_dtypes", ctypes.POINTER(ctypes.c_int)),
-                ("input_scales", ctypes.POINTER(ctypes.c_float)),
-                ("outputs", ctypes.c_int), ("output_names", ctypes.POINTER(ctypes.c_char_p)),
-                ("output_dtypes", ctypes.POINTER(ctypes.c_int)),
-                ("output_scales", ctypes.POINTER(ctypes.c_float)),
-                ("stages", ctypes.c_int), ("stage", ctypes.POINTER(_Stage))]
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("dynamic", ctypes.c_bool),
+        ("inputs", ctypes.c_int),
+        ("input_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("input_dtypes", ctypes.POINTER(ctypes.c_int)),
+        ("input_scales", ctypes.POINTER(ctypes.c_float)),
+        ("outputs", ctypes.c_int),
+        ("output_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("output_dtypes", ctypes.POINTER(ctypes.c_int)),
+        ("output_scales", ctypes.POINTER(ctypes.c_float)),
+        ("stages", ctypes.c_int),
+        ("stage", ctypes.POINTER(_Stage)),
+    ]
 
 
 _BMRT.bmrt_create.restype = ctypes.c_void_p
@@ -71,15 +85,24 @@ _BMRT.bmrt_create.argtypes = [ctypes.c_void_p]
 _BMRT.bmrt_load_bmodel.restype = ctypes.c_bool
 _BMRT.bmrt_load_bmodel.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
 _BMRT.bmrt_get_network_number.argtypes = [ctypes.c_void_p]
-_BMRT.bmrt_get_network_names.argtypes = [ctypes.c_void_p,
-                                         ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p))]
+_BMRT.bmrt_get_network_names.argtypes = [
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p)),
+]
 _BMRT.bmrt_get_network_info.restype = ctypes.POINTER(_Network)
 _BMRT.bmrt_get_network_info.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
 _BMRT.bmrt_launch_data.restype = ctypes.c_bool
 _BMRT.bmrt_launch_data.argtypes = [
-    ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(_Shape),
-    ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(_Shape), ctypes.c_int,
-    ctypes.c_bool]
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(_Shape),
+    ctypes.c_int,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(_Shape),
+    ctypes.c_int,
+    ctypes.c_bool,
+]
 
 
 def _crash(why):
@@ -138,7 +161,7 @@ class Tensor:
             raise TypeError("update_data(): incompatible function arguments")
         if data.nbytes > self._sys.nbytes:
             _crash("update_data() beyond the end of the tensor")
-        self._sys.reshape(-1)[:data.size] = np.ascontiguousarray(data).reshape(-1)
+        self._sys.reshape(-1)[: data.size] = np.ascontiguousarray(data).reshape(-1)
 
     def sync_s2d(self):
         self._dev[...] = self._sys
@@ -235,25 +258,36 @@ class Engine:
         return self._of(graph, "output", tensor, "output_scales", 0.0)
 
     def create_input_tensors_map(self, graph):
-        return {name: Tensor(self._handle, shape, self.get_input_dtype(graph, name))
-                for name, shape in self._shapes(graph, "input", 0).items()}
+        return {
+            name: Tensor(self._handle, shape, self.get_input_dtype(graph, name))
+            for name, shape in self._shapes(graph, "input", 0).items()
+        }
 
     def create_output_tensors_map(self, graph):
-        return {name: Tensor(self._handle, shape, self.get_output_dtype(graph, name))
-                for name, shape in self._largest(graph, "output").items()}
+        return {
+            name: Tensor(self._handle, shape, self.get_output_dtype(graph, name))
+            for name, shape in self._largest(graph, "output").items()
+        }
 
     def process(self, graph, inputs, *rest, core_list=()):
         tensors = [part for part in rest if isinstance(part, dict)]
         if not tensors:
             return self._process_arrays(graph, inputs)
         outputs = tensors[-1]
-        shapes = tensors[0] if len(tensors) == 2 else {
-            name: tensor.shape() for name, tensor in inputs.items()}
+        shapes = (
+            tensors[0]
+            if len(tensors) == 2
+            else {name: tensor.shape() for name, tensor in inputs.items()}
+        )
         if self._mode in (IOMode.SYSI, IOMode.SYSIO):
             for tensor in inputs.values():
                 tensor.sync_s2d()
-        self._launch(graph, {name: tensor._dev for name, tensor in inputs.items()}, shapes,
-                     {name: tensor._dev for name, tensor in outputs.items()})
+        self._launch(
+            graph,
+            {name: tensor._dev for name, tensor in inputs.items()},
+            shapes,
+            {name: tensor._dev for name, tensor in outputs.items()},
+        )
         if self._mode in (IOMode.SYSO, IOMode.SYSIO):
             for tensor in outputs.values():
                 tensor.sync_d2s()
@@ -263,8 +297,9 @@ class Engine:
         if self._mode not in (IOMode.SYSI, IOMode.SYSIO):
             raise RuntimeError("IOMode Error! needs SYSI or SYSIO")
         largest = self._largest(graph, "input")
-        old = self._old.setdefault(graph, {name: np.zeros(shape, np.float32)
-                                           for name, shape in largest.items()})
+        old = self._old.setdefault(
+            graph, {name: np.zeros(shape, np.float32) for name, shape in largest.items()}
+        )
         names = self.get_input_names(graph)
         for name, array in arrays.items():
             known = name if name in names else names[0]
@@ -277,16 +312,22 @@ class Engine:
             kind = self.get_input_dtype(graph, name)
             if kind is not Dtype.BM_FLOAT32:
                 bounds = np.iinfo(_NUMPY[kind])
-                array = np.clip(np.rint(array * np.float32(self.get_input_scale(graph, name))),
-                                bounds.min, bounds.max)
+                array = np.clip(
+                    np.rint(array * np.float32(self.get_input_scale(graph, name))),
+                    bounds.min,
+                    bounds.max,
+                )
             stored[name] = array.astype(_NUMPY[kind])
-        outputs = {name: np.zeros(shape, _NUMPY[self.get_output_dtype(graph, name)])
-                   for name, shape in self._largest(graph, "output").items()}
-        shapes = self._launch(graph, stored, {name: array.shape for name, array in stored.items()},
-                              outputs)
+        outputs = {
+            name: np.zeros(shape, _NUMPY[self.get_output_dtype(graph, name)])
+            for name, shape in self._largest(graph, "output").items()
+        }
+        shapes = self._launch(
+            graph, stored, {name: array.shape for name, array in stored.items()}, outputs
+        )
         found = {}
         for name, shape in shapes.items():
-            array = outputs[name].reshape(-1)[:int(np.prod(shape))].reshape(shape)
+            array = outputs[name].reshape(-1)[: int(np.prod(shape))].reshape(shape)
             if array.dtype.kind != "f":
                 array = array * np.float32(self.get_output_scale(graph, name))
             found[name] = array.astype(np.float32)
@@ -300,9 +341,16 @@ class Engine:
 
         found = (_Shape * len(wanted))()
         if not _BMRT.bmrt_launch_data(
-                self._runtime, graph.encode(), pointers(given, inputs),
-                (_Shape * len(given))(*(_Shape.of(shapes[name]) for name in given)), len(given),
-                pointers(wanted, outputs), found, len(wanted), True):
+            self._runtime,
+            graph.encode(),
+            pointers(given, inputs),
+            (_Shape * len(given))(*(_Shape.of(shapes[name]) for name in given)),
+            len(given),
+            pointers(wanted, outputs),
+            found,
+            len(wanted),
+            True,
+        ):
             raise RuntimeError("bmrt_launch failed")
         return {name: shape.list() for name, shape in zip(wanted, found, strict=True)}
 

@@ -9,12 +9,21 @@ from typer.testing import CliRunner
 
 from lprnet_nb import cli
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.runtime import contract
+from lprnet_nb.proof import contract
 from lprnet_nb.toolchain.bmodel import BModel
 
-COMMON = ["describes itself", "names shapes dtypes", "process", "logits fp32", "logits int8",
-          "batch 4 and padding", "warns of padding", "refuses bad calls", "refuses bad files",
-          "closes"]
+COMMON = [
+    "describes itself",
+    "names shapes dtypes",
+    "process",
+    "logits fp32",
+    "logits int8",
+    "batch 4 and padding",
+    "warns of padding",
+    "refuses bad calls",
+    "refuses bad files",
+    "closes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +41,7 @@ def test_the_kit_can_be_carried_elsewhere(kit, tmp_path):
     assert np.load(carried / "inputs.npy").shape == (5, 3, 24, 94)
     results = contract.run_contract("simulator", kit=carried)
     assert failures(results) == []
-    assert [result.check for result in results] == [
-        *COMMON[:6], "combined stages", *COMMON[6:]]
+    assert [result.check for result in results] == [*COMMON[:6], "combined stages", *COMMON[6:]]
 
 
 def test_the_emulator_keeps_the_contract(kit):
@@ -65,14 +73,18 @@ def test_a_kit_is_saved_and_one_check_run_on_the_command_line(kit, tmp_path):
     saved = CliRunner().invoke(cli.app, ["contract", "--save-kit", str(target)])
     assert saved.exit_code == 0 and saved.output.strip() == str(target)
     assert sorted(each.name for each in target.iterdir()) == sorted(
-        each.name for each in kit.iterdir())
+        each.name for each in kit.iterdir()
+    )
     again = CliRunner().invoke(cli.app, ["contract", "--save-kit", str(target)])
     assert isinstance(again.exception, ParameterError) and "there already" in str(again.exception)
-    run = CliRunner().invoke(cli.app, ["contract", "--backend", "emulator", "--kit", str(target),
-                                       "--only", "logits int8"])
+    run = CliRunner().invoke(
+        cli.app,
+        ["contract", "--backend", "emulator", "--kit", str(target), "--only", "logits int8"],
+    )
     assert run.output.splitlines() == [
         "ok   logits int8: int8_1b: 5 images, largest difference 0",
-        "emulator: 1 passed, 0 failed"]
+        "emulator: 1 passed, 0 failed",
+    ]
 
 
 def test_the_largest_batch_is_combined_first(kit, tmp_path, monkeypatch):

@@ -16,8 +16,9 @@ QUICK = {"IMAGES": 4, "CHIPS": "BM1688", "PRECISIONS": "int8", "STRATEGIES": "ms
 
 
 def run(folder: Path, backend: str) -> Path:
-    run_notebook("04_infer", folder / "04.ipynb",
-                 QUICK | {"BACKEND": backend, "OUTPUT_DIR": str(folder)})
+    run_notebook(
+        "04_infer", folder / "04.ipynb", QUICK | {"BACKEND": backend, "OUTPUT_DIR": str(folder)}
+    )
     return folder
 
 
@@ -40,19 +41,23 @@ def test_without_sail_one_error_says_what_to_install(published, compiler, tmp_pa
 
 
 @pytest.mark.slow
-def test_with_sail_on_the_path_it_reads_as_on_the_simulator(published, standin, tmp_path,
-                                                            monkeypatch):
+def test_with_sail_on_the_path_it_reads_as_on_the_simulator(
+    published, standin, tmp_path, monkeypatch
+):
     package = tmp_path / "path" / "sophon"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "sail.py").write_text(
-        f"from {standin} import *\nfrom {standin} import __version__\n", "utf8")
+        f"from {standin} import *\nfrom {standin} import __version__\n", "utf8"
+    )
     simulated = run(tmp_path / "simulator", "simulator")
     monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
     made = run(tmp_path / "device", "device")
     assert last_printed(made) == last_printed(simulated)
     assert last_printed(made).count("皖") >= 4
     for table in ("04_step_table", "04_errors"):
-        here, there = (json.loads((folder / "tables" / f"{table}.json").read_text("utf8"))["rows"]
-                       for folder in (made, simulated))
+        here, there = (
+            json.loads((folder / "tables" / f"{table}.json").read_text("utf8"))["rows"]
+            for folder in (made, simulated)
+        )
         assert here == there

@@ -17,22 +17,34 @@ from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.errors import DataError, ParameterError
 
 NAME = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-0_0_22_27_27_33_16-37-15.jpg"
-GREEN = ("00360785590278-91_265-311&485_406&524-406&524_313&520_311&485_402&487-"
-         "0_0_3_24_28_24_31_33-117-16.jpg")
+GREEN = (
+    "00360785590278-91_265-311&485_406&524-406&524_313&520_311&485_402&487-"
+    "0_0_3_24_28_24_31_33-117-16.jpg"
+)
 
 
 def plate_name(vertices, indices=(0, 0, 22, 27, 27, 33, 16), brightness=37):
     xs, ys = [x for x, _ in vertices], [y for _, y in vertices]
     corners = "_".join(f"{x}&{y}" for x, y in vertices)
-    return (f"025-95_113-{min(xs)}&{min(ys)}_{max(xs)}&{max(ys)}-{corners}-"
-            f"{'_'.join(map(str, indices))}-{brightness}-15.jpg")
+    return (
+        f"025-95_113-{min(xs)}&{min(ys)}_{max(xs)}&{max(ys)}-{corners}-"
+        f"{'_'.join(map(str, indices))}-{brightness}-15.jpg"
+    )
 
 
 def drawn_plate(size=1):
     """A plate with strokes, uint8 BGR ``[24 size, 94 size, 3]``."""
     image = np.full((24 * size, 94 * size, 3), (150, 60, 20), np.uint8)
-    cv2.putText(image, "A12B45", (6 * size, 19 * size), cv2.FONT_HERSHEY_SIMPLEX, 0.62 * size,
-                (235, 235, 235), 2 * size, cv2.LINE_AA)
+    cv2.putText(
+        image,
+        "A12B45",
+        (6 * size, 19 * size),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.62 * size,
+        (235, 235, 235),
+        2 * size,
+        cv2.LINE_AA,
+    )
     return image
 
 
@@ -52,10 +64,17 @@ def psnr(a, b):
 
 # Labels
 
+
 def test_label_of_an_ordinary_plate():
     label = ccpd.parse_name("ccpd_base/" + NAME)
-    assert label == ccpd.CcpdLabel("皖AY339S", ((386, 473), (177, 454), (154, 383), (363, 402)),
-                                   ((154, 383), (386, 473)), (95, 113), 37, 15)
+    assert label == ccpd.CcpdLabel(
+        "皖AY339S",
+        ((386, 473), (177, 454), (154, 383), (363, 402)),
+        ((154, 383), (386, 473)),
+        (95, 113),
+        37,
+        15,
+    )
 
 
 def test_label_of_a_new_energy_plate_has_eight_characters():
@@ -73,23 +92,26 @@ def test_tilts_may_be_negative():
     assert ccpd.parse_name(NAME.replace("95_113", "-5_-13")).tilt == (-5, -13)
 
 
-@pytest.mark.parametrize("old,new,said", [
-    ("-37-15", "-37", "6 fields, expected 7"),
-    ("025-", "x-", "area is 'x'"),
-    ("95_113", "95", "tilt is '95'"),
-    ("154&383_386&473-", "154&383-", "bounding box is"),
-    ("154&383_386&473-", "386&473_154&383-", "is empty"),
-    ("_363&402", "", "vertices is"),
-    ("386&473_177&454_154&383_363&402", "363&402_154&383_177&454_386&473", "clockwise"),
-    ("386&473_177&454_154&383_363&402", "5&5_5&5_5&5_5&5", "clockwise"),
-    ("0_0_22_27_27_33_16", "0_0_22_27_27_33", "6 characters"),
-    ("0_0_22_27_27_33_16", "34_0_22_27_27_33_16", "index 34 of character 1 is too large"),
-    ("0_0_22_27_27_33_16", "0_25_22_27_27_33_16", "index 25 of character 2"),
-    ("0_0_22_27_27_33_16", "0_0_35_27_27_33_16", "index 35 of character 3"),
-    ("0_0_22_27_27_33_16", "33_0_22_27_27_33_16", "character 1 is 'O'"),
-    ("0_0_22_27_27_33_16", "0_0_22_27_27_33_34", "character 7 is 'O'"),
-    ("-37-", "-٣٧-", "brightness is"),
-])
+@pytest.mark.parametrize(
+    "old,new,said",
+    [
+        ("-37-15", "-37", "6 fields, expected 7"),
+        ("025-", "x-", "area is 'x'"),
+        ("95_113", "95", "tilt is '95'"),
+        ("154&383_386&473-", "154&383-", "bounding box is"),
+        ("154&383_386&473-", "386&473_154&383-", "is empty"),
+        ("_363&402", "", "vertices is"),
+        ("386&473_177&454_154&383_363&402", "363&402_154&383_177&454_386&473", "clockwise"),
+        ("386&473_177&454_154&383_363&402", "5&5_5&5_5&5_5&5", "clockwise"),
+        ("0_0_22_27_27_33_16", "0_0_22_27_27_33", "6 characters"),
+        ("0_0_22_27_27_33_16", "34_0_22_27_27_33_16", "index 34 of character 1 is too large"),
+        ("0_0_22_27_27_33_16", "0_25_22_27_27_33_16", "index 25 of character 2"),
+        ("0_0_22_27_27_33_16", "0_0_35_27_27_33_16", "index 35 of character 3"),
+        ("0_0_22_27_27_33_16", "33_0_22_27_27_33_16", "character 1 is 'O'"),
+        ("0_0_22_27_27_33_16", "0_0_22_27_27_33_34", "character 7 is 'O'"),
+        ("-37-", "-٣٧-", "brightness is"),
+    ],
+)
 def test_wrong_names_say_what_is_wrong(old, new, said):
     with pytest.raises(DataError, match=said.replace("(", r"\(")):
         ccpd.parse_name(NAME.replace(old, new))
@@ -98,8 +120,15 @@ def test_wrong_names_say_what_is_wrong(old, new, said):
 digits = st.text("0123456789&_-.O٣ xX", max_size=90)
 
 
-@given(st.one_of(st.text(max_size=80), digits, st.builds(
-    lambda at, text: NAME[:at] + text + NAME[at + 1:], st.integers(0, len(NAME)), digits)))
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        digits,
+        st.builds(
+            lambda at, text: NAME[:at] + text + NAME[at + 1 :], st.integers(0, len(NAME)), digits
+        ),
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_any_name_is_a_label_or_an_error(name):
     try:
@@ -112,11 +141,19 @@ def test_any_name_is_a_label_or_an_error(name):
 
 # Crops
 
-@pytest.mark.parametrize("vertices,size,least", [
-    (((293, 173), (199, 173), (199, 149), (293, 149)), 1, 99),  # its own size, on whole pixels
-    (((386, 273), (177, 254), (154, 183), (363, 202)), 4, 35),  # tilted, two to three times larger
-    (((480, 260), (110, 280), (100, 180), (470, 170)), 4, 35),  # four times larger, perspective
-])
+
+@pytest.mark.parametrize(
+    "vertices,size,least",
+    [
+        (((293, 173), (199, 173), (199, 149), (293, 149)), 1, 99),  # its own size, on whole pixels
+        (
+            ((386, 273), (177, 254), (154, 183), (363, 202)),
+            4,
+            35,
+        ),  # tilted, two to three times larger
+        (((480, 260), (110, 280), (100, 180), (470, 170)), 4, 35),  # four times larger, perspective
+    ],
+)
 def test_crop_comes_back(vertices, size, least):
     if size == 1:
         vertices = [(x - 0.5, y - 0.5) for x, y in vertices]
@@ -147,6 +184,7 @@ def test_a_plate_at_the_edge_repeats_the_last_pixels():
 
 # Folders
 
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     vertices = ((386, 273), (177, 254), (154, 183), (363, 202))
@@ -165,8 +203,15 @@ def test_stream_is_ordered_labelled_and_cut_in_batches(folder):
     pieces = list(ccpd.stream_ccpd(folder, batch=3))
     assert [len(piece) for piece in pieces] == [3, 3, 1]
     names = [name for piece in pieces for name in piece.names]
-    assert [name.partition("/")[0] if "/" in name else "" for name in names] == \
-        ["", "", "a", "a", "b", "b", "b"]
+    assert [name.partition("/")[0] if "/" in name else "" for name in names] == [
+        "",
+        "",
+        "a",
+        "a",
+        "b",
+        "b",
+        "b",
+    ]
     labels = [text for piece in pieces for text in piece.labels]
     assert labels == ["皖A01234", "皖A01235"] * 2 + ["皖A01234", "皖A01235", "皖A01236"]
     reference = cv2.resize(drawn_plate(4), (94, 24), interpolation=cv2.INTER_AREA)
@@ -227,8 +272,9 @@ def test_vertices_outside_the_image(folder):
         ccpd.read_plate(folder / name)
 
 
-@pytest.mark.parametrize("options", [{"batch": 0}, {"margin": -0.1}, {"margin": 1.1},
-                                     {"margin": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"batch": 0}, {"margin": -0.1}, {"margin": 1.1}, {"margin": float("nan")}]
+)
 def test_impossible_options(folder, options):
     with pytest.raises(ParameterError, match="is not possible"):
         ccpd.stream_ccpd(folder, **options)

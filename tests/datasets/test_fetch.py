@@ -20,8 +20,11 @@ FILES = {"Final_LPRNet_model.pth": b"weights", "test/皖A12345.jpg": b"one", "te
 def small(tmp_path, monkeypatch):
     monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LPRNET_MIRROR", raising=False)
-    monkeypatch.setattr(fetch, "registry", lambda: {
-        name: hashlib.sha256(raw).hexdigest() for name, raw in FILES.items()})
+    monkeypatch.setattr(
+        fetch,
+        "registry",
+        lambda: {name: hashlib.sha256(raw).hexdigest() for name, raw in FILES.items()},
+    )
     mirror = tmp_path / "mirror"
     for name, raw in FILES.items():
         path = mirror / ("weights" if name.endswith(".pth") else "") / name
@@ -36,7 +39,9 @@ def test_a_mirror_fills_the_places_that_users_know(small, tmp_path):
     assert (data / "models/torch/Final_LPRNet_model.pth").read_bytes() == b"weights"
     assert (data / "images/test/皖A12345.jpg").read_bytes() == b"one"
     assert json.loads((data / "images/test_label.json").read_text("utf8")) == {
-        "沪B1.jpg": "沪B1", "皖A12345.jpg": "皖A12345"}
+        "沪B1.jpg": "沪B1",
+        "皖A12345.jpg": "皖A12345",
+    }
     assert fetch.is_published_data_here()
 
 

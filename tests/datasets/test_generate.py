@@ -44,9 +44,15 @@ def test_the_stream_goes_on_where_it_is_told_to():
     np.testing.assert_array_equal(second.images, draw_chunk(3, 6, size=8).images)
 
 
-@pytest.mark.parametrize("form, grammar", [
-    ("blue", "plate-ordinary"), ("yellow", "plate-ordinary"), ("two-row", "plate-ordinary"),
-    ("green", "plate-new-energy")])
+@pytest.mark.parametrize(
+    "form, grammar",
+    [
+        ("blue", "plate-ordinary"),
+        ("yellow", "plate-ordinary"),
+        ("two-row", "plate-ordinary"),
+        ("green", "plate-new-energy"),
+    ],
+)
 def test_texts_follow_the_grammar_of_their_form(form, grammar):
     rules = load_grammar(grammar)
     automaton = compile_grammar(rules, PUBLISHED)
@@ -181,8 +187,9 @@ def test_strokes_stray_as_far_as_told():
             cv2.circle(mask, (column, 35), 4, 255, -1)
             found = layout.strayed(mask, cell, 1.0, np.random.default_rng(seed))
             weights = cv2.moments(found)
-            moved.append((weights["m10"] / weights["m00"] - column,
-                          weights["m01"] / weights["m00"] - 35))
+            moved.append(
+                (weights["m10"] / weights["m00"] - column, weights["m01"] / weights["m00"] - 35)
+            )
     spread = np.sqrt(np.mean(np.square(moved)))  # pixels; a plate strays by an even part of STRAY
     assert 0.25 < spread / (layout.STRAY * layout.DRAWN) < 0.75
     assert np.abs(moved).max() < 4 * layout.STRAY * layout.DRAWN
@@ -193,8 +200,10 @@ def test_strokes_stray_as_far_as_told():
 def test_training_pictures_are_softer():
     plain = draw_chunk(6, 0, severity=Severity(0.2, 0.2), size=48)
     soft = draw_chunk(6, 0, severity=Severity(0.2, 0.2, soft=2.4), size=48)
-    blur = [np.median([cv2.Laplacian(i[..., 1], cv2.CV_32F).std() for i in chunk.images])
-            for chunk in (plain, soft)]
+    blur = [
+        np.median([cv2.Laplacian(i[..., 1], cv2.CV_32F).std() for i in chunk.images])
+        for chunk in (plain, soft)
+    ]
     assert blur[1] < 0.7 * blur[0]
 
 
@@ -233,15 +242,18 @@ def test_a_written_set_reads_back(tmp_path):
 
 def test_workers_end_with_a_killed_parent(tmp_path):
     script = tmp_path / "draw.py"
-    script.write_text("import multiprocessing\n"
-                      "from lprnet_nb.datasets.generate import stream_chunks\n"
-                      "if __name__ == '__main__':\n"
-                      "    stream = stream_chunks(0, workers=1, size=2)\n"
-                      "    next(stream)\n"
-                      "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
-                      "    input()\n")
-    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True) as parent:
+    script.write_text(
+        "import multiprocessing\n"
+        "from lprnet_nb.datasets.generate import stream_chunks\n"
+        "if __name__ == '__main__':\n"
+        "    stream = stream_chunks(0, workers=1, size=2)\n"
+        "    next(stream)\n"
+        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert workers

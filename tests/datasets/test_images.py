@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from lprnet_nb.datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from lprnet_nb.datasets.folder import load_plates
-from lprnet_nb.datasets.images import (PlateImages, decode_image, load_folder, preprocess,
-                                       read_labels, subset)
+from lprnet_nb.datasets.images import (
+    PlateImages,
+    decode_image,
+    load_folder,
+    preprocess,
+    read_labels,
+    subset,
+)
 from lprnet_nb.errors import DataError, ParameterError
 
 
@@ -100,8 +106,9 @@ def test_a_broken_label_file_is_one_clear_error(tmp_path, text):
 
 
 def test_subset_is_fixed_ordered_and_bounded():
-    plates = PlateImages("p", np.zeros((50, 24, 94, 3), np.uint8),
-                         tuple(f"{i:02d}" for i in range(50)))
+    plates = PlateImages(
+        "p", np.zeros((50, 24, 94, 3), np.uint8), tuple(f"{i:02d}" for i in range(50))
+    )
     chosen = subset(plates, 10, seed=3)
     assert chosen.names == subset(plates, 10, seed=3).names != subset(plates, 10, seed=4).names
     assert list(chosen.names) == sorted(chosen.names) and len(set(chosen.names)) == 10

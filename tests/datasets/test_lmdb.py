@@ -33,22 +33,28 @@ for array in np.load(sys.argv[2]):
     data.put(array)
 data.close()
 """
-UFWIO_READER = UFWIO_WRITER.split("data = ")[0] + """
+UFWIO_READER = (
+    UFWIO_WRITER.split("data = ")[0]
+    + """
 np.save(sys.argv[2], np.stack([array for _, array in ufwio.io.lmdb_data(sys.argv[1])]))
 """
+)
 
 
 def arrays(count=25):
     made = np.random.default_rng(0)
-    return np.stack([made.standard_normal((1, 3, 24, 94)).astype(np.float32)
-                     for _ in range(count)])
+    return np.stack([made.standard_normal((1, 3, 24, 94)).astype(np.float32) for _ in range(count)])
 
 
 def ufwio(script, *arguments):
     if importlib.util.find_spec("ufwio") is None:
         pytest.skip("ufwio is not installed: pip install --no-deps ufwio")
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, timeout=120,
-                   env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"})
+    subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        check=True,
+        timeout=120,
+        env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
+    )
 
 
 @pytest.fixture
@@ -57,8 +63,9 @@ def crops(tmp_path):
     folder.mkdir()
     made = np.random.default_rng(1)
     for index in range(7):
-        cv2.imwrite(str(folder / f"{index}.png"),
-                    made.integers(0, 256, (24, 94, 3), dtype=np.uint8))
+        cv2.imwrite(
+            str(folder / f"{index}.png"), made.integers(0, 256, (24, 94, 3), dtype=np.uint8)
+        )
     return folder
 
 
@@ -109,8 +116,7 @@ def test_options_of_the_vendor(tmp_path, crops):
     dataset.convert_imageset(crops, tmp_path / "rgb", bgr2rgb=True)
     rgb = np.concatenate([array for _, array in dataset.read_lmdb(tmp_path / "rgb")])
     assert np.array_equal(rgb, bgr[:, ::-1])
-    dataset.convert_imageset(crops, tmp_path / "gray", gray=True, resize_height=12,
-                             resize_width=47)
+    dataset.convert_imageset(crops, tmp_path / "gray", gray=True, resize_height=12, resize_width=47)
     assert {a.shape for _, a in dataset.read_lmdb(tmp_path / "gray")} == {(1, 1, 12, 47)}
     dataset.convert_imageset(crops, tmp_path / "shuffled", shuffle=True, seed=3)
     shuffled = np.concatenate([a for _, a in dataset.read_lmdb(tmp_path / "shuffled")])

@@ -12,7 +12,7 @@ from lprnet_nb.errors import ParameterError
 SMALL = Alphabet(tuple("ab-"), 2)
 
 
-@given(st.integers(0, 2 ** 31), st.integers(1, 6), st.floats(0.1, 5))
+@given(st.integers(0, 2**31), st.integers(1, 6), st.floats(0.1, 5))
 @settings(max_examples=40, deadline=None)
 def test_a_wide_beam_finds_the_two_best_texts(seed, steps, spread):
     logits = np.random.default_rng(seed).normal(0, spread, (2, 3, steps))

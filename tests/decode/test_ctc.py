@@ -32,12 +32,13 @@ def total_by_enumeration(log_probs, blank):
 def pad(texts, width):
     out = np.full((len(texts), width), PAD, np.int64)
     for row, text in zip(out, texts):
-        row[:len(text)] = text
+        row[: len(text)] = text
     return out
 
 
 paths = st.integers(1, 18).flatmap(
-    lambda t: st.lists(st.lists(st.integers(0, 3), min_size=t, max_size=t), min_size=1, max_size=5))
+    lambda t: st.lists(st.lists(st.integers(0, 3), min_size=t, max_size=t), min_size=1, max_size=5)
+)
 
 
 @given(paths, st.integers(0, 3))
@@ -45,10 +46,11 @@ paths = st.integers(1, 18).flatmap(
 def test_collapse_equals_the_definition(rows, blank):
     texts = collapse(np.array(rows), blank)
     assert [tuple(text[text != PAD]) for text in texts] == [
-        collapse_by_definition(row, blank) for row in rows]
+        collapse_by_definition(row, blank) for row in rows
+    ]
 
 
-@given(st.integers(0, 2 ** 32 - 1), st.integers(1, 20))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 @settings(max_examples=50, deadline=None)
 def test_greedy_equals_the_definition(seed, steps):
     logits = np.random.default_rng(seed).normal(size=(4, PUBLISHED.size, steps))
@@ -74,7 +76,7 @@ def test_first_step_counts_and_blank_separates():
     assert path("---") == ""
 
 
-@given(st.integers(0, 2 ** 32 - 1), st.integers(1, 5), st.integers(2, 4), st.integers(0, 3))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 4), st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_text_probability_equals_enumeration(seed, steps, classes, blank):
     blank %= classes
@@ -120,9 +122,14 @@ def test_to_strings_drops_padding_only():
     assert to_strings(np.array([[12, 41, PAD], [12, PAD, PAD]]), PUBLISHED) == ["皖A", "皖"]
 
 
-@pytest.mark.parametrize("logits, word", [
-    (np.zeros((68, 18)), "expected"), (np.zeros((1, 18, 68)), "68 classes"),
-    (np.full((1, 68, 18), np.nan), "image 0")])
+@pytest.mark.parametrize(
+    "logits, word",
+    [
+        (np.zeros((68, 18)), "expected"),
+        (np.zeros((1, 18, 68)), "68 classes"),
+        (np.full((1, 68, 18), np.nan), "image 0"),
+    ],
+)
 def test_bad_logits_are_refused(logits, word):
     with pytest.raises(ParameterError, match=word):
         decode(logits)

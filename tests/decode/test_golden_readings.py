@@ -43,8 +43,10 @@ def test_readings_are_proved(logits, decoder, expected):
 
 
 def test_the_grammar_mends_and_does_not_spoil(published, logits):
-    before, after = (correct(published.labels, decode(logits, decoder=name).texts)
-                     for name in ("greedy", "plate"))
+    before, after = (
+        correct(published.labels, decode(logits, decoder=name).texts)
+        for name in ("greedy", "plate")
+    )
     result = mcnemar_exact(before, after)
     assert result.c == pytest.approx(GOLDEN["mended_by_plate"], abs=1)
     assert result.b == pytest.approx(GOLDEN["spoilt_by_plate"], abs=1)
@@ -61,11 +63,13 @@ def test_confidence_of_constrained_readings(published, logits):
     assert ece(plain.confidence, right) == pytest.approx(golden["ece"], abs=near)
     kept = accuracy_coverage(plain.confidence, right).at(0.95)
     assert kept == pytest.approx(golden["accuracy_at_95_percent"], abs=2 * ONE_PLATE)
-    fitted = cross_fit_temperature(temperatures, np.array([r.confidence for r in readings]),
-                                   outcomes)
+    fitted = cross_fit_temperature(
+        temperatures, np.array([r.confidence for r in readings]), outcomes
+    )
     assert set(fitted.temperature) <= set(golden["fitted"])
     assert ece(fitted.confidence, fitted.correct) == pytest.approx(
-        golden["ece_at_fitted_temperature"], abs=2 * near)
+        golden["ece_at_fitted_temperature"], abs=2 * near
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +87,12 @@ def test_exact_match_in_batches_of_4(published, logits_of_4, decoder, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder, expected", GOLDEN["views"].items())
 def test_exact_match_of_three_views(published, weights, decoder, expected):
-    logits = np.stack([float_logits(weights, replace(published, images=view), batch=50)
-                       for view in stretched(published.images)])
+    logits = np.stack(
+        [
+            float_logits(weights, replace(published, images=view), batch=50)
+            for view in stretched(published.images)
+        ]
+    )
     readings = decode_views(logits, decoder=decoder)
     assert exact_match(published.labels, readings.texts) == pytest.approx(expected, abs=ONE_PLATE)
 
@@ -96,14 +104,21 @@ def test_the_stretch_of_views_chosen_and_judged_on_different_plates(published, w
     whole = float_logits(weights, published, batch=50)
     right = []
     for stretch in golden["stretches"]:
-        sides = [float_logits(weights, replace(published, images=view), batch=50)
-                 for view in stretched(published.images, (1 - stretch, 1 + stretch))]
+        sides = [
+            float_logits(weights, replace(published, images=view), batch=50)
+            for view in stretched(published.images, (1 - stretch, 1 + stretch))
+        ]
         right.append(np.array(decode_views(np.stack([whole, *sides])).texts) == labels)
     rng, found = np.random.default_rng(0), []
     for _ in range(golden["splits"]):
         halves = np.split(rng.permutation(len(published)), 2)
-        found.append(sum(max(right, key=lambda r: r[choose].sum())[judge].sum()
-                         for choose, judge in (halves, halves[::-1])) / len(published))
+        found.append(
+            sum(
+                max(right, key=lambda r: r[choose].sum())[judge].sum()
+                for choose, judge in (halves, halves[::-1])
+            )
+            / len(published)
+        )
     assert np.mean(found) == pytest.approx(golden["mean"], abs=ONE_PLATE)
     assert min(found) == pytest.approx(golden["lowest"], abs=ONE_PLATE)
     assert max(found) == pytest.approx(golden["highest"], abs=ONE_PLATE)
@@ -114,7 +129,9 @@ def test_what_a_colour_could_tell(published, logits):
     labels, golden = published.labels, GOLDEN["length_known"]
     read = decode(logits, decoder="plate").texts
     assert sum(len(a) != len(b) for a, b in zip(read, labels)) == golden["wrong_length"]
-    by_length = {7: decode(logits, decoder="plate-ordinary").texts,
-                 8: decode(logits, decoder="plate-new-energy").texts}
+    by_length = {
+        7: decode(logits, decoder="plate-ordinary").texts,
+        8: decode(logits, decoder="plate-new-energy").texts,
+    }
     told = [by_length[len(label)][k] for k, label in enumerate(labels)]
     assert exact_match(labels, told) == pytest.approx(golden["plate"], abs=ONE_PLATE)

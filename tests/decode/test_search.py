@@ -37,8 +37,14 @@ def grammars(draw):
         limits = ()
         if draw(st.booleans()):
             first = draw(st.integers(0, len(slots) - 1))
-            limits = (Limit(draw(characters), first, draw(st.integers(first, len(slots) - 1)),
-                            draw(st.integers(0, 2))),)
+            limits = (
+                Limit(
+                    draw(characters),
+                    first,
+                    draw(st.integers(first, len(slots) - 1)),
+                    draw(st.integers(0, 2)),
+                ),
+            )
         pairs = ()
         if draw(st.booleans()):
             pairs = tuple((c, draw(characters)) for c in "abc")
@@ -51,8 +57,10 @@ def fits(text, grammar):
     for form in grammar.forms:
         if len(text) != len(form.slots) or any(c not in s for c, s in zip(text, form.slots)):
             continue
-        if any(sum(c in limit.characters for c in text[limit.first:limit.last + 1]) > limit.count
-               for limit in form.limits):
+        if any(
+            sum(c in limit.characters for c in text[limit.first : limit.last + 1]) > limit.count
+            for limit in form.limits
+        ):
             continue
         if form.pairs and len(text) > 1 and text[1] not in dict(form.pairs).get(text[0], ""):
             continue
@@ -68,12 +76,16 @@ def compiled_or_none(grammar):
         return None
 
 
-@given(grammars(), st.booleans(), st.integers(1, 5), st.floats(0.1, 6), st.integers(0, 2 ** 31))
+@given(grammars(), st.booleans(), st.integers(1, 5), st.floats(0.1, 6), st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_best_texts_equal_brute_force(grammar, best_path, steps, spread, seed):
     automaton = compiled_or_none(grammar)
-    texts = {text for k in range(1, 5) for text in itertools.product("abc", repeat=k)
-             if fits(text, grammar)}
+    texts = {
+        text
+        for k in range(1, 5)
+        for text in itertools.product("abc", repeat=k)
+        if fits(text, grammar)
+    }
     if automaton is None:
         assert not texts
         return
@@ -81,9 +93,14 @@ def test_best_texts_equal_brute_force(grammar, best_path, steps, spread, seed):
     found = search(log_probs, automaton, SMALL.blank, best_path=best_path)
     for image in range(3):
         scores = scores_by_enumeration(log_probs[image], SMALL.blank, best_path)
-        valid = sorted(((p, text) for text, p in scores.items()
-                        if "".join(SMALL.decode(text)) in {"".join(t) for t in texts}),
-                       reverse=True)
+        valid = sorted(
+            (
+                (p, text)
+                for text, p in scores.items()
+                if "".join(SMALL.decode(text)) in {"".join(t) for t in texts}
+            ),
+            reverse=True,
+        )
         for k in range(2):
             if k < len(valid):
                 assert np.exp(found.score[image, k]) == pytest.approx(valid[k][0], rel=1e-7)
@@ -107,9 +124,12 @@ def test_automaton_equals_the_format(grammar):
             assert (automaton is not None and automaton.accepts(SMALL.encode(text))) == expected
 
 
-@given(st.integers(0, 2 ** 31), st.floats(0.1, 30),
-       st.sampled_from(["plate", "plate-ordinary", "plate-new-energy", "plate-cities"]),
-       st.sampled_from(["total", "path"]))
+@given(
+    st.integers(0, 2**31),
+    st.floats(0.1, 30),
+    st.sampled_from(["plate", "plate-ordinary", "plate-new-energy", "plate-cities"]),
+    st.sampled_from(["total", "path"]),
+)
 @settings(max_examples=10, deadline=None)
 def test_every_reading_is_in_the_grammar(seed, spread, name, score):
     logits = np.random.default_rng(seed).normal(0, spread, (2, 68, 18)).astype(np.float32)
@@ -147,7 +167,7 @@ def test_no_text_fits_into_too_few_steps():
 def test_images_do_not_influence_each_other():
     logits = np.random.default_rng(1).normal(0, 9, (150, 68, 18)).astype(np.float32)
     together = decode(logits, decoder="plate")
-    apart = [decode(logits[k:k + 1], decoder="plate").texts[0] for k in (0, 127, 128, 149)]
+    apart = [decode(logits[k : k + 1], decoder="plate").texts[0] for k in (0, 127, 128, 149)]
     assert [together.texts[k] for k in (0, 127, 128, 149)] == apart
 
 

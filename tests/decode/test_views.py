@@ -14,7 +14,7 @@ def written(texts, height=8.0, seed=0):
     logits = np.random.default_rng(seed).normal(-8, 2, (len(texts), 68, 18)).astype(np.float32)
     for image, text in zip(logits, texts):
         path = np.full(18, 67)
-        path[1:2 * len(text):2] = PUBLISHED.encode(text)
+        path[1 : 2 * len(text) : 2] = PUBLISHED.encode(text)
         image[path, range(18)] = height
     return logits
 
@@ -73,10 +73,14 @@ def test_stretched_moves_columns_about_the_middle():
     assert columns.max() == pytest.approx(47 + 0.9 * 36, abs=1.1)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: stretched(np.zeros((1, 24, 94, 3), np.uint8), ()),
-    lambda: stretched(np.zeros((1, 24, 94, 3), np.uint8), (3.0,)),
-    lambda: decode_views(np.zeros((1, 68, 18)))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: stretched(np.zeros((1, 24, 94, 3), np.uint8), ()),
+        lambda: stretched(np.zeros((1, 24, 94, 3), np.uint8), (3.0,)),
+        lambda: decode_views(np.zeros((1, 68, 18))),
+    ],
+)
 def test_impossible_parameters_are_refused(call):
     with pytest.raises(ParameterError):
         call()

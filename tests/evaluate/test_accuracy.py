@@ -1,8 +1,15 @@
 import pytest
 
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate import (GAP, align, character_accuracy, confusion, edit_distance,
-                                error_kinds, exact_match)
+from lprnet_nb.evaluate import (
+    GAP,
+    align,
+    character_accuracy,
+    confusion,
+    edit_distance,
+    error_kinds,
+    exact_match,
+)
 
 LABELS = ["皖A05100", "皖B12345", "沪C11111"]
 READ = ["皖A05100", "皖B1234", "沪D111112"]
@@ -17,9 +24,17 @@ def test_character_accuracy_is_edit_distance_over_label_length():
     assert character_accuracy(labels, read) == pytest.approx(1 - (1 + 2) / 14)
 
 
-@pytest.mark.parametrize("a, b, distance", [
-    ("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("flaw", "lawn", 2),
-    ("皖A11", "皖A1", 1), ("same", "same", 0)])
+@pytest.mark.parametrize(
+    "a, b, distance",
+    [
+        ("kitten", "sitting", 3),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("flaw", "lawn", 2),
+        ("皖A11", "皖A1", 1),
+        ("same", "same", 0),
+    ],
+)
 def test_edit_distance(a, b, distance):
     assert edit_distance(a, b) == distance
 

@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate import (accuracy_coverage, cross_fit_temperature, ece, log_loss,
-                                reliability, wilson)
+from lprnet_nb.evaluate import (
+    accuracy_coverage,
+    cross_fit_temperature,
+    ece,
+    log_loss,
+    reliability,
+    wilson,
+)
 
 
 def drawn(images=20000, seed=0):
@@ -30,7 +36,8 @@ def test_true_confidences_are_calibrated_and_inflated_ones_are_not(equal_counts)
     assert ece(confidence, correct, equal_counts=equal_counts) < 0.012
     inflated = 1 - (1 - confidence) / 3
     assert ece(inflated, correct, equal_counts=equal_counts) == pytest.approx(
-        inflated.mean() - correct.mean(), abs=0.01)
+        inflated.mean() - correct.mean(), abs=0.01
+    )
 
 
 def test_bins_of_equal_counts():
@@ -40,8 +47,7 @@ def test_bins_of_equal_counts():
 
 
 def test_log_loss_by_hand():
-    assert log_loss([0.8, 0.4], [True, False]) == pytest.approx(
-        -(np.log(0.8) + np.log(0.6)) / 2)
+    assert log_loss([0.8, 0.4], [True, False]) == pytest.approx(-(np.log(0.8) + np.log(0.6)) / 2)
     assert np.isfinite(log_loss([1.0], [False]))
 
 
@@ -91,12 +97,18 @@ def test_cross_fit_does_not_look_at_the_image_itself():
     assert (np.delete(changed.temperature, own) == 2).all()
 
 
-@pytest.mark.parametrize("call", [
-    lambda: ece([0.5], [True, False]), lambda: ece([], []), lambda: ece([1.2], [True]),
-    lambda: reliability([0.5], [True], bins=0),
-    lambda: accuracy_coverage([0.5], [True]).at(0),
-    lambda: cross_fit_temperature([1], np.ones((2, 4)), np.ones((2, 4))),
-    lambda: cross_fit_temperature([1], np.ones((1, 4)), np.ones((1, 4)), folds=5)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ece([0.5], [True, False]),
+        lambda: ece([], []),
+        lambda: ece([1.2], [True]),
+        lambda: reliability([0.5], [True], bins=0),
+        lambda: accuracy_coverage([0.5], [True]).at(0),
+        lambda: cross_fit_temperature([1], np.ones((2, 4)), np.ones((2, 4))),
+        lambda: cross_fit_temperature([1], np.ones((1, 4)), np.ones((1, 4)), folds=5),
+    ],
+)
 def test_impossible_parameters_are_refused(call):
     with pytest.raises(ParameterError):
         call()

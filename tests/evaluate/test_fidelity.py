@@ -14,7 +14,7 @@ def test_equal_tensors():
 
 
 def test_known_values():
-    assert cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])) == pytest.approx(2 ** -0.5)
+    assert cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])) == pytest.approx(2**-0.5)
     assert sqnr_db(np.array([[10.0, 0.0]]), np.array([[9.0, 0.0]])) == pytest.approx(20)
     assert cosine(REFERENCE, -3 * REFERENCE) == pytest.approx(-1)
 

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from lprnet_nb.decode import decode
-from lprnet_nb.evaluate import (accuracy_coverage, character_accuracy, cochran_q, correct,
-                                cross_fit_temperature, ece, error_kinds, log_loss, mcnemar_exact)
+from lprnet_nb.evaluate import (
+    accuracy_coverage,
+    character_accuracy,
+    cochran_q,
+    correct,
+    cross_fit_temperature,
+    ece,
+    error_kinds,
+    log_loss,
+    mcnemar_exact,
+)
 from lprnet_nb.model.trace import float_logits
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluate.json").read_text("utf8"))
@@ -34,8 +43,7 @@ def test_accuracy_and_confidence(plates, logits, decoder):
     golden = GOLDEN[decoder]
     readings = decode(logits, decoder=decoder)
     right = correct(plates.labels, readings.texts)
-    assert character_accuracy(plates.labels, readings.texts) == near(
-        golden["character_accuracy"])
+    assert character_accuracy(plates.labels, readings.texts) == near(golden["character_accuracy"])
     kinds = error_kinds(plates.labels, readings.texts)
     assert kinds == {kind: pytest.approx(count, abs=1) for kind, count in golden["kinds"].items()}
     assert ece(readings.confidence, right) == near(golden["ece"])
@@ -46,8 +54,11 @@ def test_accuracy_and_confidence(plates, logits, decoder):
 def test_cross_fitted_temperature_calibrates(plates, logits):
     temperatures = [1, 1.25, 1.5, 2, 3]
     readings = [decode(logits, decoder="plate", temperature=t) for t in temperatures]
-    fit = cross_fit_temperature(temperatures, np.array([r.confidence for r in readings]),
-                                np.array([correct(plates.labels, r.texts) for r in readings]))
+    fit = cross_fit_temperature(
+        temperatures,
+        np.array([r.confidence for r in readings]),
+        np.array([correct(plates.labels, r.texts) for r in readings]),
+    )
     golden = GOLDEN["cross_fit_plate"]
     low, high = golden["temperature"]
     assert ((low <= fit.temperature) & (fit.temperature <= high)).all()
@@ -56,8 +67,10 @@ def test_cross_fitted_temperature_calibrates(plates, logits):
 
 
 def test_grammars_read_significantly_better(plates, logits):
-    greedy, plate, ordinary = (correct(plates.labels, decode(logits, decoder=name).texts)
-                               for name in ("greedy", "plate", "plate-ordinary"))
+    greedy, plate, ordinary = (
+        correct(plates.labels, decode(logits, decoder=name).texts)
+        for name in ("greedy", "plate", "plate-ordinary")
+    )
     golden = GOLDEN["greedy_against_plate"]
     result = mcnemar_exact(greedy, plate)
     assert (result.b, result.c) == pytest.approx((golden["b"], golden["c"]), abs=1)

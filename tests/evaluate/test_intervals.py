@@ -26,13 +26,21 @@ def test_bootstrap_of_a_share_comes_near_wilson_and_repeats():
 
 def test_bootstrap_keeps_rows_together():
     pairs = np.stack([np.arange(50), np.arange(50) * 2], axis=1).astype(float)
-    low, high = bootstrap(pairs, lambda rows: (rows[:, 1] / np.maximum(rows[:, 0], 1)).max(),
-                          resamples=50)
+    low, high = bootstrap(
+        pairs, lambda rows: (rows[:, 1] / np.maximum(rows[:, 0], 1)).max(), resamples=50
+    )
     assert (low, high) == (2.0, 2.0)
 
 
-@pytest.mark.parametrize("call", [lambda: wilson(3, 2), lambda: wilson(0, 0),
-                                  lambda: wilson(1, 2, 95), lambda: bootstrap(np.array([1.0]))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wilson(3, 2),
+        lambda: wilson(0, 0),
+        lambda: wilson(1, 2, 95),
+        lambda: bootstrap(np.array([1.0])),
+    ],
+)
 def test_impossible_parameters_are_refused(call):
     with pytest.raises(ParameterError):
         call()

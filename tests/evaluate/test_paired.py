@@ -12,8 +12,9 @@ def outcomes(both, only_a, only_b, neither):
     return a, b
 
 
-@pytest.mark.parametrize("table", [(101, 59, 121, 33), (5, 1, 9, 0), (880, 14, 6, 100),
-                                   (10, 3, 3, 2), (0, 0, 1, 0)])
+@pytest.mark.parametrize(
+    "table", [(101, 59, 121, 33), (5, 1, 9, 0), (880, 14, 6, 100), (10, 3, 3, 2), (0, 0, 1, 0)]
+)
 def test_mcnemar_is_the_binomial_test_on_the_discordant(table):
     result = mcnemar_exact(*outcomes(*table))
     assert (result.b, result.c) == table[1:3]
@@ -38,8 +39,11 @@ def test_holm_by_hand():
 def test_cochran_q_formula():
     rows = np.random.default_rng(0).random((3, 60)) < [[0.6], [0.7], [0.85]]
     k, per_row, per_plate = 3, rows.sum(axis=1), rows.sum(axis=0)
-    q = (k - 1) * (k * (per_row ** 2).sum() - per_row.sum() ** 2) / (
-        k * per_plate.sum() - (per_plate ** 2).sum())
+    q = (
+        (k - 1)
+        * (k * (per_row**2).sum() - per_row.sum() ** 2)
+        / (k * per_plate.sum() - (per_plate**2).sum())
+    )
     result = cochran_q(rows)
     assert result.q == pytest.approx(q)
     assert result.degrees == 2
@@ -50,9 +54,15 @@ def test_cochran_q_of_equal_rows():
     assert cochran_q([[True, False]] * 3).p == 1.0
 
 
-@pytest.mark.parametrize("call", [lambda: mcnemar_exact([True], [True, False]),
-                                  lambda: mcnemar_exact([], []), lambda: cochran_q([[True]]),
-                                  lambda: holm([0.5, 1.5])])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mcnemar_exact([True], [True, False]),
+        lambda: mcnemar_exact([], []),
+        lambda: cochran_q([[True]]),
+        lambda: holm([0.5, 1.5]),
+    ],
+)
 def test_impossible_parameters_are_refused(call):
     with pytest.raises(ParameterError):
         call()

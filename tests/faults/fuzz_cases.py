@@ -15,23 +15,68 @@ import numpy as np
 from hypothesis import strategies as st
 
 # Texts that parsers are known to fall over.
-NASTY = tuple(text.encode("utf8", "surrogatepass") for text in (
-    "", "\0", "\ufeff{}", "null", "true", "[]", "{}", "0", '""', "NaN", "-Infinity", "1e999",
-    "9" * 5000, "[" * 100_000, '{"a":' * 20_000, "a = " + "[" * 3000,
-    "a" + ".a" * 3000 + " = 1", "a" * 20_000,
-    "x = " + "9" * 5000, '"\\ud800"', "\ud800", "{" * 1000, "a,b\r\n" * 3,
-    '"', "'''", "\r", "-" * 70,
-    '{"schema": 1}', '{"schema": 1e999}', '{"schema": [[]]}', "\x1b[31m", "../../etc/passwd")) + (
-    b"\xff\xfe\0\0", b"\x80abc", b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff\xe0")
+NASTY = tuple(
+    text.encode("utf8", "surrogatepass")
+    for text in (
+        "",
+        "\0",
+        "\ufeff{}",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "0",
+        '""',
+        "NaN",
+        "-Infinity",
+        "1e999",
+        "9" * 5000,
+        "[" * 100_000,
+        '{"a":' * 20_000,
+        "a = " + "[" * 3000,
+        "a" + ".a" * 3000 + " = 1",
+        "a" * 20_000,
+        "x = " + "9" * 5000,
+        '"\\ud800"',
+        "\ud800",
+        "{" * 1000,
+        "a,b\r\n" * 3,
+        '"',
+        "'''",
+        "\r",
+        "-" * 70,
+        '{"schema": 1}',
+        '{"schema": 1e999}',
+        '{"schema": [[]]}',
+        "\x1b[31m",
+        "../../etc/passwd",
+    )
+) + (
+    b"\xff\xfe\0\0",
+    b"\x80abc",
+    b"\x93NUMPY",
+    b"PK\x03\x04",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe0",
+)
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(min_value=10**18, max_value=10**30),
-    st.floats(), st.text(max_size=12), st.just(float("nan")),
-    st.sampled_from(["..", "/", ".", "\0", "a" * 300, "\ud800", "record.json", "int8", "BM1684X"]))
-trees = st.recursive(scalars, lambda inner: st.one_of(
-    st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
-    max_leaves=12)
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=10**18, max_value=10**30),
+    st.floats(),
+    st.text(max_size=12),
+    st.just(float("nan")),
+    st.sampled_from(["..", "/", ".", "\0", "a" * 300, "\ud800", "record.json", "int8", "BM1684X"]),
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
 
 
 @st.composite
@@ -49,16 +94,19 @@ def broken(draw: Callable, samples: tuple[bytes, ...]) -> bytes:
             case 0:
                 del data[at:]
             case 1:
-                data[at:at + 1] = draw(st.binary(min_size=1, max_size=1))
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
             case 2:
-                data[at:at + 4] = draw(st.sampled_from([
-                    b"\xff" * 4, b"\0" * 4, b"\x01\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80"]))
+                data[at : at + 4] = draw(
+                    st.sampled_from(
+                        [b"\xff" * 4, b"\0" * 4, b"\x01\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80"]
+                    )
+                )
             case 3:
                 data[at:at] = draw(st.binary(max_size=12))
             case 4:
-                del data[at:at + draw(st.integers(1, 40))]
+                del data[at : at + draw(st.integers(1, 40))]
             case 5:
-                data[at:at] = data[at:at + draw(st.integers(1, 60))]
+                data[at:at] = data[at : at + draw(st.integers(1, 60))]
             case 6:
                 data[at:at] = draw(st.sampled_from(NASTY))[:200]
     return bytes(data)
@@ -71,8 +119,11 @@ def edited(draw: Callable, sample: Any) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         parent, key, place = None, None, value
         while isinstance(place, dict | list) and place and draw(st.integers(0, 3)):
-            key = draw(st.sampled_from(sorted(place, key=str) if isinstance(place, dict)
-                                       else range(len(place))))
+            key = draw(
+                st.sampled_from(
+                    sorted(place, key=str) if isinstance(place, dict) else range(len(place))
+                )
+            )
             parent, place = place, place[key]
         new = draw(trees)
         match draw(st.integers(0, 3)), parent:
@@ -120,18 +171,27 @@ def bmodel() -> bytes:
     def tensor(name: bytes, shape: tuple[int, ...]) -> dict:
         return {0: name, 1: ("I", 0), 5: [{0: ("shape", shape)}], 7: ("f", 1.0)}
 
-    stage = {0: [tensor(b"input", (1, 3, 24, 94))], 1: [tensor(b"logits", (1, 68, 18))],
-             4: {1: hashlib.sha256(weights).digest(), 2: ("QQ", 0, 32)}, 5: ("I", 0)}
+    stage = {
+        0: [tensor(b"input", (1, 3, 24, 94))],
+        1: [tensor(b"logits", (1, 68, 18))],
+        4: {1: hashlib.sha256(weights).digest(), 2: ("QQ", 0, 32)},
+        5: ("I", 0),
+    }
     metadata = bytearray(struct.pack("<I", 4))
     _table(metadata, {1: b"2.2", 2: b"today", 3: b"BM1684X", 4: [{0: b"lprnet", 3: [stage]}]}, 0)
-    return struct.pack("<IIII", 0xFF55AAEE, 64, len(metadata), 32).ljust(64, b"\0") + \
-        bytes(metadata) + weights
+    return (
+        struct.pack("<IIII", 0xFF55AAEE, 64, len(metadata), 32).ljust(64, b"\0")
+        + bytes(metadata)
+        + weights
+    )
 
 
 def _table(out: bytearray, fields: dict[int, Any], slot: int) -> None:
     """Append a FlatBuffers table, its fields after it, and point `slot` at it."""
-    sizes = {index: 16 if isinstance(value, tuple) and value[0] == "QQ" else 4
-             for index, value in fields.items()}
+    sizes = {
+        index: 16 if isinstance(value, tuple) and value[0] == "QQ" else 4
+        for index, value in fields.items()
+    }
     entries, offset = [0] * (max(fields) + 1), 4
     for index, size in sizes.items():
         entries[index], offset = offset, offset + size

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz_cases import NASTY, arrays, bmodel, broken, dump, images, json_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lprnet_nb.toolchain.nntc.strategies import prototxt_layers, read_nntc_strategy
 
 from lprnet_nb.cache import digest, file_digest
 from lprnet_nb.datasets import ccpd
@@ -30,15 +30,16 @@ from lprnet_nb.datasets.images import read_image, read_labels
 from lprnet_nb.datasets.lmdb import decode_datum, encode_datum
 from lprnet_nb.decode.grammar import load_grammar
 from lprnet_nb.errors import LprnetError
+from lprnet_nb.measure import schema
 from lprnet_nb.model.weights import load_weights
-from lprnet_nb.report import schema
 from lprnet_nb.runtime.bmodel_file import read_contents
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import CalibrationTable
-from lprnet_nb.toolchain.nntc_strategies import prototxt_layers, read_nntc_strategy
 from lprnet_nb.toolchain.profile import parse_profile
 from lprnet_nb.toolchain.strategies import read_strategy
+
+from .fuzz_cases import NASTY, arrays, bmodel, broken, dump, images, json_cases
 
 EXAMPLES = int(os.environ.get("LPRNET_FUZZ_EXAMPLES", "0"))
 FEW = 30
@@ -62,40 +63,100 @@ Conv2D_2|CONV|s:500|b:1|g:1|e:999|t:500
 API_END total_cycle:1000|b:1|g:1
 DDR BW USAGE : 50.0%
 flops: 7, runtime: 0.001ms, ComputationAbility: 0.1T"""
-TENSOR = {"shape": [1, 6], "storage": "i8", "expressed": "f32", "scale": 0.5, "zero_point": 0,
-          "range": None}
-GRAPH = {"format": 1, "module": {"module.chip": "bm1684x", "module.mode": "INT8",
-                                 "module.asymmetric": False},
-         "inputs": ["in"], "outputs": ["out"], "weights": {"weight": TENSOR},
-         "ops": [{"type": "top.Input", "name": "in", "operands": [], "result": TENSOR,
-                  "attributes": {}},
-                 {"type": "tpu.Add", "name": "out", "operands": ["in", "weight", None],
-                  "result": TENSOR, "attributes": {"do_relu": True}}]}
+TENSOR = {
+    "shape": [1, 6],
+    "storage": "i8",
+    "expressed": "f32",
+    "scale": 0.5,
+    "zero_point": 0,
+    "range": None,
+}
+GRAPH = {
+    "format": 1,
+    "module": {"module.chip": "bm1684x", "module.mode": "INT8", "module.asymmetric": False},
+    "inputs": ["in"],
+    "outputs": ["out"],
+    "weights": {"weight": TENSOR},
+    "ops": [
+        {"type": "top.Input", "name": "in", "operands": [], "result": TENSOR, "attributes": {}},
+        {
+            "type": "tpu.Add",
+            "name": "out",
+            "operands": ["in", "weight", None],
+            "result": TENSOR,
+            "attributes": {"do_relu": True},
+        },
+    ],
+}
 STRATEGY = {"name": "mine", "method": "mse", "images": 20, "float_roles": ["input", "output"]}
 NNTC = {"toolchain": "nntc", "name": "mine", "th_method": "MSE", "fpfwd_blocks": ["x.1", "237"]}
-ROW = {"chip": "BM1684X", "precision": "int8", "batch": 1, "batch_mean": "image", "strategy": "kl",
-       "backend": "emulator", "decoder": "greedy", "images": 10, "exact_match": 0.9,
-       "ci95": [0.6, 0.98], "character_accuracy": 0.95, "agreement_with_float": 0.9,
-       "mcnemar_p": 1.0, "logits_cosine": 0.99, "logits_sqnr_db": 20.0,
-       "predicted_latency_ms": 0.05}
+ROW = {
+    "chip": "BM1684X",
+    "precision": "int8",
+    "batch": 1,
+    "batch_mean": "image",
+    "strategy": "kl",
+    "backend": "emulator",
+    "decoder": "greedy",
+    "images": 10,
+    "exact_match": 0.9,
+    "ci95": [0.6, 0.98],
+    "character_accuracy": 0.95,
+    "agreement_with_float": 0.9,
+    "mcnemar_p": 1.0,
+    "logits_cosine": 0.99,
+    "logits_sqnr_db": 20.0,
+    "predicted_latency_ms": 0.05,
+}
 METRICS = {"schema": 1, "dataset": {"name": "d", "images": 10, "digest": "ab"}, "rows": [ROW]}
-TIMINGS = {"schema": 1, "rows": [{"id": "a", "decoder": "greedy", "backend": "torch",
-                                  "decode_ms": 1.0}]}
-MANIFEST = {"schema": 1, "profile": "quick", "parameters": {}, "versions": {}, "data": {},
-            "bmodels": {}, "metrics_sha256": None, "revision": None}
-FACTS = {"id": "facts", "chip": "BM1684", "precision": "fp32", "batch": 1, "strategy": None,
-         "predicted_latency_ms": None, "sha256": "0" * 64, "tools": {}}
+TIMINGS = {
+    "schema": 1,
+    "rows": [{"id": "a", "decoder": "greedy", "backend": "torch", "decode_ms": 1.0}],
+}
+MANIFEST = {
+    "schema": 1,
+    "profile": "quick",
+    "parameters": {},
+    "versions": {},
+    "data": {},
+    "bmodels": {},
+    "metrics_sha256": None,
+    "revision": None,
+}
+FACTS = {
+    "id": "facts",
+    "chip": "BM1684",
+    "precision": "fp32",
+    "batch": 1,
+    "strategy": None,
+    "predicted_latency_ms": None,
+    "sha256": "0" * 64,
+    "tools": {},
+}
 
 
 def record() -> dict[str, Any]:
     """A record of the file that `_record` puts beside it."""
-    return {"path": "lprnet.bmodel", "chip": "BM1684X", "precision": "fp32", "batch": 1,
-            "batch_mean": "image", "form": "published", "strategy": None,
-            "predicted_latency_ms": 0.1, "sha256": hashlib.sha256(b"model").hexdigest(),
-            "digest": digest("x"),
-            "tools": {"tpu_mlir": "1"}, "input_shape": [1, 3, 24, 94], "output_shape": [1, 68, 18],
-            "input_dtype": "float32", "weights": "published", "network": "lprnet", "graph": None,
-            "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67}}
+    return {
+        "path": "lprnet.bmodel",
+        "chip": "BM1684X",
+        "precision": "fp32",
+        "batch": 1,
+        "batch_mean": "image",
+        "form": "published",
+        "strategy": None,
+        "predicted_latency_ms": 0.1,
+        "sha256": hashlib.sha256(b"model").hexdigest(),
+        "digest": digest("x"),
+        "tools": {"tpu_mlir": "1"},
+        "input_shape": [1, 3, 24, 94],
+        "output_shape": [1, 68, 18],
+        "input_dtype": "float32",
+        "weights": "published",
+        "network": "lprnet",
+        "graph": None,
+        "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67},
+    }
 
 
 @dataclass(frozen=True)
@@ -109,14 +170,20 @@ class Parser:
     beside: tuple[tuple[str, bytes], ...] = ()
 
 
-def json_parser(sample: Any, read: Callable[[Path], Any], file: str = "file.json",
-                beside: tuple[tuple[str, bytes], ...] = ()) -> Parser:
-    return Parser(json_cases(sample), dump(sample), lambda folder: read(folder / file), file,
-                  beside)
+def json_parser(
+    sample: Any,
+    read: Callable[[Path], Any],
+    file: str = "file.json",
+    beside: tuple[tuple[str, bytes], ...] = (),
+) -> Parser:
+    return Parser(
+        json_cases(sample), dump(sample), lambda folder: read(folder / file), file, beside
+    )
 
 
-def bytes_parser(samples: tuple[bytes, ...], read: Callable[[Path], Any], file: str = "file"
-                 ) -> Parser:
+def bytes_parser(
+    samples: tuple[bytes, ...], read: Callable[[Path], Any], file: str = "file"
+) -> Parser:
     return Parser(broken(samples), samples[0], lambda folder: read(folder / file), file)
 
 
@@ -126,43 +193,83 @@ PARSERS: dict[str, Parser] = {
     "labels.json": json_parser({"a.jpg": "皖A12345", "b.jpg": "京B67890"}, read_labels),
     "plates by labels.csv": Parser(
         broken(("file,plate\na.png,皖A12345\n".encode(), b"a.png,A1\r\n")),
-        "a.png,皖A12345\n".encode(), load_plates, "labels.csv", (("a.png", images()[1]),)),
+        "a.png,皖A12345\n".encode(),
+        load_plates,
+        "labels.csv",
+        (("a.png", images()[1]),),
+    ),
     "plates by labels.json": Parser(
-        json_cases({"a.png": "皖A12345"}), dump({"a.png": "皖A12345"}), load_plates, "labels.json",
-        (("a.png", images()[1]),)),
-    "class list": bytes_parser((PUBLISHED_CLASSES.encode(), "\n".join("01AB-").encode()),
-                               read_alphabet),
+        json_cases({"a.png": "皖A12345"}),
+        dump({"a.png": "皖A12345"}),
+        load_plates,
+        "labels.json",
+        (("a.png", images()[1]),),
+    ),
+    "class list": bytes_parser(
+        (PUBLISHED_CLASSES.encode(), "\n".join("01AB-").encode()), read_alphabet
+    ),
     "strategy": json_parser(STRATEGY, read_strategy),
     "recommended strategy": json_parser({"strategy": STRATEGY, "evidence": {}}, read_strategy),
     "TPU-NNTC strategy": json_parser(NNTC, read_nntc_strategy),
     "grammar": bytes_parser((GRAMMAR,), load_grammar, "own.toml"),
     "graph.json": Parser(json_cases(GRAPH), dump(GRAPH), load_graph, "graph.json", BESIDE_GRAPH),
-    "graph.npz": Parser(broken((arrays(),)), arrays(), load_graph, "graph.npz",
-                        (("graph.json", dump(GRAPH)),)),
+    "graph.npz": Parser(
+        broken((arrays(),)), arrays(), load_graph, "graph.npz", (("graph.json", dump(GRAPH)),)
+    ),
     "BModel": bytes_parser((bmodel(),), read_contents, "x.bmodel"),
-    "record.json": Parser(json_cases(record()), dump(record()), BModel.load, "record.json",
-                          (("lprnet.bmodel", b"model"),)),
+    "record.json": Parser(
+        json_cases(record()),
+        dump(record()),
+        BModel.load,
+        "record.json",
+        (("lprnet.bmodel", b"model"),),
+    ),
     "calibration table": bytes_parser(
         (b"# generated\n# op_name    threshold    min    max\nin 1.0 -1.0 1.0\nout 2 -2 2\n",),
-        lambda path: CalibrationTable(path, None, "").thresholds()),
-    "profile": Parser(broken((PROFILE,)).map(lambda raw: raw.decode("utf8", "replace")),
-                      PROFILE.decode(), None, ""),
-    "prototxt": Parser(broken((b'layer { name: "x.1" type: "Data" data_param { batch_size: 1 } }\n'
-                               b'# end\nlayer { name: "237" type: "Convolution" }',)
-                              ).map(lambda raw: raw.decode("utf8", "replace")),
-                       'layer { name: "x.1" }', None, ""),
-    "CCPD name": Parser(st.one_of(st.text(max_size=120), broken((NAME.encode(),)).map(
-        lambda raw: raw.decode("utf8", "surrogateescape"))), NAME, None, ""),
-    "LMDB entry": bytes_parser((encode_datum(np.ones((1, 3, 2, 2), np.float32)),),
-                               lambda path: decode_datum(path.read_bytes())),
+        lambda path: CalibrationTable(path, None, "").thresholds(),
+    ),
+    "profile": Parser(
+        broken((PROFILE,)).map(lambda raw: raw.decode("utf8", "replace")),
+        PROFILE.decode(),
+        None,
+        "",
+    ),
+    "prototxt": Parser(
+        broken(
+            (
+                b'layer { name: "x.1" type: "Data" data_param { batch_size: 1 } }\n'
+                b'# end\nlayer { name: "237" type: "Convolution" }',
+            )
+        ).map(lambda raw: raw.decode("utf8", "replace")),
+        'layer { name: "x.1" }',
+        None,
+        "",
+    ),
+    "CCPD name": Parser(
+        st.one_of(
+            st.text(max_size=120),
+            broken((NAME.encode(),)).map(lambda raw: raw.decode("utf8", "surrogateescape")),
+        ),
+        NAME,
+        None,
+        "",
+    ),
+    "LMDB entry": bytes_parser(
+        (encode_datum(np.ones((1, 3, 2, 2), np.float32)),),
+        lambda path: decode_datum(path.read_bytes()),
+    ),
     "metrics.json": json_parser(METRICS, schema.read_metrics),
     "timings.json": json_parser(TIMINGS, schema.read_timings),
     "manifest.json": json_parser(MANIFEST, schema.read_manifest),
     "facts.json": json_parser(FACTS, schema.read_bmodel_facts, "facts.json"),
     "weights": Parser(
-        broken((b"PK\x03\x04", b"\x80\x02}q\x00.",
-                b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01.")), None,
-        lambda folder: load_weights(folder / "w.pth"), "w.pth"),
+        broken(
+            (b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01.")
+        ),
+        None,
+        lambda folder: load_weights(folder / "w.pth"),
+        "w.pth",
+    ),
 }
 TEXTS = {"profile": parse_profile, "prototxt": prototxt_layers, "CCPD name": ccpd.parse_name}
 
@@ -202,8 +309,13 @@ def test_samples_are_valid(name, folder):
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_anything_is_read_or_refused(name, folder):
-    @settings(max_examples=EXAMPLES or FEW, deadline=None, derandomize=not EXAMPLES, database=None,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES or FEW,
+        deadline=None,
+        derandomize=not EXAMPLES,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(PARSERS[name].cases)
     def check(case):
         read_or_refuse(name, folder, case)

@@ -34,8 +34,9 @@ def random_weights():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.from_numpy(preprocess(
-        np.random.default_rng(0).integers(0, 256, (4, 24, 94, 3), dtype=np.uint8)))
+    return torch.from_numpy(
+        preprocess(np.random.default_rng(0).integers(0, 256, (4, 24, 94, 3), dtype=np.uint8))
+    )
 
 
 def test_the_portable_pools_equal_the_published_ones_bit_for_bit(random_weights, images):
@@ -91,8 +92,10 @@ def test_trace_and_onnx_agree_with_the_network(random_weights, images):
     assert trace_model(random_weights, 4, "image", "forked").path == traced.path
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"batch": 0}, "batch=0"), ({"batch_mean": "all"}, "'image'"), ({"form": "odd"}, "forked")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [({"batch": 0}, "batch=0"), ({"batch_mean": "all"}, "'image'"), ({"form": "odd"}, "forked")],
+)
 def test_impossible_traces_are_refused(random_weights, arguments, message):
     with pytest.raises(ParameterError, match=message):
         trace_model(random_weights, **arguments)
@@ -105,9 +108,16 @@ def test_other_class_counts(images):
         assert Weights("latin", state, alphabet).network()(images).shape == (4, 37, 18)
 
 
-@pytest.mark.parametrize("content, message", [
-    (None, "no such file"), (b"", "cannot be read"), (b"\x80\x02garbage", "cannot be read"),
-    ([1, 2], "not a state dict"), ({"a": torch.zeros(1)}, "do not fit")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        (b"", "cannot be read"),
+        (b"\x80\x02garbage", "cannot be read"),
+        ([1, 2], "not a state dict"),
+        ({"a": torch.zeros(1)}, "do not fit"),
+    ],
+)
 def test_unusable_weights_are_refused(tmp_path, content, message):
     path = tmp_path / "weights.pth"
     if isinstance(content, bytes):
@@ -145,7 +155,9 @@ def test_subnormal_weights_become_zero_and_change_no_logit(random_weights, tmp_p
         assert torch.equal(loaded.network()(images), Weights("raw", state).network()(images))
 
 
-@pytest.mark.parametrize("case", GOLDEN["exact_match"], ids=lambda c: f"{c['batch_mean']}-{c['batch']}")
+@pytest.mark.parametrize(
+    "case", GOLDEN["exact_match"], ids=lambda c: f"{c['batch_mean']}-{c['batch']}"
+)
 def test_published_accuracy_is_reproduced_exactly(weights, published, case):
     logits = float_logits(weights, published, batch=case["batch"], batch_mean=case["batch_mean"])
     assert exact_match(published.labels, decode(logits).texts) == case["value"]

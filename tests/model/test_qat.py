@@ -23,8 +23,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "integer_grids.json"
 
 
 def grid(chip):
-    return {name: Unit(**fields) for name, fields in
-            json.loads(GOLDEN.read_text("utf8"))[chip].items()}
+    return {
+        name: Unit(**fields) for name, fields in json.loads(GOLDEN.read_text("utf8"))[chip].items()
+    }
 
 
 def test_results_round_half_up_and_gradients_stop_where_they_are_clipped():
@@ -44,8 +45,9 @@ def test_weights_round_half_away_from_zero_and_gradients_pass():
 
 
 def test_convolution_with_a_scale_per_channel(weights):
-    network = QuantizedLPRNet(weights, grid("BM1684X") | {
-        "in": Unit(0.5, 0, 255), "out": Unit(2.0, 0, 255)})
+    network = QuantizedLPRNet(
+        weights, grid("BM1684X") | {"in": Unit(0.5, 0, 255), "out": Unit(2.0, 0, 255)}
+    )
     conv = torch.nn.Conv2d(1, 3, 1)
     conv.weight.data = torch.tensor([[[[1.27]]], [[[-0.3]]], [[[0.0]]]])
     conv.bias.data = torch.tensor([0.0151, 40.0, 3.0])
@@ -84,14 +86,17 @@ def test_a_short_run_brings_int8_nearer_to_float_on_unseen_plates(chip, weights)
     units, unseen = grid(chip), generate_plates(48, seed=99, workers=0)
     wanted = float_logits(weights, unseen)
     tuned = finetune(weights, units, QatConfig(steps=12, batch=8, seed=3))
-    before, after = (((quantized_logits(w, units, unseen) - wanted) ** 2).mean()
-                     for w in (weights, tuned))
+    before, after = (
+        ((quantized_logits(w, units, unseen) - wanted) ** 2).mean() for w in (weights, tuned)
+    )
     assert after < 0.9 * before  # measured: 0.80 on BM1684X, 0.85 on BM1684
 
 
 def test_the_seed_decides(weights):
-    one, same, other = (finetune(weights, grid("BM1684"), QatConfig(steps=1, batch=2, seed=seed))
-                        for seed in (3, 3, 4))
+    one, same, other = (
+        finetune(weights, grid("BM1684"), QatConfig(steps=1, batch=2, seed=seed))
+        for seed in (3, 3, 4)
+    )
     assert one.digest == same.digest and len({one.digest, other.digest, weights.digest}) == 3
     assert torch.equal(one.state["backbone.1.running_var"], weights.state["backbone.1.running_var"])
 
@@ -103,8 +108,9 @@ def test_a_grid_that_lacks_a_tensor_is_refused(weights):
         QuantizedLPRNet(weights, units)
 
 
-@pytest.mark.parametrize("fields", [{"steps": 0}, {"batch": 0}, {"learning_rate": 0.0},
-                                    {"temperature": float("inf")}])
+@pytest.mark.parametrize(
+    "fields", [{"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"temperature": float("inf")}]
+)
 def test_impossible_runs_are_refused(fields):
     with pytest.raises(ParameterError, match=next(iter(fields))):
         QatConfig(**fields)

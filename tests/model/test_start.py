@@ -26,14 +26,18 @@ def network():
         network = LPRNet(classes)
         initialize(network)
         return network.eval()
+
     return make
 
 
-
-@pytest.mark.parametrize("alphabet, told", [
-    (LONGER, "68 of 75 classes carried over by character, 7 fresh (学警港澳挂使领)"),
-    (TURNED, "67 of 70 classes carried over by character, 3 fresh (学警港)"),
-    (PUBLISHED, "all 68 classes carried over")])
+@pytest.mark.parametrize(
+    "alphabet, told",
+    [
+        (LONGER, "68 of 75 classes carried over by character, 7 fresh (学警港澳挂使领)"),
+        (TURNED, "67 of 70 classes carried over by character, 3 fresh (学警港)"),
+        (PUBLISHED, "all 68 classes carried over"),
+    ],
+)
 def test_a_new_class_list_reads_what_the_old_one_read(weights, published, network, alphabet, told):
     some = published.take([i for i, label in enumerate(published.labels) if "京" not in label][:60])
     found = network(alphabet.size)
@@ -49,14 +53,22 @@ def test_rows_and_columns_of_shared_classes_are_the_old_ones(weights, network):
     state, old = found.state_dict(), weights.state
     for character in "皖A0-":
         new, before = TURNED.characters.index(character), PUBLISHED.characters.index(character)
-        for layer in ("20.weight", "20.bias", "21.weight", "21.bias", "21.running_mean",
-                      "21.running_var"):
+        for layer in (
+            "20.weight",
+            "20.bias",
+            "21.weight",
+            "21.bias",
+            "21.running_mean",
+            "21.running_var",
+        ):
             assert torch.equal(state[f"backbone.{layer}"][new], old[f"backbone.{layer}"][before])
         row, expected = state["container.0.weight"][new], old["container.0.weight"][before]
         assert torch.equal(row[:CONTEXT], expected[:CONTEXT])
         for other in "川Z9-":
-            assert torch.equal(row[CONTEXT + TURNED.characters.index(other)],
-                               expected[CONTEXT + PUBLISHED.characters.index(other)])
+            assert torch.equal(
+                row[CONTEXT + TURNED.characters.index(other)],
+                expected[CONTEXT + PUBLISHED.characters.index(other)],
+            )
         assert not row[CONTEXT + TURNED.characters.index("学")].any()
     new = TURNED.characters.index("学")
     assert torch.equal(state["backbone.20.weight"][new], fresh["backbone.20.weight"][new])
@@ -87,24 +99,44 @@ def test_the_class_list_of_a_start_is_known_by_digest_then_by_number(weights, ne
     assert load_start(tmp_path / "mine.pth", LONGER).alphabet == PUBLISHED
 
 
-def test_training_goes_on_from_the_published_weights_with_more_classes(weights, published, tmp_path):
+def test_training_goes_on_from_the_published_weights_with_more_classes(
+    weights, published, tmp_path
+):
     """The road of case 20: more classes, plates with a new character, one small step."""
-    plates = PlateImages("mine", published.images[:6], published.names[:6],
-                         tuple(label[:-1] + "学" for label in published.labels[:6]))
-    config = TrainConfig(tmp_path / "out.pth", tmp_path / "out.checkpoint", steps=1, batch=2,
-                         learning_rate=1e-9, easy_steps=0, align_steps=0,
-                         start_from="published")
+    plates = PlateImages(
+        "mine",
+        published.images[:6],
+        published.names[:6],
+        tuple(label[:-1] + "学" for label in published.labels[:6]),
+    )
+    config = TrainConfig(
+        tmp_path / "out.pth",
+        tmp_path / "out.checkpoint",
+        steps=1,
+        batch=2,
+        learning_rate=1e-9,
+        easy_steps=0,
+        align_steps=0,
+        start_from="published",
+    )
     told = []
     found = load_weights(train(config, plates, LONGER, report=told.append), LONGER)
-    assert told == [f"start from published: 68 of 75 classes carried over by character, "
-                    f"7 fresh ({ADDED})"]
+    assert told == [
+        f"start from published: 68 of 75 classes carried over by character, 7 fresh ({ADDED})"
+    ]
     some = published.take(np.arange(0, 1000, 20))
     assert exact_match(found, some) == pytest.approx(exact_match(weights, some), abs=0.03)
 
 
 def test_generated_plates_need_their_characters_in_the_class_list(tmp_path):
-    config = TrainConfig(tmp_path / "out.pth", tmp_path / "out.checkpoint", steps=1, batch=2,
-                         workers=0, report_plates=2)
+    config = TrainConfig(
+        tmp_path / "out.pth",
+        tmp_path / "out.checkpoint",
+        steps=1,
+        batch=2,
+        workers=0,
+        report_plates=2,
+    )
     with pytest.raises(DataError, match="has no 京沪津渝冀晋蒙辽吉黑…, which generated plates"):
         train(config, alphabet=Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), 36))
     # In another order they are learnt by character: not one target may be another's.
@@ -112,6 +144,14 @@ def test_generated_plates_need_their_characters_in_the_class_list(tmp_path):
     torch.manual_seed(0)
     train(config, alphabet=turned)
     logged = (tmp_path / "out.jsonl").read_text("utf8")
-    train(TrainConfig(tmp_path / "p.pth", tmp_path / "p.checkpoint", steps=1, batch=2, workers=0,
-                      report_plates=2))
+    train(
+        TrainConfig(
+            tmp_path / "p.pth",
+            tmp_path / "p.checkpoint",
+            steps=1,
+            batch=2,
+            workers=0,
+            report_plates=2,
+        )
+    )
     assert logged and (tmp_path / "p.jsonl").exists()

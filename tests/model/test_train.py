@@ -32,8 +32,17 @@ LATIN = Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), blank=36)
 
 
 def config_in(folder, **options):
-    defaults = dict(output=folder / "weights.pth", checkpoint=folder / "state.pt", steps=4, batch=4,
-                    report_every=4, report_plates=4, workers=0, easy_steps=2, align_steps=3)
+    defaults = dict(
+        output=folder / "weights.pth",
+        checkpoint=folder / "state.pt",
+        steps=4,
+        batch=4,
+        report_every=4,
+        report_plates=4,
+        workers=0,
+        easy_steps=2,
+        align_steps=3,
+    )
     return TrainConfig(**defaults | options)
 
 
@@ -43,12 +52,21 @@ def latin_plates():
     rng = np.random.default_rng(0)
     images, labels = [], []
     for _ in range(6):
-        text = "".join(rng.choice(list(LATIN.characters[10:36]), 2)) + \
-            "".join(rng.choice(list(LATIN.characters[:10]), 2))
+        text = "".join(rng.choice(list(LATIN.characters[10:36]), 2)) + "".join(
+            rng.choice(list(LATIN.characters[:10]), 2)
+        )
         image = np.full((24, 94, 3), 230, np.uint8)
         for place, character in enumerate(text):
-            cv2.putText(image, character, (5 + 22 * place, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.75,
-                        (20, 20, 20), 2, cv2.LINE_AA)
+            cv2.putText(
+                image,
+                character,
+                (5 + 22 * place, 20),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.75,
+                (20, 20, 20),
+                2,
+                cv2.LINE_AA,
+            )
         images.append(image)
         labels.append(text)
     return PlateImages("latin", np.stack(images), tuple(f"{t}.png" for t in labels), tuple(labels))
@@ -58,8 +76,11 @@ def test_each_character_is_told_at_the_step_that_looks_at_it():
     centres = np.array([[11, 31, 79, np.nan], [11, 11.5, 12, 94], [90, 92, np.nan, np.nan]])
     texts = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 9, 0, 0]])
     classes = alignment(centres, texts, blank=67)
-    assert {int(t): int(classes[0, t]) for t in np.flatnonzero(classes[0] != 67)} == \
-        {0: 1, 5: 2, 17: 3}
+    assert {int(t): int(classes[0, t]) for t in np.flatnonzero(classes[0] != 67)} == {
+        0: 1,
+        5: 2,
+        17: 3,
+    }
     assert classes[1, [0, 1, 2, 17]].tolist() == [4, 5, 6, 7]  # in order, one step each
     assert classes[2, [16, 17]].tolist() == [8, 9]
 
@@ -91,14 +112,17 @@ def test_chosen_plates_stand_for_all():
     value = drawn.images.mean(axis=(1, 2, 3)).astype(np.float64)
     sums, met = [], set()
     for number in range(400):
-        images, texts, sizes, weights = _choose(scorer, drawn.images, targets, lengths, PUBLISHED,
-                                                4, np.random.default_rng(number))
-        places = [int(np.flatnonzero((drawn.images == image).all((1, 2, 3)))[0])
-                  for image in images]
+        images, texts, sizes, weights = _choose(
+            scorer, drawn.images, targets, lengths, PUBLISHED, 4, np.random.default_rng(number)
+        )
+        places = [
+            int(np.flatnonzero((drawn.images == image).all((1, 2, 3)))[0]) for image in images
+        ]
         assert len(set(places)) == 4
         parts = texts.split(sizes.tolist())
-        assert [PUBLISHED.decode(part.numpy()) for part in parts] == \
-            [drawn.labels[i] for i in places]
+        assert [PUBLISHED.decode(part.numpy()) for part in parts] == [
+            drawn.labels[i] for i in places
+        ]
         assert {0, 1} <= set(places) and len({round(float(w), 6) for w in weights}) > 1
         sums.append(float((weights * torch.from_numpy(value[places])).sum()))
         met |= set(places)
@@ -143,8 +167,10 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
     found = torch.load(train(broken), weights_only=True)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    reports = [json.loads(line) for line in
-               broken.checkpoint.with_suffix(".jsonl").read_text("utf8").splitlines()]
+    reports = [
+        json.loads(line)
+        for line in broken.checkpoint.with_suffix(".jsonl").read_text("utf8").splitlines()
+    ]
     assert [report["step"] for report in reports] == [2, 4]
     assert set(reports[0]) >= {"loss", "rate", "plates_per_second", "exact_match"}
 
@@ -174,8 +200,11 @@ def test_the_weights_load_and_are_small(tmp_path):
 
 
 def test_a_variance_beyond_fp16_survives(tmp_path):
-    state = {"a.weight": torch.ones(2), "a.running_var": torch.full((2,), 1e5),
-             "b.weight": torch.full((2,), 0.1)}
+    state = {
+        "a.weight": torch.ones(2),
+        "a.running_var": torch.full((2,), 1e5),
+        "b.weight": torch.full((2,), 0.1),
+    }
     found = torch.load(write_weights(tmp_path / "w.pth", state), weights_only=True)
     assert found["a.running_var"].tolist() == [1e5, 1e5]
     assert found["b.weight"].dtype == torch.float16
@@ -205,8 +234,9 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
     raw = torch.load(first, weights_only=True)
     warm = config_in(tmp_path / "warm", steps=1, learning_rate=1e-9, start_from=first)
     found = torch.load(train(warm), weights_only=True)
-    fresh = torch.load(train(config_in(tmp_path / "fresh", steps=1, learning_rate=1e-9, seed=1)),
-                       weights_only=True)
+    fresh = torch.load(
+        train(config_in(tmp_path / "fresh", steps=1, learning_rate=1e-9, seed=1)), weights_only=True
+    )
     name = "backbone.0.weight"
     assert torch.equal(found[name], raw[name]) and not torch.equal(fresh[name], raw[name])
     again = train(config_in(tmp_path / "other", steps=1, seed=2))
@@ -216,10 +246,20 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
         train(replace(warm, checkpoint=tmp_path / "c.pt", start_from=tmp_path / "none.pth"))
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 2.0}, {"device": "tpu"},
-                                   {"optimizer": "sgd"}, {"soft": -1.0},
-                                   {"candidates": 4, "align_steps": 0}, {"candidates": 9},
-                                   {"objective": "likely"}, {"objective": "accuracy"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"learning_rate": 2.0},
+        {"device": "tpu"},
+        {"optimizer": "sgd"},
+        {"soft": -1.0},
+        {"candidates": 4, "align_steps": 0},
+        {"candidates": 9},
+        {"objective": "likely"},
+        {"objective": "accuracy"},
+    ],
+)
 def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         config_in(tmp_path, **wrong)

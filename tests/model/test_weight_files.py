@@ -62,8 +62,12 @@ SAVED = {
     "plain": lambda s, n: s,
     "DataParallel": lambda s, n: prefixed(s, "module."),
     "torch.compile of DataParallel": lambda s, n: prefixed(s, "_orig_mod.module."),
-    "Lightning": lambda s, n: {"state_dict": prefixed(s, "model."), "epoch": 3, "loops": {"a": {}},
-                               "optimizer_states": [optimizer(n)]},
+    "Lightning": lambda s, n: {
+        "state_dict": prefixed(s, "model."),
+        "epoch": 3,
+        "loops": {"a": {}},
+        "optimizer_states": [optimizer(n)],
+    },
     "state_dict": lambda s, n: {"state_dict": s, "epoch": torch.tensor(3)},
     "model": lambda s, n: {"model": s, "optimizer": optimizer(n), "loss": 0.25},
     "net_state_dict": lambda s, n: {"net_state_dict": s, "epoch": 3},
@@ -72,14 +76,20 @@ SAVED = {
     "twice the same": lambda s, n: {"model": s, "best": dict(s)},
     "a list": lambda s, n: [s, 7],
     "numbers beside": lambda s, n: {**s, "epoch": 3, "note": "best"},
-    "arguments beside": lambda s, n: {"net": s, "args": argparse.Namespace(lr=0.1),
-                                      "best": np.float64(0.9), "when": Path("run")},
-    "parameters": lambda s, n: {k: nn.Parameter(v) if v.is_floating_point() else v
-                                for k, v in s.items()},
+    "arguments beside": lambda s, n: {
+        "net": s,
+        "args": argparse.Namespace(lr=0.1),
+        "best": np.float64(0.9),
+        "when": Path("run"),
+    },
+    "parameters": lambda s, n: {
+        k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()
+    },
     "sparse": lambda s, n: {k: v.to_sparse() if v.ndim else v for k, v in s.items()},
     "float64": lambda s, n: {k: v.double() for k, v in s.items()},
     "another order in memory": lambda s, n: {
-        k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in s.items()},
+        k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in s.items()
+    },
     "torch 0.4, no counters": lambda s, n: {k: v for k, v in s.items() if v.ndim},
     "reversed": lambda s, n: dict(reversed(s.items())),
 }
@@ -92,8 +102,10 @@ def test_checkpoints_give_the_network_in_them(state, network, how, zipped, tmp_p
     torch.save(SAVED[how](state, network), path, _use_new_zipfile_serialization=zipped)
     loaded = load_weights(path)
     assert loaded.name == "mine" and loaded.digest == Weights("", state).digest
-    assert all(value.dtype == state[name].dtype and value.is_contiguous() and
-               type(value) is torch.Tensor for name, value in loaded.state.items())
+    assert all(
+        value.dtype == state[name].dtype and value.is_contiguous() and type(value) is torch.Tensor
+        for name, value in loaded.state.items()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -123,8 +135,9 @@ class Parts(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["traced", "of the published form", "wrapped", "scripted"])
-def test_torchscript_gives_its_parameters_and_is_not_run(state, network, how, tmp_path,
-                                                         monkeypatch):
+def test_torchscript_gives_its_parameters_and_is_not_run(
+    state, network, how, tmp_path, monkeypatch
+):
     published = PublishedLPRNet(68).eval()
     published.load_state_dict(state)
     if how == "scripted":
@@ -198,39 +211,65 @@ REFUSED = {
     "cut off safetensors": (cut_off_safetensors, "empty, damaged, cut off"),
     "cut off older": (torn_older, "empty, damaged, cut off"),
     "numpy": (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "empty, damaged, cut off"),
-    "Git LFS": (lambda path: path.write_bytes(
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+    "Git LFS": (
+        lambda path: path.write_bytes(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        ),
+        "git lfs pull",
+    ),
     "web page": (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>"), "is a web page"),
     "ONNX": (lambda path: path.write_bytes(b"\x08\x07\x12\x07pytorch"), "is an ONNX graph"),
     "whole network": (saved(LPRNet(68)), r"pickled objects \(lprnet_nb\.model.*Save `torch"),
-    "whole network, older": (saved(LPRNet(68), _use_new_zipfile_serialization=False),
-                             r"pickled objects \(lprnet_nb\.model.*Save `torch"),
-    "whole network in a checkpoint": (saved({"model": LPRNet(68), "optimizer": optimizer(None)}),
-                                      r"pickled objects \(lprnet_nb\.model"),
+    "whole network, older": (
+        saved(LPRNet(68), _use_new_zipfile_serialization=False),
+        r"pickled objects \(lprnet_nb\.model.*Save `torch",
+    ),
+    "whole network in a checkpoint": (
+        saved({"model": LPRNet(68), "optimizer": optimizer(None)}),
+        r"pickled objects \(lprnet_nb\.model",
+    ),
     "a name with commands in it": (hostile_name, r"pickled objects \(__builtin__\.\?\?31m\)"),
     "list": (saved([1, 2]), "are not a state dict of tensors"),
     "number": (saved(3), "are not a state dict of tensors"),
-    "two networks": (saved({"model": narrow(), "ema": {"module": narrow()}}),
-                     r"several networks: model, ema\.module\."),
-    "another network": (saved({"conv1.weight": torch.zeros(2)}),
-                        r"none of its 1 tensors \(conv1\.weight, …\) is a layer"),
-    "another fork's layer": (saved(narrow(**{"stn.fc.weight": torch.zeros(6, 32)})),
-                             r"stn\.fc\.weight is not among its layers: another fork's layer"),
-    "a part": (saved({k: v for k, v in narrow().items() if "21" not in k}),
-               r"backbone\.21\.weight is missing \(and 3 more\)"),
-    "another width": (saved(narrow(**{"backbone.0.weight": torch.zeros(32, 3, 3, 3)})),
-                      "is 32x3x3x3, expected 64x3x3x3: a network of another width"),
+    "two networks": (
+        saved({"model": narrow(), "ema": {"module": narrow()}}),
+        r"several networks: model, ema\.module\.",
+    ),
+    "another network": (
+        saved({"conv1.weight": torch.zeros(2)}),
+        r"none of its 1 tensors \(conv1\.weight, …\) is a layer",
+    ),
+    "another fork's layer": (
+        saved(narrow(**{"stn.fc.weight": torch.zeros(6, 32)})),
+        r"stn\.fc\.weight is not among its layers: another fork's layer",
+    ),
+    "a part": (
+        saved({k: v for k, v in narrow().items() if "21" not in k}),
+        r"backbone\.21\.weight is missing \(and 3 more\)",
+    ),
+    "another width": (
+        saved(narrow(**{"backbone.0.weight": torch.zeros(32, 3, 3, 3)})),
+        "is 32x3x3x3, expected 64x3x3x3: a network of another width",
+    ),
     "gray": (saved(narrow(**{"backbone.0.weight": torch.zeros(64, 1, 3, 3)})), "such as gray"),
-    "another kernel": (saved(narrow(**{"backbone.16.weight": torch.zeros(256, 64, 1, 5)})),
-                       "is 256x64x1x5, expected 256x64x1x4: another fork's layer"),
-    "class layers that differ": (saved(narrow(**{"backbone.20.bias": torch.zeros(37)})),
-                                 "backbone.20.bias is 37, expected 68: another class count"),
+    "another kernel": (
+        saved(narrow(**{"backbone.16.weight": torch.zeros(256, 64, 1, 5)})),
+        "is 256x64x1x5, expected 256x64x1x4: another fork's layer",
+    ),
+    "class layers that differ": (
+        saved(narrow(**{"backbone.20.bias": torch.zeros(37)})),
+        "backbone.20.bias is 37, expected 68: another class count",
+    ),
     "other classes": (saved(narrow(37)), "have 37 classes, the class list 68. Name the class list"),
-    "NaN": (saved(narrow(**{"container.0.bias": torch.full((68,), float("nan"))})),
-            r"infinite values or NaN, the first in container\.0\.bias"),
+    "NaN": (
+        saved(narrow(**{"container.0.bias": torch.full((68,), float("nan"))})),
+        r"infinite values or NaN, the first in container\.0\.bias",
+    ),
     "beyond fp16": (saved(HALVED), r"the first in backbone\.1\.running_var.*range of fp16"),
-    "whole numbers": (saved(narrow(**{"container.0.bias": torch.zeros(68, dtype=torch.int8)})),
-                      r"container\.0\.bias is int8: quantized"),
+    "whole numbers": (
+        saved(narrow(**{"container.0.bias": torch.zeros(68, dtype=torch.int8)})),
+        r"container\.0\.bias is int8: quantized",
+    ),
     "complex": (saved(narrow(**{"container.0.bias": torch.zeros(68) * 1j})), "is complex"),
     "no values": (saved({k: v.to("meta") for k, v in narrow().items()}), "without values"),
     "frozen TorchScript": (traced_frozen, "are not a state dict of tensors"),

@@ -13,7 +13,7 @@ import pytest
 
 from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import LprnetError, ParameterError
-from lprnet_nb.report import parameters
+from lprnet_nb.measure import parameters
 from lprnet_nb.report.run import declared_parameters, notebook_path, run_notebook
 
 TINY = {"IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32,int8", "BATCHES": "1"}
@@ -30,8 +30,12 @@ class Left:
         return json.loads((self.folder / "tables" / f"{name}.json").read_text("utf8"))["rows"]
 
     def printed(self) -> str:
-        return "".join(output.get("text", "") for cell in self.cells
-                       if cell.cell_type == "code" for output in cell.outputs)
+        return "".join(
+            output.get("text", "")
+            for cell in self.cells
+            if cell.cell_type == "code"
+            for output in cell.outputs
+        )
 
     def figures(self) -> set[str]:
         found = [p for p in (self.folder / "figures").iterdir() if p.suffix != ".json"]
@@ -46,8 +50,11 @@ def strategies(tmp_path_factory: pytest.TempPathFactory) -> str:
     names = []
     for form in ("published", "forked"):
         path = folder / f"tiny-{form}.json"
-        path.write_text(json.dumps({"name": f"tiny-{form}", "method": "mse", "images": 4,
-                                    "tune": 0, "form": form}))
+        path.write_text(
+            json.dumps(
+                {"name": f"tiny-{form}", "method": "mse", "images": 4, "tune": 0, "form": form}
+            )
+        )
         names.append(str(path))
     return ",".join(names)
 
@@ -62,8 +69,11 @@ def run(published, compiler, tmp_path_factory, strategies):
         folder = tmp_path_factory.mktemp(name)
         values = {**TINY, "STRATEGIES": strategies, "OUTPUT_DIR": str(folder), **given}
         declared = declared_parameters(notebook_path(name))
-        run_notebook(name, folder / "notebooks" / f"{name}.ipynb",
-                     {key: value for key, value in values.items() if key in declared})
+        run_notebook(
+            name,
+            folder / "notebooks" / f"{name}.ipynb",
+            {key: value for key, value in values.items() if key in declared},
+        )
         return Left(name, folder)
 
     yield one
@@ -80,7 +90,11 @@ def test_01_trace(run) -> None:
     assert "Unsupported memory format" in left.printed()
     coupling = left.table("01_coupling")
     assert [(r["batch"], r["batch_mean"]) for r in coupling] == [
-        (1, "batch"), (1, "image"), (2, "batch"), (2, "image")]
+        (1, "batch"),
+        (1, "image"),
+        (2, "batch"),
+        (2, "image"),
+    ]
     assert all(r["moved"] == 0 for r in coupling if r["batch_mean"] == "image" or r["batch"] == 1)
     agreement = {r["form"]: r for r in left.table("01_agreement")}
     assert len(agreement) == 7
@@ -88,8 +102,15 @@ def test_01_trace(run) -> None:
     assert agreement["portable"]["largest difference"] == 0
     assert agreement["ONNX of the forked"]["largest difference"] < 1e-3
     assert len(left.table("01_traces")) == 2
-    assert left.figures() == {"01_network", "01_pools", "01_coupling", "01_preprocessing",
-                              "01_preprocessing_accuracy", "01_subnormals", "01_agreement"}
+    assert left.figures() == {
+        "01_network",
+        "01_pools",
+        "01_coupling",
+        "01_preprocessing",
+        "01_preprocessing_accuracy",
+        "01_subnormals",
+        "01_agreement",
+    }
 
 
 def test_02_compile(run) -> None:
@@ -120,8 +141,14 @@ def test_03_quantize(run) -> None:
     shared = int(left.printed().split("'shared scale': '")[1].split()[0])
     assert 2 <= shared <= 30
     assert all(math.isfinite(r["sqnr_db"]) for r in left.table("03_worst"))
-    assert {"03_calibration", "03_histogram", "03_drag", "03_layers", "03_channels",
-            "03_reading"} == left.figures()
+    assert {
+        "03_calibration",
+        "03_histogram",
+        "03_drag",
+        "03_layers",
+        "03_channels",
+        "03_reading",
+    } == left.figures()
 
 
 def test_04_infer(run, published) -> None:
@@ -131,16 +158,23 @@ def test_04_infer(run, published) -> None:
     assert all(r["largest difference"] < 2 for r in checks)
     steps = left.table("04_step_table")
     assert len(steps) == 18
-    written = "".join(r["greedy"].removeprefix("writes ") for r in steps
-                      if r["greedy"].startswith("writes"))
+    written = "".join(
+        r["greedy"].removeprefix("writes ") for r in steps if r["greedy"].startswith("writes")
+    )
     assert 6 <= len(written) <= 8
     assert all(r["probability"] >= r["its probability"] for r in steps)
     for row in left.table("04_errors"):
         assert row["short"] + row["long"] + row["substituted"] == row["wrong"]
     assert {r["decoder"] for r in left.table("04_errors")} == {"greedy", "plate"}
     assert all(r["inference"] > 0 for r in left.table("04_times"))
-    assert {"04_steps", "04_mended", "04_unmended", "04_decoders", "04_views",
-            "04_times"} == left.figures()
+    assert {
+        "04_steps",
+        "04_mended",
+        "04_unmended",
+        "04_decoders",
+        "04_views",
+        "04_times",
+    } == left.figures()
     exact = [r for r in left.table("04_exactness") if r["judge"] == "interpreter"]
     assert exact and all(r["bit-identical"] and not r["readings unlike"] for r in exact)
 
@@ -161,8 +195,16 @@ def test_05_compare(run) -> None:
     assert len(results) == 4
     assert all(r["p"] <= r["p_holm"] <= 1 for r in left.table("05_paired"))
     assert left.table("05_published")[0]["exact match"] == 0.894
-    assert {"05_accuracy", "05_paired", "05_characters", "05_confusions", "05_logits",
-            "05_gallery", "05_reliability", "05_coverage"} == left.figures()
+    assert {
+        "05_accuracy",
+        "05_paired",
+        "05_characters",
+        "05_confusions",
+        "05_logits",
+        "05_gallery",
+        "05_reliability",
+        "05_coverage",
+    } == left.figures()
 
 
 def test_a_parameter_that_is_not_declared(tmp_path) -> None:

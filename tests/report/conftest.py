@@ -37,12 +37,28 @@ def npm() -> Path:
     with FileLock(folder / "lock"):
         if not (folder / "done").exists():
             made = subprocess.run(
-                ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-save",
-                 "--ignore-scripts", "--prefix", folder, *NPM_PACKAGES],
-                capture_output=True, text=True, timeout=300, cwd=folder,
-                env={**os.environ, "npm_config_update_notifier": "false"})
+                [
+                    "npm",
+                    "install",
+                    "--silent",
+                    "--no-audit",
+                    "--no-fund",
+                    "--no-save",
+                    "--ignore-scripts",
+                    "--prefix",
+                    folder,
+                    *NPM_PACKAGES,
+                ],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                cwd=folder,
+                env={**os.environ, "npm_config_update_notifier": "false"},
+            )
             if made.returncode:
-                pytest.skip(f"npm could not install {', '.join(NPM_PACKAGES)}: "
-                            f"{made.stderr.strip().splitlines()[-1:]}")
+                pytest.skip(
+                    f"npm could not install {', '.join(NPM_PACKAGES)}: "
+                    f"{made.stderr.strip().splitlines()[-1:]}"
+                )
             (folder / "done").touch()
     return folder / "node_modules"

@@ -21,21 +21,25 @@ HEADING = "document.querySelectorAll('#results-table thead button')[{}]"
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated data, so that the banner is there, and texts that try to break out."""
-    folder = report_sample.build(tmp_path_factory.mktemp("browser") / "it's <b>",
-                                 source="generated", hostile=True)
+    folder = report_sample.build(
+        tmp_path_factory.mktemp("browser") / "it's <b>", source="generated", hostile=True
+    )
     write_html(folder)
     return folder
 
 
 def _column(browser: chromium.Page, index: int) -> list[str]:
-    return browser.run("[...document.querySelectorAll('#results-table tbody tr')]"
-                       f".map(row => row.cells[{index}].textContent.trim())")
+    return browser.run(
+        "[...document.querySelectorAll('#results-table tbody tr')]"
+        f".map(row => row.cells[{index}].textContent.trim())"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("view", [{}, {"dark": True}, PHONE], ids=["light", "dark", "phone"])
-def test_opens_quietly_and_fits(browser: chromium.Page, report: Path, npm: Path, page: str,
-                                view: dict) -> None:
+def test_opens_quietly_and_fits(
+    browser: chromium.Page, report: Path, npm: Path, page: str, view: dict
+) -> None:
     browser.open(report / page, **view)
     assert browser.complaints() == []
     assert browser.run("document.title") != "broken"
@@ -43,21 +47,40 @@ def test_opens_quietly_and_fits(browser: chromium.Page, report: Path, npm: Path,
     assert wide <= window, "the page scrolls sideways"
     browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     browser.run((npm / "axe-core" / "axe.min.js").read_text("utf8") + "; 0")
-    found = json.loads(browser.run(
-        "axe.run(document, {resultTypes: ['violations']}).then(found => JSON.stringify("
-        "found.violations.map(one => [one.id, one.impact, one.nodes[0].html])))"))
+    found = json.loads(
+        browser.run(
+            "axe.run(document, {resultTypes: ['violations']}).then(found => JSON.stringify("
+            "found.violations.map(one => [one.id, one.impact, one.nodes[0].html])))"
+        )
+    )
     assert found == [], found
 
 
 def test_is_valid_html(report: Path, npm: Path, tmp_path: Path) -> None:
     rules = tmp_path / "rules.json"
     # Widths of bars are data, hence inline; a scrolling region is no section.
-    rules.write_text(json.dumps({"root": True, "extends": ["html-validate:standard"], "rules": {
-        "no-inline-style": "off", "prefer-native-element": "off"}}))
-    done = subprocess.run(["node", npm / "html-validate" / "bin" / "html-validate.mjs", "--config",
-                           rules, *(report / page for page in PAGES)],
-                          capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "NO_COLOR": "1"})
+    rules.write_text(
+        json.dumps(
+            {
+                "root": True,
+                "extends": ["html-validate:standard"],
+                "rules": {"no-inline-style": "off", "prefer-native-element": "off"},
+            }
+        )
+    )
+    done = subprocess.run(
+        [
+            "node",
+            npm / "html-validate" / "bin" / "html-validate.mjs",
+            "--config",
+            rules,
+            *(report / page for page in PAGES),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -70,8 +93,11 @@ def test_sorts_by_keyboard(browser: chromium.Page, report: Path) -> None:
     for key, order in (("Enter", "ascending"), (" ", "descending"), ("Enter", "none")):
         browser.key(key)
         assert browser.run("document.activeElement.parentElement.ariaSort") == order
-        expected = {"ascending": sorted(original), "descending": sorted(original, reverse=True),
-                    "none": original}[order]
+        expected = {
+            "ascending": sorted(original),
+            "descending": sorted(original, reverse=True),
+            "none": original,
+        }[order]
         assert _column(browser, 1) == expected
 
 
@@ -83,16 +109,22 @@ def test_sorts_numbers_as_numbers_and_dashes_last(browser: chromium.Page, report
     assert [float(v) for v in values[1:-2]] == sorted(float(v) for v in values[1:-2])
     browser.run(HEADING.format(7) + ".click()")
     assert _column(browser, 7)[0] == "1.00" and _column(browser, 7)[-2:] == ["–", "–"]
-    assert browser.run("document.querySelectorAll('#results-table [aria-sort=descending]')"
-                       ".length") == 1
+    assert (
+        browser.run("document.querySelectorAll('#results-table [aria-sort=descending]').length")
+        == 1
+    )
 
 
 def test_filters_rows(browser: chromium.Page, report: Path) -> None:
     browser.open(report / "index.html")
-    browser.run("{const f = document.getElementById('filter'); f.value = 'INT8 plate bm1684x'; "
-                "f.dispatchEvent(new Event('input'))}")
-    shown = browser.run("[...document.querySelectorAll('#results-table tbody tr')]"
-                        ".filter(row => !row.hidden).map(row => row.cells[1].textContent.trim())")
+    browser.run(
+        "{const f = document.getElementById('filter'); f.value = 'INT8 plate bm1684x'; "
+        "f.dispatchEvent(new Event('input'))}"
+    )
+    shown = browser.run(
+        "[...document.querySelectorAll('#results-table tbody tr')]"
+        ".filter(row => !row.hidden).map(row => row.cells[1].textContent.trim())"
+    )
     assert shown == ["0.886", "0.904"]
     assert browser.run("document.querySelector('.filter-count').textContent") == "2 of 15 rows"
 
@@ -117,8 +149,10 @@ def test_theme_follows_the_system_until_chosen(browser: chromium.Page, report: P
 
 def test_figures_open_large_and_close(browser: chromium.Page, report: Path) -> None:
     browser.open(report / "index.html")
-    assert browser.run("[...document.querySelectorAll('figure img')]"
-                       ".map(one => one.naturalWidth > 0)") == [True] * 3
+    assert (
+        browser.run("[...document.querySelectorAll('figure img')].map(one => one.naturalWidth > 0)")
+        == [True] * 3
+    )
     browser.run("document.querySelector('a.zoom').focus()")
     browser.key("Enter")
     assert browser.run("document.querySelector('dialog').open")
@@ -131,10 +165,12 @@ def test_figures_open_large_and_close(browser: chromium.Page, report: Path) -> N
 def test_reads_without_scripts(browser: chromium.Page, report: Path) -> None:
     try:
         browser.open(report / "index.html", script=False)
-        shown = browser.run("[document.querySelector('button.theme'), "
-                            "document.querySelector('.table-tools'), "
-                            "document.querySelector('#results-table')]"
-                            ".map(one => one.checkVisibility())")
+        shown = browser.run(
+            "[document.querySelector('button.theme'), "
+            "document.querySelector('.table-tools'), "
+            "document.querySelector('#results-table')]"
+            ".map(one => one.checkVisibility())"
+        )
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert shown == [False, False, True]

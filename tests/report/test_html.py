@@ -85,8 +85,14 @@ def test_a_page_for_the_report_each_model_and_each_notebook(good: Path) -> None:
 def test_loads_nothing_from_outside(hostile: Path) -> None:
     for page in _pages(hostile):
         assert all(source.startswith("data:image/") for source in page.sources), page.path
-        assert {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "link", "form",
-                                                "base"} <= {"link"}
+        assert {tag for tag, _ in page.tags} & {
+            "iframe",
+            "object",
+            "embed",
+            "link",
+            "form",
+            "base",
+        } <= {"link"}
         for tag, attributes in page.tags:
             assert not [name for name in attributes if name.startswith("on")], (page.path, tag)
             if tag == "link":
@@ -104,8 +110,7 @@ def test_every_link_leads_somewhere(good: Path) -> None:
             parts = urlsplit(link)
             if parts.scheme or link == "x.md":  # x.md stands in the sample notebook's own prose
                 continue
-            target = (page.path.parent / unquote(parts.path)).resolve() if parts.path \
-                else page.path
+            target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
             assert target.is_file(), f"{page.path.name}: {link}"
             if parts.fragment:
                 assert unquote(parts.fragment) in pages[target].ids, f"{page.path.name}: {link}"
@@ -113,13 +118,16 @@ def test_every_link_leads_somewhere(good: Path) -> None:
 
 def test_numbers_lead_to_what_made_them(good: Path) -> None:
     text = (good / "index.html").read_text("utf8")
-    for link, number in (("results/bm1684x_int8_1b_kl_greedy.json", "0.868"),
-                         ("notebooks/05_compare.html#cell-id=05-3", "0.846–0.888"),
-                         ("notebooks/05_compare.html#cell-id=05-3", "0.942"),
-                         ("bmodels/bm1684x_int8_1b_kl.html#latency", "0.052")):
+    for link, number in (
+        ("results/bm1684x_int8_1b_kl_greedy.json", "0.868"),
+        ("notebooks/05_compare.html#cell-id=05-3", "0.846–0.888"),
+        ("notebooks/05_compare.html#cell-id=05-3", "0.942"),
+        ("bmodels/bm1684x_int8_1b_kl.html#latency", "0.052"),
+    ):
         assert re.search(rf'<a class="num" href="{re.escape(link)}"[^>]*>{number}</a>', text)
-    assert 'href="notebooks/05_compare.html#cell-id=05-4" aria-label="How it was made: plates"' \
-        in text
+    assert (
+        'href="notebooks/05_compare.html#cell-id=05-4" aria-label="How it was made: plates"' in text
+    )
 
 
 def test_a_figure_whose_name_no_cell_spells_out_is_filed_by_its_number(tmp_path: Path) -> None:
@@ -127,7 +135,8 @@ def test_a_figure_whose_name_no_cell_spells_out_is_filed_by_its_number(tmp_path:
     for old in sorted((tmp_path / "figures").glob("plates.*")):
         old.rename(old.with_stem("05_plates"))
     (tmp_path / "figures" / "05_plates.json").write_text(
-        '{"file": "05_plates.png", "caption": "`x` of a loop"}', "utf8")
+        '{"file": "05_plates.png", "caption": "`x` of a loop"}', "utf8"
+    )
     text = write_html(tmp_path).read_text("utf8")
     assert "<code>x</code> of a loop" in text and "Other figures" not in text
     assert 'href="notebooks/05_compare.html" aria-label="How it was made: 05_plates"' in text
@@ -136,30 +145,37 @@ def test_a_figure_whose_name_no_cell_spells_out_is_filed_by_its_number(tmp_path:
 def test_says_what_the_rows_say(good: Path) -> None:
     page = _Parsed(good / "index.html")
     for sentence in (
-            "INT8 cannot be told from float on BM1684X, as far as 1,000 plates can tell.",
-            "every logit is identical, bit for bit.",
-            "Fixture: which characters are taken for which.",
-            "Only a device's inference time tells how fast a chip is",
-            "0123456789abcdef0123456789abcdef01234567+changes"):
+        "INT8 cannot be told from float on BM1684X, as far as 1,000 plates can tell.",
+        "every logit is identical, bit for bit.",
+        "Fixture: which characters are taken for which.",
+        "Only a device's inference time tells how fast a chip is",
+        "0123456789abcdef0123456789abcdef01234567+changes",
+    ):
         assert sentence in page.text
     assert "Generated plates" not in page.text and "Not comparable" not in page.text
 
 
 def test_published_figures_stand_beside_ours(good: Path) -> None:
     text = (good / "index.html").read_text("utf8")
-    part = text[text.index('id="published-title"'):text.index('id="time-title"')]
+    part = text[text.index('id="published-title"') : text.index('id="time-title"')]
     [row] = re.findall(r"<tr>(?:(?!</tr>).)*bm1684x_int8_1b_kl\.html.*?</tr>", part, re.S)
     cells = re.sub(r"<[^>]+>", " ", row).split()
     # ours, its interval, 2024-10 by TPU-MLIR and 2022-11 by TPU-NNTC, two programs
     assert [cell for cell in cells if re.match(r"0\.\d{3}", cell)] == [
-        "0.868", "0.846–0.888", "0.867", "0.887", "0.876"]
+        "0.868",
+        "0.846–0.888",
+        "0.867",
+        "0.887",
+        "0.876",
+    ]
     assert "✓" in cells
 
 
 def test_a_bmodels_page_has_its_layers_and_differences(good: Path) -> None:
     page = _Parsed(good / "bmodels" / "bm1684x_int8_1b_kl.html")
-    assert "Furthest: x.13_Conv (context-pool) at 12.4 dB" in \
-        re.sub(r" (?=[,)])|(?<=\() ", "", page.text)
+    assert "Furthest: x.13_Conv (context-pool) at 12.4 dB" in re.sub(
+        r" (?=[,)])|(?<=\() ", "", page.text
+    )
     assert "plate 03.jpg 皖A00003 皖AD0003" in page.text
     assert "✓ bit for bit 4 images" in page.text
     other = _Parsed(good / "bmodels" / "bm1684_fp32_1b.html")
@@ -193,9 +209,16 @@ def test_hostile_text_stays_text(hostile: Path) -> None:
         assert raw.count("<!--") == raw.count("-->") == 0 or "notebooks" in page.path.parts
         assert "\u202e" not in raw and "\u200b" not in raw
     models = _Parsed(hostile / "bmodels" / "bm1684x_int8_1b_kl.html")
-    for name in ("<script>document.title='broken'</script>.jpg", "a\"b'c&d.jpg",
-                 "line\\nbreak.jpg", "right-to-left \\u202egpj.exe", "../../etc/passwd",
-                 "皖A\\u200b12345.jpg", "]]>--><!--.jpg", "皖B0<b>0"):
+    for name in (
+        "<script>document.title='broken'</script>.jpg",
+        "a\"b'c&d.jpg",
+        "line\\nbreak.jpg",
+        "right-to-left \\u202egpj.exe",
+        "../../etc/passwd",
+        "皖A\\u200b12345.jpg",
+        "]]>--><!--.jpg",
+        "皖B0<b>0",
+    ):
         assert name in models.texts, name
     assert not list(hostile.parent.glob("passwd*"))
 
@@ -205,8 +228,10 @@ def test_the_command_survives_a_shell(hostile: Path, good: Path) -> None:
     words = shlex.split(html.unescape(command))
     assert words[words.index("--data") + 1] == "a\"b'c&d.jpg"
     assert words[-2:] == ["--name", "it's <b>"]
-    assert "scripts/report.sh --profile quick --chips BM1684X,BM1684 --precisions fp32,int8 " \
+    assert (
+        "scripts/report.sh --profile quick --chips BM1684X,BM1684 --precisions fp32,int8 "
         "--batches 1 --images 0 --name fixture" in (good / "index.html").read_text()
+    )
 
 
 def test_generated_data_has_a_banner_on_top(tmp_path: Path) -> None:
@@ -226,18 +251,21 @@ def test_metrics_alone_make_a_page(tmp_path: Path) -> None:
     assert not [link for link in page.links if link.startswith(("results", "bmodels", "note"))]
 
 
-@pytest.mark.parametrize(("path", "content", "what"), [
-    ("metrics.json", "{}", "metrics.json is not a Metrics"),
-    ("figures/confusion.json", '{"file": "../metrics.json", "caption": ""}', "beside it"),
-    ("figures/confusion.json", '{"file": "none.svg", "caption": ""}', "not there"),
-    ("figures/confusion.json", '{"file": 1}', "beside it"),
-    ("tables/forms.json", '{"rows": [1]}', "no list of objects"),
-    ("tables/forms.json", "[]", "not a JSON object"),
-    ("results/float_1b_greedy.json", "{", "cannot be read as JSON"),
-    ("notebooks/01_trace.ipynb", "{}", "not a readable notebook"),
-    ("notebooks/01_trace.ipynb", "no", "not a readable notebook"),
-    ("bmodels/bm1684_fp32_1b.json", '{"id": "bm1684_fp32_1b"}', "is not a BModelFacts"),
-])
+@pytest.mark.parametrize(
+    ("path", "content", "what"),
+    [
+        ("metrics.json", "{}", "metrics.json is not a Metrics"),
+        ("figures/confusion.json", '{"file": "../metrics.json", "caption": ""}', "beside it"),
+        ("figures/confusion.json", '{"file": "none.svg", "caption": ""}', "not there"),
+        ("figures/confusion.json", '{"file": 1}', "beside it"),
+        ("tables/forms.json", '{"rows": [1]}', "no list of objects"),
+        ("tables/forms.json", "[]", "not a JSON object"),
+        ("results/float_1b_greedy.json", "{", "cannot be read as JSON"),
+        ("notebooks/01_trace.ipynb", "{}", "not a readable notebook"),
+        ("notebooks/01_trace.ipynb", "no", "not a readable notebook"),
+        ("bmodels/bm1684_fp32_1b.json", '{"id": "bm1684_fp32_1b"}', "is not a BModelFacts"),
+    ],
+)
 def test_a_broken_file_is_named(tmp_path: Path, path: str, content: str, what: str) -> None:
     report_sample.build(tmp_path)
     (tmp_path / path).write_text(content, "utf8")

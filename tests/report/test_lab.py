@@ -24,12 +24,30 @@ def lab(tmp_path: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--allow-root",
-         "--expose-app-in-browser", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf="
-         "True", f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=None"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True,
-        env={**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-             "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"), "OMP_NUM_THREADS": "1"})
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            f"--port={port}",
+            "--allow-root",
+            "--expose-app-in-browser",
+            "--IdentityProvider.token=",
+            "--ServerApp.disable_check_xsrf=True",
+            f"--ServerApp.root_dir={tmp_path}",
+            "--LabApp.news_url=None",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
     try:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -53,26 +71,39 @@ def _until(browser, expression: str) -> object:
 
 
 @pytest.mark.slow
-def test_dragging_a_threshold_changes_the_picture(lab: str, browser, published, weights,
-                                                  tmp_path: Path) -> None:
-    cells = ["""from lprnet_nb.datasets.fetch import load_published
+def test_dragging_a_threshold_changes_the_picture(
+    lab: str, browser, published, weights, tmp_path: Path
+) -> None:
+    cells = [
+        """from lprnet_nb.datasets.fetch import load_published
 from lprnet_nb.model.weights import load_published_weights
 from lprnet_nb.report import widgets
-from lprnet_nb.report.output import Output
+from lprnet_nb.measure.output import Output
 widgets.threshold(Output(""), "drag", load_published_weights(), load_published(8), 13,
-                  {"kl": 60.0})"""]
+                  {"kl": 60.0})"""
+    ]
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-        metadata={"kernelspec": {"name": "python3", "language": "python",
-                                 "display_name": "Python 3"}})
+        metadata={
+            "kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}
+        },
+    )
     nbformat.write(notebook, tmp_path / "drag.ipynb")
-    browser.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000,
-                 deviceScaleFactor=1, mobile=False)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=1280,
+        height=1000,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
     browser.visit(f"{lab}/tree/drag.ipynb")
     _until(browser, "!!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-CodeCell')")
     browser.run("window.jupyterapp.restored.then(() => 1)")
-    _until(browser, "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session"
-                    "?.kernel?.status === 'idle'")
+    _until(
+        browser,
+        "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session"
+        "?.kernel?.status === 'idle'",
+    )
     browser.run("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     picture = "document.querySelector('.jp-OutputArea img.widget-image')"
     before = _until(browser, f"{picture} && {picture}.naturalWidth > 300 && {picture}.src")

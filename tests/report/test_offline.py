@@ -30,8 +30,10 @@ def unshare() -> list[str]:
     """The command that gives a process a network of its own; skips where that is not permitted."""
     for options in (["-n"], ["-r", "-n"]):
         command = ["unshare", *options]
-        if shutil.which("unshare") and subprocess.run([*command, "true"], check=False,
-                                                      capture_output=True).returncode == 0:
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0
+        ):
             return command
     pytest.skip("no network namespace can be made here: unshare -n is missing or not permitted")
 
@@ -44,11 +46,17 @@ def test_the_report_needs_no_network(compiler, tmp_path):
     workbook's environment and the compiler); the published data is nowhere to be found.
     """
     environment = {k: v for k, v in os.environ.items() if k != "LPRNET_MIRROR"} | {
-        "LPRNET_DATA": str(tmp_path / "data"), "LPRNET_REPORTS": str(tmp_path / "reports")}
+        "LPRNET_DATA": str(tmp_path / "data"),
+        "LPRNET_REPORTS": str(tmp_path / "reports"),
+    }
     started = time.time()
-    done = subprocess.run([*unshare(), sys.executable, "-c", ALONE,
-                           str(repository() / "scripts" / "report.sh")],
-                          env=environment, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [*unshare(), sys.executable, "-c", ALONE, str(repository() / "scripts" / "report.sh")],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"{time.time() - started:.0f} s")
     report = tmp_path / "reports" / "quick"
@@ -59,8 +67,11 @@ def test_the_report_needs_no_network(compiler, tmp_path):
     assert {row["chip"] for row in rows} == {None, "BM1684X", "BM1684"}
     floats = [row for row in rows if row["chip"] is None and row["decoder"] == "greedy"]
     assert floats[0]["exact_match"] >= 0.955  # 0.972 on 4,960 such plates, less 3 standard errors
-    assert all(row["agreement_with_float"] == 1 for row in rows
-               if row["precision"] == "fp32" and row["chip"])
+    assert all(
+        row["agreement_with_float"] == 1
+        for row in rows
+        if row["precision"] == "fp32" and row["chip"]
+    )
     page = (report / "index.html").read_text("utf8")
-    head = page[page.index("<main"):page.index("<table")]
+    head = page[page.index("<main") : page.index("<table")]
     assert "Generated plates, not photographs" in head and "weights of our own" in head

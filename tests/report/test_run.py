@@ -23,9 +23,12 @@ def notebooks(tmp_path, monkeypatch):
     def add(name, *cells):
         notebook = nbformat.v4.new_notebook(
             cells=[parameters, *map(nbformat.v4.new_code_cell, cells)],
-            metadata={"kernelspec": {"name": "python3", "language": "python",
-                                     "display_name": "Python 3"}})
+            metadata={
+                "kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}
+            },
+        )
         nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+
     return add
 
 
@@ -44,9 +47,12 @@ def test_an_undeclared_parameter_is_an_error_before_anything_runs(notebooks, tmp
 
 
 def test_a_failing_cell_is_one_clear_error_and_the_notebook_as_far_as_it_ran_is_kept(
-        notebooks, tmp_path):
+    notebooks, tmp_path
+):
     notebooks("01_x", "print('before')", "raise ValueError('the reason')")
-    with pytest.raises(LprnetError, match="(?s)01_x, cell [0-9]: ValueError: the reason.*out.ipynb"):
+    with pytest.raises(
+        LprnetError, match="(?s)01_x, cell [0-9]: ValueError: the reason.*out.ipynb"
+    ):
         r.run_notebook("01_x", tmp_path / "out.ipynb", {})
     assert "before" in (tmp_path / "out.ipynb").read_text("utf8")
 
@@ -68,7 +74,9 @@ def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks,
     notebooks("01_x", "1/0")
     folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
     given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20}
-    with pytest.raises(ParameterError, match="calibration takes 100 images, and plates.* has [57]0"):
+    with pytest.raises(
+        ParameterError, match="calibration takes 100 images, and plates.* has [57]0"
+    ):
         r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20,mse", **given)
     assert not (tmp_path / "reports").exists()
     with pytest.raises(LprnetError, match="ZeroDivisionError"):  # not for want of images
@@ -78,8 +86,11 @@ def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks,
 def test_the_manifest_says_where_a_report_came_from(tmp_path):
     (tmp_path / "bmodels").mkdir()
     (tmp_path / "bmodels" / "a.json").write_text('{"sha256": "00"}')
-    (tmp_path / "metrics.json").write_text(json.dumps(
-        {"dataset": {"name": "n", "images": 1, "digest": "d"}, "data": {"source": "published"}}))
+    (tmp_path / "metrics.json").write_text(
+        json.dumps(
+            {"dataset": {"name": "n", "images": 1, "digest": "d"}, "data": {"source": "published"}}
+        )
+    )
     facts = r.manifest("quick", {"IMAGES": 100}, tmp_path)
     assert facts["data"] == {"name": "n", "images": 1, "digest": "d", "source": "published"}
     assert facts["bmodels"] == {"a": "00"} and facts["parameters"] == {"IMAGES": 100}

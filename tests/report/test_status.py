@@ -19,12 +19,18 @@ from lprnet_nb.toolchain import compile as c
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
 
 
-
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    folder = write_plates(generate_plates(104, seed=2), tmp_path_factory.mktemp("plates") / "p").parent
-    return {"DATA": str(folder), "WEIGHTS": "generated", "CHIPS": "BM1688", "PRECISIONS": "fp32",
-            "IMAGES": 0}
+    folder = write_plates(
+        generate_plates(104, seed=2), tmp_path_factory.mktemp("plates") / "p"
+    ).parent
+    return {
+        "DATA": str(folder),
+        "WEIGHTS": "generated",
+        "CHIPS": "BM1688",
+        "PRECISIONS": "fp32",
+        "IMAGES": 0,
+    }
 
 
 @pytest.fixture
@@ -36,16 +42,23 @@ def empty(compiler, tmp_path, monkeypatch):
 
 
 def test_pieces_are_listed_by_name_and_nothing_is_made(empty, values):
-    states = {row.name: row for row in s.report_states("quick", notebooks=("05_compare",),
-                                                       **values)}
+    states = {
+        row.name: row for row in s.report_states("quick", notebooks=("05_compare",), **values)
+    }
     assert list(states) == [
-        "trace/published_1b", "translate/published_1b", "compile/bm1688_fp32_1b",
-        "infer/float_1b/torch/000000-000063", "infer/float_1b/torch/000064-000103",
-        "score/float_1b/greedy", "score/float_1b/plate",
+        "trace/published_1b",
+        "translate/published_1b",
+        "compile/bm1688_fp32_1b",
+        "infer/float_1b/torch/000000-000063",
+        "infer/float_1b/torch/000064-000103",
+        "score/float_1b/greedy",
+        "score/float_1b/plate",
         "infer/bm1688_fp32_1b/emulator/000000-000063",
         "infer/bm1688_fp32_1b/emulator/000064-000103",
-        "score/bm1688_fp32_1b/greedy", "score/bm1688_fp32_1b/plate",
-        "infer/bm1688_fp32_1b/simulator/000000-000003"]
+        "score/bm1688_fp32_1b/greedy",
+        "score/bm1688_fp32_1b/plate",
+        "infer/bm1688_fp32_1b/simulator/000000-000003",
+    ]
     assert {row.state for row in states.values()} == {"missing"}
     assert {row.notebooks for row in states.values()} == {("05_compare",)}
     assert not empty.exists()
@@ -75,11 +88,13 @@ def test_an_impossible_parameter_is_refused():
 
 
 def test_the_command_prints_json(empty, values):
-    options = [text for name, value in values.items()
-               for text in (f"--{name.lower()}", str(value))]
+    options = [text for name, value in values.items() for text in (f"--{name.lower()}", str(value))]
     done = CliRunner().invoke(app, ["report", "--status", "--json", *options])
     assert done.exit_code == 0, (done.output, done.exception)
     facts = json.loads(done.stdout)
     assert facts["done"] == facts["running"] == 0 < facts["missing"] == len(facts["pieces"])
-    assert {"name": "compile/bm1688_fp32_1b", "state": "missing",
-            "notebooks": ["02_compile", "04_infer", "05_compare"]} in facts["pieces"]
+    assert {
+        "name": "compile/bm1688_fp32_1b",
+        "state": "missing",
+        "notebooks": ["02_compile", "04_infer", "05_compare"],
+    } in facts["pieces"]

@@ -22,8 +22,8 @@ from lprnet_nb.decode import decode
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.weights import load_weights
+from lprnet_nb.proof.survey_bench import write_scenes
 from lprnet_nb.report.run import profile_values
-from lprnet_nb.report.survey_bench import write_scenes
 
 CLASSES = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 PLATES = 12
@@ -39,8 +39,16 @@ def latin_plate(text: str, rng: np.random.Generator) -> np.ndarray:
     """Twice the network's input in size, black on light, in a stock font."""
     image = np.full((48, 188, 3), rng.integers(190, 240), np.uint8)
     for place, character in enumerate(text):
-        cv2.putText(image, character, (10 + 44 * place, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.5,
-                    (20, 20, 20), 4, cv2.LINE_AA)
+        cv2.putText(
+            image,
+            character,
+            (10 + 44 * place, 40),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            1.5,
+            (20, 20, 20),
+            4,
+            cv2.LINE_AA,
+        )
     return image
 
 
@@ -49,8 +57,10 @@ def toy(tmp_path_factory):
     """The same twelve plates with labels in file names, in a CSV and in a JSON; class list."""
     root = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
-    texts = ["".join(rng.choice(list(CLASSES[10:36]), 2)) + "".join(
-        rng.choice(list(CLASSES[:10]), 2)) for _ in range(PLATES)]
+    texts = [
+        "".join(rng.choice(list(CLASSES[10:36]), 2)) + "".join(rng.choice(list(CLASSES[:10]), 2))
+        for _ in range(PLATES)
+    ]
     rows = []
     for folder in ("named", "csv", "json"):
         (root / folder).mkdir()
@@ -72,8 +82,22 @@ def toy(tmp_path_factory):
 def trained(toy):
     """Weights of 37 classes, trained by the command line on the folder with names."""
     path = toy / "toy.pth"
-    run("train", path, "--images", toy / "named", "--classes", toy / "classes.txt", "--steps", 110,
-        "--batch", 6, "--learning-rate", 0.003, "--device", "cpu")
+    run(
+        "train",
+        path,
+        "--images",
+        toy / "named",
+        "--classes",
+        toy / "classes.txt",
+        "--steps",
+        110,
+        "--batch",
+        6,
+        "--learning-rate",
+        0.003,
+        "--device",
+        "cpu",
+    )
     return path
 
 
@@ -103,8 +127,19 @@ def test_own_plates_and_weights_go_through_the_whole_chain(compiler, toy, traine
 
     strategy = toy / "kl-12.json"
     strategy.write_text(json.dumps({"name": "kl-12", "images": PLATES, "tune": 0}), "utf8")
-    bmodel, = run("compile", "BM1684X", "--precisions", "int8", "--batches", 1, "--strategy",
-                  strategy, "--data", toy / "json", *own).split()
+    (bmodel,) = run(
+        "compile",
+        "BM1684X",
+        "--precisions",
+        "int8",
+        "--batches",
+        1,
+        "--strategy",
+        strategy,
+        "--data",
+        toy / "json",
+        *own,
+    ).split()
     for backend in ("emulator", "simulator"):
         results = toy / f"{backend}.json"
         run("infer", bmodel, toy / "csv", "--backend", backend, "--output", results)
@@ -115,15 +150,28 @@ def test_own_plates_and_weights_go_through_the_whole_chain(compiler, toy, traine
         right = sum(read[name] == label for name, label in zip(plates.names, plates.labels))
         assert judged["images"] == PLATES and judged["exact_match"] == right / PLATES
         assert right >= PLATES - 3
-    assert json.loads((toy / "emulator.json").read_text("utf8")) == \
-        json.loads((toy / "simulator.json").read_text("utf8"))
+    assert json.loads((toy / "emulator.json").read_text("utf8")) == json.loads(
+        (toy / "simulator.json").read_text("utf8")
+    )
 
 
 def test_a_ccpd_folder_goes_through_the_whole_chain(compiler, tmp_path, monkeypatch):
     monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
     scenes = write_scenes(tmp_path / "ccpd", 24)  # whole pictures, labels in their names
-    bmodel, = run("compile", "BM1684X", "--precisions", "int8", "--batches", 1, "--strategy",
-                  "kl-20", "--data", scenes, "--weights", "generated").split()
+    (bmodel,) = run(
+        "compile",
+        "BM1684X",
+        "--precisions",
+        "int8",
+        "--batches",
+        1,
+        "--strategy",
+        "kl-20",
+        "--data",
+        scenes,
+        "--weights",
+        "generated",
+    ).split()
     run("infer", bmodel, scenes, "--backend", "emulator", "--output", tmp_path / "read.json")
     read = json.loads((tmp_path / "read.json").read_text("utf8"))
     plates = load_plates(scenes)

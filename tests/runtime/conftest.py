@@ -31,8 +31,11 @@ def bmodel(compiler):
     """FP32 BModel records of the seeded weights, by chip."""
     from lprnet_nb.toolchain.compile import compile_bmodel
 
-    return functools.cache(lambda chip, batch=1, batch_mean="image":
-                           compile_bmodel(_traced(batch, batch_mean), chip, "fp32"))
+    return functools.cache(
+        lambda chip, batch=1, batch_mean="image": compile_bmodel(
+            _traced(batch, batch_mean), chip, "fp32"
+        )
+    )
 
 
 @pytest.fixture(scope="session")

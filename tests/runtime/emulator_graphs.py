@@ -13,8 +13,14 @@ def kind(shape, storage="f32", scale=None, zero_point=None, expressed=None) -> d
     """A TYPE record of the export."""
     if scale is not None:
         zero_point, expressed = zero_point or 0, expressed or "f32"
-    return {"shape": list(shape), "storage": storage, "scale": scale, "zero_point": zero_point,
-            "expressed": expressed, "range": None}
+    return {
+        "shape": list(shape),
+        "storage": storage,
+        "scale": scale,
+        "zero_point": zero_point,
+        "expressed": expressed,
+        "range": None,
+    }
 
 
 class Builder:
@@ -22,8 +28,7 @@ class Builder:
 
     def __init__(self, chip="bm1684x", asymmetric=False, seed=0):
         self.random = np.random.default_rng(seed)
-        self.module = {"module.chip": chip, "module.mode": "INT8",
-                       "module.asymmetric": asymmetric}
+        self.module = {"module.chip": chip, "module.mode": "INT8", "module.asymmetric": asymmetric}
         self.ops: list[dict] = []
         self.kinds: dict[str, dict] = {}
         self.weights: dict[str, np.ndarray] = {}
@@ -31,8 +36,15 @@ class Builder:
 
     def add(self, op: str, operands, result: dict, **attributes: Any) -> str:
         name = f"{op.split('.')[1].lower()}{len(self.ops)}"
-        self.ops.append({"type": op, "name": name, "operands": operands, "result": result,
-                         "attributes": attributes})
+        self.ops.append(
+            {
+                "type": op,
+                "name": name,
+                "operands": operands,
+                "result": result,
+                "attributes": attributes,
+            }
+        )
         self.kinds[name] = result
         return name
 
@@ -46,9 +58,19 @@ class Builder:
         result = kind(shape, storage, 1.0 if storage == "u8" else None)
         return self.add("top.Input", [], result, pixel_format="bgr")
 
-    def convolution(self, source: str, channels: int, kernel=(1, 1), pads=(0, 0, 0, 0),
-                    strides=(1, 1), storage="u8", relu=True, zero_point=0, requant=None,
-                    spread=127) -> str:
+    def convolution(
+        self,
+        source: str,
+        channels: int,
+        kernel=(1, 1),
+        pads=(0, 0, 0, 0),
+        strides=(1, 1),
+        storage="u8",
+        relu=True,
+        zero_point=0,
+        requant=None,
+        spread=127,
+    ) -> str:
         """`requant` (multiplier, shift) lists; by default what fills the result's range."""
         n, in_channels, height, width = self.kinds[source]["shape"]
         rows = (height + pads[0] + pads[2] - kernel[0]) // strides[0] + 1
@@ -60,88 +82,176 @@ class Builder:
             bias = self.random.standard_normal(channels).astype(np.float32)
             if storage == "bf16":
                 weight = (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-            operands = [source, self.weight(weight.astype(np.float32), storage),
-                        self.weight(bias, "f32")]
-            return self.add("tpu.Conv2D", operands, kind(shape, storage), kernel_shape=[*kernel],
-                            pads=[*pads], strides=[*strides], dilations=[1, 1], group=1,
-                            do_relu=relu, with_bias=True, kernel_zp=0, weight_is_coeff=1)
+            operands = [
+                source,
+                self.weight(weight.astype(np.float32), storage),
+                self.weight(bias, "f32"),
+            ]
+            return self.add(
+                "tpu.Conv2D",
+                operands,
+                kind(shape, storage),
+                kernel_shape=[*kernel],
+                pads=[*pads],
+                strides=[*strides],
+                dilations=[1, 1],
+                group=1,
+                do_relu=relu,
+                with_bias=True,
+                kernel_zp=0,
+                weight_is_coeff=1,
+            )
         weight = self.random.integers(-spread, spread + 1, (channels, in_channels, *kernel))
         reach = 40.0 * spread * np.sqrt(in_channels * kernel[0] * kernel[1])
         if requant is None:
             shift = self.random.integers(24, 40, channels)
             slope = 256 / reach * 2.0 ** self.random.uniform(-2, 1, channels)
-            multiplier = np.minimum(slope * 2.0 ** shift, 2**24 - 1).astype(int)
+            multiplier = np.minimum(slope * 2.0**shift, 2**24 - 1).astype(int)
             requant = (multiplier.tolist(), shift.tolist())
         bias = self.random.integers(-int(reach) // 4, int(reach) // 4 + 1, (1, channels, 1, 1))
-        operands = [source, self.weight(weight.astype(np.int8), "i8"),
-                    self.weight(bias.astype(np.int32), "i32")]
+        operands = [
+            source,
+            self.weight(weight.astype(np.int8), "i8"),
+            self.weight(bias.astype(np.int32), "i32"),
+        ]
         attributes = {"rshift": requant[1], "quant_mode": "OnlyShift"}
         if requant[0] is not None:
             attributes |= {"multiplier": requant[0], "quant_mode": "MultiplierShift"}
-        return self.add("tpu.Conv2D", operands, kind(shape, storage, 0.1, zero_point),
-                        kernel_shape=[*kernel], pads=[*pads], strides=[*strides],
-                        dilations=[1, 1], group=1, do_relu=relu, with_bias=True, kernel_zp=0,
-                        weight_is_coeff=1, round_mode="HalfUp", **attributes)
+        return self.add(
+            "tpu.Conv2D",
+            operands,
+            kind(shape, storage, 0.1, zero_point),
+            kernel_shape=[*kernel],
+            pads=[*pads],
+            strides=[*strides],
+            dilations=[1, 1],
+            group=1,
+            do_relu=relu,
+            with_bias=True,
+            kernel_zp=0,
+            weight_is_coeff=1,
+            round_mode="HalfUp",
+            **attributes,
+        )
 
     def pool(self, source: str, mode: str, kernel, strides, **attributes: Any) -> str:
         n, channels, height, width = self.kinds[source]["shape"]
-        shape = (n, channels, (height - kernel[0]) // strides[0] + 1,
-                 (width - kernel[1]) // strides[1] + 1)
-        return self.add("tpu.Pool2D", [source], self.kinds[source] | {"shape": list(shape)},
-                        pool_mode=mode, kernel_shape=[*kernel], strides=[*strides],
-                        pads=[0, 0, 0, 0], is_adaptive=False, keepdims=True, do_relu=False,
-                        count_include_pad=True, pad_value=0, round_mode="HalfAwayFromZero",
-                        first_round_mode="HalfAwayFromZero", **attributes)
+        shape = (
+            n,
+            channels,
+            (height - kernel[0]) // strides[0] + 1,
+            (width - kernel[1]) // strides[1] + 1,
+        )
+        return self.add(
+            "tpu.Pool2D",
+            [source],
+            self.kinds[source] | {"shape": list(shape)},
+            pool_mode=mode,
+            kernel_shape=[*kernel],
+            strides=[*strides],
+            pads=[0, 0, 0, 0],
+            is_adaptive=False,
+            keepdims=True,
+            do_relu=False,
+            count_include_pad=True,
+            pad_value=0,
+            round_mode="HalfAwayFromZero",
+            first_round_mode="HalfAwayFromZero",
+            **attributes,
+        )
 
     def cast(self, source: str, storage: str, scale=None, zero_point=None, expressed=None) -> str:
         result = kind(self.kinds[source]["shape"], storage, scale, zero_point, expressed)
-        return self.add("tpu.Cast", [source], result, round_mode="HalfAwayFromZero",
-                        with_scale=True)
+        return self.add(
+            "tpu.Cast", [source], result, round_mode="HalfAwayFromZero", with_scale=True
+        )
 
     def multiply(self, a: str, b: str, multiplier=21, shift=12, **changes: Any) -> str:
         result = self.kinds[a] | changes
-        return self.add("tpu.Mul", [a, b], result, do_relu=False, multiplier=multiplier,
-                        rshift=shift, quant_mode="MultiplierShift")
+        return self.add(
+            "tpu.Mul",
+            [a, b],
+            result,
+            do_relu=False,
+            multiplier=multiplier,
+            rshift=shift,
+            quant_mode="MultiplierShift",
+        )
 
     def mean(self, source: str, axes, keep=True) -> str:
-        shape = [size for axis, size in enumerate(self.kinds[source]["shape"])
-                 if keep or axis not in axes]
+        shape = [
+            size
+            for axis, size in enumerate(self.kinds[source]["shape"])
+            if keep or axis not in axes
+        ]
         if keep:
             shape = [1 if axis in axes else size for axis, size in enumerate(shape)]
         result = self.kinds[source] | {"shape": shape}
-        return self.add("tpu.Reduce", [source, None, None], result, axes=[*axes], keepdims=keep,
-                        mode="ReduceMean", is_scalar=False)
+        return self.add(
+            "tpu.Reduce",
+            [source, None, None],
+            result,
+            axes=[*axes],
+            keepdims=keep,
+            mode="ReduceMean",
+            is_scalar=False,
+        )
 
     def divide(self, a: str, b: str) -> str:
-        return self.add("tpu.Div", [a, b], self.kinds[a], do_relu=False, is_reverse=False,
-                        is_scalar=False, multiplier=1, rshift=0)
+        return self.add(
+            "tpu.Div",
+            [a, b],
+            self.kinds[a],
+            do_relu=False,
+            is_reverse=False,
+            is_scalar=False,
+            multiplier=1,
+            rshift=0,
+        )
 
     def concat(self, *sources: str) -> str:
         shape = list(self.kinds[sources[0]]["shape"])
         shape[1] = sum(self.kinds[s]["shape"][1] for s in sources)
-        return self.add("tpu.Concat", [*sources], self.kinds[sources[0]] | {"shape": shape},
-                        axis=1, do_relu=False, only_merge=False)
+        return self.add(
+            "tpu.Concat",
+            [*sources],
+            self.kinds[sources[0]] | {"shape": shape},
+            axis=1,
+            do_relu=False,
+            only_merge=False,
+        )
 
     def slice(self, source: str, step: int) -> str:
         shape = list(self.kinds[source]["shape"])
         shape[1] = -(-shape[1] // step)
-        return self.add("tpu.Slice", [source, None, None, None, None],
-                        self.kinds[source] | {"shape": shape}, offset=[0, 0, 0, 0],
-                        steps=[1, step, 1, 1], axes=[0, 1, 2, 3], ends=[-1, -1, -1, -1])
+        return self.add(
+            "tpu.Slice",
+            [source, None, None, None, None],
+            self.kinds[source] | {"shape": shape},
+            offset=[0, 0, 0, 0],
+            steps=[1, step, 1, 1],
+            axes=[0, 1, 2, 3],
+            ends=[-1, -1, -1, -1],
+        )
 
     def scale(self, source: str, storage: str) -> str:
         """BM1684's scale unit, or the float one."""
         channels = self.kinds[source]["shape"][1]
         if storage == "f32":
-            arrays = [self.random.standard_normal((1, channels)).astype(np.float32)
-                      for _ in range(2)]
+            arrays = [
+                self.random.standard_normal((1, channels)).astype(np.float32) for _ in range(2)
+            ]
             operands = [source, *[self.weight(a, "f32") for a in arrays], None]
             return self.add("tpu.Scale", operands, self.kinds[source], do_relu=True)
         factor = self.random.integers(-127, 128, (1, channels)).astype(np.int8)
         bias = self.random.integers(-20000, 20000, (1, channels)).astype(np.int16)
         left = -self.random.integers(3, 9, (1, channels)).astype(np.int8)
-        operands = [source, self.weight(factor, "i8"), self.weight(bias, "i16"),
-                    self.weight(left, "i8")]
+        operands = [
+            source,
+            self.weight(factor, "i8"),
+            self.weight(bias, "i16"),
+            self.weight(left, "i8"),
+        ]
         result = kind(self.kinds[source]["shape"], storage, 0.1)
         return self.add("tpu.Scale", operands, result, do_relu=storage == "u8")
 
@@ -154,9 +264,14 @@ class Builder:
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"format": 1, "module": self.module, "inputs": [self.ops[0]["name"]],
-                  "outputs": [self.ops[-1]["name"]], "ops": self.ops,
-                  "weights": self.weight_kinds}
+        record = {
+            "format": 1,
+            "module": self.module,
+            "inputs": [self.ops[0]["name"]],
+            "outputs": [self.ops[-1]["name"]],
+            "ops": self.ops,
+            "weights": self.weight_kinds,
+        }
         (folder / "graph.json").write_text(json.dumps(record))
         np.savez(folder / "graph.npz", **self.weights)
         return folder

@@ -21,16 +21,33 @@ def test_tells_chip_and_tensors(bmodel, chip):
 def _broken(data: bytes, kind: str) -> bytes:
     metadata = 64 + int.from_bytes(data[8:12], "little")
     if kind == "weights":  # BM1684 stores them first
-        return data[:metadata + 5000] + bytes([data[metadata + 5000] ^ 1]) + data[metadata + 5001:]
-    return {"empty": b"", "garbage": b"plate" * 999, "magic": b"\0" + data[1:],
-            "head only": data[:64], "truncated": data[:-1], "half": data[:len(data) // 2],
-            "no metadata": data[:64] + bytes(metadata - 64) + data[metadata:]}[kind]
+        return (
+            data[: metadata + 5000] + bytes([data[metadata + 5000] ^ 1]) + data[metadata + 5001 :]
+        )
+    return {
+        "empty": b"",
+        "garbage": b"plate" * 999,
+        "magic": b"\0" + data[1:],
+        "head only": data[:64],
+        "truncated": data[:-1],
+        "half": data[: len(data) // 2],
+        "no metadata": data[:64] + bytes(metadata - 64) + data[metadata:],
+    }[kind]
 
 
-@pytest.mark.parametrize("kind, message", [
-    ("empty", "is empty"), ("garbage", "not a BModel"), ("magic", "not a BModel"),
-    ("head only", "truncated"), ("truncated", "truncated"), ("half", "truncated"),
-    ("no metadata", "damaged"), ("weights", "do not match the SHA-256")])
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("empty", "is empty"),
+        ("garbage", "not a BModel"),
+        ("magic", "not a BModel"),
+        ("head only", "truncated"),
+        ("truncated", "truncated"),
+        ("half", "truncated"),
+        ("no metadata", "damaged"),
+        ("weights", "do not match the SHA-256"),
+    ],
+)
 def test_refuses_a_broken_file(bmodel, tmp_path, kind, message):
     path = tmp_path / "broken.bmodel"
     path.write_bytes(_broken(bmodel("BM1684").path.read_bytes(), kind))

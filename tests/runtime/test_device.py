@@ -74,8 +74,7 @@ def sail(bmodel, monkeypatch):
 
 @pytest.fixture
 def device(bmodel):
-    return lambda **options: DeviceEngine(bmodel("BM1688").path, sail_module="fake_sail",
-                                          **options)
+    return lambda **options: DeviceEngine(bmodel("BM1688").path, sail_module="fake_sail", **options)
 
 
 def images(count):

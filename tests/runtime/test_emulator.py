@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from lprnet_nb.errors import EngineError, ParameterError
-from lprnet_nb.runtime.emulator import Emulator, load_graph
+from lprnet_nb.runtime.emulator import Emulator, load_graph, native, torch_executor
 from lprnet_nb.runtime.emulator import lower as l
-from lprnet_nb.runtime.emulator import native, torch_executor
 from lprnet_nb.runtime.emulator.lower import lower
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "emulator.json").read_text())
@@ -38,10 +37,20 @@ def cpu_flags() -> set[str]:
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
-TARGETS = [pytest.param(target, marks=[] if flags <= cpu_flags() else
-                        pytest.mark.skip(reason=f"this machine has no {target}"))
-           for target, flags in {"native": set(), "skylake-avx512": {"avx512bw", "avx512vl"},
-                                 "haswell": {"avx2", "fma"}, "x86-64": {"sse2"}}.items()]
+TARGETS = [
+    pytest.param(
+        target,
+        marks=[]
+        if flags <= cpu_flags()
+        else pytest.mark.skip(reason=f"this machine has no {target}"),
+    )
+    for target, flags in {
+        "native": set(),
+        "skylake-avx512": {"avx512bw", "avx512vl"},
+        "haswell": {"avx2", "fma"},
+        "x86-64": {"sse2"},
+    }.items()
+]
 
 
 def inputs_for(graph, count=8, seed=5) -> np.ndarray:
@@ -57,15 +66,22 @@ def inputs_for(graph, count=8, seed=5) -> np.ndarray:
 
 @pytest.mark.parametrize("case", GOLDEN["right_shift"], ids=str)
 def test_right_shift(case):
-    made = torch_executor.right_shift(torch.tensor(case["values"]), torch.tensor(case["shift"]),
-                                      case["rounding"])
+    made = torch_executor.right_shift(
+        torch.tensor(case["values"]), torch.tensor(case["shift"]), case["rounding"]
+    )
     assert made.tolist() == case["expected"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["requantize"], ids=str)
 def test_requantize(case):
-    requant = l.Requant(np.array(case["multiplier"]), np.array(case["shift"]), case["rounding"],
-                        case["zero_point"], *case["limits"], case.get("before"))
+    requant = l.Requant(
+        np.array(case["multiplier"]),
+        np.array(case["shift"]),
+        case["rounding"],
+        case["zero_point"],
+        *case["limits"],
+        case.get("before"),
+    )
     values = torch.tensor(case["values"]).view(-1, 1, 1, 1)
     assert torch_executor.requantize(values, requant).view(-1).tolist() == case["expected"]
 
@@ -98,7 +114,7 @@ def test_chip_means_are_the_simulators(case, tmp_path):
     inputs = inputs.reshape(shape)
     for kernels in ("torch", *(["native"] if HAS_COMPILER else [])):
         made = Emulator(folder, kernels=kernels).run(inputs).reshape(-1)
-        assert made[:len(case["expected"])].tolist() == case["expected"], kernels
+        assert made[: len(case["expected"])].tolist() == case["expected"], kernels
 
 
 def test_chip_reciprocal():
@@ -164,8 +180,10 @@ def test_float_convolution_sums_in_the_vendors_order(channels, tmp_path):
         block = np.zeros((2, 5, 2, 2), np.float32)
         for c, k in taps[begin:end]:
             # a fused multiply-add: one rounding
-            product = (inputs[:, None, c, :, k:k + 2].astype(np.float64)
-                       * step.weight[:, c, 0, k].astype(np.float64)[None, :, None, None])
+            product = (
+                inputs[:, None, c, :, k : k + 2].astype(np.float64)
+                * step.weight[:, c, 0, k].astype(np.float64)[None, :, None, None]
+            )
             block = (product + block).astype(np.float32)
         total = block if total is None else total + block
     assert np.array_equal(made, total + step.bias[None, :, None, None])
@@ -183,8 +201,15 @@ def test_extreme_multipliers(requant, tmp_path):
     builder = emulator_graphs.Builder()
     x = builder.cast(builder.input((1, 8, 5, 6)), "i8", 0.02)
     multiplier, shift = requant["multiplier"], requant["shift"]
-    builder.convolution(x, 16, (3, 3), storage=requant["storage"], relu=False,
-                        requant=([multiplier] * 16, [shift] * 16), spread=requant["spread"])
+    builder.convolution(
+        x,
+        16,
+        (3, 3),
+        storage=requant["storage"],
+        relu=False,
+        requant=([multiplier] * 16, [shift] * 16),
+        spread=requant["spread"],
+    )
     graph = load_graph(builder.write(tmp_path))
     steps = lower(graph)
     inputs = inputs_for(graph, 16)
@@ -208,7 +233,7 @@ def test_torch_executor_convolution_against_plain_integers(tmp_path):
         x = np.pad(x, ((0, 0), (top, bottom), (left, right)), constant_values=step.pad_value)
         row, column = min(2, step.type.shape[2] - 1), step.type.shape[3] - 1
         at = (row * step.strides[0], column * step.strides[1])
-        window = x[:, at[0]:at[0] + step.weight.shape[2], at[1]:at[1] + step.weight.shape[3]]
+        window = x[:, at[0] : at[0] + step.weight.shape[2], at[1] : at[1] + step.weight.shape[3]]
         for channel in range(step.weight.shape[0]):
             total = int((window * step.weight[channel].astype(object)).sum())
             total += int(step.bias[channel])
@@ -260,14 +285,17 @@ def test_tensors_are_dequantized(tmp_path):
         emulator.tensors(inputs, ["nothing"])
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda op: op.update(type="tpu.Softmax"), "tpu.Softmax 'conv2d2': unknown operation"),
-    (lambda op: op["attributes"].update(round_mode="HalfToEven"), "round_mode = 'HalfToEven'"),
-    (lambda op: op["attributes"].update(quant_mode="TFLite"), "requantization mode 'TFLite'"),
-    (lambda op: op["attributes"].update(novelty=3), "unknown attribute novelty = 3"),
-    (lambda op: op["attributes"].update(use_winograd=1), "use_winograd = 1"),
-    (lambda op: op["attributes"].update(relu_limit=6.0), "relu_limit = 6.0"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda op: op.update(type="tpu.Softmax"), "tpu.Softmax 'conv2d2': unknown operation"),
+        (lambda op: op["attributes"].update(round_mode="HalfToEven"), "round_mode = 'HalfToEven'"),
+        (lambda op: op["attributes"].update(quant_mode="TFLite"), "requantization mode 'TFLite'"),
+        (lambda op: op["attributes"].update(novelty=3), "unknown attribute novelty = 3"),
+        (lambda op: op["attributes"].update(use_winograd=1), "use_winograd = 1"),
+        (lambda op: op["attributes"].update(relu_limit=6.0), "relu_limit = 6.0"),
+    ],
+)
 def test_what_is_not_known_is_named(change, message, tmp_path):
     builder = emulator_graphs.symmetric()
     change(builder.ops[2])

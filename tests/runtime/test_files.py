@@ -45,7 +45,7 @@ def test_bad_files_are_named(traced, files):
 
 
 def test_bmcv_is_for_the_device(traced, files):
-    with pytest.raises(EngineError, match="\"bmcv\" needs backend \"device\", not 'simulator'"):
+    with pytest.raises(EngineError, match='"bmcv" needs backend "device", not \'simulator\''):
         infer_files(traced(), files, "simulator", preprocessing="bmcv")
     with pytest.raises(ParameterError, match="'cuda'. Choose numpy or bmcv"):
         infer_files(traced(), files, preprocessing="cuda")
@@ -71,13 +71,26 @@ os._exit(0)  # the runtime's threads may fall while the interpreter ends
 def test_bmcv_feeds_the_device_what_numpy_does(bmodel, compiler, files, tmp_path):
     one, four = (str(bmodel("BM1688", batch).path) for batch in (1, 4))
     bmcv = {"preprocessing": "bmcv", "sail_module": "standin_bmcv"}
-    told = {"files": [str(file) for file in files], "report": str(tmp_path / "report"), "runs": {
-        "numpy": (one, {"sail_module": "standin_bmcv"}), "bmcv": (one, bmcv), "four": (four, bmcv),
-        "without": (one, {**bmcv, "sail_module": "standin_sail"})}}
-    subprocess.run([sys.executable, "-c", SCRIPT, json.dumps(told)], check=True, env={
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(STANDINS), str(Path.cwd())]),
-        "TPUKERNEL_FIRMWARE_PATH": str(compiler.library_folder / "libcmodel_bm1688.so")},
-        stdout=subprocess.DEVNULL)
+    told = {
+        "files": [str(file) for file in files],
+        "report": str(tmp_path / "report"),
+        "runs": {
+            "numpy": (one, {"sail_module": "standin_bmcv"}),
+            "bmcv": (one, bmcv),
+            "four": (four, bmcv),
+            "without": (one, {**bmcv, "sail_module": "standin_sail"}),
+        },
+    }
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(told)],
+        check=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(STANDINS), str(Path.cwd())]),
+            "TPUKERNEL_FIRMWARE_PATH": str(compiler.library_folder / "libcmodel_bm1688.so"),
+        },
+        stdout=subprocess.DEVNULL,
+    )
     report = json.loads((tmp_path / "report").read_text())
     assert "this sail has no Bmcv" in report["without"]["error"]
     expected = np.array(report["numpy"]["logits"])

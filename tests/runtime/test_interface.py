@@ -18,14 +18,29 @@ class Echo(Engine):
 
     def __init__(self, *batches, **options):
         self.calls = []
-        super().__init__((Graph("lprnet", tuple(
-            Stage((TensorInfo("input", (batch, 3, 24, 94)),),
-                  (TensorInfo("logits", (batch, 68, 18)),)) for batch in batches)),), **options)
+        super().__init__(
+            (
+                Graph(
+                    "lprnet",
+                    tuple(
+                        Stage(
+                            (TensorInfo("input", (batch, 3, 24, 94)),),
+                            (TensorInfo("logits", (batch, 68, 18)),),
+                        )
+                        for batch in batches
+                    ),
+                ),
+            ),
+            **options,
+        )
 
     def _run(self, graph, stage, inputs):
         self.calls.append(len(inputs["input"]))
-        return {"logits": np.broadcast_to(inputs["input"][:, 0, 0, :1, None],
-                                          (len(inputs["input"]), 68, 18))}
+        return {
+            "logits": np.broadcast_to(
+                inputs["input"][:, 0, 0, :1, None], (len(inputs["input"]), 68, 18)
+            )
+        }
 
 
 def images(count):
@@ -49,18 +64,22 @@ def test_answers_as_sail_does(traced):
     assert engine.get_max_output_shapes("lprnet") == {"logits": [4, 68, 18]}
 
 
-@pytest.mark.parametrize("graph, inputs, message", [
-    ("other", {"input": images(1)}, "unknown graph 'other'. This model has: lprnet"),
-    ("lprnet", {}, "given none"),
-    ("lprnet", images(1), "expected a dict"),
-    ("lprnet", {"image": images(1)}, "takes the inputs input; it was given image"),
-    ("lprnet", {"input": images(1), "more": images(1)}, "given input, more"),
-    ("lprnet", {"input": images(1).astype(np.float64)}, "float64, expected a float32"),
-    ("lprnet", {"input": images(1).astype(np.uint8)}, "uint8, expected a float32"),
-    ("lprnet", {"input": images(1).tolist()}, "list, expected a float32"),
-    ("lprnet", {"input": images(1)[0]}, r"not compiled for the shapes .*\[3, 24, 94\]"),
-    ("lprnet", {"input": images(2)}, "not compiled for the shapes"),
-    ("lprnet", {"input": images(1) * np.nan}, "not finite")])
+@pytest.mark.parametrize(
+    "graph, inputs, message",
+    [
+        ("other", {"input": images(1)}, "unknown graph 'other'. This model has: lprnet"),
+        ("lprnet", {}, "given none"),
+        ("lprnet", images(1), "expected a dict"),
+        ("lprnet", {"image": images(1)}, "takes the inputs input; it was given image"),
+        ("lprnet", {"input": images(1), "more": images(1)}, "given input, more"),
+        ("lprnet", {"input": images(1).astype(np.float64)}, "float64, expected a float32"),
+        ("lprnet", {"input": images(1).astype(np.uint8)}, "uint8, expected a float32"),
+        ("lprnet", {"input": images(1).tolist()}, "list, expected a float32"),
+        ("lprnet", {"input": images(1)[0]}, r"not compiled for the shapes .*\[3, 24, 94\]"),
+        ("lprnet", {"input": images(2)}, "not compiled for the shapes"),
+        ("lprnet", {"input": images(1) * np.nan}, "not finite"),
+    ],
+)
 def test_process_refuses_what_sail_would_choke_on(graph, inputs, message):
     engine = Echo(1, 4)
     with pytest.raises(ParameterError, match=message):
@@ -85,9 +104,17 @@ def test_takes_arrays_that_are_not_contiguous():
     assert Echo(1).process("lprnet", {"input": array})["logits"][0, 0, 0] == 9
 
 
-@pytest.mark.parametrize("batches, count, calls", [
-    ([1], 3, [1, 1, 1]), ([4], 8, [4, 4]), ([4], 6, [4, 4]), ([4], 1, [4]),
-    ([1, 4], 6, [4, 1, 1]), ([2, 4], 7, [4, 2, 2])])
+@pytest.mark.parametrize(
+    "batches, count, calls",
+    [
+        ([1], 3, [1, 1, 1]),
+        ([4], 8, [4, 4]),
+        ([4], 6, [4, 4]),
+        ([4], 1, [4]),
+        ([1, 4], 6, [4, 1, 1]),
+        ([2, 4], 7, [4, 2, 2]),
+    ],
+)
 def test_covers_any_number_of_images(batches, count, calls):
     engine = Echo(*batches)
     with warnings.catch_warnings():
@@ -103,10 +130,15 @@ def test_warns_where_padding_changes_results():
         Echo(4, batch_mean="batch").infer(images(6))
 
 
-@pytest.mark.parametrize("inputs, message", [
-    (images(0), "N of at least 1"), (images(1)[0], "expected"),
-    (np.zeros((1, 24, 94, 3), np.float32), r"shape \[1, 24, 94, 3\], expected"),
-    (np.zeros((1, 3, 24, 94)), "float64")])
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        (images(0), "N of at least 1"),
+        (images(1)[0], "expected"),
+        (np.zeros((1, 24, 94, 3), np.float32), r"shape \[1, 24, 94, 3\], expected"),
+        (np.zeros((1, 3, 24, 94)), "float64"),
+    ],
+)
 def test_infer_refuses_wrong_inputs(inputs, message):
     with pytest.raises(ParameterError, match=message):
         Echo(1).infer(inputs)
@@ -134,8 +166,9 @@ def test_outputs_come_back_as_real_values():
     real = from_chip(stored.tobytes(), (3,), TensorInfo("logits", (3,), "BM_INT8", 0.5))
     assert real.dtype == np.float32 and real.tolist() == [-1.5, 0.0, 50.0]
     halves = np.array([0.25, -2], np.float16)
-    assert from_chip(halves.tobytes(), (2,), TensorInfo("logits", (2,), "BM_FLOAT16", 9.0)
-                     ).tolist() == [0.25, -2.0]
+    assert from_chip(
+        halves.tobytes(), (2,), TensorInfo("logits", (2,), "BM_FLOAT16", 9.0)
+    ).tolist() == [0.25, -2.0]
     with pytest.raises(EngineError, match="BM_INT4"):
         from_chip(b"", (0,), TensorInfo("logits", (0,), "BM_INT4"))
 
@@ -147,8 +180,9 @@ def test_preprocessing_in_the_model_gets_raw_pixels(plates, inputs):
             return super()._run(graph, stage, inputs)
 
     engine = Keep(1)
-    stage = Stage((TensorInfo("input", (6, 3, 24, 94), "BM_UINT8"),),
-                  (TensorInfo("logits", (6, 68, 18)),))
+    stage = Stage(
+        (TensorInfo("input", (6, 3, 24, 94), "BM_UINT8"),), (TensorInfo("logits", (6, 68, 18)),)
+    )
     engine._graphs = {"lprnet": Graph("lprnet", (stage,))}
     engine.infer(inputs)
     assert np.array_equal(engine.given, plates.images.transpose(0, 3, 1, 2))

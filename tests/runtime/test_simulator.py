@@ -91,7 +91,7 @@ def test_one_and_two_workers_agree_to_the_bit(simulate, inputs):
 def test_an_idle_simulator_leaves_the_processor_alone(simulate, inputs):
     engine = simulate()
     engine.infer(inputs[:1])
-    pid, = processes(engine)
+    (pid,) = processes(engine)
 
     def spent():  # seconds of processor time, all threads
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -136,8 +136,12 @@ def test_a_killed_worker_is_replaced_and_its_image_run_again(simulate, inputs):
 def test_a_call_that_keeps_killing_workers_is_an_error(simulate, monkeypatch, tmp_path, inputs):
     worker = tmp_path / "worker.py"
     source = simulator._WORKER.read_text()
-    worker.write_text(source.replace("    started = time.perf_counter()\n",
-                                     "    print('about to fall', flush=True)\n    os.abort()\n"))
+    worker.write_text(
+        source.replace(
+            "    started = time.perf_counter()\n",
+            "    print('about to fall', flush=True)\n    os.abort()\n",
+        )
+    )
     monkeypatch.setattr(simulator, "_WORKER", worker)
     engine = simulate(workers=1)
     with pytest.raises(EngineError, match=r"died 3 times running .*SIGABRT(.|\n)*about to fall"):
@@ -180,8 +184,10 @@ def test_threads_may_share_an_engine(simulate, inputs):
     engine = simulate(workers=1)
     expected = engine.infer(inputs[:3])
     found = {}
-    threads = [threading.Thread(target=lambda i=i: found.update({i: engine.infer(inputs[i:i + 1])}))
-               for i in range(3)]
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: engine.infer(inputs[i : i + 1])}))
+        for i in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -216,8 +222,9 @@ def test_no_process_outlives_a_killed_parent(compiler, bmodel, forked):
         print(other, *(worker._process.pid for worker in engine._workers), flush=True)
         time.sleep(60)
         """)
-    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script],
-                              stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True
+    )
     other, *workers = map(int, parent.stdout.readline().split())
     parent.kill()
     parent.wait()
@@ -252,7 +259,7 @@ def test_damaged_metadata_costs_an_error_at_most(simulate, bmodel, tmp_path, inp
     for _ in range(12):
         damaged = bytearray(data)
         place = 64 + dice.randrange(int.from_bytes(data[8:12], "little"))
-        damaged[place:place + 4] = dice.randbytes(4)
+        damaged[place : place + 4] = dice.randbytes(4)
         path.write_bytes(damaged)
         try:
             simulate(path, timeout=20).infer(inputs[:1])

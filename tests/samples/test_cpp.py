@@ -32,12 +32,16 @@ def program(compiler, tmp_path_factory):
         if shutil.which(tool) is None:
             pytest.skip(f"the C++ sample needs {tool}")
     folder = tmp_path_factory.mktemp("cpp")
-    made = subprocess.run(["cmake", "-S", SAMPLE, "-B", folder,
-                           f"-DSOPHON_LIBRARIES={compiler.library_folder}"],
-                          capture_output=True, text=True)
+    made = subprocess.run(
+        ["cmake", "-S", SAMPLE, "-B", folder, f"-DSOPHON_LIBRARIES={compiler.library_folder}"],
+        capture_output=True,
+        text=True,
+    )
     if "OpenCV" in made.stderr:
-        pytest.skip("the C++ sample needs OpenCV's headers and libraries (Debian: "
-                    "libopencv-imgcodecs-dev libopencv-imgproc-dev)")
+        pytest.skip(
+            "the C++ sample needs OpenCV's headers and libraries (Debian: "
+            "libopencv-imgcodecs-dev libopencv-imgproc-dev)"
+        )
     assert made.returncode == 0, made.stderr
     subprocess.run(["cmake", "--build", folder], check=True, capture_output=True)
     return folder / "lprnet"
@@ -46,9 +50,16 @@ def program(compiler, tmp_path_factory):
 @pytest.fixture
 def run(program, compiler):
     def run(*arguments):
-        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, env={
-            **os.environ,
-            "TPUKERNEL_FIRMWARE_PATH": str(compiler.library_folder / "libcmodel_bm1688.so")})
+        return subprocess.run(
+            [program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "TPUKERNEL_FIRMWARE_PATH": str(compiler.library_folder / "libcmodel_bm1688.so"),
+            },
+        )
+
     return run
 
 
@@ -108,10 +119,12 @@ def test_says_what_is_wrong(run, noise, tmp_path):
     model = tmp_path / "no.bmodel"
     model.write_bytes(b"plate" * 99)
     for arguments, message in [
-            (["--input", noise], "--bmodel:  is no file"),
-            (["--inputs", noise], "unknown option --inputs"), (["--input"], "lacks its value"),
-            (["--input", tmp_path / "not", "--bmodel", model], "is no folder"),
-            (["--input", tmp_path / "none", "--bmodel", model], "has no image"),
-            (["--input", noise, "--bmodel", model], "the runtime refuses")]:
+        (["--input", noise], "--bmodel:  is no file"),
+        (["--inputs", noise], "unknown option --inputs"),
+        (["--input"], "lacks its value"),
+        (["--input", tmp_path / "not", "--bmodel", model], "is no folder"),
+        (["--input", tmp_path / "none", "--bmodel", model], "has no image"),
+        (["--input", noise, "--bmodel", model], "the runtime refuses"),
+    ]:
         done = run(*arguments)
         assert done.returncode == 1 and message in done.stderr

@@ -13,14 +13,21 @@ from pathlib import Path
 TRACE = "LPRNet_model_trace"
 
 PROTOTXT = "\n".join(
-    ['name: "LPRNet_model_trace"', 'layer { name: "x.1" type: "Data" top: "x.1"',
-     '  data_param { source: "lmdb/" backend: LMDB name: "not this" } }']
-    + [f'layer {{ name: "< 1 >{i}" type: "Convolution" bottom: "< 1 >{i - 1}" '
-       f'convolution_param {{ num_output: 64 }} }}\n'
-       f'layer {{ name: "relu{i}" type: "ReLU" }}  # a comment, a brace }}' for i in range(1, 17)]
-    + ['layer { name: "237" type: "Reduction" tag: "layer-9@#aten::mean" }', ""])
+    [
+        'name: "LPRNet_model_trace"',
+        'layer { name: "x.1" type: "Data" top: "x.1"',
+        '  data_param { source: "lmdb/" backend: LMDB name: "not this" } }',
+    ]
+    + [
+        f'layer {{ name: "< 1 >{i}" type: "Convolution" bottom: "< 1 >{i - 1}" '
+        f"convolution_param {{ num_output: 64 }} }}\n"
+        f'layer {{ name: "relu{i}" type: "ReLU" }}  # a comment, a brace }}'
+        for i in range(1, 17)
+    ]
+    + ['layer { name: "237" type: "Reduction" tag: "layer-9@#aten::mean" }', ""]
+)
 
-BODY = r'''
+BODY = r"""
 import json, os, signal, struct, sys, time
 from pathlib import Path
 
@@ -93,9 +100,9 @@ def main(tool, arguments):
     elif tool == "tpu_model":
         need(arguments[1], arguments[2])
         write(given["o"], Path(arguments[1]).read_text() + Path(arguments[2]).read_text())
-'''
+"""
 
-DOCKER = r'''
+DOCKER = r"""
 import json, os, subprocess, sys
 with open(os.environ["STANDIN_RECORD"], "a") as file:
     file.write(json.dumps({"tool": "docker", "arguments": sys.argv[1:]}) + "\n")
@@ -105,26 +112,35 @@ mounts = dict(word.removeprefix("type=bind,source=").split(",target=")[::-1]
               for word in sys.argv if word.startswith("type=bind"))
 words = sys.argv[sys.argv.index("bash"):]
 os.execvp("bash", [mounts.get(word, word) for word in words])
-'''
+"""
 
 
 def install(folder: Path) -> None:
     """Write ``bin/`` (programs, a ``python3`` that has the modules) and ``modules/``."""
     binaries, modules = folder / "bin", folder / "modules"
-    for place, name in (("bmnetp", "__main__"), ("ufw/tools", "pt_to_umodel"),
-                        ("ufw/cali", "cali_model")):
+    for place, name in (
+        ("bmnetp", "__main__"),
+        ("ufw/tools", "pt_to_umodel"),
+        ("ufw/cali", "cali_model"),
+    ):
         (modules / place).mkdir(parents=True)
         tool = "bmnetp" if name == "__main__" else name
         (modules / place / f"{name}.py").write_text(
-            f"import sys, standin\nstandin.main({tool!r}, sys.argv[1:])\n")
+            f"import sys, standin\nstandin.main({tool!r}, sys.argv[1:])\n"
+        )
     for package in ("bmnetp", "ufw", "ufw/tools", "ufw/cali"):
         (modules / package / "__init__.py").write_text("")
     (modules / "standin.py").write_text(BODY)
     binaries.mkdir()
-    script(binaries / "python3", f'#!/bin/sh\nPYTHONPATH="{modules}" exec {sys.executable} -S "$@"\n')
+    script(
+        binaries / "python3", f'#!/bin/sh\nPYTHONPATH="{modules}" exec {sys.executable} -S "$@"\n'
+    )
     for tool in ("bmnetu", "calibration_use_pb", "tpu_model"):
-        script(binaries / tool, f"#!{sys.executable} -S\nimport sys\n"
-               f"sys.path.insert(0, {str(modules)!r})\nimport standin\nstandin.main({tool!r}, sys.argv[1:])\n")
+        script(
+            binaries / tool,
+            f"#!{sys.executable} -S\nimport sys\n"
+            f"sys.path.insert(0, {str(modules)!r})\nimport standin\nstandin.main({tool!r}, sys.argv[1:])\n",
+        )
 
 
 def install_docker(folder: Path) -> None:

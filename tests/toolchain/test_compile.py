@@ -43,8 +43,9 @@ def calibration(published):
 
 @pytest.fixture(scope="module", params=["BM1684X", "BM1684"])
 def int8(request, traced, calibration):
-    return compile_bmodel(traced, request.param, "int8", strategy=KL20,
-                          calibration_images=calibration)
+    return compile_bmodel(
+        traced, request.param, "int8", strategy=KL20, calibration_images=calibration
+    )
 
 
 def test_fp32_on_the_simulator_is_the_float_network(traced, weights, published):
@@ -77,8 +78,10 @@ def test_int8_is_near_float_and_the_record_is_complete(int8, weights, published)
 
 def test_the_same_inputs_are_compiled_once(int8, traced, calibration, monkeypatch):
     monkeypatch.setattr("lprnet_nb.toolchain.environment.Compiler.run", None)
-    assert compile_bmodel(traced, int8.chip, "int8", strategy=KL20,
-                          calibration_images=calibration) == int8
+    assert (
+        compile_bmodel(traced, int8.chip, "int8", strategy=KL20, calibration_images=calibration)
+        == int8
+    )
 
 
 def test_the_table_has_a_threshold_for_every_layer(traced, calibration):
@@ -96,8 +99,10 @@ def test_roles_cover_the_network_in_both_forms(traced, weights):
         graph = top_graph(trace_model(weights, 1, "image", form))
         roles = roles_of_layers(graph.layers)
         count = {role: len(names) for role, names in roles.items()}
-        convolutions = {r: sum(layer["op"] == "top.Conv" for layer in graph.layers
-                               if layer["name"] in names) for r, names in roles.items()}
+        convolutions = {
+            r: sum(layer["op"] == "top.Conv" for layer in graph.layers if layer["name"] in names)
+            for r, names in roles.items()
+        }
         extra = form == "forked"
         assert convolutions["input"] == convolutions["neck"] == convolutions["output"] == 1
         assert convolutions["block4"] == convolutions["block11"] == 4 + extra
@@ -181,7 +186,8 @@ def test_the_compiler_searches_layers_for_float(traced, calibration):
 
 
 def test_compiling_again_gives_the_same_bytes_and_a_model_that_runs(
-        traced, weights, published, compiler, tmp_path, monkeypatch):
+    traced, weights, published, compiler, tmp_path, monkeypatch
+):
     before = tmp_path / "before.bmodel"
     before.write_bytes(compile_bmodel(traced, "BM1688", "fp32").path.read_bytes())
     without_time(before)  # a cache may hold one from before times were left out

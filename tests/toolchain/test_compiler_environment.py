@@ -14,8 +14,14 @@ from lprnet_nb.toolchain import environment
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
     """A machine on which nothing can be found."""
-    for name in ("PYENV_ROOT", "CONDA_PREFIX", "CONDA_EXE", "MAMBA_ROOT_PREFIX",
-                 environment.PYTHON_VARIABLE, environment.ENVIRONMENT_VARIABLE):
+    for name in (
+        "PYENV_ROOT",
+        "CONDA_PREFIX",
+        "CONDA_EXE",
+        "MAMBA_ROOT_PREFIX",
+        environment.PYTHON_VARIABLE,
+        environment.ENVIRONMENT_VARIABLE,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -33,10 +39,12 @@ def fake_python(path, code=0):
 
 def test_python_310_is_found_where_people_have_it(bare):
     home = bare / "home"
-    places = [fake_python(bare / "bin/python3.10", code=1),  # a shim without a version behind it
-              fake_python(home / ".pyenv/versions/3.10.2/bin/python3.10", code=1),
-              fake_python(home / "miniconda3/envs/py310/bin/python3.10", code=1),
-              fake_python(home / ".local/share/uv/python/cpython-3.10.9-linux/bin/python3.10")]
+    places = [
+        fake_python(bare / "bin/python3.10", code=1),  # a shim without a version behind it
+        fake_python(home / ".pyenv/versions/3.10.2/bin/python3.10", code=1),
+        fake_python(home / "miniconda3/envs/py310/bin/python3.10", code=1),
+        fake_python(home / ".local/share/uv/python/cpython-3.10.9-linux/bin/python3.10"),
+    ]
     assert list(environment.python310_candidates()) == places
     assert environment.find_python310() == places[-1]
 
@@ -75,8 +83,13 @@ def test_the_bundled_c_library_is_moved_where_no_loader_looks(tmp_path):
 def test_the_installed_compiler_is_what_it_should_be(compiler):
     assert compiler.version == environment.VERSION
     assert (compiler.library_folder / "libcmodel_bm1684x.so").exists()
-    said = subprocess.run([compiler.prefix / "bin" / "model_deploy.py", "--version"], text=True,
-                          capture_output=True, env=compiler.environment(), timeout=120)
+    said = subprocess.run(
+        [compiler.prefix / "bin" / "model_deploy.py", "--version"],
+        text=True,
+        capture_output=True,
+        env=compiler.environment(),
+        timeout=120,
+    )
     assert environment.VERSION in said.stdout + said.stderr
     assert compiler.environment()["PATH"].split(os.pathsep)[0] == str(compiler.prefix / "bin")
 

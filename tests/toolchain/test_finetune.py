@@ -62,21 +62,29 @@ def agree(chip, folder, logits, plates):
 
 
 @pytest.mark.parametrize("chip", CHIPS)
-def test_untouched_weights_give_the_emulators_logits(chip, quantizer, graph, table, weights,
-                                                     unseen):
+def test_untouched_weights_give_the_emulators_logits(
+    chip, quantizer, graph, table, weights, unseen
+):
     folder = quantizer.lower(graph, chip, STRATEGIES["qat"], table)
     grid = integer_grid(folder)
     stored = json.loads(GOLDEN.read_text("utf8"))[chip]
-    assert {name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(unit).items()
-                   if v is not None} for name, unit in grid.items()} == stored
+    assert {
+        name: {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(unit).items()
+            if v is not None
+        }
+        for name, unit in grid.items()
+    } == stored
     logits = quantized_logits(weights, grid, unseen)
     assert agree(chip, folder, logits, unseen)
     assert sqnr_db(float_logits(weights, unseen), logits) < 35  # INT8's loss, not float's
 
 
 @pytest.mark.parametrize("chip", CHIPS)
-def test_tuned_weights_meet_the_grid_they_were_tuned_on(chip, quantizer, graph, table, weights,
-                                                        unseen, monkeypatch):
+def test_tuned_weights_meet_the_grid_they_were_tuned_on(
+    chip, quantizer, graph, table, weights, unseen, monkeypatch
+):
     monkeypatch.setattr(finetune, "QatConfig", lambda seed: QatConfig(steps=2, batch=8, seed=seed))
     strategy = STRATEGIES["qat"]
     before = integer_grid(quantizer.lower(graph, chip, strategy, table))
@@ -89,8 +97,9 @@ def test_tuned_weights_meet_the_grid_they_were_tuned_on(chip, quantizer, graph, 
     assert tuned.digest != weights.digest
 
 
-def test_graphs_that_training_does_not_follow_are_refused(quantizer, graph, table, weights,
-                                                          published):
+def test_graphs_that_training_does_not_follow_are_refused(
+    quantizer, graph, table, weights, published
+):
     mixed = quantizer.lower(graph, "BM1684X", STRATEGIES["mse-forked-square"], table)
     with pytest.raises(ToolchainError, match="'square1' this graph differs"):
         integer_grid(mixed)

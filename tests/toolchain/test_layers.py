@@ -33,10 +33,14 @@ def network():
     third = conv(x, 256, 18, 44)
     neck = conv(add("MaxPool", [third], 64, 16, 21), 256, 16, 18)
     fourth = conv(neck, 68, 4, 18)
-    maps = [add("AvgPool", [source], channels, 4, 18)
-            for source, channels in ((first, 64), (second, 128), (third, 256))] + [fourth]
-    divided = [add("Div", [m, add("Reduce", [add("Mul", [m, m], 64, 4, 18)], 1, 1, 1)], 64, 4, 18)
-               for m in maps]
+    maps = [
+        add("AvgPool", [source], channels, 4, 18)
+        for source, channels in ((first, 64), (second, 128), (third, 256))
+    ] + [fourth]
+    divided = [
+        add("Div", [m, add("Reduce", [add("Mul", [m, m], 64, 4, 18)], 1, 1, 1)], 64, 4, 18)
+        for m in maps
+    ]
     logits = add("Conv", [add("Concat", divided, 516, 4, 18)], 68, 4, 18)
     add("Reduce", [logits], 68, 18)
     return made
@@ -46,14 +50,26 @@ def test_every_role_is_found():
     found = roles_of_layers(network())
     assert tuple(found) == ROLES
     assert {role: len(names) for role, names in found.items()} == {
-        "input": 2, "block4": 2, "block8": 4, "block11": 5, "neck": 2, "output": 2,
-        "context-pool": 3, "context-square": 4, "context-mean": 4, "context-divide": 4,
-        "concat": 1, "container": 1, "final-mean": 1}
+        "input": 2,
+        "block4": 2,
+        "block8": 4,
+        "block11": 5,
+        "neck": 2,
+        "output": 2,
+        "context-pool": 3,
+        "context-square": 4,
+        "context-mean": 4,
+        "context-divide": 4,
+        "concat": 1,
+        "container": 1,
+        "final-mean": 1,
+    }
 
 
 def test_pools_written_as_convolutions_are_still_pools():
-    layers = [{**part, "op": "top.Conv"} if part["op"] == "top.AvgPool" else part
-              for part in network()]
+    layers = [
+        {**part, "op": "top.Conv"} if part["op"] == "top.AvgPool" else part for part in network()
+    ]
     assert roles_of_layers(layers) == roles_of_layers(network())
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lprnet_nb.errors import ToolchainError
 from lprnet_nb.model.trace import trace_model
-from lprnet_nb.report.study_details import same_graph
+from lprnet_nb.study.details import same_graph
 from lprnet_nb.toolchain.compile import CalibrationTable, calibrate, compile_bmodel, top_graph
 from lprnet_nb.toolchain.lowering import Quantizer
 from lprnet_nb.toolchain.strategies import make_strategy
@@ -41,8 +41,11 @@ def test_equalized_weights_are_those_of_the_tool(graph, quantizer, published):
     ours = quantizer.tables(graph, published.images[:4], ["mse"], weight_equalization=True)["mse"]
     assert ours.thresholds() == own.thresholds()
     (name,) = [path.name for path in own.path.parent.glob("lprnet_top_*_weight.npz")]
-    with (np.load(own.path.parent / name) as a, np.load(ours.path.parent / name) as b,
-          np.load(graph.folder / name) as before):
+    with (
+        np.load(own.path.parent / name) as a,
+        np.load(ours.path.parent / name) as b,
+        np.load(graph.folder / name) as before,
+    ):
         assert set(a) == set(b) and all(np.array_equal(a[key], b[key]) for key in a)
         assert any(not np.array_equal(a[key], before[key]) for key in a)
     plain = quantizer.tables(graph, published.images[:4], ["mse"])["mse"]
@@ -62,8 +65,12 @@ def test_failures_carry_the_tools_words(graph, quantizer, tmp_path):
     empty = tmp_path / "empty"
     empty.write_text("")
     with pytest.raises(ToolchainError, match="quantizing for BM1684X failed"):
-        quantizer.lower(graph, "BM1684X", make_strategy(name="none"),
-                        CalibrationTable(empty, None, f"empty-{np.random.default_rng().random()}"))
+        quantizer.lower(
+            graph,
+            "BM1684X",
+            make_strategy(name="none"),
+            CalibrationTable(empty, None, f"empty-{np.random.default_rng().random()}"),
+        )
 
 
 def test_a_dead_worker_is_an_error_and_not_the_end(graph, quantizer, published):

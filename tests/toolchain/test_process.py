@@ -12,8 +12,15 @@ from lprnet_nb.toolchain.process import log_tail, run_logged
 
 
 def run(script, tmp_path, timeout=30.0):
-    run_logged([sys.executable, "-c", script], cwd=tmp_path, log=tmp_path / "log",
-               env=dict(os.environ), python=sys.executable, timeout=timeout, what="the tool")
+    run_logged(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        log=tmp_path / "log",
+        env=dict(os.environ),
+        python=sys.executable,
+        timeout=timeout,
+        what="the tool",
+    )
 
 
 def alive(pid):
@@ -37,9 +44,13 @@ def test_output_goes_to_the_log_and_files_to_the_folder(tmp_path):
     assert "said" in (tmp_path / "log").read_text() and (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("script, message", [
-    ("import sys; print('the reason'); sys.exit(3)", "exit status 3"),
-    ("import os; print('the reason', flush=True); os.abort()", "signal 6")])
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("import sys; print('the reason'); sys.exit(3)", "exit status 3"),
+        ("import os; print('the reason', flush=True); os.abort()", "signal 6"),
+    ],
+)
 def test_a_failure_shows_how_it_ended_and_the_end_of_the_log(tmp_path, script, message):
     with pytest.raises(ToolchainError, match=message) as caught:
         run(script, tmp_path)
@@ -47,8 +58,10 @@ def test_a_failure_shows_how_it_ended_and_the_end_of_the_log(tmp_path, script, m
 
 
 def test_a_tool_that_hangs_is_killed_with_its_children(tmp_path):
-    script = ("import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', "
-              "'import time; time.sleep(60)']); open('pid', 'w').write(str(p.pid)); time.sleep(60)")
+    script = (
+        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', "
+        "'import time; time.sleep(60)']); open('pid', 'w').write(str(p.pid)); time.sleep(60)"
+    )
     with pytest.raises(ToolchainError, match="within 2 s"):
         run(script, tmp_path, timeout=2.0)
     assert not alive(wait_for(tmp_path / "pid"))
@@ -56,12 +69,19 @@ def test_a_tool_that_hangs_is_killed_with_its_children(tmp_path):
 
 def test_a_tool_dies_with_the_process_that_started_it(tmp_path):
     tool = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
-    parent = subprocess.Popen([sys.executable, "-c", (
-        "import os, sys; from pathlib import Path; "
-        "from lprnet_nb.toolchain.process import run_logged; "
-        f"run_logged([sys.executable, '-c', {tool!r}], cwd=Path({str(tmp_path)!r}), "
-        f"log=Path({str(tmp_path / 'log')!r}), env=dict(os.environ), python=sys.executable, "
-        "timeout=60, what='x')")])
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import os, sys; from pathlib import Path; "
+                "from lprnet_nb.toolchain.process import run_logged; "
+                f"run_logged([sys.executable, '-c', {tool!r}], cwd=Path({str(tmp_path)!r}), "
+                f"log=Path({str(tmp_path / 'log')!r}), env=dict(os.environ), python=sys.executable, "
+                "timeout=60, what='x')"
+            ),
+        ]
+    )
     pid = wait_for(tmp_path / "pid")
     assert alive(pid)
     parent.kill()

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lprnet_nb.errors import ToolchainError
-from lprnet_nb.toolchain.profile import (COMPUTE, MEMORY, latency_by_layer, parse_profile,
-                                         read_profile)
+from lprnet_nb.toolchain.profile import (
+    COMPUTE,
+    MEMORY,
+    latency_by_layer,
+    parse_profile,
+    read_profile,
+)
 
 PROFILE = """
 ENGINE_BD                              ENGINE_GDMA
@@ -28,7 +33,8 @@ def test_a_written_profile() -> None:
         {"name": "Load_1", "unit": MEMORY, "cycles": 400},
         {"name": "Conv2D_2", "unit": COMPUTE, "cycles": 400},
         {"name": "Load_3", "unit": MEMORY, "cycles": 100},
-        {"name": "Store_4", "unit": MEMORY, "cycles": 200}]
+        {"name": "Store_4", "unit": MEMORY, "cycles": 200},
+    ]
     assert profile.by_kind() == {"Load": 500, "Conv2D": 400, "Store": 200}
     assert profile.busy() == {COMPUTE: 0.4, MEMORY: 0.7, "both": pytest.approx(0.1)}
     assert sum(command.size for command in profile.commands) == 104

@@ -26,17 +26,26 @@ def test_registry_is_whole():
     assert STRATEGIES["kl-in-out"].float_roles == ("input", "output")
 
 
-@pytest.mark.parametrize("fields, said", [
-    ({"method": "median"}, "method"), ({"images": 0}, "images"), ({"colour": "bgr"}, "colour"),
-    ({"float_roles": ("x.1",)}, "choose from input"), ({"form": "folded"}, "form")])
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"method": "median"}, "method"),
+        ({"images": 0}, "images"),
+        ({"colour": "bgr"}, "colour"),
+        ({"float_roles": ("x.1",)}, "choose from input"),
+        ({"form": "folded"}, "form"),
+    ],
+)
 def test_impossible_fields_are_named(fields, said):
     with pytest.raises(ParameterError, match=said):
         make_strategy(name="mine", **fields)
 
 
 def test_roles_have_one_order():
-    one, other = (make_strategy(name="mine", float_roles=roles)
-                  for roles in (("output", "input"), ("input", "output", "input")))
+    one, other = (
+        make_strategy(name="mine", float_roles=roles)
+        for roles in (("output", "input"), ("input", "output", "input"))
+    )
     assert one == other and one.float_roles == ("input", "output")
 
 

@@ -57,10 +57,14 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
         float64 ``[count, 3, 3]``.
     """
     width, height = FORMS[form].width, FORMS[form].height
-    degrees = severity.view * np.stack([
-        rng.normal(0, 17, count),  # about the horizontal axis
-        rng.normal(0, 23, count),  # about the vertical axis
-        rng.normal(0, 6, count)], 1)  # in the image plane
+    degrees = severity.view * np.stack(
+        [
+            rng.normal(0, 17, count),  # about the horizontal axis
+            rng.normal(0, 23, count),  # about the vertical axis
+            rng.normal(0, 6, count),
+        ],
+        1,
+    )  # in the image plane
     a, b, c = np.radians(np.clip(degrees, [-40, -50, -14], [40, 50, 14])).T
     zero, one = np.zeros(count), np.ones(count)
     about_x = _matrices([one, zero, zero, zero, np.cos(a), -np.sin(a), zero, np.sin(a), np.cos(a)])
@@ -77,13 +81,24 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
     seen = seen[:, :2] / seen[:, 2:]
     low, high = seen.min(2), seen.max(2)
     size = high - low
-    jitter = np.abs(severity.view) * rng.normal(0, 1, (count, 4)) * [.022, .05, .022, .05]
+    jitter = np.abs(severity.view) * rng.normal(0, 1, (count, 4)) * [0.022, 0.05, 0.022, 0.05]
     margins = severity.margin * np.array([1, 1.6, 1, 1.6]) + jitter
-    margins = np.clip(margins, [-.03, -.07, -.03, -.07], None)
+    margins = np.clip(margins, [-0.03, -0.07, -0.03, -0.07], None)
     low, high = low - margins[:, :2] * size, high + margins[:, 2:] * size
     scale = np.array(SCENE) / (high - low)
-    crop = _matrices([scale[:, 0], zero, -low[:, 0] * scale[:, 0],
-                      zero, scale[:, 1], -low[:, 1] * scale[:, 1], zero, zero, one])
+    crop = _matrices(
+        [
+            scale[:, 0],
+            zero,
+            -low[:, 0] * scale[:, 0],
+            zero,
+            scale[:, 1],
+            -low[:, 1] * scale[:, 1],
+            zero,
+            zero,
+            one,
+        ]
+    )
     return crop @ maps
 
 
@@ -97,8 +112,9 @@ def project(maps: np.ndarray, points: np.ndarray) -> np.ndarray:
     return (seen[:, :2] / seen[:, 2:]).transpose(0, 2, 1) / 2
 
 
-def colours(form: str, count: int, severity: Severity, rng: np.random.Generator
-            ) -> tuple[np.ndarray, np.ndarray]:
+def colours(
+    form: str, count: int, severity: Severity, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Paint of ground (upper and lower edge) and characters as cameras show it.
 
     Returns
@@ -126,8 +142,7 @@ def colours(form: str, count: int, severity: Severity, rng: np.random.Generator
 def _field(rng: np.random.Generator, count: int, rows: int, columns: int) -> np.ndarray:
     """Smooth random fields of unit spread, float32 ``[count, 24, 94]``."""
     coarse = rng.standard_normal((count, rows, columns), np.float32)
-    return np.stack([cv2.resize(f, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-                     for f in coarse])
+    return np.stack([cv2.resize(f, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for f in coarse])
 
 
 def _scenery(rng: np.random.Generator) -> np.ndarray:
@@ -139,8 +154,13 @@ def _scenery(rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(np.clip(patch, 0, 255).astype(np.uint8), SCENE, interpolation=way)
 
 
-def photograph(form: str, masks: list[np.ndarray], maps: np.ndarray, severity: Severity,
-               rng: np.random.Generator) -> np.ndarray:
+def photograph(
+    form: str,
+    masks: list[np.ndarray],
+    maps: np.ndarray,
+    severity: Severity,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Crops of drawn plates.
 
     Parameters
@@ -187,15 +207,24 @@ def photograph(form: str, masks: list[np.ndarray], maps: np.ndarray, severity: S
         if motion[i] >= 1:
             scene = cv2.filter2D(scene, -1, _streak(motion[i], motion_angle[i]))
         if small[i] < SCENE[0]:
-            scene = cv2.resize(scene, (round(small[i]), max(10, round(small[i] / 3.4))),
-                               interpolation=cv2.INTER_AREA)
+            scene = cv2.resize(
+                scene,
+                (round(small[i]), max(10, round(small[i] / 3.4))),
+                interpolation=cv2.INTER_AREA,
+            )
         way = cv2.INTER_LINEAR if aliased[i] else cv2.INTER_AREA
         crops[i] = cv2.resize(scene, (WIDTH, HEIGHT), interpolation=way)
     return _developed(crops, hard, rng)
 
 
-def _painted(mask: np.ndarray, ground: np.ndarray, ink: np.ndarray, ramp: np.ndarray,
-             rng: np.random.Generator, hard: float) -> np.ndarray:
+def _painted(
+    mask: np.ndarray,
+    ground: np.ndarray,
+    ink: np.ndarray,
+    ramp: np.ndarray,
+    rng: np.random.Generator,
+    hard: float,
+) -> np.ndarray:
     """Colour a plate and put its screws in, uint8 BGR."""
     if np.array_equal(ground[0], ground[1]):
         steps = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
@@ -204,9 +233,12 @@ def _painted(mask: np.ndarray, ground: np.ndarray, ink: np.ndarray, ramp: np.nda
     else:
         rows = ground[0] + ramp * (ground[1] - ground[0])
         cover = mask.astype(np.float32) / 255
-        plate = cv2.merge([
-            np.clip(row + cover * (paint - row), 0, 255).astype(np.uint8)
-            for row, paint in zip(rows.T[:, :, None], ink)])
+        plate = cv2.merge(
+            [
+                np.clip(row + cover * (paint - row), 0, 255).astype(np.uint8)
+                for row, paint in zip(rows.T[:, :, None], ink)
+            ]
+        )
     height, width = mask.shape
     if rng.random() < 0.8:
         shade = tuple(rng.uniform(40, 255) + rng.normal(0, 12, 3))
@@ -214,14 +246,25 @@ def _painted(mask: np.ndarray, ground: np.ndarray, ink: np.ndarray, ramp: np.nda
         rows = (0.09, 0.91) if rng.random() < 0.4 else (0.09,)
         for row in rows:
             for column in (0.25, 0.75):
-                centre = (round(width * (column + rng.normal(0, .008))),
-                          round(height * (row + rng.normal(0, .02))))
+                centre = (
+                    round(width * (column + rng.normal(0, 0.008))),
+                    round(height * (row + rng.normal(0, 0.02))),
+                )
                 cv2.circle(plate, centre, int(rng.integers(2, 6)), shade, -1, cv2.LINE_AA)
     if rng.random() < 0.12 * hard:  # mud, stickers, a tow hook in front
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         axes = (int(rng.integers(3, 16)), int(rng.integers(2, 9)))
-        cv2.ellipse(plate, centre, axes, float(rng.uniform(0, 180)), 0, 360,
-                    tuple(rng.uniform(20, 200) + rng.normal(0, 15, 3)), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            plate,
+            centre,
+            axes,
+            float(rng.uniform(0, 180)),
+            0,
+            360,
+            tuple(rng.uniform(20, 200) + rng.normal(0, 15, 3)),
+            -1,
+            cv2.LINE_AA,
+        )
     return plate
 
 
@@ -257,7 +300,8 @@ def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.n
     haze = rng.uniform(0, 1, one).astype(np.float32)
     image += veil * (haze - image)
     gain = np.exp(rng.normal(0, 0.28, (*one, 1)) * hard) * np.exp(
-        rng.normal(0, 0.10, (*one, 3)) * hard)
+        rng.normal(0, 0.10, (*one, 3)) * hard
+    )
     gamma = np.exp(rng.normal(0, 0.22, one) * hard).astype(np.float32)
     image *= _each_column(gain)
     image = np.clip(image, 0, 1.25) ** gamma

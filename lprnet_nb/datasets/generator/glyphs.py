@@ -30,9 +30,10 @@ FONT_THICKENING = (0.0, 1.5)  # mm added to the strokes of a Latin font
 # A square Chinese glyph is pressed into half its width, which thins its upright strokes alone: so
 # more is added across (first) than down (second), in mm.
 CHINESE_FACES = (
-    *(("NotoSansSC-Regular", t) for t in ((0, 0), (2, 0), (3.5, .5), (3, 2))),
+    *(("NotoSansSC-Regular", t) for t in ((0, 0), (2, 0), (3.5, 0.5), (3, 2))),
     *(("NotoSansSC-Bold", t) for t in ((0, 0), (2, 0))),
-    *(("WenQuanYiMicroHei", t) for t in ((0, 0), (2, 0), (3.5, .5), (3, 2))))
+    *(("WenQuanYiMicroHei", t) for t in ((0, 0), (2, 0), (3.5, 0.5), (3, 2))),
+)
 # Parts of the cell's width and height that a province fills: photographs show it lower than letters.
 CHINESE_SIZES = ((1.0, 1.0), (1.0, 0.88), (0.9, 0.84))
 NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
@@ -49,52 +50,67 @@ def _path(*pieces: tuple[float, ...] | np.ndarray) -> np.ndarray:
 
 def _skeletons() -> dict[str, list[np.ndarray]]:
     """Centre lines in the unit square (x to the right, y down)."""
-    zero = _path(_arc(.5, .27, .5, .27, 180, 360), _arc(.5, .73, .5, .27, 0, 180), (0, .27))
-    six = [_path((.72, 0), (.24, .38), (.04, .62)), _arc(.5, .72, .5, .28, 0, 360)]
-    p = _path((0, 1), (0, 0), (.52, 0), _arc(.55, .27, .45, .27, 270, 450), (0, .54))
-    c = _path(_arc(.5, .27, .5, .27, 350, 180), _arc(.5, .73, .5, .27, 180, 10))
+    zero = _path(
+        _arc(0.5, 0.27, 0.5, 0.27, 180, 360), _arc(0.5, 0.73, 0.5, 0.27, 0, 180), (0, 0.27)
+    )
+    six = [_path((0.72, 0), (0.24, 0.38), (0.04, 0.62)), _arc(0.5, 0.72, 0.5, 0.28, 0, 360)]
+    p = _path((0, 1), (0, 0), (0.52, 0), _arc(0.55, 0.27, 0.45, 0.27, 270, 450), (0, 0.54))
+    c = _path(_arc(0.5, 0.27, 0.5, 0.27, 350, 180), _arc(0.5, 0.73, 0.5, 0.27, 180, 10))
     return {
         "0": [zero],
-        "1": [_path((.4, .06), (.5, 0), (.5, 1))],
-        "2": [_path(_arc(.5, .27, .48, .27, 190, 393), (0, 1), (1, 1))],
-        "3": [_arc(.47, .245, .46, .245, 200, 450), _arc(.47, .745, .53, .255, 270, 520)],
-        "4": [_path((.68, 0), (0, .7), (1, .7)), _path((.72, .0), (.72, 1))],
-        "5": [_path((.92, 0), (.12, 0), (.05, .46)), _arc(.47, .69, .53, .31, 216, 515)],
+        "1": [_path((0.4, 0.06), (0.5, 0), (0.5, 1))],
+        "2": [_path(_arc(0.5, 0.27, 0.48, 0.27, 190, 393), (0, 1), (1, 1))],
+        "3": [_arc(0.47, 0.245, 0.46, 0.245, 200, 450), _arc(0.47, 0.745, 0.53, 0.255, 270, 520)],
+        "4": [_path((0.68, 0), (0, 0.7), (1, 0.7)), _path((0.72, 0.0), (0.72, 1))],
+        "5": [_path((0.92, 0), (0.12, 0), (0.05, 0.46)), _arc(0.47, 0.69, 0.53, 0.31, 216, 515)],
         "6": six,
-        "7": [_path((0, 0), (1, 0), (.4, 1))],
-        "8": [_arc(.5, .25, .44, .25, 0, 360), _arc(.5, .75, .5, .25, 0, 360)],
+        "7": [_path((0, 0), (1, 0), (0.4, 1))],
+        "8": [_arc(0.5, 0.25, 0.44, 0.25, 0, 360), _arc(0.5, 0.75, 0.5, 0.25, 0, 360)],
         "9": [1 - piece for piece in six],
-        "A": [_path((0, 1), (.5, 0), (1, 1)), _path((.17, .68), (.83, .68))],
-        "B": [_path((0, .47), (0, 0), (.52, 0), _arc(.55, .235, .4, .235, 270, 450), (0, .47)),
-              _path((0, .47), (.52, .47), _arc(.55, .735, .45, .265, 270, 450), (0, 1), (0, .47))],
+        "A": [_path((0, 1), (0.5, 0), (1, 1)), _path((0.17, 0.68), (0.83, 0.68))],
+        "B": [
+            _path((0, 0.47), (0, 0), (0.52, 0), _arc(0.55, 0.235, 0.4, 0.235, 270, 450), (0, 0.47)),
+            _path(
+                (0, 0.47), (0.52, 0.47), _arc(0.55, 0.735, 0.45, 0.265, 270, 450), (0, 1), (0, 0.47)
+            ),
+        ],
         "C": [c],
-        "D": [_path((0, 0), (.45, 0), _arc(.5, .3, .5, .3, 270, 360),
-                    _arc(.5, .7, .5, .3, 0, 90), (0, 1), (0, 0))],
-        "E": [_path((1, 0), (0, 0), (0, 1), (1, 1)), _path((0, .48), (.85, .48))],
-        "F": [_path((1, 0), (0, 0), (0, 1)), _path((0, .48), (.85, .48))],
-        "G": [c, _path((1, .77), (1, .56), (.55, .56))],
-        "H": [_path((0, 0), (0, 1)), _path((1, 0), (1, 1)), _path((0, .48), (1, .48))],
-        "J": [_path((.85, 0), (.85, .74), _arc(.42, .74, .43, .26, 0, 175))],
-        "K": [_path((0, 0), (0, 1)), _path((.95, 0), (0, .62)), _path((.34, .4), (1, 1))],
+        "D": [
+            _path(
+                (0, 0),
+                (0.45, 0),
+                _arc(0.5, 0.3, 0.5, 0.3, 270, 360),
+                _arc(0.5, 0.7, 0.5, 0.3, 0, 90),
+                (0, 1),
+                (0, 0),
+            )
+        ],
+        "E": [_path((1, 0), (0, 0), (0, 1), (1, 1)), _path((0, 0.48), (0.85, 0.48))],
+        "F": [_path((1, 0), (0, 0), (0, 1)), _path((0, 0.48), (0.85, 0.48))],
+        "G": [c, _path((1, 0.77), (1, 0.56), (0.55, 0.56))],
+        "H": [_path((0, 0), (0, 1)), _path((1, 0), (1, 1)), _path((0, 0.48), (1, 0.48))],
+        "J": [_path((0.85, 0), (0.85, 0.74), _arc(0.42, 0.74, 0.43, 0.26, 0, 175))],
+        "K": [_path((0, 0), (0, 1)), _path((0.95, 0), (0, 0.62)), _path((0.34, 0.4), (1, 1))],
         "L": [_path((0, 0), (0, 1), (1, 1))],
-        "M": [_path((0, 1), (0, 0), (.5, .55), (1, 0), (1, 1))],
+        "M": [_path((0, 1), (0, 0), (0.5, 0.55), (1, 0), (1, 1))],
         "N": [_path((0, 1), (0, 0), (1, 1), (1, 0))],
         "P": [p],
-        "Q": [zero, _path((.58, .74), (1, 1.02))],
-        "R": [p, _path((.5, .54), (1, 1))],
-        "S": [_path(_arc(.5, .25, .47, .25, 335, 90), _arc(.5, .75, .5, .25, 270, 515))],
-        "T": [_path((0, 0), (1, 0)), _path((.5, 0), (.5, 1))],
-        "U": [_path((0, 0), (0, .73), _arc(.5, .73, .5, .27, 180, 0), (1, 0))],
-        "V": [_path((0, 0), (.5, 1), (1, 0))],
-        "W": [_path((0, 0), (.24, 1), (.5, .3), (.76, 1), (1, 0))],
+        "Q": [zero, _path((0.58, 0.74), (1, 1.02))],
+        "R": [p, _path((0.5, 0.54), (1, 1))],
+        "S": [_path(_arc(0.5, 0.25, 0.47, 0.25, 335, 90), _arc(0.5, 0.75, 0.5, 0.25, 270, 515))],
+        "T": [_path((0, 0), (1, 0)), _path((0.5, 0), (0.5, 1))],
+        "U": [_path((0, 0), (0, 0.73), _arc(0.5, 0.73, 0.5, 0.27, 180, 0), (1, 0))],
+        "V": [_path((0, 0), (0.5, 1), (1, 0))],
+        "W": [_path((0, 0), (0.24, 1), (0.5, 0.3), (0.76, 1), (1, 0))],
         "X": [_path((0, 0), (1, 1)), _path((1, 0), (0, 1))],
-        "Y": [_path((0, 0), (.5, .5), (1, 0)), _path((.5, .5), (.5, 1))],
+        "Y": [_path((0, 0), (0.5, 0.5), (1, 0)), _path((0.5, 0.5), (0.5, 1))],
         "Z": [_path((0, 0), (1, 0), (0, 1), (1, 1))],
     }
 
 
-def stroke_glyph(character: str, stroke: float, width: float = CELL[0],
-                 height: float = CELL[1]) -> np.ndarray:
+def stroke_glyph(
+    character: str, stroke: float, width: float = CELL[0], height: float = CELL[1]
+) -> np.ndarray:
     """Coverage of a character of the stroke face, uint8 ``[height*FINE, width*FINE]``.
 
     Parameters
@@ -110,8 +126,15 @@ def stroke_glyph(character: str, stroke: float, width: float = CELL[0],
     inner = np.array([width - stroke, height - stroke])
     for line in _skeletons()[character]:
         points = (line * inner + stroke / 2) * FINE
-        cv2.polylines(cell, [np.round(points * 16).astype(np.int32)], False, 255,
-                      max(1, round(stroke * FINE)), cv2.LINE_AA, 4)
+        cv2.polylines(
+            cell,
+            [np.round(points * 16).astype(np.int32)],
+            False,
+            255,
+            max(1, round(stroke * FINE)),
+            cv2.LINE_AA,
+            4,
+        )
     return cell
 
 
@@ -131,8 +154,13 @@ def _ink(name: str, character: str) -> np.ndarray:
     return np.asarray(page)
 
 
-def font_glyph(name: str, character: str, thickening: tuple[float, float] = (0, 0),
-               width: float = CELL[0], height: float = CELL[1]) -> np.ndarray:
+def font_glyph(
+    name: str,
+    character: str,
+    thickening: tuple[float, float] = (0, 0),
+    width: float = CELL[0],
+    height: float = CELL[1],
+) -> np.ndarray:
     """Coverage of a character of a packaged font, side bearings and all, stretched to the cell.
 
     Parameters
@@ -159,22 +187,28 @@ def font_glyph(name: str, character: str, thickening: tuple[float, float] = (0, 
         if ratio < NARROW:
             across = round(across * ratio)
     start = (cell.shape[1] - across) // 2
-    cell[:, start:start + across] = cv2.resize(ink, (across, cell.shape[0]),
-                                               interpolation=cv2.INTER_AREA)
+    cell[:, start : start + across] = cv2.resize(
+        ink, (across, cell.shape[0]), interpolation=cv2.INTER_AREA
+    )
     if any(thickening):
         sides = tuple(max(1, round(t * FINE)) for t in thickening)
         cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
     return cell
 
 
-def province_glyph(name: str, character: str, thickening: tuple[float, float],
-                   part: tuple[float, float], width: float = CELL[0], height: float = CELL[1]
-                   ) -> np.ndarray:
+def province_glyph(
+    name: str,
+    character: str,
+    thickening: tuple[float, float],
+    part: tuple[float, float],
+    width: float = CELL[0],
+    height: float = CELL[1],
+) -> np.ndarray:
     """As `font_glyph`, in the middle of its cell and filling `part` of its width and height."""
     glyph = font_glyph(name, character, thickening, width * part[0], height * part[1])
     cell = np.zeros((round(height * FINE), round(width * FINE)), np.uint8)
     top, left = ((a - b) // 2 for a, b in zip(cell.shape, glyph.shape))
-    cell[top:top + glyph.shape[0], left:left + glyph.shape[1]] = glyph
+    cell[top : top + glyph.shape[0], left : left + glyph.shape[1]] = glyph
     return cell
 
 
@@ -197,11 +231,18 @@ def atlas(width: int, height: int, chinese: bool) -> np.ndarray:
     """
     size = (round(width * DRAWN), round(height * DRAWN))
     if chinese:
-        faces = [[province_glyph(name, c, t, part, width, height) for c in PROVINCES]
-                 for part in CHINESE_SIZES for name, t in CHINESE_FACES]
+        faces = [
+            [province_glyph(name, c, t, part, width, height) for c in PROVINCES]
+            for part in CHINESE_SIZES
+            for name, t in CHINESE_FACES
+        ]
     else:
         faces = [[stroke_glyph(c, s, width, height) for c in LATIN] for s in STROKE_WIDTHS]
-        faces += [[font_glyph(name, c, (t, t), width, height) for c in LATIN]
-                  for name in LATIN_FONTS for t in FONT_THICKENING]
-    return np.stack([[cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in face]
-                     for face in faces])
+        faces += [
+            [font_glyph(name, c, (t, t), width, height) for c in LATIN]
+            for name in LATIN_FONTS
+            for t in FONT_THICKENING
+        ]
+    return np.stack(
+        [[cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in face] for face in faces]
+    )

@@ -50,8 +50,9 @@ class Form:
     ink: tuple[int, int, int]
 
 
-def _row(start: float, top: float, widths: list[int], height: int, gaps: list[float]
-         ) -> tuple[tuple[float, float, int, int], ...]:
+def _row(
+    start: float, top: float, widths: list[int], height: int, gaps: list[float]
+) -> tuple[tuple[float, float, int, int], ...]:
     lefts = start + np.cumsum([0.0, *(w + g for w, g in zip(widths, gaps))])
     return tuple((float(x), top, w, height) for x, w in zip(lefts, widths))
 
@@ -62,11 +63,17 @@ _GREEN = ((214, 253, 180), (104, 217, 5))
 FORMS: dict[str, Form] = {
     "blue": Form(440, 140, _ONE_ROW, (134.5, 70), (_BLUE, _BLUE), _WHITE),
     "yellow": Form(440, 140, _ONE_ROW, (134.5, 70), (_YELLOW, _YELLOW), _BLACK),
-    "green": Form(480, 140, _row(15.5, 25, [45] + [43] * 7, 90, [9, 49] + [9] * 5), None,
-                  _GREEN, _BLACK),
-    "two-row": Form(440, 220, _row(110, 15, [80, 80], 60, [60])
-                    + _row(27.5, 90, [65] * 5, 110, [15] * 4), (220, 45), (_YELLOW, _YELLOW),
-                    _BLACK),
+    "green": Form(
+        480, 140, _row(15.5, 25, [45] + [43] * 7, 90, [9, 49] + [9] * 5), None, _GREEN, _BLACK
+    ),
+    "two-row": Form(
+        440,
+        220,
+        _row(110, 15, [80, 80], 60, [60]) + _row(27.5, 90, [65] * 5, 110, [15] * 4),
+        (220, 45),
+        (_YELLOW, _YELLOW),
+        _BLACK,
+    ),
 }
 
 
@@ -116,8 +123,9 @@ def blank_plate(form: str) -> tuple[np.ndarray, np.ndarray]:
     ink = np.zeros((size[0] * fine, size[1] * fine), np.uint8)
     _rounded(ink, 1.5, 4.5, 10, scale, shape)
     if shape.dot is not None:
-        cv2.circle(ink, tuple(round(v * scale) for v in shape.dot), round(5 * scale), 255, -1,
-                   cv2.LINE_AA)
+        cv2.circle(
+            ink, tuple(round(v * scale) for v in shape.dot), round(5 * scale), 255, -1, cv2.LINE_AA
+        )
     outline = np.zeros_like(ink)
     r = round(10 * scale)
     h, w = outline.shape
@@ -129,8 +137,9 @@ def blank_plate(form: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(cv2.resize(m, size[::-1], interpolation=cv2.INTER_AREA) for m in (ink, outline))
 
 
-def _rounded(image: np.ndarray, outer: float, inner: float, radius: float, scale: float,
-             shape: Form) -> None:
+def _rounded(
+    image: np.ndarray, outer: float, inner: float, radius: float, scale: float, shape: Form
+) -> None:
     """Frame between `outer` and `inner` millimetres from the edge: filled, then hollowed."""
     for inset, value in ((outer, 255), (inner, 0)):
         left, right = inset * scale, (shape.width - inset) * scale - 1
@@ -138,8 +147,12 @@ def _rounded(image: np.ndarray, outer: float, inner: float, radius: float, scale
         r = (radius - inset / 2) * scale
         quarter = np.radians(np.linspace(0, 90, 8))
         corners = []
-        for x, y, turn in ((right - r, bottom - r, 0), (left + r, bottom - r, 1),
-                           (left + r, top + r, 2), (right - r, top + r, 3)):
+        for x, y, turn in (
+            (right - r, bottom - r, 0),
+            (left + r, bottom - r, 1),
+            (left + r, top + r, 2),
+            (right - r, top + r, 3),
+        ):
             angle = quarter + turn * np.pi / 2
             corners.append(np.stack([x + r * np.cos(angle), y + r * np.sin(angle)], 1))
         cv2.fillPoly(image, [np.round(np.concatenate(corners)).astype(np.int32)], value)
@@ -154,12 +167,13 @@ def draw_mask(form: str, text: str, latin_face: int, chinese_face: int) -> np.nd
         else:
             glyph = atlas(width, height, True)[chinese_face, PROVINCES.index(character)]
         column, row = round(x * DRAWN), round(y * DRAWN)
-        mask[row:row + glyph.shape[0], column:column + glyph.shape[1]] = glyph
+        mask[row : row + glyph.shape[0], column : column + glyph.shape[1]] = glyph
     return mask
 
 
-def strayed(mask: np.ndarray, first: tuple[float, float, int, int], amount: float,
-            rng: np.random.Generator) -> np.ndarray:
+def strayed(
+    mask: np.ndarray, first: tuple[float, float, int, int], amount: float, rng: np.random.Generator
+) -> np.ndarray:
     """The same paint with strokes moved, and widened or thinned, as other faces would have them.
 
     Parameters
@@ -182,9 +196,9 @@ def strayed(mask: np.ndarray, first: tuple[float, float, int, int], amount: floa
     way[..., 1] += np.arange(height, dtype=np.float32)[:, None]
     moved = cv2.remap(mask, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     x, y, across, down = (round(v * DRAWN) for v in first)
-    province = _heavier(moved[y:y + down, x:x + across], rng.normal(0, WEIGHT * amount))
+    province = _heavier(moved[y : y + down, x : x + across], rng.normal(0, WEIGHT * amount))
     moved = _heavier(moved, rng.normal(0, WEIGHT * amount))
-    moved[y:y + down, x:x + across] = province
+    moved[y : y + down, x : x + across] = province
     return moved
 
 

@@ -38,23 +38,37 @@ class PublishedLatency:
     qps: float | None
 
 
-def published_accuracy(chip: str | None = None, precision: str | None = None,
-                       ) -> list[PublishedAccuracy]:
+def published_accuracy(
+    chip: str | None = None,
+    precision: str | None = None,
+) -> list[PublishedAccuracy]:
     """Published accuracies, all or those of one chip ("BM1684X") or precision ("int8")."""
-    rows = [PublishedAccuracy(**{**row, "batch": int(row["batch"]),
-                                 "exact_match": float(row["exact_match"])})
-            for row in _rows("accuracy.csv")]
+    rows = [
+        PublishedAccuracy(
+            **{**row, "batch": int(row["batch"]), "exact_match": float(row["exact_match"])}
+        )
+        for row in _rows("accuracy.csv")
+    ]
     return _select(rows, chip, precision)
 
 
-def published_latency(chip: str | None = None, precision: str | None = None,
-                      ) -> list[PublishedLatency]:
+def published_latency(
+    chip: str | None = None,
+    precision: str | None = None,
+) -> list[PublishedLatency]:
     """Published latencies, all or those of one chip or precision."""
-    rows = [PublishedLatency(row["source"], row["chip"], row["model"], int(row["batch"]),
-                             float(row["bmrt_test_ms_per_image"]),
-                             float(row["infer_ms_per_image"]),
-                             float(row["qps"]) if row["qps"] else None)
-            for row in _rows("latency.csv")]
+    rows = [
+        PublishedLatency(
+            row["source"],
+            row["chip"],
+            row["model"],
+            int(row["batch"]),
+            float(row["bmrt_test_ms_per_image"]),
+            float(row["infer_ms_per_image"]),
+            float(row["qps"]) if row["qps"] else None,
+        )
+        for row in _rows("latency.csv")
+    ]
     return _select(rows, chip, precision)
 
 
@@ -64,5 +78,4 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _select(rows: list, chip: str | None, precision: str | None) -> list:
-    return [row for row in rows
-            if chip in (None, row.chip) and precision in (None, row.model)]
+    return [row for row in rows if chip in (None, row.chip) and precision in (None, row.model)]

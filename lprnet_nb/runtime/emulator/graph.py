@@ -1,4 +1,4 @@
-"""Reading an exported quantized graph; `toolchain/export_graph.py` documents the format."""
+"""Reading an exported quantized graph; `toolchain/inside/export_graph.py` documents the format."""
 
 from __future__ import annotations
 
@@ -82,8 +82,20 @@ class Graph:
 
 
 # What json, numpy, zipfile and the code below raise on files that are not an exported graph.
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
-            MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 def _tensor_type(record: dict) -> TensorType:

@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+
 from lprnet_nb.cache import artifact, file_digest
 from lprnet_nb.errors import LprnetError
 from lprnet_nb.runtime.emulator import lower as l

@@ -1,0 +1,129 @@
+"""What is there and what is missing, in a form that can be pasted into a bug report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+from . import __version__
+from .cache import cache_dir, data_dir
+from .datasets import fetch
+from .errors import LprnetError
+from .toolchain import environment
+
+
+def examine() -> dict[str, Any]:
+    """Check everything that the workbook can use; nothing is installed or fetched.
+
+    Returns
+    -------
+    dict
+        ``{"checks": [{"what", "ok", "found"}]}``; what is missing says how to get it.
+    """
+    checks: list[tuple[str, Callable[[], str]]] = [
+        (
+            "lprnet-nb",
+            lambda: (
+                f"{__version__}, Python {platform.python_version()}, "
+                f"{platform.platform()}, {os.cpu_count()} processors"
+            ),
+        ),
+        *[
+            (package, _version(package))
+            for package in (
+                "torch",
+                "onnxruntime",
+                "papermill",
+                "jupyterlab",
+                "opencv-python-headless",
+            )
+        ],
+        ("compiler TPU-MLIR", _compiler),
+        ("Python 3.10", environment.find_python310),
+        ("compiler TPU-NNTC", _nntc),
+        ("backend device", _device),
+        ("backend simulator", _simulator),
+        (
+            "C compiler",
+            lambda: _program(
+                ("cc", "gcc", "clang"),
+                "Without one the simulator is several times slower. Install gcc.",
+            ),
+        ),
+        ("published data", _published),
+        ("cache", lambda: _folder(cache_dir(), "LPRNET_CACHE")),
+        ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
+    ]
+    rows = []
+    for what, find in checks:
+        try:
+            rows.append({"what": what, "ok": True, "found": find()})
+        except (LprnetError, LookupError, OSError) as error:
+            rows.append({"what": what, "ok": False, "found": str(error.args[0])})
+    return {"checks": rows}
+
+
+def _version(package: str) -> Callable[[], str]:
+    def find() -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            raise LookupError("not installed; run scripts/setup.sh") from None
+
+    return find
+
+
+def _compiler() -> str:
+    found = environment.find_compiler()
+    if found is None:
+        raise LookupError("not installed yet; the first compile installs it (up to 6.5 GB)")
+    return f"{found.version} in {found.prefix}"
+
+
+def _simulator() -> str:
+    found = environment.find_compiler()
+    if found is None:
+        raise LookupError("comes with TPU-MLIR")
+    return ", ".join(sorted(path.name for path in found.library_folder.glob("libcmodel_bm16*.so")))
+
+
+def _nntc() -> str:
+    from .toolchain.nntc.compile import DOCKER_VARIABLE, nntc
+
+    image = os.environ.get(DOCKER_VARIABLE)
+    # Looking into an image may fetch gigabytes first.
+    return f"docker image {image}, not looked into" if image else nntc().version
+
+
+def _device() -> str:
+    if find_spec("sophon") is None:
+        raise LookupError("no sophon.sail; install the wheel of your device's SDK")
+    return "sophon.sail is importable"
+
+
+def _published() -> str:
+    if not fetch.is_published_data_here():
+        raise LookupError(f"not here. {fetch.HELP}")
+    return str(data_dir())
+
+
+def _program(names: tuple[str, ...], hint: str) -> str:
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise LookupError(f"none of {', '.join(names)} on PATH. {hint}")
+
+
+def _folder(folder: Any, variable: str) -> str:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    if not os.access(there, os.W_OK):
+        raise LookupError(f"{folder} cannot be written; name another in {variable}")
+    return f"{folder}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"

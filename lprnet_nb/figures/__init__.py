@@ -1,0 +1,58 @@
+"""Every figure of the notebooks and the report: functions take values and give a `Figure`."""
+
+from __future__ import annotations
+
+from .comparison import (
+    accuracy_coverage,
+    confusions,
+    fidelity,
+    gallery,
+    paired,
+    per_character,
+    reliability,
+)
+from .compiled import latency, memory, slowest_layers, timeline
+from .decoding import ctc_paths, draw_readings, step_text, timings
+from .network import agreement, coupling, network_diagram, pool_equivalence, subnormals, workflow
+from .quantization import (
+    channel_ranges,
+    draw_histogram,
+    draw_noise,
+    histogram,
+    layer_fidelity,
+    quantization_noise,
+)
+from .style import chinese_fonts, crops, forest
+
+__all__ = [
+    "accuracy_coverage",
+    "agreement",
+    "channel_ranges",
+    "chinese_fonts",
+    "confusions",
+    "coupling",
+    "crops",
+    "ctc_paths",
+    "draw_histogram",
+    "draw_noise",
+    "draw_readings",
+    "fidelity",
+    "forest",
+    "gallery",
+    "histogram",
+    "latency",
+    "layer_fidelity",
+    "memory",
+    "network_diagram",
+    "paired",
+    "per_character",
+    "pool_equivalence",
+    "quantization_noise",
+    "reliability",
+    "slowest_layers",
+    "step_text",
+    "subnormals",
+    "timeline",
+    "timings",
+    "workflow",
+]

@@ -1,0 +1,236 @@
+"""Figures of notebook 03: activations, thresholds, and where INT8 loses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .style import BLACK, BLUE, GREY, PALE, SERIES, VERMILLION, _figure
+
+
+def histogram(
+    values: np.ndarray,
+    thresholds: Mapping[str, float],
+    *,
+    title: str,
+    levels: int = 255,
+    channels: str = "",
+) -> Figure:
+    """Histogram of a layer's activations with thresholds over it, and what each costs.
+
+    Parameters
+    ----------
+    values
+        Activations, any shape.
+    thresholds
+        By the name of the method that chose them.
+    levels
+        Integer steps from 0 to the threshold (255 for uint8, 127 for int8).
+    """
+    figure, [[left, right]] = _figure(2.7, 1, 2, width_ratios=(1.5, 1))
+    draw_histogram(left, values, thresholds)
+    left.set_title(title)
+    draw_noise(right, values, thresholds, levels)
+    return figure
+
+
+def draw_histogram(axes: Axes, values: np.ndarray, thresholds: Mapping[str, float]) -> None:
+    """Magnitudes of activations on a logarithmic count axis, thresholds as marked lines."""
+    flat = np.abs(np.asarray(values, np.float64)).ravel()
+    top = max(flat.max(), *thresholds.values()) * 1.03 or 1.0
+    axes.hist(flat, bins=120, range=(0, top), color=PALE, edgecolor=GREY, linewidth=0.2, log=True)
+    for (name, threshold), style in zip(thresholds.items(), SERIES):
+        beyond = (flat > threshold).mean()
+        axes.axvline(threshold, color=style["color"], linestyle=style["linestyle"])
+        axes.plot(
+            threshold,
+            0.97,
+            style["marker"],
+            color=style["color"],
+            clip_on=False,
+            transform=axes.get_xaxis_transform(),
+            linestyle="none",
+            label=f"{name} {threshold:.4g}: {100 * beyond:.2g} % saturate",
+        )
+    axes.set(xlabel="activation (absolute value)", ylabel="count", xlim=(0, top))
+    axes.legend(
+        loc="upper right",
+        bbox_to_anchor=(1, 0.97),
+        handletextpad=0.3,
+        fontsize=7.5,
+        frameon=True,
+        facecolor="white",
+        framealpha=0.85,
+        edgecolor="none",
+    )
+
+
+def quantization_noise(
+    values: np.ndarray, thresholds: np.ndarray, levels: int = 255
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean square error of saturation (饱和) and of rounding, for each threshold.
+
+    Parameters
+    ----------
+    values
+        Activations, any shape; magnitudes count.
+    thresholds
+        ``[K]``, positive.
+    levels
+        Integer steps from 0 to the threshold.
+
+    Returns
+    -------
+    tuple
+        float64 ``[K]`` each. Rounding is measured, not the ``step^2 / 12`` of theory: values that
+        are exactly 0 lose nothing.
+    """
+    flat = np.abs(np.asarray(values, np.float64)).ravel()
+    saturation, rounding = np.empty(len(thresholds)), np.empty(len(thresholds))
+    for index, threshold in enumerate(thresholds):
+        step = threshold / levels
+        inside = np.minimum(flat, threshold)
+        saturation[index] = ((flat - inside) ** 2).mean()
+        rounding[index] = ((np.rint(inside / step) * step - inside) ** 2).mean()
+    return saturation, rounding
+
+
+def draw_noise(
+    axes: Axes, values: np.ndarray, thresholds: Mapping[str, float], levels: int
+) -> None:
+    """Saturation against resolution: their noise over the threshold, and where methods stand."""
+    flat = np.abs(np.asarray(values, np.float64)).ravel()
+    if len(flat) > 200_000:
+        flat = flat[:: len(flat) // 200_000 + 1]
+    top = max(flat.max(), *thresholds.values()) or 1.0
+    grid = np.geomspace(top / 12, top * 1.05, 60)
+    saturation, rounding = quantization_noise(flat, grid, levels)
+    axes.plot(grid, rounding, color=BLUE, linestyle="--", label="rounding (resolution)")
+    axes.plot(
+        grid,
+        np.where(saturation > 0, saturation, np.nan),
+        color=VERMILLION,
+        linestyle=":",
+        label="saturation",
+    )
+    axes.plot(grid, saturation + rounding, color=BLACK, label="both")
+    total = sum(quantization_noise(flat, np.array(list(thresholds.values())), levels))
+    for (name, threshold), noise, style in zip(thresholds.items(), total, SERIES):
+        axes.plot(threshold, noise, style["marker"], color=style["color"], markersize=6, zorder=5)
+    both = saturation + rounding
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="threshold",
+        ylabel="mean square error",
+        ylim=(both.min() / 30, both.max() * 2),
+    )
+    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.legend(loc="lower left", fontsize=7)
+
+
+def channel_ranges(
+    maxima: np.ndarray, step: int, scale: float, kept_scale: float | None = None
+) -> Figure:
+    """Largest value of each channel of a map that is pooled with a channel stride.
+
+    Parameters
+    ----------
+    maxima
+        ``[C]``: largest activation per channel over the calibration images.
+    step
+        The pool keeps every `step`-th channel.
+    scale
+        Quantization step of the whole map.
+    kept_scale
+        Quantization step of the kept channels where they have a scale of their own.
+    """
+    figure, [[axes]] = _figure(2.9)
+    kept = np.zeros(len(maxima), bool)
+    kept[::step] = True
+    bottom = min(scale, kept_scale or scale) / 3
+    alive = maxima > bottom
+    place = 0
+    for mask, style, label in (
+        (kept, SERIES[1], "kept by the pool"),
+        (~kept, SERIES[0], "global context only"),
+    ):
+        values = np.sort(maxima[mask & alive])[::-1]
+        x = place + np.arange(len(values))
+        axes.vlines(
+            x, bottom, values, color=style["color"], linewidth=1, linestyle=style["linestyle"]
+        )
+        axes.plot(
+            x,
+            values,
+            style["marker"],
+            color=style["color"],
+            markersize=6,
+            label=f"{label}: {len(values)} of {mask.sum()} alive",
+        )
+        place += len(values) + 1
+    lines = [
+        (255 * scale, "-", f"largest INT8 value, {255 * scale:.3g}"),
+        (scale, "--", f"one step of the shared scale, {scale:.2g}"),
+    ]
+    if kept_scale:
+        lines.append(
+            (kept_scale, ":", f"one step of the kept channels' own scale, {kept_scale:.2g}")
+        )
+    for value, line, text in lines:
+        axes.axhline(value, color=BLACK, linestyle=line, linewidth=0.9)
+        axes.annotate(
+            text,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            ha="left",
+            va="center",
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            annotation_clip=False,
+        )
+    axes.set(
+        yscale="log",
+        ylabel="largest activation",
+        ylim=(bottom, 2 * maxima.max()),
+        xlabel="channels that are ever active, widest first",
+    )
+    axes.set_xticks([])
+    axes.set_title(
+        f"widest kept channel: {maxima[kept].max() / scale:.0f} of 255 levels", fontsize=8.5
+    )
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def layer_fidelity(
+    layers: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str = "SQNR (dB)"
+) -> Figure:
+    """How near each layer comes to float, one series per model; gaps where a layer is absent."""
+    figure, [[axes]] = _figure(3.1)
+    for (name, values), style in zip(series.items(), SERIES):
+        there = [(k, v) for k, v in enumerate(values) if v is not None]
+        axes.plot(
+            *zip(*there),
+            marker=style["marker"],
+            color=style["color"],
+            linestyle=style["linestyle"],
+            label=name,
+            markersize=4,
+        )
+    axes.set_xticks(
+        range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5
+    )
+    axes.set_ylabel(unit)
+    axes.grid(axis="y")
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(series)), borderaxespad=0.2
+    )
+    return figure

@@ -1,0 +1,297 @@
+"""Figures of the quantization study, in the style of `figures`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .style import BLACK, GREY, PALE, SERIES, WIDTH
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
+    places = np.arange(len(labels))
+    axes.set_yticks(places, labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return places
+
+
+def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
+    """Exact match per strategy and chip: every draw's range, the mean, its interval, and float's.
+
+    Parameters
+    ----------
+    lines
+        `study_results.summarize`'s lines; settings that a tool refuses have its words below.
+    reference
+        Float's exact match.
+    """
+    most = max((line["draws"] for line in lines), default=0)
+    names = list(dict.fromkeys(_label(line, most) for line in lines))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    notes = list(dict.fromkeys(_note(line) for line in lines if "error" in line))
+    said = [
+        part
+        for number, note in enumerate(notes, 1)
+        for part in textwrap.wrap(f"{number}: {note}", 125)
+    ]
+    figure = Figure(
+        (WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2),
+        layout="constrained",
+    )
+    axes = figure.subplots()
+    _rows(axes, names)
+    shifts = 0.22 * (np.arange(len(chips)) - (len(chips) - 1) / 2)
+    shown = [line for line in lines if line.get("mean", 0) > READABLE]
+    left = min([line["interval"][0] for line in shown], default=0.8) - 0.012
+    for line in lines:
+        style = SERIES[chips.index(line["chip"])]
+        place = names.index(_label(line, most)) + shifts[chips.index(line["chip"])]
+        if "error" in line or line["mean"] <= READABLE:
+            text = (
+                f"refused by the tool, {notes.index(_note(line)) + 1}"
+                if "error" in line
+                else f"◂ {line['mean']:.3f}"
+            )
+            axes.annotate(
+                text,
+                (left, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6.5,
+                color=style["color"],
+            )
+            continue
+        axes.plot(line["interval"], [place] * 2, color=style["color"], linewidth=1)
+        axes.plot(
+            [line["low"], line["high"]],
+            [place] * 2,
+            color=style["color"],
+            linewidth=4,
+            alpha=0.45,
+            solid_capstyle="butt",
+        )
+        axes.plot(
+            line["mean"],
+            place,
+            color=style["color"],
+            marker=style["marker"],
+            linestyle="none",
+            markersize=5,
+            label=None if line["chip"] in axes.get_legend_handles_labels()[1] else line["chip"],
+        )
+    axes.axvline(
+        reference, color=BLACK, linewidth=1, linestyle="--", label=f"float {reference:.3f}"
+    )
+    axes.set_xlim(left=left)
+    axes.set_xlabel("exact match: mean (mark), draws (thick), 95 % interval (thin)")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    if said:
+        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=6.5)
+    return figure
+
+
+READABLE = 0.7  # below it a strategy is named with its mean, and not drawn to scale
+
+
+def _label(line: Mapping[str, Any], most: int) -> str:
+    origin = {"within": " (on test images)", "generated": " (on generated plates)"}
+    few = f" ({line['draws']} of {most} draws)" if 0 < line["draws"] < most else ""
+    return line["strategy"] + origin.get(line["scheme"], "") + few
+
+
+def _note(line: Mapping[str, Any]) -> str:
+    return f"{line['chip']} {line['strategy']}: {line['error']}"
+
+
+def pareto(
+    lines: Sequence[Mapping[str, Any]], reference: float, named: Sequence[str] = ("kl", "mse")
+) -> Figure:
+    """Exact match against predicted latency; the best for their time are joined.
+
+    Parameters
+    ----------
+    lines
+        `study_results.summarize`'s lines of one chip.
+    reference
+        Float's exact match.
+    named
+        Strategies that are named beside the best for their time.
+    """
+    points = sorted(
+        (line["latency_ms"], -line["mean"], number)
+        for number, line in enumerate(lines)
+        if line.get("latency_ms")
+        and line.get("mean", 0) > READABLE
+        and line["scheme"] == "cross-fit"
+    )
+    figure = Figure((WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    front = []
+    for time, negative, number in points:
+        if not front or negative < front[-1][1]:
+            front.append((time, negative, number))
+    axes.step(
+        [time for time, *_ in front],
+        [-negative for _, negative, _ in front],
+        where="post",
+        color=GREY,
+        linewidth=0.8,
+        zorder=0,
+    )
+    chosen = [lines[number]["strategy"] for *_, number in front]
+    chosen += [name for name in named if name not in chosen]
+    handles = {}
+    for time, negative, number in points:
+        line = lines[number]
+        low, high = line["interval"]
+        error = [[-negative - low], [high + negative]]
+        if line["strategy"] in chosen:
+            style = SERIES[chosen.index(line["strategy"]) % len(SERIES)]
+            handles[line["strategy"]] = axes.errorbar(
+                time,
+                -negative,
+                yerr=error,
+                capsize=2,
+                color=style["color"],
+                marker=style["marker"],
+                linestyle="none",
+                elinewidth=0.8,
+            )
+        else:
+            handles["others"] = axes.plot(
+                time, -negative, color=GREY, marker=".", linestyle="none", zorder=1
+            )[0]
+    axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--")
+    axes.set(xlabel="predicted time of a call in ms", ylabel="exact match (95 % interval)")
+    axes.grid(axis="y", color=PALE)
+    order = [name for name in (*chosen, "others") if name in handles]
+    axes.legend(
+        [handles[name] for name in order],
+        order,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        fontsize=7,
+    )
+    return figure
+
+
+def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Time steps that INT8 reads unlike float: one role in float, and one role quantized."""
+    usable = [line for line in lines if "steps_off" in line]
+    chips = list(dict.fromkeys(line["chip"] for line in usable))
+    names = list(dict.fromkeys(line["role"] for line in usable if line["role"]))
+    figure = Figure((WIDTH, 0.27 * len(names) + 1.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, mode, title in (
+        (left, "float", "only this role in float"),
+        (right, "int8", "only this role quantized"),
+    ):
+        _rows(axes, names)
+        for chip in chips:
+            style = SERIES[chips.index(chip)]
+            found = {
+                line["role"]: line["steps_off"]
+                for line in usable
+                if line["chip"] == chip and line["mode"] == mode
+            }
+            axes.plot(
+                [found.get(name, np.nan) for name in names],
+                range(len(names)),
+                color=style["color"],
+                marker=style["marker"],
+                linestyle="none",
+                label=chip,
+            )
+            for line in usable:
+                if mode == "float" and line["mode"] == "all" and line["chip"] == chip:
+                    axes.axvline(
+                        line["steps_off"],
+                        color=style["color"],
+                        linewidth=0.8,
+                        linestyle=style["linestyle"],
+                        label=f"{chip}, all in INT8",
+                    )
+        axes.set_title(title)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"steps read unlike float, of {18 * usable[0]['images']}")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7, ncols=2)
+    return figure
+
+
+def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Images that read differently in other company, mean over the batch against over the image."""
+    figure = Figure((WIDTH, 0.42 * len(lines) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]
+    places = _rows(axes, labels)
+    for place, line in zip(places, lines):
+        style = SERIES[0 if line["batch_mean"] == "image" else 1]
+        axes.barh(
+            place,
+            line["moved"],
+            height=0.5,
+            color=style["color"],
+            hatch=style["hatch"],
+            edgecolor="white",
+        )
+        axes.annotate(
+            f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
+            f"{max(line['right'])}",
+            (line["moved"], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+        )
+    axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.9)
+    axes.set_xlabel(
+        f"images that change their reading with the other {lines[0]['batch'] - 1} of their batch"
+    )
+    return figure
+
+
+def tips(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Gain of each tip with its interval, and the spread that the baseline's draws have anyway."""
+    labels = [f"{line['strategy']} − {line['baseline']}, {line['chip']}" for line in lines]
+    figure = Figure((WIDTH, 0.3 * len(lines) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    for place, line in zip(_rows(axes, labels), lines):
+        style = SERIES[{"holds": 2, "does not hold": 1, "cannot be told": 0}[line["verdict"]]]
+        spread = line["baseline_spread"] * 100 / 2
+        axes.plot(
+            [-spread, spread], [place] * 2, color=PALE, linewidth=7, solid_capstyle="butt", zorder=0
+        )
+        low, high = line["interval"]
+        change = line["difference"]
+        axes.errorbar(
+            100 * change,
+            place,
+            xerr=[[100 * (change - low)], [100 * (high - change)]],
+            color=style["color"],
+            marker=style["marker"],
+            capsize=3,
+            linestyle="none",
+        )
+        axes.annotate(
+            line["verdict"],
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            annotation_clip=False,
+        )
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.set_xlabel(
+        "gain in points of exact match (95 % interval; pale: spread of the baseline's draws)"
+    )
+    return figure

@@ -1,0 +1,217 @@
+"""What notebook 05 shows: measured models as rows that figures and tables take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evaluate.accuracy import Confusion, confusion
+from ..evaluate.calibration import Coverage, Reliability, accuracy_coverage, log_loss, reliability
+from ..evaluate.fidelity import cosine
+from ..evaluate.paired import holm, mcnemar_exact
+from ..evaluate.published import published_accuracy
+from ..measure.data import Data
+from ..measure.models import model_label
+from ..measure.rows import Measured
+
+BINS = 5
+PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
+
+
+def accuracy_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Plates read right by model and decoder, as `figures.forest` takes them.
+
+    Published figures stand beside greedy readings of all published images.
+    """
+    decoders = {item.row["decoder"] for item in measured}
+    rows = []
+    for item in measured:
+        label = model_label(item.compiled)
+        rows.append(
+            {
+                "label": f"{label} · {item.row['decoder']}" if len(decoders) > 1 else label,
+                "precision": item.row["precision"],
+                "right": int(item.correct.sum()),
+                "images": len(item.correct),
+                "published": _published(item),
+            }
+        )
+    return rows
+
+
+def _published(item: Measured) -> float | None:
+    bmodel = item.compiled.bmodel
+    if (
+        bmodel is None
+        or item.row["decoder"] != "greedy"
+        or bmodel.weights != "published"
+        or item.row["images"] != PUBLISHED_IMAGES
+    ):
+        return None
+    for row in published_accuracy(bmodel.chip, bmodel.precision):
+        if row.source.endswith("2024-10") and row.batch == bmodel.batch:
+            return row.exact_match
+    return None
+
+
+def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """The columns of ``metrics.json`` that a reader compares."""
+    return [
+        {
+            "model": model_label(item.compiled),
+            "decoder": item.row["decoder"],
+            "exact match": item.row["exact_match"],
+            "95 % interval": "{:.3f} to {:.3f}".format(*item.row["ci95"]),
+            "characters": item.row["character_accuracy"],
+            "same as float": item.row["agreement_with_float"],
+            "McNemar p": item.row["mcnemar_p"],
+            "cosine": item.row["logits_cosine"],
+            "SQNR dB": item.row["logits_sqnr_db"],
+            "predicted ms": item.row["predicted_latency_ms"],
+        }
+        for item in measured
+    ]
+
+
+def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """What others published for the same chips, precisions and batches."""
+    keys = {
+        (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
+        for item in measured
+        if item.compiled.bmodel
+    }
+    return [
+        {
+            "source": row.source,
+            "program": row.program,
+            "chip": row.chip,
+            "precision": row.model,
+            "batch": row.batch,
+            "exact match": row.exact_match,
+            "note": row.note,
+        }
+        for row in published_accuracy()
+        if (row.chip, row.model, row.batch) in keys
+    ]
+
+
+def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured]:
+    """Models by label, read by one decoder; the float reference of the first batch comes first."""
+    return {model_label(item.compiled): item for item in measured if item.row["decoder"] == decoder}
+
+
+def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Each model below FP32 against the float network of its batch, plate by plate, by decoder.
+
+    ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of models.
+    """
+    rows = []
+    for decoder in dict.fromkeys(item.row["decoder"] for item in measured):
+        models = [item for item in measured if item.row["decoder"] == decoder]
+        base = {item.row["batch"]: item.correct for item in models if not item.compiled.bmodel}
+        lower = [item for item in models if item.row["precision"] != "fp32"]
+        tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
+        rows += [
+            {
+                "label": f"{model_label(item.compiled)} · {decoder}",
+                "only_float": test.b,
+                "only_other": test.c,
+                "p": test.p,
+                "p_holm": float(corrected),
+            }
+            for item, test, corrected in zip(lower, tests, holm([t.p for t in tests]))
+        ]
+    return rows
+
+
+def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> dict[str, Measured]:
+    """Float and the INT8 models of the first chip that has some, by short names, for figures."""
+    models = [item for item in measured if item.row["decoder"] == decoder]
+    chip = next((item.row["chip"] for item in models if item.row["precision"] == "int8"), None)
+    found = {"float": next(item for item in models if item.compiled.bmodel is None)}
+    for item in models:
+        if item.compiled.bmodel and item.row["chip"] == chip and item.row["precision"] == "int8":
+            batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
+            found[f"int8 {item.compiled.strategy}{batch}"] = item
+    return dict(list(found.items())[:limit])
+
+
+def confusion_of(models: Mapping[str, Measured], labels: Sequence[str]) -> dict[str, Confusion]:
+    """What was read for what, by model."""
+    return {name: confusion(labels, item.readings.texts) for name, item in models.items()}
+
+
+def logit_cosines(models: Mapping[str, Measured]) -> dict[str, dict[str, np.ndarray]]:
+    """Cosine of the logits with float's by image, and whether the text differs, by INT8 model.
+
+    Returns
+    -------
+    dict
+        ``"cosine"`` float64 ``[N]`` and ``"differs"`` bool ``[N]`` by model.
+    """
+    base = {item.row["batch"]: item for item in models.values() if item.compiled.bmodel is None}
+    found: dict[str, dict[str, np.ndarray]] = {"cosine": {}, "differs": {}}
+    for name, item in models.items():
+        if item.compiled.bmodel is None or item.row["precision"] == "fp32":
+            continue
+        reference = base[item.row["batch"]]
+        found["cosine"][name] = cosine(
+            reference.inference.logits, item.inference.logits, by_image=True
+        )
+        found["differs"][name] = np.array(
+            [a != b for a, b in zip(reference.readings.texts, item.readings.texts)]
+        )
+    return found
+
+
+def differing(models: Mapping[str, Measured]) -> np.ndarray:
+    """Numbers of the plates that not all models read alike, those with most readings first."""
+    texts = [item.readings.texts for item in models.values()]
+    kinds = np.array([len(set(column)) for column in zip(*texts)])
+    found = np.flatnonzero(kinds > 1)
+    return found[np.argsort(-kinds[found], kind="stable")]
+
+
+def reliabilities(models: Mapping[str, Measured]) -> dict[str, Reliability]:
+    """Reliability diagrams by model, in bins of equal widths."""
+    return {
+        name: reliability(item.readings.confidence, item.correct, bins=BINS)
+        for name, item in models.items()
+    }
+
+
+def coverages(models: Mapping[str, Measured]) -> dict[str, Coverage]:
+    """Accuracy over coverage by model."""
+    return {
+        name: accuracy_coverage(item.readings.confidence, item.correct)
+        for name, item in models.items()
+    }
+
+
+def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """How far confidence can be trusted, by model."""
+    rows = []
+    for name, item in models.items():
+        curve = accuracy_coverage(item.readings.confidence, item.correct)
+        rows.append(
+            {
+                "model": name,
+                "ECE": reliability(item.readings.confidence, item.correct, bins=BINS).ece,
+                "log loss": log_loss(item.readings.confidence, item.correct),
+                "exact match, all": curve.at(1.0),
+                "best 95 %": curve.at(0.95),
+                "best 90 %": curve.at(0.9),
+                "best 80 %": curve.at(0.8),
+            }
+        )
+    return rows
+
+
+def spread(data: Data) -> dict[str, int]:
+    """How the plates of a set are spread over provinces, most frequent first."""
+    count: dict[str, int] = {}
+    for label in data.plates.labels:
+        count[label[:1]] = count.get(label[:1], 0) + 1
+    return dict(sorted(count.items(), key=lambda item: -item[1]))

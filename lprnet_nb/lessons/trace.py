@@ -1,0 +1,260 @@
+"""What notebook 01 shows: each porting trap as a small experiment with a measurable outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+
+from ..datasets import fetch
+from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
+from ..decode import decode
+from ..evaluate.accuracy import correct
+from ..measure.parameters import Parameters
+from ..model.network import BATCH_MEANS, PublishedLPRNet
+from ..model.trace import trace_model
+from ..model.weights import Weights
+from ..runtime.inference import infer_plates
+from ..work import scheduler
+from ..work.pieces import Piece, float_pieces
+
+STRIDED_POOLS = {7: 2, 14: 4}  # backbone layer: channel stride
+PLATE_RATIO = 440 / 140  # width to height of a blue plate, GA 36
+
+
+def published_network(weights: Weights) -> PublishedLPRNet:
+    """The network as published, with 3-D pools, in evaluation mode."""
+    network = PublishedLPRNet(weights.classes)
+    network.load_state_dict(weights.state)
+    return network.eval()
+
+
+def read_images(weights: Weights, images: np.ndarray) -> list[str]:
+    """What the float network reads, image by image, greedy; uint8 BGR ``[N, 24, 94, 3]``."""
+    with torch.inference_mode():
+        logits = weights.network()(torch.from_numpy(preprocess(images))).numpy()
+    return decode(logits, weights.alphabet).texts
+
+
+def strided_pools(weights: Weights, images: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+    """Maps around the two pools that stride over channels, in the published and the portable form.
+
+    Returns
+    -------
+    dict
+        By backbone layer: ``"before"``, ``"published"``, ``"portable"``, float32 ``[N, C, H, W]``.
+    """
+    portable, published = weights.network().backbone, published_network(weights).backbone
+    found = {}
+    x = torch.from_numpy(preprocess(images))
+    with torch.inference_mode():
+        for index, layer in enumerate(portable):
+            after = layer(x)
+            if index in STRIDED_POOLS:
+                found[index] = {
+                    "before": x.numpy(),
+                    "portable": after.numpy(),
+                    "published": published[index](x).numpy(),
+                }
+            x = after
+    return found
+
+
+def refusal(weights: Weights, images: np.ndarray) -> str:
+    """What torch says of the published network on a transposed view of uint8 ``[N, 24, 94, 3]``."""
+    view = torch.from_numpy(images.astype(np.float32).transpose(0, 3, 1, 2))
+    try:
+        with torch.inference_mode():
+            published_network(weights)(view)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return "accepted"
+
+
+def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> list[dict[str, Any]]:
+    """Plates read right by batch size, with the mean over the batch and over the image.
+
+    ``"moved"`` counts plates that read differently from the first batch size, first mean.
+    """
+    rows: list[dict[str, Any]] = []
+    alone: list[str] = []
+    scheduler.make(coupling_pieces(weights, plates, batches), "float network")
+    for batch in batches:
+        for mean in BATCH_MEANS:
+            traced = trace_model(weights, batch, mean)
+            texts = decode(infer_plates(traced, plates, "torch").logits, weights.alphabet).texts
+            alone = alone or texts
+            rows.append(
+                {
+                    "batch": batch,
+                    "batch_mean": mean,
+                    "images": len(plates),
+                    "right": int(correct(plates.labels, texts).sum()),
+                    "moved": sum(a != b for a, b in zip(alone, texts)),
+                }
+            )
+    return rows
+
+
+def coupling_pieces(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> list[Piece]:
+    """What `coupling` makes."""
+    return [
+        piece
+        for batch in batches
+        for mean in BATCH_MEANS
+        for piece in float_pieces(weights, plates, batch, mean)
+    ]
+
+
+def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str, Any]]:
+    """Plates read right when the images go in as the vendor's scripts declare or feed them.
+
+    Returns
+    -------
+    dict
+        By name: ``"right"``, ``"images"`` and ``"example"``, the first image as the network sees it
+        (uint8 BGR).
+    """
+    boxed = np.stack([letterbox(image) for image in plates.images])
+    found = {}
+    for name, images in (
+        ("BGR, plain resize", plates.images),
+        ("RGB, plain resize", plates.images[..., ::-1]),
+        ("BGR, letterbox", boxed),
+        ("RGB, letterbox", boxed[..., ::-1]),
+    ):
+        shown = PlateImages(plates.name, np.ascontiguousarray(images), plates.names, plates.labels)
+        logits = infer_plates(trace_model(weights), shown, "torch").logits
+        texts = decode(logits, weights.alphabet).texts
+        found[name] = {
+            "right": int(correct(plates.labels, texts).sum()),
+            "images": len(plates),
+            "example": shown.images[0],
+            "text": texts[0],
+        }
+    return found
+
+
+def letterbox(image: np.ndarray) -> np.ndarray:
+    """A crop as a letterbox would have it: the plate's own proportions, black bars at the sides.
+
+    The published crops are 94x24 already; a plate is 440x140 mm, so its letterbox is 75 wide.
+    """
+    width = round(HEIGHT * PLATE_RATIO)
+    left = (WIDTH - width) // 2
+    return cv2.copyMakeBorder(
+        cv2.resize(image, (width, HEIGHT)), 0, 0, left, WIDTH - width - left, cv2.BORDER_CONSTANT
+    )
+
+
+def weights_file(parameters: Parameters, weights: Weights) -> Path | None:
+    """The file that the weights were read from, as it is; None for weights of our own."""
+    if weights.name == "published":
+        return fetch.weights_path()
+    return Path(parameters.weights) if parameters.weights.endswith(".pth") else None
+
+
+def subnormal_shares(path: str | Path) -> dict[str, float]:
+    """Share of subnormal float32 values by convolution, of a ``.pth`` file as it is."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {
+        name.removesuffix(".weight"): _subnormal(values.float()).mean(dtype=torch.float).item()
+        for name, values in state.items()
+        if values.dim() == 4
+    }
+
+
+def _subnormal(values: torch.Tensor) -> torch.Tensor:
+    return (values != 0) & (values.abs() < torch.finfo(torch.float32).tiny)
+
+
+def subnormal_cost(path: str | Path, weights: Weights, images: np.ndarray) -> dict[str, Any]:
+    """Time an image with the file's values and with subnormals set to zero, and the difference.
+
+    Returns
+    -------
+    dict
+        ``"milliseconds"`` by variant (median, torch, one thread) and ``"difference"``, the largest
+        absolute difference of a logit.
+    """
+    raw = Weights(
+        "raw",
+        {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in torch.load(path, map_location="cpu", weights_only=True).items()
+        },
+        weights.alphabet,
+    )
+    inputs = torch.from_numpy(preprocess(images))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times, logits = {}, []
+        for name, one in (("as published", raw), ("flushed", weights)):
+            network = one.network()
+            times[name], out = _timed(network, inputs)
+            logits.append(out)
+    finally:
+        torch.set_num_threads(threads)
+    return {"milliseconds": times, "difference": float((logits[0] - logits[1]).abs().max())}
+
+
+def _timed(network: torch.nn.Module, inputs: torch.Tensor) -> tuple[float, torch.Tensor]:
+    seconds, found = [], []
+    with torch.inference_mode():
+        for image in inputs.split(1):
+            started = time.perf_counter()
+            found.append(network(image))
+            seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds)), torch.cat(found)
+
+
+def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
+    """Logits at batch 1 of every form that the network takes on its way, published first.
+
+    Returns
+    -------
+    dict
+        float32 ``[N, classes, 18]`` by form.
+    """
+    inputs = torch.from_numpy(preprocess(plates.images)).split(1)
+    traced, forked = trace_model(weights), trace_model(weights, form="forked")
+    networks = {
+        "published (3-D pools)": published_network(weights),
+        "portable": weights.network(),
+        "forked": weights.network(form="forked"),
+        "TorchScript of the portable": torch.jit.load(str(traced.path)),
+        "TorchScript of the forked": torch.jit.load(str(forked.path)),
+    }
+    found = {}
+    with torch.inference_mode():
+        for name, network in networks.items():
+            found[name] = torch.cat([network(image) for image in inputs]).numpy()
+    for name, model in (("ONNX of the portable", traced), ("ONNX of the forked", forked)):
+        session = onnxruntime.InferenceSession(str(model.onnx), providers=["CPUExecutionProvider"])
+        found[name] = np.concatenate(
+            [session.run(None, {"input": image.numpy()})[0] for image in inputs]
+        )
+    return found
+
+
+def compare_forms(forms: Mapping[str, np.ndarray], weights: Weights) -> list[dict[str, Any]]:
+    """Each form against the first: largest difference of a logit, and readings that differ."""
+    reference = next(iter(forms.values()))
+    texts = decode(reference, weights.alphabet).texts
+    return [
+        {
+            "form": name,
+            "largest difference": float(np.abs(logits - reference).max()),
+            "readings that differ": sum(
+                a != b for a, b in zip(texts, decode(logits, weights.alphabet).texts)
+            ),
+        }
+        for name, logits in forms.items()
+    ]

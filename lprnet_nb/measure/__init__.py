@@ -1,0 +1,1 @@
+"""From a question to rows: parameters, data, models, and each model run, decoded and judged."""

@@ -1,0 +1,472 @@
+"""The files of a report, described and checked: what other programs may rely on.
+
+Reading is strict: an unknown key, a missing one, a number outside its range or a schema of another
+version is one `DataError` that names the file and the place in it. ``docs/metrics.md`` is made from
+the descriptions here: ``python -m lprnet_nb.measure.schema > docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from ..errors import DataError
+from ..toolchain.chips import CHIPS
+
+SCHEMA = 1
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=120)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _known_chip(chip: str) -> str:
+    if chip not in CHIPS:
+        raise ValueError(f"chip {chip!r} is not one of {', '.join(CHIPS)}")
+    return chip
+
+
+def _tuple(value: Any) -> Any:
+    """JSON knows lists only; null stands for an empty one. Everything else stays strict."""
+    return () if value is None else tuple(value) if isinstance(value, list) else value
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"interval {list(interval)} has its ends the wrong way round")
+    return interval
+
+
+Chip = Annotated[str, AfterValidator(_known_chip)]
+Interval = Annotated[tuple[Share, Share], AfterValidator(_ordered), BeforeValidator(_tuple)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Dataset(_Record):
+    """The images that every row was measured on."""
+
+    name: str = Field(description='Such as "published", "generated" or the name of a folder.')
+    images: int = Field(ge=0, description="How many.")
+    digest: str = Field(
+        pattern=r"^[0-9a-f]+$", description="SHA-256 over pixels, file names and labels, as hex."
+    )
+
+
+class Row(_Record):
+    """One way of reading the images: a model, a backend and a decoder."""
+
+    chip: Chip | None = Field(description="Such as BM1684X; null for the float network in PyTorch.")
+    precision: Precision = Field(description="Of the compiled network.")
+    batch: int = Field(ge=1, description="Images a call.")
+    batch_mean: Literal["image", "batch"] = Field(
+        description='Whether the global context averages over each "image" or, as published, over '
+        'the whole "batch".'
+    )
+    strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
+    decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
+    images: int = Field(ge=0, description="Images read.")
+    exact_match: Share | None = Field(
+        description="Share of plates read without any error; null without labels."
+    )
+    ci95: Interval | None = Field(description="Wilson's 95 % interval of `exact_match`.")
+    character_accuracy: Annotated[float, Field(le=1)] | None = Field(
+        description="1 - edit distance / length, over all characters; null without labels."
+    )
+    agreement_with_float: Share | None = Field(
+        description="Share of images that read the same as with the float network in PyTorch; "
+        "labels are not needed."
+    )
+    mcnemar_p: Share | None = Field(
+        description="Exact two-sided McNemar p-value of this row against the float network on the "
+        "same plates with the same decoder. Not corrected for the number of rows."
+    )
+    logits_cosine: Annotated[float, Field(ge=-1.000001, le=1.000001)] | None = Field(
+        description="Cosine between these logits and the float network's, all images as one "
+        "vector; 1 is the same direction."
+    )
+    logits_sqnr_db: float | None = Field(
+        description="Power of the float logits over the power of the difference, in dB; null when "
+        "there is no difference at all."
+    )
+    predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
+        description="The compiler's own prediction for one call (a whole batch), in milliseconds; "
+        "null where it makes none (BM1684)."
+    )
+
+    @property
+    def id(self) -> str:
+        """Name of the row's BModel in a report's files, such as ``bm1684x_int8_1b_kl``."""
+        return model_id(self.chip, self.precision, self.batch, self.strategy)
+
+    @property
+    def right(self) -> int | None:
+        """Number of plates read without error."""
+        return None if self.exact_match is None else round(self.exact_match * self.images)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.exact_match is None) != (self.ci95 is None):
+            raise ValueError("exact_match and ci95 go together: give both or neither")
+        if self.ci95 and not self.ci95[0] - 1e-9 <= self.exact_match <= self.ci95[1] + 1e-9:
+            raise ValueError(f"exact_match {self.exact_match} lies outside ci95 {list(self.ci95)}")
+        return self
+
+
+class Calibration(_Record):
+    """The images that thresholds were chosen on."""
+
+    name: str = Field(description="Of the images drawn from.")
+    images: int = Field(ge=0, description="How many there were to draw from.")
+    among_evaluated: bool = Field(
+        description="Whether they are drawn from the very images that are evaluated."
+    )
+
+
+class Source(_Record):
+    """Where images and weights are from."""
+
+    source: Literal["published", "generated", "folder"] = Field(description="Of the images.")
+    weights: str = Field(
+        description='"published", "generated" (our own, trained on generated '
+        "plates) or the name of a file."
+    )
+    calibration: Calibration
+
+
+class Metrics(_Record):
+    """All accuracies of a report. The same parameters give the same bytes."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    dataset: Dataset
+    data: Source | None = Field(default=None, description="Where images and weights are from.")
+    rows: tuple[Row, ...] = Field(description="In the order of the report's main table.")
+
+    @model_validator(mode="after")
+    def _no_row_twice(self) -> Self:
+        seen = set()
+        for index, row in enumerate(self.rows):
+            key = (row.id, row.batch_mean, row.backend, row.decoder)
+            if key in seen:
+                raise ValueError(
+                    f"row {index} says again what an earlier row says: {', '.join(key)}"
+                )
+            seen.add(key)
+        return self
+
+
+Milliseconds = Annotated[float, Field(ge=0)] | None
+
+
+class TimingRow(_Record):
+    """Mean wall time of an image on the machine that made the logits, by the vendor's stages."""
+
+    id: Name = Field(description="As in `bmodels/<id>.json`.")
+    decoder: str = Field(description="As in metrics.json.")
+    backend: str = Field(
+        description="As in metrics.json. Only a device's times tell how fast a chip is."
+    )
+    decode_ms: Milliseconds = Field(default=None, description="Reading and decoding a file.")
+    preprocess_ms: Milliseconds = Field(default=None, description="Resizing and normalizing.")
+    inference_ms: Milliseconds = Field(default=None, description="Running the network.")
+    postprocess_ms: Milliseconds = Field(default=None, description="Turning logits into text.")
+
+
+class Timings(_Record):
+    """All that may differ between two runs with the same parameters."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    note: str = Field(default="", description="What to bear in mind.")
+    rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
+    notebooks: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="Seconds that each notebook took."
+    )
+    total_s: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Seconds of the whole report."
+    )
+
+
+class Manifest(_Record):
+    """Where a report comes from."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    profile: str = Field(description='"quick" or "full": the parameters to start from.')
+    parameters: dict[str, JsonValue] = Field(description="All parameters, by upper-case name.")
+    versions: dict[str, str | None] = Field(
+        description="Versions of Python, packages and compiler; null for what is not there."
+    )
+    data: dict[str, JsonValue] = Field(
+        description="`dataset` and `data` of metrics.json, and why that source was taken."
+    )
+    bmodels: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
+    metrics_sha256: Sha256 | None = Field(description="Of metrics.json; null when there is none.")
+    revision: str | None = Field(
+        description='Commit of the workbook, with "+changes" when the checkout differed from it; '
+        "null outside git."
+    )
+    machine: dict[str, JsonValue] = Field(
+        default_factory=dict, description="What the report was made on."
+    )
+    created: str | None = Field(default=None, description="When, as ISO 8601 in UTC.")
+
+
+class Layer(_Record):
+    """How far one layer of a compiled network is from the float network."""
+
+    name: str = Field(description="The compiler's name of the layer.")
+    op: str | None = Field(default=None, description="Operation, such as Conv.")
+    role: str | None = Field(default=None, description="Role in LPRNet, such as block4.")
+    cosine: float | None = Field(default=None, description="Cosine with the float output.")
+    sqnr_db: float | None = Field(default=None, description="Signal over quantization noise, dB.")
+
+
+class LayerLatency(_Record):
+    """Share of one layer in the compiler's prediction."""
+
+    name: str = Field(description="Layer or command.")
+    unit: str | None = Field(default=None, description='Engine: "BD" computes, "GDMA" moves data.')
+    cycles: Annotated[float, Field(ge=0)] = Field(description="Predicted clock cycles.")
+
+
+class BModelFacts(_Record):
+    """All that is known of one compiled model: ``bmodels/<id>.json``."""
+
+    schema_: Literal[1] = Field(
+        default=1, alias="schema", description="Version of this description."
+    )
+    id: Name = Field(description="chip_precision_batch_strategy; the strategy left out for float.")
+    chip: Chip = Field(description="Target.")
+    precision: Precision = Field(description="Of the compiled network.")
+    batch: int = Field(ge=1, description="Images a call.")
+    strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    form: str | None = Field(
+        default=None,
+        description='Of the network: "published", or "forked" (the same function, '
+        "its channels with scales of their own).",
+    )
+    predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
+        description="The compiler's own prediction for one call; null where it makes none."
+    )
+    sha256: Sha256 = Field(description="Of the ``.bmodel`` file.")
+    tools: dict[str, str] = Field(description="Versions of compiler and tracer.")
+    info: str | None = Field(default=None, description="What ``model_tool --info`` prints.")
+    memory: dict[str, int | None] | None = Field(
+        default=None, description="Bytes by kind: weight, instruct, runtime, …"
+    )
+    layers: Annotated[tuple[Layer, ...], BeforeValidator(_tuple)] = Field(
+        default=(), description="In the order of the network; empty where not measured."
+    )
+    latency_by_layer: Annotated[tuple[LayerLatency, ...], BeforeValidator(_tuple)] = Field(
+        default=(), description="In the order of execution; empty where there is no prediction."
+    )
+    crosscheck: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="The same BModel on the chip simulator: `images`, `identical` (bit for bit), "
+        "`max_abs_difference`, `same_classes`; null where none was done.",
+    )
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def model_id(chip: str | None, precision: str, batch: int, strategy: str | None) -> str:
+    """Name of a model in a report's files.
+
+    Examples
+    --------
+    >>> model_id("BM1684X", "int8", 1, "kl")
+    'bm1684x_int8_1b_kl'
+    >>> model_id(None, "fp32", 4, None)
+    'float_4b'
+    """
+    if chip is None:
+        return f"float_{batch}b"
+    return "_".join(part for part in (chip.lower(), precision, f"{batch}b", strategy) if part)
+
+
+def read_metrics(path: str | Path) -> Metrics:
+    """Read and check a ``metrics.json``; raises `DataError`."""
+    return _read(Path(path), Metrics)
+
+
+def read_timings(path: str | Path) -> Timings:
+    """Read and check a ``timings.json``; raises `DataError`."""
+    return _read(Path(path), Timings)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check a ``manifest.json``; raises `DataError`."""
+    return _read(Path(path), Manifest)
+
+
+def read_bmodel_facts(path: str | Path) -> BModelFacts:
+    """Read and check a ``bmodels/<id>.json``, whose id is its file name; raises `DataError`."""
+    facts = _read(Path(path), BModelFacts)
+    if facts.id != Path(path).stem:
+        raise DataError(f"{path} is about {facts.id!r}. Name it {facts.id}.json, or mend its id.")
+    return facts
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
+    try:
+        text = path.read_text("utf8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing. Make the report again: `lprnet-nb report`.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}. Make the report again.") from error
+    version = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
+    if version != SCHEMA:
+        raise DataError(
+            f"{path} has schema {version!r}; this version of lprnet-nb reads schema "
+            f"{SCHEMA}. Read it with the version that wrote it, or make it again."
+        )
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        problems = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()]
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise DataError(
+            f"{path} is not a {kind.__name__} of schema {SCHEMA}: "
+            f"{'; '.join(problems[:3])}{more}. See docs/metrics.md."
+        ) from error
+
+
+def _place(location: Iterable[str | int]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "the whole"
+
+
+_DOCUMENTS: tuple[tuple[str, type[BaseModel], str], ...] = (
+    ("metrics.json", Metrics, "Accuracies. Byte for byte the same for the same parameters."),
+    ("timings.json", Timings, "Times, which differ from run to run."),
+    ("manifest.json", Manifest, "Parameters, versions, digests: enough to make the report again."),
+    ("bmodels/<id>.json", BModelFacts, "One for each compiled model."),
+)
+
+
+def markdown() -> str:
+    """The schema for people: the text of ``docs/metrics.md``."""
+    lines = [
+        "# The files of a report",
+        "",
+        f"Schema {SCHEMA}. Made from `lprnet_nb/measure/schema.py` by "
+        "`python -m lprnet_nb.measure.schema > docs/metrics.md`; a test holds the two together.",
+        "",
+        "A report is a folder. Besides the files described here it has `index.html`, executed "
+        "`notebooks/`, `figures/` (each with a JSON of its caption), `tables/` "
+        '(`{"caption", "rows"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`).',
+        "",
+        "Reading is strict: unknown keys, missing keys and values out of range are errors. NaN is "
+        "never written; a thing that does not apply is null. A change that readers would notice "
+        "gets a new schema number.",
+        "",
+        "`<id>` is `chip_precision_batch_strategy`, such as `bm1684x_int8_1b_kl`; the strategy is "
+        "left out for float precisions. The float network in PyTorch is `float_1b`.",
+        "",
+        "```python",
+        "from lprnet_nb.measure.schema import read_metrics",
+        "",
+        'metrics = read_metrics("reports/quick/metrics.json")',
+        "for row in metrics.rows:",
+        "    print(row.id, row.decoder, row.exact_match, row.ci95)",
+        "```",
+        "",
+    ]
+    for title, model, about in _DOCUMENTS:
+        lines += [f"## `{title}`", "", about, "", *_described(model, set())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _described(model: type[BaseModel], done: set[type]) -> list[str]:
+    done.add(model)
+    lines = ["| key | type | meaning |", "| --- | --- | --- |"]
+    nested: list[type[BaseModel]] = []
+    for name, info in model.model_fields.items():
+        inner = [
+            kind
+            for kind in _inside(info.annotation)
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in done
+        ]
+        nested += inner
+        meaning = info.description or _first_line(_inside(info.annotation))
+        lines.append(
+            f"| `{info.alias or name}` | {_type_name(info.annotation)} | "
+            f"{meaning.replace('``', '`').replace('|', chr(92) + '|')} |"
+        )
+    lines.append("")
+    for inner in nested:
+        lines += [f"### {inner.__name__}", "", _first_line([inner]), "", *_described(inner, done)]
+    return lines
+
+
+def _inside(annotation: Any) -> list[Any]:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal or not arguments:
+        return [annotation]
+    return [kind for argument in arguments for kind in _inside(argument)]
+
+
+def _first_line(kinds: Iterable[Any]) -> str:
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return (kind.__doc__ or "").strip().split("\n")[0].replace("``", "`")
+    return ""
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(_type_name(argument) for argument in arguments))
+    if origin is dict:
+        return f"object of {_type_name(arguments[1])}"
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"list of {_type_name(arguments[0])}"
+        return "[" + ", ".join(_type_name(argument) for argument in arguments) + "]"
+    names = {
+        str: "string",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        type(None): "null",
+        JsonValue: "anything",
+    }
+    if annotation in names:
+        return names[annotation]
+    return getattr(annotation, "__name__", re.sub(r"^.*\.", "", str(annotation)))
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,71 @@
+"""A progress bar for the notebook and the terminal, silent where nobody looks."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+
+_REDRAW_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, label: str, wanted: bool = True) -> Iterator[Advance]:
+    """Show a bar over `total` steps; yields a function that moves it on by a number of steps.
+
+    Nothing is shown unless `wanted`, in a Jupyter cell or a terminal.
+    """
+    console = Console(stderr=True)
+    if wanted and console.is_jupyter:
+        with _in_notebook(total, label) as advance:
+            yield advance
+    elif wanted and console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda steps: progress.advance(task, steps)
+    else:
+        yield lambda steps: None
+
+
+@contextlib.contextmanager
+def _in_notebook(total: int, label: str) -> Iterator[Advance]:
+    """One output, updated in place.
+
+    No widget: that would leave an empty frame in every notebook that is run by papermill. What
+    stays holds no time, so that the same run leaves the same notebook.
+    """
+    from IPython.display import HTML, display
+
+    done, drawn = 0, time.monotonic()
+
+    def picture() -> HTML:
+        return HTML(
+            f"<progress value='{done}' max='{total}'></progress> "
+            f"{html.escape(label)}: {done} of {total}"
+        )
+
+    shown = display(picture(), display_id=True)
+
+    def advance(steps: int) -> None:
+        nonlocal done, drawn
+        done += steps
+        if done < total and time.monotonic() - drawn > _REDRAW_SECONDS:
+            drawn = time.monotonic()
+            shown.update(picture())
+
+    try:
+        yield advance
+    finally:
+        shown.update(picture())

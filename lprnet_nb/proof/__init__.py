@@ -1,0 +1,1 @@
+"""What judges the workbook: the backends' contract, exactness, benches, the weights' card."""

@@ -1,0 +1,114 @@
+"""A dask cluster of its own processes, to be measured and to be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_START_SECONDS = 60.0
+
+
+class Cluster:
+    """A scheduler and workers started by hand, as on a rack of machines.
+
+    Parameters
+    ----------
+    caches
+        Cache folder of each worker, as if each were a machine of its own.
+    """
+
+    def __init__(self, environment: dict[str, str], caches: list[Path]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self._environment = environment
+        self.scheduler = self._start(
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.address.rsplit(":", 1)[1],
+            "--no-dashboard",
+        )
+        self.workers = [
+            self._start(
+                "worker",
+                self.address,
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                "--local-directory",
+                str(cache.parent / "dask"),
+                LPRNET_CACHE=str(cache),
+            )
+            for cache in caches
+        ]
+
+    def _start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment | variables,
+        )
+
+    def wait(self) -> None:
+        """Until all workers are there."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            client.wait_for_workers(len(self.workers), timeout=_START_SECONDS)
+
+    def working(self) -> list[int]:
+        """Processes that do the work, the children of what was started by hand."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            return [info["pid"] for info in client.run(_identity).values()]
+
+    def tries(self) -> int:
+        """How often the scheduler hands out a piece whose worker dies, as it is set up."""
+        from distributed import Client
+
+        with Client(self.address, timeout=_START_SECONDS) as client:
+            return client.run_on_scheduler(_allowed_failures) + 1
+
+    def close(self) -> None:
+        for process in [*self.workers, self.scheduler]:
+            process.terminate()
+        for process in [*self.workers, self.scheduler]:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _allowed_failures(dask_scheduler: Any) -> int:
+    return dask_scheduler.allowed_failures
+
+
+def _identity() -> dict[str, int]:
+    return {"pid": os.getpid()}
+
+
+@contextlib.contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """Environment variables for a while, and then what they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

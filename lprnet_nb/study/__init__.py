@@ -1,0 +1,1 @@
+"""The study of quantization strategies: cells, results, verdicts, sentences, cost."""

@@ -1,0 +1,506 @@
+"""The quantization study: strategies by chip, draw and fold, each cell an artifact that is kept.
+
+A cell is one strategy quantized for one chip with one draw of calibration images, judged on the
+images of one fold, which were not among them. It runs on the emulator. What a study looks into
+beside its cells is in `study_details`, what it says in `study_results`, the study that comes with
+the repository in `study_full`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import array_digest, artifact, cache_dir, digest, file_digest
+from ..datasets.generate import generate_plates
+from ..datasets.images import PlateImages, preprocess
+from ..datasets.splits import Split, cross_fit, within
+from ..decode import decode
+from ..errors import EngineError, ToolchainError
+from ..model.trace import float_logits, trace_model
+from ..model.weights import Weights
+from ..progress import Advance, progress_bar
+from ..runtime import emulator
+from ..runtime.emulator import Emulator
+from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
+from ..toolchain.environment import compiler
+from ..toolchain.finetune import tuned_trace
+from ..toolchain.lowering import Quantizer
+from ..toolchain.process import own_words
+from ..toolchain.strategies import Strategy
+from ..work.pieces import decoder_key
+
+# Where calibration images come from: outside the fold, among the judged ones, or the generator.
+CROSS_FIT, WITHIN, GENERATED = "cross-fit", "within", "generated"
+GENERATED_SEED = 1000  # of draw 0's generated calibration plates
+TUNED_METHODS = ("kl", "aciq_gauss", "aciq_laplace")  # the compiler tunes these only
+SHARED_METHODS = ("kl", "mse", "max")  # one pass over the images serves these
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study runs.
+
+    Parameters
+    ----------
+    strategies
+        In order of importance: cells of the first are done first.
+    chips
+        Such as ("BM1684X", "BM1684").
+    draws
+        Seeds of calibration draws.
+    folds
+        Parts of the cross-fit.
+    calibrated_within
+        Names of strategies that are also run as published figures were, calibrated on images that
+        they are judged on.
+    calibrated_on_generated
+        Names of strategies that are also calibrated on generated plates.
+    more_chips
+        Further chips, each with the names of the strategies that run on it.
+    fewer_draws
+        How many of the draws a slow strategy gets, by name.
+    decoder
+        How logits are read, see `decode`.
+    """
+
+    strategies: tuple[Strategy, ...]
+    chips: tuple[str, ...]
+    draws: tuple[int, ...] = (0, 1, 2, 3, 4)
+    folds: int = 2
+    calibrated_within: tuple[str, ...] = ()
+    calibrated_on_generated: tuple[str, ...] = ()
+    more_chips: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fewer_draws: Mapping[str, int] = field(default_factory=dict)
+    decoder: str = "greedy"
+
+    def chips_of(self, strategy: Strategy) -> tuple[str, ...]:
+        """Chips that a strategy runs on."""
+        more = (chip for chip, names in self.more_chips.items() if strategy.name in names)
+        return (*self.chips, *more)
+
+    def all_chips(self) -> tuple[str, ...]:
+        """Every chip of the plan."""
+        return (*self.chips, *self.more_chips)
+
+    def splits(self, count: int) -> list[tuple[str, Split]]:
+        """``(scheme, split)`` of every draw; each judges all images once."""
+        made = []
+        for draw in self.draws:
+            made += [(CROSS_FIT, split) for split in cross_fit(count, self.folds, draw)]
+            made += [(scheme, within(count, draw)) for scheme in (WITHIN, GENERATED)]
+        return made
+
+    def runs(self, strategy: Strategy, scheme: str, draw: int) -> bool:
+        """Whether a strategy runs on a draw of a scheme."""
+        if draw not in self.draws[: self.fewer_draws.get(strategy.name, len(self.draws))]:
+            return False
+        return scheme == CROSS_FIT or strategy.name in (
+            self.calibrated_within if scheme == WITHIN else self.calibrated_on_generated
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell found.
+
+    Parameters
+    ----------
+    strategy, chip, scheme, draw, fold
+        Which cell.
+    evaluate
+        int64: the images it was judged on.
+    texts
+        Readings of those images; empty where the cell failed.
+    error
+        What the tool said, or None.
+    """
+
+    strategy: str
+    chip: str
+    scheme: str
+    draw: int
+    fold: int
+    evaluate: np.ndarray
+    texts: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass
+class Bench:
+    """What cells share: data, and a warm quantizer per thread."""
+
+    plates: PlateImages
+    weights: Weights
+    log: Path
+    threads: int
+    here: threading.local = field(default_factory=threading.local)
+    all: list[Quantizer] = field(default_factory=list)
+
+    def quantizer(self) -> Quantizer:
+        if not hasattr(self.here, "quantizer"):
+            number = len(self.all)
+            self.here.quantizer = Quantizer(self.log.with_suffix(f".{number}.log"))
+            self.all.append(self.here.quantizer)
+        return self.here.quantizer
+
+    def close(self) -> None:
+        for quantizer in self.all:
+            quantizer.__exit__(None, None, None)
+
+
+def run_cells(
+    plan: Plan,
+    plates: PlateImages,
+    weights: Weights,
+    *,
+    workers: int = 2,
+    progress: bool = True,
+    found: Callable[[Cell], None] | None = None,
+) -> list[Cell]:
+    """Run all cells that are not there yet, and give all.
+
+    Parameters
+    ----------
+    plan, plates, weights
+        What to run on what.
+    workers
+        Cells at a time.
+    progress
+        Show a bar over the cells.
+    found
+        Called with each cell as it is done.
+
+    Returns
+    -------
+    list of Cell
+        By strategy, chip, scheme, draw and fold. A setting that a chip or the tool cannot do is a
+        cell with its message.
+    """
+    bench = Bench(plates, weights, cache_dir() / "logs" / "study.log", max(1, 2 // workers))
+    groups = _groups(plan, plates)
+    total = sum(len(plan.chips_of(s)) for *_, strategies in groups for s in strategies)
+    cells: list[Cell] = []
+    with progress_bar(total, "study", progress) as advance:
+
+        def work(group: tuple) -> None:
+            for cell in _run_group(bench, plan, *group, advance):
+                cells.append(cell)
+                if found is not None:
+                    found(cell)
+
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                try:
+                    for done in [pool.submit(work, group) for group in groups]:
+                        done.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        finally:
+            bench.close()
+    names = [strategy.name for strategy in plan.strategies]
+    return sorted(
+        cells,
+        key=lambda c: (
+            names.index(c.strategy),
+            plan.all_chips().index(c.chip),
+            c.scheme,
+            c.draw,
+            c.fold,
+        ),
+    )
+
+
+def calibration_key(strategy: Strategy) -> tuple:
+    """What a pass over calibration images depends on; methods of one key share the pass."""
+    alone = None if strategy.method in SHARED_METHODS else strategy.method
+    return (
+        strategy.form,
+        strategy.fuse_preprocess,
+        strategy.weight_equalization,
+        strategy.images,
+        strategy.channel_order,
+        tune_of(strategy),
+        alone,
+        needs_tool(strategy) and strategy.name,
+    )
+
+
+def tune_of(strategy: Strategy) -> int:
+    """Images on which the compiler refines thresholds: none for methods that it does not tune."""
+    return strategy.tune if strategy.method in TUNED_METHODS else 0
+
+
+def needs_tool(strategy: Strategy) -> bool:
+    """Whether calibrating runs quantized networks, so that the tool itself has to run."""
+    return bool(strategy.bias_correction or strategy.search)
+
+
+def _groups(plan: Plan, plates: PlateImages) -> list[tuple]:
+    """``(scheme, split, strategies of one calibration pass)``, the important ones first."""
+    keys: dict[tuple, list[Strategy]] = {}
+    for strategy in plan.strategies:
+        keys.setdefault(calibration_key(strategy), []).append(strategy)
+    groups = []
+    for scheme, split in plan.splits(len(plates)):
+        for rank, strategies in enumerate(keys.values()):
+            chosen = [s for s in strategies if plan.runs(s, scheme, split.draw)]
+            if chosen:
+                groups.append((rank, scheme, split, chosen))
+    groups.sort(
+        key=lambda group: (
+            group[0],
+            group[1] != CROSS_FIT,
+            group[1] == GENERATED,
+            group[2].draw,
+            group[2].fold,
+        )
+    )
+    return [group[1:] for group in groups]
+
+
+def _calibration_images(plates: PlateImages, scheme: str, split: Split, count: int) -> np.ndarray:
+    if scheme == GENERATED:
+        return generate_plates(count, GENERATED_SEED + split.draw, workers=0).images
+    return plates.images[split.calibrate(count)]
+
+
+def _run_group(
+    bench: Bench,
+    plan: Plan,
+    scheme: str,
+    split: Split,
+    strategies: Sequence[Strategy],
+    advance: Advance,
+) -> Iterator[Cell]:
+    first = strategies[0]
+    images = _calibration_images(bench.plates, scheme, split, first.images)
+    tables: dict[str, CalibrationTable] = {}
+    failure = None
+    try:
+        graph = top_graph(
+            trace_model(bench.weights, form=first.form), fuse_preprocess=first.fuse_preprocess
+        )
+        if not needs_tool(first):
+            tables = bench.quantizer().tables(
+                graph,
+                images,
+                sorted({s.method for s in strategies}),
+                tune=tune_of(first),
+                channel_order=first.channel_order,
+                weight_equalization=first.weight_equalization,
+            )
+    except ToolchainError as error:
+        failure = str(error)
+    for strategy in strategies:
+        for chip in plan.chips_of(strategy):
+            place = (strategy.name, chip, scheme, split.draw, split.fold, split.evaluate)
+            try:
+                if failure is not None:
+                    raise ToolchainError(failure)
+                table = (
+                    calibrate(graph, images, strategy, chip)
+                    if needs_tool(strategy)
+                    else tables[strategy.method]
+                )
+                folder = lower(
+                    bench.quantizer(), bench.weights, graph, chip, strategy, table, split.draw
+                )
+                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess, plan.decoder)
+                yield Cell(*place, texts=texts)
+            except (ToolchainError, EngineError) as error:
+                yield Cell(*place, error=short(str(error)))
+            advance(1)
+
+
+def lower(
+    quantizer: Quantizer,
+    weights: Weights,
+    graph: TopGraph,
+    chip: str,
+    strategy: Strategy,
+    table: CalibrationTable,
+    draw: int,
+) -> Path:
+    """Quantize a network; one that is fine-tuned first sees the generated plates of the draw."""
+    if strategy.finetune:
+        graph = top_graph(
+            tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
+        )
+    if graph.fused:  # the warm quantizer does not know the formats of images
+        return compile_bmodel(
+            trace_model(weights, form=strategy.form), chip, "int8", strategy=strategy, table=table
+        ).graph
+    return quantizer.lower(graph, chip, strategy, table)
+
+
+def short(message: str) -> str:
+    """The tool's own words, without the places of its log and of its files."""
+    words = message.split(" (log:")[0].split("The end of its log")[0]
+    log = re.search(r"The end of its log \((.+?)\):", message)
+    said = own_words(Path(log[1])) if log else ""
+    return " ".join([re.sub(r"\S*/graph: ", "", words).strip(), said]).strip()[:400]
+
+
+def _read(
+    bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder: str
+) -> tuple[str, ...]:
+    inputs = {
+        "graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
+        "images": array_digest(bench.plates.images[evaluate]),
+        "classes": bench.weights.alphabet.classes,
+        "emulator": _emulator_digest(),
+        **_decoder_key(decoder),
+    }
+
+    def build(place: Path) -> None:
+        images = bench.plates.images[evaluate]
+        logits = Emulator(folder, threads=bench.threads).run(network_input(images, fused))
+        texts = decode(logits, bench.weights.alphabet, decoder).texts
+        (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
+
+    return tuple(
+        json.loads((artifact("study-cell", inputs, build) / "texts.json").read_text("utf8"))
+    )
+
+
+def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
+    """What a network takes of uint8 BGR ``[N, 24, 94, 3]``: preprocessed, or uint8 channels first.
+
+    Parameters
+    ----------
+    fused
+        Whether the preprocessing is part of the network.
+    """
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if fused else preprocess(images)
+
+
+@cache
+def _emulator_digest() -> str:
+    folder = Path(emulator.__file__).parent
+    return digest(
+        {
+            path.name: file_digest(path)
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".py", ".c")
+        }
+    )
+
+
+def _decoder_key(decoder: str) -> dict[str, Any]:
+    """What readings depend on beside the logits: nothing for greedy, which is a definition."""
+    return {} if decoder == "greedy" else {"decoder": decoder_key(decoder)}
+
+
+def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy") -> tuple[str, ...]:
+    """Readings of the float network, batch 1."""
+    inputs = {"plates": plates.digest, "weights": weights.digest, **_decoder_key(decoder)}
+
+    def build(place: Path) -> None:
+        texts = decode(float_logits(weights, plates), weights.alphabet, decoder).texts
+        (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
+
+    return tuple(
+        json.loads((artifact("study-float", inputs, build) / "texts.json").read_text("utf8"))
+    )
+
+
+# ---- What a study found, as data -------------------------------------------------------------
+
+
+def result_rows(cells: Sequence[Cell], plates: PlateImages) -> list[dict[str, Any]]:
+    """One row per strategy, chip, scheme and draw: all images, or the tool's message.
+
+    Returns
+    -------
+    list of dict
+        ``strategy, chip, scheme, draw, images, correct, by_fold, bits`` (see `pack`) or ``strategy,
+        chip, scheme, error``. A draw of which a fold is missing is left out.
+    """
+    labels = np.array(plates.labels)
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.strategy, cell.chip, cell.scheme, cell.draw), []).append(cell)
+    rows, refused = [], set()
+    for (strategy, chip, scheme, draw), parts in groups.items():
+        error = next((part.error for part in parts if part.error), None)
+        if error is not None:
+            if (strategy, chip, scheme) not in refused:
+                refused.add((strategy, chip, scheme))
+                rows.append({"strategy": strategy, "chip": chip, "scheme": scheme, "error": error})
+            continue
+        right = np.zeros(len(plates), bool)
+        judged = np.zeros(len(plates), int)
+        for part in parts:
+            right[part.evaluate] = labels[part.evaluate] == np.array(part.texts)
+            judged[part.evaluate] += 1
+        if (judged != 1).any():
+            continue
+        parts = sorted(parts, key=lambda part: part.fold)
+        rows.append(
+            {
+                "strategy": strategy,
+                "chip": chip,
+                "scheme": scheme,
+                "draw": draw,
+                "images": len(plates),
+                "correct": int(right.sum()),
+                "by_fold": [[int(right[p.evaluate].sum()), len(p.evaluate)] for p in parts],
+                "bits": pack(right),
+            }
+        )
+    return rows
+
+
+def pack(right: np.ndarray) -> str:
+    """Which plates were read right, as hex: bit i (from the left) is image i by file name.
+
+    >>> pack(np.array([True, False, False, False, True]))
+    '88'
+    """
+    return np.packbits(np.asarray(right, bool)).tobytes().hex()
+
+
+def unpack(bits: str, count: int) -> np.ndarray:
+    """Inverse of `pack`, bool ``[count]``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
+
+
+def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, Any]:
+    """What a study was made of, so that its figures can be made again."""
+    return {
+        "plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
+        "weights": {"name": weights.name, "digest": weights.digest},
+        "tpu_mlir": compiler().version,
+        "backend": "emulator",
+        "emulator": _emulator_digest(),
+        "decoder": plan.decoder,
+        "batch": 1,
+        "folds": plan.folds,
+        "draws": list(plan.draws),
+        "strategies": {s.name: s.model_dump(mode="json") for s in plan.strategies},
+    }
+
+
+def run_study(
+    plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2, progress: bool = True
+) -> dict[str, Any]:
+    """Run a plan's cells and give the study as JSON-able data, see `result_rows`."""
+    cells = run_cells(plan, plates, weights, workers=workers, progress=progress)
+    right = np.array(float_texts(plates, weights, plan.decoder)) == np.array(plates.labels)
+    return {
+        "format": 1,
+        "provenance": provenance(plan, plates, weights),
+        "float": {"images": len(plates), "correct": int(right.sum()), "bits": pack(right)},
+        "rows": result_rows(cells, plates),
+    }

@@ -1,0 +1,50 @@
+"""What a strategy costs where the compiler predicts no time: the work that it leaves in float."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from ..model.network import ForkedLPRNet, LPRNet
+from ..toolchain.layers import role_of_convolution
+from ..toolchain.strategies import Strategy
+
+
+@lru_cache(2)
+def work_by_role(form: str) -> dict[str, int]:
+    """Multiply-accumulates of the convolutions of a form of the network, for one image."""
+    network: torch.nn.Module = LPRNet().eval()
+    if form == "forked":
+        network = ForkedLPRNet(network).eval()
+    seen: list[tuple[tuple[int, int], tuple[int, int], int]] = []
+
+    def count(layer: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
+        each = layer.weight[0].numel()
+        seen.append((tuple(given[0].shape[2:]), tuple(made.shape[2:]), made[0].numel() * each))
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 24, 94))
+    for hook in hooks:
+        hook.remove()
+    work: dict[str, int] = {}
+    same = 0
+    for before, after, number in seen:
+        role = role_of_convolution(before, after, same)
+        same += after == (18, 44)
+        work[role] = work.get(role, 0) + number
+    return work
+
+
+def float_share(strategy: Strategy) -> float:
+    """Part of the multiply-accumulates that a strategy leaves in float, 0 to 1.
+
+    Layers that a search chooses are not known to the strategy and count as quantized.
+    """
+    work = work_by_role(strategy.form)
+    return sum(work.get(role, 0) for role in strategy.float_roles) / sum(work.values())

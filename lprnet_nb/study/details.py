@@ -1,0 +1,276 @@
+"""What a study looks into beside its cells: BModels, roles, and the company of a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import cache_dir
+from ..datasets.images import PlateImages, preprocess
+from ..datasets.splits import cross_fit
+from ..decode import decode
+from ..errors import EngineError, ToolchainError
+from ..evaluate.accuracy import correct
+from ..evaluate.fidelity import sqnr_db
+from ..model.trace import float_logits, trace_model
+from ..model.weights import Weights
+from ..progress import progress_bar
+from ..runtime.crosscheck import crosscheck
+from ..runtime.emulator import Emulator
+from ..toolchain.bmodel import BModel
+from ..toolchain.compile import calibrate, compile_bmodel, top_graph
+from ..toolchain.finetune import tuned_trace
+from ..toolchain.lowering import Quantizer
+from ..toolchain.strategies import ROLES, Strategy
+from .cells import Bench, Plan, calibration_key, lower, needs_tool, network_input, short, tune_of
+
+
+def sensitivity(
+    plates: PlateImages,
+    weights: Weights,
+    chips: Sequence[str],
+    base: Strategy,
+    *,
+    draw: int = 0,
+    images: int = 200,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """What each role costs: one role in float at a time, and one role quantized at a time.
+
+    Calibrated outside the first fold of a draw, judged on the first images of that fold.
+
+    Returns
+    -------
+    list of dict
+        ``{"chip", "mode", "role", "images", "correct", "steps_off", "sqnr_db"}`` with mode "all"
+        (role None), "float" (only this role in float) or "int8" (only this role quantized);
+        ``steps_off`` counts time steps whose class differs from float's, ``sqnr_db`` is that of the
+        logits. ``error`` in place of figures where the tool refuses.
+    """
+    settings = [("all", None, ())] + [("float", role, (role,)) for role in ROLES]
+    settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in ROLES]
+    split = cross_fit(len(plates), 2, draw)[0]
+    judged = plates.take(split.evaluate[:images])
+    inputs, wanted = preprocess(judged.images), float_logits(weights, judged)
+    graph = top_graph(trace_model(weights, form=base.form))
+    bench = Bench(plates, weights, cache_dir() / "logs" / "sensitivity.log", 1)
+
+    def one(job: tuple) -> dict[str, Any]:
+        chip, mode, role, float_roles = job
+        line = {"chip": chip, "mode": mode, "role": role}
+        try:
+            table = bench.quantizer().tables(
+                graph,
+                plates.images[split.calibrate(base.images)],
+                [base.method],
+                tune=tune_of(base),
+            )
+            folder = bench.quantizer().lower(
+                graph,
+                chip,
+                base.model_copy(update={"float_roles": float_roles}),
+                table[base.method],
+            )
+            logits = Emulator(folder, threads=1).run(inputs)
+        except (ToolchainError, EngineError) as error:
+            return {**line, "error": short(str(error))}
+        texts = decode(logits, weights.alphabet).texts
+        noise = sqnr_db(wanted, logits)
+        return {
+            **line,
+            "images": len(judged),
+            "correct": int(correct(judged.labels, texts).sum()),
+            "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
+            "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
+        }
+
+    jobs = [(chip, *setting) for chip in chips for setting in settings]
+    with progress_bar(len(jobs), "roles", progress) as advance:
+
+        def work(job: tuple) -> dict[str, Any]:
+            line = one(job)
+            advance(1)
+            return line
+
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(work, jobs))
+        finally:
+            bench.close()
+
+
+def company(
+    plates: PlateImages,
+    weights: Weights,
+    chips: Sequence[str],
+    strategy: Strategy,
+    *,
+    batch: int = 4,
+    orders: int = 4,
+) -> list[dict[str, Any]]:
+    """How INT8 readings depend on which images share a batch.
+
+    The images are read in several random orders, so that each is in other company each time.
+
+    Returns
+    -------
+    list of dict
+        ``{"chip", "batch_mean", "batch", "images", "right": [per order], "moved"}``; ``moved``
+        counts images whose reading differs between any two orders.
+    """
+    split = cross_fit(len(plates), 2, 0)[0]
+    labels = np.array(plates.labels)
+    inputs = preprocess(plates.images)
+    shuffles = [np.arange(len(plates))] + [
+        np.random.default_rng([order, 3]).permutation(len(plates)) for order in range(1, orders)
+    ]
+    lines = []
+    with Quantizer(cache_dir() / "logs" / "company.log") as quantizer:
+        for mean in ("batch", "image"):
+            single = top_graph(trace_model(weights, 1, mean, strategy.form))
+            table = quantizer.tables(
+                single, plates.images[split.calibrate(strategy.images)], [strategy.method]
+            )[strategy.method]
+            graph = top_graph(trace_model(weights, batch, mean, strategy.form))
+            for chip in chips:
+                runner = Emulator(quantizer.lower(graph, chip, strategy, table))
+                texts = np.empty((orders, len(plates)), object)
+                for row, order in zip(texts, shuffles):
+                    row[order] = decode(runner.run(inputs[order]), weights.alphabet).texts
+                lines.append(
+                    {
+                        "chip": chip,
+                        "batch_mean": mean,
+                        "batch": batch,
+                        "images": len(plates),
+                        "right": [int((row == labels).sum()) for row in texts],
+                        "moved": int((texts != texts[0]).any(0).sum()),
+                    }
+                )
+    return lines
+
+
+def models(
+    plan: Plan, plates: PlateImages, weights: Weights, *, images: int = 0, progress: bool = False
+) -> list[dict[str, Any]]:
+    """One BModel per strategy and chip, from the first draw: latency, and proof of the cells.
+
+    Parameters
+    ----------
+    images
+        Images of each BModel that the chip simulator reads, see `runtime.crosscheck`; 0 for none.
+
+    Returns
+    -------
+    list of dict
+        ``{"strategy", "chip", "predicted_latency_ms", "sha256", "same_graph"}``: whether the
+        BModel's graph is the one that the cell ran; with ``images`` above 0 also ``simulator``.
+        ``error`` in place of it where the tool refuses.
+
+    Raises
+    ------
+    EngineError
+        When a BModel's graph is not the cell's, or the simulator reads an image differently: then
+        the cells of this strategy and chip prove nothing.
+    """
+    split = cross_fit(len(plates), plan.folds, plan.draws[0])[0]
+    judged = plates.take(split.evaluate)
+    jobs = [(strategy, chip) for strategy in plan.strategies for chip in plan.chips_of(strategy)]
+    lines = []
+    with (
+        Quantizer(cache_dir() / "logs" / "models.log") as quantizer,
+        progress_bar(len(jobs), "BModels", progress) as advance,
+    ):
+        for strategy, chip in jobs:
+            lines.append({"strategy": strategy.name, "chip": chip})
+            try:
+                model, folder = _model(
+                    quantizer,
+                    plan,
+                    weights,
+                    strategy,
+                    chip,
+                    plates.images[split.calibrate(strategy.images)],
+                )
+            except (ToolchainError, EngineError) as error:
+                lines[-1]["error"] = short(str(error))
+            else:
+                lines[-1] |= _proof(model, folder, judged, images)
+            advance(1)
+    return lines
+
+
+def _model(
+    quantizer: Quantizer,
+    plan: Plan,
+    weights: Weights,
+    strategy: Strategy,
+    chip: str,
+    images: np.ndarray,
+) -> tuple[BModel, Path]:
+    """A BModel, and the folder of the graph that a cell of the same images runs."""
+    traced = trace_model(weights, form=strategy.form)
+    graph = top_graph(traced, fuse_preprocess=strategy.fuse_preprocess)
+    if needs_tool(strategy):
+        table = calibrate(graph, images, strategy, chip)
+    else:
+        methods = {
+            s.method for s in plan.strategies if calibration_key(s) == calibration_key(strategy)
+        }
+        table = quantizer.tables(
+            graph,
+            images,
+            sorted(methods),
+            tune=tune_of(strategy),
+            channel_order=strategy.channel_order,
+            weight_equalization=strategy.weight_equalization,
+        )[strategy.method]
+    draw = plan.draws[0]
+    folder = lower(quantizer, weights, graph, chip, strategy, table, draw)
+    if strategy.finetune:
+        traced = tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
+    return compile_bmodel(traced, chip, "int8", strategy=strategy, table=table), folder
+
+
+def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:
+    if not same_graph(folder, model.graph):
+        raise EngineError(
+            f"{model.chip} {model.strategy}: the BModel's graph is not the one that "
+            "the study ran. Its cells prove nothing of this BModel; remove both "
+            "artifacts and run the study again."
+        )
+    found = {
+        "predicted_latency_ms": model.predicted_latency_ms,
+        "sha256": model.sha256,
+        "same_graph": True,
+    }
+    if images:
+        some = judged.take(slice(images))
+        checked = crosscheck(
+            model,
+            some,
+            Emulator(model.graph).run(network_input(some.images, model.input_dtype == "uint8")),
+            images=images,
+        )
+        found["simulator"] = {
+            key: checked[key]
+            for key in ("images", "identical", "same_classes", "max_abs_difference")
+        }
+    return found
+
+
+def same_graph(one: Path, other: Path) -> bool:
+    """Whether two exported graphs are equal, weights included."""
+    texts = [json.loads((folder / "graph.json").read_text("utf8")) for folder in (one, other)]
+    with np.load(one / "graph.npz") as a, np.load(other / "graph.npz") as b:
+        return (
+            texts[0] == texts[1]
+            and set(a) == set(b)
+            and all(np.array_equal(a[name], b[name]) for name in a)
+        )

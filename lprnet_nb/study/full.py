@@ -1,0 +1,194 @@
+"""The study that comes with the repository: what it runs, and how it grows.
+
+``lprnet-nb study`` runs it, a few strategies at a time if so asked, and puts what it finds into the
+study's file. Cells that are there are not run again, so a study that was stopped, or that has got a
+new strategy, goes on where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cache import atomic_write, repository
+from ..datasets.images import PlateImages
+from ..errors import DataError, ParameterError
+from ..measure.data import datasets_for
+from ..measure.parameters import check
+from ..model.weights import Weights
+from ..toolchain.strategies import STRATEGIES, strategy_named
+from .cells import Plan, run_study
+from .details import company, models, sensitivity
+from .results import read_study, study_text, write_recommendations
+
+CHIPS = ("BM1684X", "BM1684")
+MORE_CHIPS = ("BM1688", "CV186X")  # for the strategies that matter most
+ON_MORE_CHIPS = ("kl", "mse", "mse-forked", "mse-forked-b4-square", "mse-forked-b4-context")
+FEWER_DRAWS = {"search-threshold": 1, "search-qtable": 1, "kl-bc": 2}
+CALIBRATED_ELSEWHERE = ("kl", "mse", "mse-forked", "mse-forked-b4-square")
+LOOKED_INTO = "mse-forked"  # whose roles and batches are looked into
+SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")
+
+
+def full_plan(
+    names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5, decoder: str = "greedy"
+) -> Plan:
+    """What the study runs.
+
+    Parameters
+    ----------
+    names
+        Strategies, see `strategies.strategy_named`; none for the whole registry.
+    chips
+        Chips that all of them run on; none for those of the study.
+    draws
+        How many draws, where a slow strategy does not get fewer.
+    decoder
+        How logits are read. With another than greedy, cells are cross-fitted only.
+    """
+    chosen = tuple(map(strategy_named, names)) or tuple(STRATEGIES.values())
+    elsewhere = CALIBRATED_ELSEWHERE if decoder == "greedy" else ()
+    return Plan(
+        chosen,
+        tuple(chips) or CHIPS,
+        tuple(range(draws)),
+        calibrated_within=elsewhere,
+        calibrated_on_generated=elsewhere,
+        fewer_draws=FEWER_DRAWS,
+        decoder=decoder,
+        more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS},
+    )
+
+
+def grow_study(
+    path: Path,
+    plan: Plan,
+    plates: PlateImages,
+    weights: Weights,
+    *,
+    simulated: int = 4,
+    workers: int = 2,
+) -> Path:
+    """Run a plan and put what it finds into a study's file, made where it is not there.
+
+    Parameters
+    ----------
+    simulated
+        Images of each BModel that the chip simulator reads.
+
+    Raises
+    ------
+    DataError
+        When the file holds a study of other plates, weights or tools.
+    EngineError
+        See `study_details.models`.
+    """
+    made = run_study(plan, plates, weights, workers=workers)
+    made["models"] = models(plan, plates, weights, images=simulated, progress=True)
+    if plan.decoder == "greedy" and any(s.name == LOOKED_INTO for s in plan.strategies):
+        made["sensitivity"] = sensitivity(
+            plates, weights, plan.chips, STRATEGIES[LOOKED_INTO], workers=workers
+        )
+        made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
+    return atomic_write(path, study_text(merge(read_study(path), made) if path.exists() else made))
+
+
+def grow_published(path: Path, **given: Any) -> Path:
+    """`grow_study` on all published plates, with notebook parameters such as ``DRAWS=5``.
+
+    Raises
+    ------
+    ParameterError
+        For a wrong parameter, or more than one decoder.
+    """
+    p = check(DATA="published", WEIGHTS="published", IMAGES=0, **given)
+    decoders = p.decoders if "DECODERS" in given else ("greedy",)
+    if len(decoders) != 1:
+        raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
+    data = datasets_for(p)
+    plan = full_plan(
+        p.strategies if "STRATEGIES" in given else (),
+        p.chips if "CHIPS" in given else (),
+        p.draws,
+        decoders[0],
+    )
+    return grow_study(path, plan, data.plates, data.weights)
+
+
+def recommend_from(path: Path, folder: Path | None = None) -> list[Path]:
+    """Write ``<CHIP>/recommended.json`` as a study finds it, below the models' folder."""
+    return write_recommendations(read_study(path), folder or repository() / "data" / "models")
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A study with the rows of another; where both have a row, the new one's.
+
+    Raises
+    ------
+    DataError
+        When the two are not of the same plates, weights, tools and folds.
+    """
+    before, after = old["provenance"], new["provenance"]
+    for key in SAME:
+        if before[key] != after[key]:
+            raise DataError(
+                f"these results are of {key} {after[key]}, the study is of "
+                f"{before[key]}. Write them into a file of their own."
+            )
+    known = before["emulator"] if isinstance(before["emulator"], list) else [before["emulator"]]
+    emulators = list(dict.fromkeys([*known, after["emulator"]]))
+    # A strategy that is not what it was takes its old rows with it.
+    changed = {
+        name
+        for name, fields in after["strategies"].items()
+        if name in before["strategies"] and _decides(fields) != _decides(before["strategies"][name])
+    }
+    kept = {
+        **old,
+        **{
+            key: [r for r in old.get(key, []) if r["strategy"] not in changed]
+            for key in ("rows", "models")
+        },
+    }
+    refused = {(r["strategy"], r["chip"], r["scheme"], "error" in r) for r in new["rows"]}
+    rows = [
+        r
+        for r in kept["rows"]
+        if (r["strategy"], r["chip"], r["scheme"], "error" not in r) not in refused
+    ]
+    merged = {
+        **old,
+        **new,
+        "rows": _joined(
+            rows, new["rows"], lambda r: (r["strategy"], r["chip"], r["scheme"], r.get("draw"))
+        ),
+        "models": _joined(
+            kept["models"], new.get("models", []), lambda r: (r["strategy"], r["chip"])
+        ),
+    }
+    merged["provenance"] = {
+        **before,
+        **after,
+        "emulator": emulators if len(emulators) > 1 else emulators[0],
+        "draws": sorted({*before["draws"], *after["draws"]}),
+        "strategies": {**before["strategies"], **after["strategies"]},
+    }
+    return merged
+
+
+def _decides(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that decide a result: the description and defaults of newer fields do not."""
+    return {key: value for key, value in fields.items() if key != "about" and value}
+
+
+def _joined(
+    old: Sequence[dict[str, Any]],
+    new: Sequence[dict[str, Any]],
+    key: Callable[[dict[str, Any]], tuple],
+) -> list[dict[str, Any]]:
+    found = {key(row): row for row in old}
+    found |= {key(row): row for row in new}
+    # Rows of one strategy stay together, in the order in which strategies came.
+    names = list(dict.fromkeys(row["strategy"] for row in found.values()))
+    return sorted(found.values(), key=lambda row: names.index(row["strategy"]))

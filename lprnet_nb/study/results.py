@@ -1,0 +1,632 @@
+"""What a study says: means over draws, paired tests, tips, and the strategy to ship."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import atomic_write, repository
+from ..datasets.splits import folds
+from ..errors import DataError
+from ..evaluate.paired import holm, mcnemar_exact
+from ..toolchain.strategies import Strategy
+from .cells import CROSS_FIT, GENERATED, WITHIN, unpack
+from .cost import float_share
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """Read a study's JSON file.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read or is of another format.
+    """
+    try:
+        study = json.loads(path.read_text("utf8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"study {path} cannot be read: {error}.") from error
+    if study.get("format") != 1:
+        raise DataError(f"study {path} has format {study.get('format')!r}, this version reads 1.")
+    return study
+
+
+def study_text(study: dict[str, Any]) -> str:
+    """A study as JSON, a row a line, so that a diff shows which rows are new."""
+    parts = []
+    for key, value in study.items():
+        lines = (
+            [json.dumps(item, ensure_ascii=False) for item in value]
+            if isinstance(value, list)
+            else None
+        )
+        parts.append(
+            f"{json.dumps(key)}: "
+            + (
+                json.dumps(value, ensure_ascii=False)
+                if lines is None
+                else "[\n" + ",\n".join(lines) + "\n]"
+            )
+        )
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def committed_study(decoder: str = "greedy") -> dict[str, Any] | None:
+    """The newest study of a decoder that comes with the repository, or None where none does."""
+    found = _committed(decoder)
+    return found[1] if found else None
+
+
+def committed_path(decoder: str = "greedy") -> Path | None:
+    """File of `committed_study`."""
+    found = _committed(decoder)
+    return found[0] if found else None
+
+
+def _committed(decoder: str) -> tuple[Path, dict[str, Any]] | None:
+    for path in sorted((repository() / "data" / "studies").glob("*.json"), reverse=True):
+        study = read_study(path)
+        if study["provenance"]["decoder"] == decoder:
+            return path, study
+    return None
+
+
+def outcomes(
+    study: dict[str, Any], strategy: str, chip: str, scheme: str = CROSS_FIT
+) -> dict[int, np.ndarray]:
+    """Which plates were read right, bool ``[N]`` by draw; empty where the strategy was refused."""
+    return {
+        row["draw"]: unpack(row["bits"], row["images"])
+        for row in study["rows"]
+        if (row["strategy"], row["chip"], row["scheme"]) == (strategy, chip, scheme)
+        and "bits" in row
+    }
+
+
+def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, Any]]:
+    """One line per strategy, chip and scheme: accuracy over draws, and paired tests.
+
+    Returns
+    -------
+    list of dict
+        ``mean, low, high`` of exact match over draws; ``interval``, 95 % for the mean by resampling
+        draws and images; ``p_float`` and ``p_baseline``, the largest p of the draws' exact McNemar
+        tests (against float; against the baseline calibrated with the same draw), corrected by
+        Holm for all tests of that kind in the table; ``worse_draws``, draws that are
+        significantly below float after the correction. Refused settings carry ``error``.
+    """
+    reference = unpack(study["float"]["bits"], study["float"]["images"])
+    lines, against_float, against_baseline = [], [], []
+    keys = dict.fromkeys((r["strategy"], r["chip"], r["scheme"]) for r in study["rows"])
+    latency, shares = latencies(study), float_shares(study)
+    for strategy, chip, scheme in keys:
+        draws = outcomes(study, strategy, chip, scheme)
+        line: dict[str, Any] = {
+            "strategy": strategy,
+            "chip": chip,
+            "scheme": scheme,
+            "draws": len(draws),
+        }
+        lines.append(line)
+        if not draws:
+            here = (strategy, chip, scheme)
+            line["error"] = next(
+                r["error"]
+                for r in study["rows"]
+                if "error" in r and (r["strategy"], r["chip"], r["scheme"]) == here
+            )
+            continue
+        rates = [right.mean() for right in draws.values()]
+        line.update(
+            mean=float(np.mean(rates)),
+            low=float(min(rates)),
+            high=float(max(rates)),
+            interval=list(_interval(np.stack(list(draws.values())))),
+            latency_ms=latency.get((strategy, chip)),
+            in_float=shares.get(strategy),
+        )
+        against_float += [(line, mcnemar_exact(right, reference)) for right in draws.values()]
+        other = outcomes(study, baseline, chip, scheme) if strategy != baseline else {}
+        against_baseline += [(line, mcnemar_exact(draws[d], other[d])) for d in draws if d in other]
+    for name, tests in (("p_float", against_float), ("p_baseline", against_baseline)):
+        for (line, test), p in zip(tests, holm([test.p for _, test in tests])):
+            line[name] = max(float(p), line.get(name, 0.0))
+            if name == "p_float" and p < LEVEL and test.b < test.c:
+                line["worse_draws"] = line.get("worse_draws", 0) + 1
+    return lines
+
+
+def difference(
+    study: dict[str, Any], strategy: str, baseline: str, chip: str, *, scheme: str = CROSS_FIT
+) -> dict[str, Any] | None:
+    """Exact match of a strategy minus a baseline's over their common draws, with an interval.
+
+    Parameters
+    ----------
+    scheme
+        Where the strategy's calibration images come from; the baseline's always lie outside the
+        fold.
+
+    Returns
+    -------
+    dict or None
+        ``difference`` and ``interval`` (95 %, draws and images resampled), ``draws``,
+        ``baseline_spread`` (largest minus smallest exact match of the baseline's draws); None
+        where either was refused or not run.
+    """
+    ours, theirs = outcomes(study, strategy, chip, scheme), outcomes(study, baseline, chip)
+    common = sorted(set(ours) & set(theirs))
+    if not common:
+        return None
+    change = np.stack([ours[d].astype(float) - theirs[d] for d in common])
+    rates = [theirs[d].mean() for d in common]
+    return {
+        "difference": float(change.mean()),
+        "interval": list(_interval(change)),
+        "draws": len(common),
+        "baseline_spread": float(max(rates) - min(rates)),
+    }
+
+
+def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str) -> list[dict[str, Any]]:
+    """McNemar's exact test of two strategies on each draw that both have.
+
+    Returns
+    -------
+    list of dict
+        ``chip, strategy, baseline, draw``; exact match ``mean`` and ``baseline_mean``;
+        ``only_strategy`` and ``only_baseline``, plates that one alone reads right; ``p`` after
+        Holm's correction for the number of draws.
+    """
+    ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
+    common = sorted(set(ours) & set(theirs))
+    tests = [mcnemar_exact(ours[draw], theirs[draw]) for draw in common]
+    return [
+        {
+            "chip": chip,
+            "strategy": strategy,
+            "baseline": baseline,
+            "draw": draw,
+            "mean": float(ours[draw].mean()),
+            "baseline_mean": float(theirs[draw].mean()),
+            "only_strategy": test.b,
+            "only_baseline": test.c,
+            "p": float(p),
+        }
+        for draw, test, p in zip(common, tests, holm([test.p for test in tests]))
+    ]
+
+
+def _interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap of a mean over ``[draws, images]``, both resampled."""
+    counts, weights = _resampled(*values.shape, resamples)
+    means = ((counts @ values.T.astype(float)) * weights).sum(1)
+    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+
+
+@lru_cache(4)
+def _resampled(draws: int, images: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each image and each draw enters a resample, in parts of one."""
+    # A matrix product instead of an index per value.
+    chosen = np.random.default_rng(0)
+    return (
+        chosen.multinomial(images, np.full(images, 1 / images), resamples) / images,
+        chosen.multinomial(draws, np.full(draws, 1 / draws), resamples) / draws,
+    )
+
+
+@dataclass(frozen=True)
+class Tip:
+    """A piece of advice, and the strategies that judge it.
+
+    Parameters
+    ----------
+    title
+        What it says.
+    pairs
+        ``(with the advice, without)``.
+    """
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+TIPS: tuple[Tip, ...] = (
+    Tip("calibrate on RGB (bgr2rgb)", (("mse-rgb", "mse"), ("kl-rgb", "kl"))),
+    Tip("fewer calibration images (20)", (("mse-20", "mse"), ("kl-20", "kl"))),
+    Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl"))),
+    Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
+    Tip("another threshold method (mse)", (("mse", "kl"),)),
+    Tip(
+        "weight equalization", (("mse-we", "mse"), ("kl-we", "kl"), ("mse-forked-we", "mse-forked"))
+    ),
+    Tip("bias correction", (("kl-bc", "kl"),)),
+    Tip("zero points on activations (asymmetric)", (("mse-asymmetric", "mse"),)),
+    Tip("uint8 images, preprocessing in the model", (("mse-uint8", "mse"),)),
+    Tip("the whole global context in float", (("mse-context", "mse"),)),
+    Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
+    Tip(
+        "the first layer and the context in float, once forked",
+        (("mse-forked-in-context", "mse-forked"),),
+    ),
+    Tip(
+        "the first block and the context's squares in float, once forked",
+        (("mse-forked-b4-square", "mse-forked"),),
+    ),
+    Tip("quantization-aware training", (("qat", "mse-forked"),)),
+)
+CALIBRATED = {
+    CROSS_FIT: "on plates that are not judged",
+    WITHIN: "on the judged plates",
+    GENERATED: "on generated plates",
+}
+OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
+LEVEL = 0.05
+IN_FLOAT = 0.1  # of the multiply-accumulates; a BM1684 does an eighth as many a second in float
+SLOWER = 1.25  # predicted time that a recommendation may take, of the all-INT8 model's
+
+
+def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str, Any]]:
+    """One line per tip, pair and chip: holds, does not hold, or cannot be told.
+
+    A tip holds when its whole interval lies above zero. It does not hold when the interval lies
+    below `OBVIOUS`: whatever gain there may be is smaller than what the tip promises. Otherwise,
+    and on a single draw, the data cannot tell.
+    """
+    lines = []
+    chips = dict.fromkeys(row["chip"] for row in study["rows"])
+    for tip in tips:
+        for strategy, baseline in tip.pairs:
+            for chip in chips:
+                found = difference(study, strategy, baseline, chip)
+                if found is None:
+                    continue
+                low, high = found["interval"]
+                verdict = (
+                    "cannot be told"
+                    if found["draws"] < 2
+                    else "holds"
+                    if low > 0
+                    else "does not hold"
+                    if high < OBVIOUS
+                    else "cannot be told"
+                )
+                lines.append(
+                    {
+                        "tip": tip.title,
+                        "strategy": strategy,
+                        "baseline": baseline,
+                        "chip": chip,
+                        **found,
+                        "verdict": verdict,
+                        "sentence": _sentence(tip.title, baseline, chip, found, verdict),
+                    }
+                )
+    return lines
+
+
+def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """What other calibration images change: those that are judged, or generated plates.
+
+    Returns
+    -------
+    list of dict
+        `difference`'s fields against the same strategy calibrated outside the fold, with
+        ``strategy, chip, scheme``, ``mean`` of the scheme, and a sentence.
+    """
+    lines = []
+    for line in summarize(study):
+        if line["scheme"] == CROSS_FIT or "mean" not in line:
+            continue
+        name, chip, scheme = line["strategy"], line["chip"], line["scheme"]
+        found = difference(study, name, name, chip, scheme=scheme)
+        if found is not None:
+            low, high = found["interval"]
+            lines.append(
+                {
+                    "strategy": name,
+                    "chip": chip,
+                    "scheme": scheme,
+                    "mean": line["mean"],
+                    **found,
+                    "sentence": f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: {line['mean']:.4f}. "
+                    f"That is {found['difference'] * 100:+.1f} points (95 % interval "
+                    f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
+                    f"calibration {CALIBRATED[CROSS_FIT]}.",
+                }
+            )
+    return lines
+
+
+def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdict: str) -> str:
+    low, high = found["interval"]
+    said = {
+        "holds": "The tip holds",
+        "does not hold": "The tip does not hold",
+        "cannot be told": "It cannot be told with this data",
+    }[verdict]
+    return (
+        f"{chip}, on top of {baseline}: {title}. {said}: "
+        f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
+        f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
+        f"by up to {found['baseline_spread'] * 100:.1f}."
+    )
+
+
+def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`summarize`'s lines, the best strategy first: by the highest mean that it has on any chip.
+
+    Strategies calibrated elsewhere than outside the fold come last, refused ones after them.
+    """
+    best: dict[tuple[str, str], float] = {}
+    for line in lines:
+        key = line["strategy"], line["scheme"]
+        best[key] = max(best.get(key, -1.0), line.get("mean", -1.0))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    return sorted(
+        lines,
+        key=lambda line: (
+            line["scheme"] != CROSS_FIT,
+            -best[line["strategy"], line["scheme"]],
+            line["strategy"],
+            line["scheme"],
+            chips.index(line["chip"]),
+        ),
+    )
+
+
+def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`summarize`'s lines for reading: rounded, refused settings with the tool's words."""
+    return [
+        {
+            "strategy": line["strategy"],
+            "chip": line["chip"],
+            "calibrated": CALIBRATED[line["scheme"]],
+            "draws": line["draws"],
+            "mean": _round(line.get("mean"), 4),
+            "lowest": _round(line.get("low"), 3),
+            "highest": _round(line.get("high"), 3),
+            "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
+            "predicted ms": _round(line.get("latency_ms"), 4),
+            "work in float": _round(line.get("in_float"), 3),
+            "note": line.get("error", ""),
+        }
+        for line in lines
+    ]
+
+
+def test_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The paired tests of `summarize`'s lines, for reading."""
+    return [
+        {
+            "strategy": line["strategy"],
+            "chip": line["chip"],
+            "calibrated": CALIBRATED[line["scheme"]],
+            "p against float": _round(line["p_float"], 3),
+            "draws below float": line.get("worse_draws", 0),
+            "p against the baseline": _round(line.get("p_baseline"), 3),
+        }
+        for line in lines
+        if "p_float" in line
+    ]
+
+
+def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`sensitivity`'s lines for reading."""
+    said = {"all": "all in INT8", "float": "only this in float", "int8": "only this in INT8"}
+    return [
+        {
+            "chip": line["chip"],
+            "setting": said[line["mode"]],
+            "role": line["role"] or "",
+            "exact match": _round(
+                line["correct"] / line["images"] if "correct" in line else None, 3
+            ),
+            "time steps off": line.get("steps_off"),
+            "logits' SQNR in dB": _round(line.get("sqnr_db"), 1),
+            "note": line.get("error", ""),
+        }
+        for line in lines
+    ]
+
+
+def model_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`study_details.models`' lines for reading."""
+    rows = []
+    for line in lines:
+        checked = line.get("simulator", {})
+        rows.append(
+            {
+                "strategy": line["strategy"],
+                "chip": line["chip"],
+                "predicted ms": _round(line.get("predicted_latency_ms"), 4),
+                "graph as in the study": line.get("same_graph"),
+                "simulator's images": checked.get("images"),
+                "same logits": checked.get("identical"),
+                "largest difference": _round(checked.get("max_abs_difference"), 4),
+                "note": line.get("error", ""),
+            }
+        )
+    return rows
+
+
+def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """The strategy to ship by chip, and what choosing it on these images is worth.
+
+    The highest mean over draws among those with all draws, float input, a BModel that compiles and
+    is not predicted to take more than `SLOWER` times the published form all in INT8 (where no time
+    is predicted: that does not leave more than `IN_FLOAT` of the work in float), and no draw
+    significantly below float (McNemar's exact test, not corrected, so as to exclude rather one too
+    many). Equal means go to the shorter predicted time.
+
+    Returns
+    -------
+    list of dict
+        The chosen line of `summarize` by chip; ``p_lowest``, the smallest p of its draws against
+        float; ``unbiased``, see `nested`.
+    """
+    lines = {
+        (line["strategy"], line["chip"]): line
+        for line in summarize(study)
+        if line["scheme"] == CROSS_FIT
+    }
+    found = []
+    for chip in dict.fromkeys(chip for _, chip in lines):
+        names, right = candidates(study, chip)
+        reference = unpack(study["float"]["bits"], study["float"]["images"])
+        chosen = _choose(right, reference)
+        if chosen is None:
+            continue
+        best = lines[names[chosen], chip]
+        p = min(mcnemar_exact(draw, reference).p for draw in right[chosen])
+        found.append(
+            {
+                "chip": chip,
+                **{
+                    key: best.get(key)
+                    for key in (
+                        "strategy",
+                        "draws",
+                        "mean",
+                        "low",
+                        "high",
+                        "interval",
+                        "latency_ms",
+                        "in_float",
+                    )
+                },
+                "p_lowest": p,
+                "unbiased": nested(study, chip),
+            }
+        )
+    return found
+
+
+def candidates(study: dict[str, Any], chip: str) -> tuple[list[str], np.ndarray]:
+    """Strategies of a chip that could be shipped, the fastest first, and which plates they read.
+
+    Returns
+    -------
+    names : list of str
+    right : bool ``[strategies, draws, images]``
+    """
+    refused = {(r["strategy"], r["chip"]) for r in study.get("models", []) if "error" in r}
+    latency = latencies(study)
+    described = study["provenance"].get("strategies", {})
+    names = [
+        name
+        for name in dict.fromkeys(r["strategy"] for r in study["rows"])
+        if (name, chip) not in refused and not described.get(name, {}).get("fuse_preprocess")
+    ]
+    found = {name: outcomes(study, name, chip) for name in names}
+    most = max((len(draws) for draws in found.values()), default=0)
+    plain, shares = latency.get(("mse", chip)), float_shares(study)
+    names = [
+        name
+        for name in names
+        if most
+        and len(found[name]) == most
+        and (
+            latency.get((name, chip), 0) <= SLOWER * plain
+            if plain
+            else shares.get(name, 0) <= IN_FLOAT
+        )
+    ]
+    names.sort(key=lambda name: (latency.get((name, chip), 0), shares.get(name, 0)))
+    return names, np.array([[found[name][draw] for draw in sorted(found[name])] for name in names])
+
+
+def _choose(right: np.ndarray, reference: np.ndarray) -> int | None:
+    """Index of the strategy with the highest mean that is on no draw significantly below float."""
+    if not len(right):
+        return None
+    # Equal means go to the first; rounding makes means of equal counts equal.
+    for index in np.argsort(-right.sum((1, 2)), kind="stable"):
+        tests = (mcnemar_exact(draw, reference) for draw in right[index])
+        if not any(test.p < LEVEL and test.b < test.c for test in tests):
+            return int(index)
+    return None
+
+
+def nested(
+    study: dict[str, Any], chip: str, *, parts: int = 5, repeats: int = 10
+) -> dict[str, Any]:
+    """What a strategy reads that was chosen on other images than it is judged on.
+
+    The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its choice
+    is judged on that one, in every draw, and so in turn for each part. The best of many, judged on
+    the images that made it the best, looks better than it is; this does not.
+
+    Returns
+    -------
+    dict
+        ``mean`` over draws and repeats, ``low`` and ``high`` of the draws' means, ``chosen``: how
+        often each strategy was, in parts of one; empty where nothing could be chosen.
+    """
+    names, right = candidates(study, chip)
+    reference = unpack(study["float"]["bits"], study["float"]["images"])
+    judged = np.zeros((repeats, *right.shape[1:]))
+    count: dict[str, int] = {}
+    for repeat in range(repeats):
+        for part in folds(len(reference), parts, repeat):
+            outside = np.setdiff1d(np.arange(len(reference)), part)
+            index = _choose(right[:, :, outside], reference[outside]) if names else None
+            if index is None:
+                return {}
+            judged[repeat][:, part] = right[index][:, part]
+            count[names[index]] = count.get(names[index], 0) + 1
+    by_draw = judged.mean((0, 2))
+    chosen = sorted(count.items(), key=lambda item: -item[1])
+    return {
+        "mean": float(by_draw.mean()),
+        "low": float(by_draw.min()),
+        "high": float(by_draw.max()),
+        "parts": parts,
+        "repeats": repeats,
+        "chosen": {name: number / (parts * repeats) for name, number in chosen},
+    }
+
+
+def float_shares(study: dict[str, Any]) -> dict[str, float]:
+    """Part of the work that each strategy leaves in float, see `study_cost.float_share`."""
+    return {
+        name: float_share(Strategy(**fields))
+        for name, fields in study["provenance"].get("strategies", {}).items()
+    }
+
+
+def latencies(study: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Predicted time in ms by strategy and chip, where the compiler predicts one."""
+    return {
+        (r["strategy"], r["chip"]): r["predicted_latency_ms"]
+        for r in study.get("models", [])
+        if r.get("predicted_latency_ms") is not None
+    }
+
+
+def write_recommendations(study: dict[str, Any], folder: Path) -> list[Path]:
+    """Write ``<CHIP>/recommended.json`` below `folder`, each with its evidence."""
+    paths = []
+    for found in recommendations(study):
+        fields = study["provenance"]["strategies"][found["strategy"]]
+        evidence = {
+            **{key: value for key, value in found.items() if key != "strategy"},
+            "float": study["float"]["correct"] / study["float"]["images"],
+            **{
+                key: study["provenance"][key]
+                for key in ("plates", "weights", "tpu_mlir", "decoder", "folds")
+            },
+        }
+        text = json.dumps({"strategy": fields, "evidence": evidence}, indent=1, ensure_ascii=False)
+        paths.append(atomic_write(folder / found["chip"] / "recommended.json", text + "\n"))
+    return paths
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

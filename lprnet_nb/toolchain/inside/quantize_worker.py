@@ -1,0 +1,122 @@
+"""Run by the compiler environment's Python: calibrate and lower again and again in one process.
+
+Usage: ``python quantize_worker.py LOG``, requests on standard input, answers on standard output, one
+JSON object a line. Starting one of the compiler's tools takes longer than its work on a network of
+this size; a study needs hundreds of them.
+
+Requests
+--------
+``{"do": "calibrate", "folder", "methods", "tune"}``
+    Writes ``table_<method>`` to the folder, which holds ``lprnet.mlir``, its weights and
+    ``images/*.npz``. The statistics of the images are gathered once for all methods.
+``{"do": "lower", "folder", "chip", "table", "float_table", "asymmetric", "fuse_preprocess"}``
+    Writes ``graph/`` (see export_graph.py) to the folder, which holds ``lprnet.mlir`` and its
+    weights.
+
+Answers: ``{"ok": true}`` or ``{"ok": false, "error": text}``.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import tpu_mlir  # noqa: F401  puts the tools' folders on the path
+from calibration import kld_calibrator
+from calibration.data_selector import DataSelector
+from calibration.kld_calibrator import ActivationCalibrator
+from calibration.simple_tunner import SimpleTuner
+from tpu_mlir.python.utils.mlir_shell import mlir_lowering
+
+sys.path.insert(0, str(Path(__file__).parent))
+from export_graph import export  # noqa: E402
+
+TUNED = ("kl", "aciq_gauss", "aciq_laplace")  # the others are left as they are by the tool too
+# One pass serves these; the tool's own branches for the rest disturb one another.
+SHARED = ("kl", "mse", "max")
+# Six threads that hold one lock only get in one another's way.
+kld_calibrator.POOL_THREADS = 1
+
+
+def calibrate(request):
+    """Tables of several methods from one pass over the images, as run_calibration.py makes them."""
+    methods = request["methods"]
+    together = [method for method in methods if method in SHARED]
+    for group in [together] * bool(together) + [[m] for m in methods if m not in SHARED]:
+        selector = DataSelector("images", 0)
+        arguments = argparse.Namespace(
+            mlir_file="lprnet.mlir",
+            cali_method=group,
+            debug_cmd={},
+            histogram_bin_num=2048,
+            tune_num=min(request["tune"], len(selector.data_list)),
+            input_num=0,
+            calibration_table="table",
+            kurtosis_analysis=False,
+            part_asymmetric=False,
+            smc=False,
+            symmetric_ops=[],
+        )
+        calibrator = ActivationCalibrator(arguments, selector, None)
+        calibrator.activation_collect_and_calc_th()
+        calibrator._clean_resource()
+        largest = {
+            op: calibrator.activations_statistics[op][0].abs_max
+            for op in calibrator.activations_statistics
+        }
+        for method in group:
+            calibrator.dump_cali_table(f"table_{method}", method)
+            if method in TUNED and arguments.tune_num > 0:
+                os.rename(f"table_{method}", f"table_{method}.1")
+                calibrator.args.calibration_table = f"table_{method}"
+                tuner = SimpleTuner(
+                    calibrator.args, calibrator.tune_ds, calibrator.ppa_list, largest
+                )
+                calibrator.dump_cali_table(f"table_{method}", method, tuner.run())
+
+
+def lower(request):
+    """The quantized graph, by the same call that model_deploy.py makes."""
+    chip = request["chip"].lower()
+    kind = "asym" if request["asymmetric"] else "sym"
+    name = f"lprnet_{chip}_int8_{kind}_tpu.mlir"
+    mlir_lowering(
+        "lprnet.mlir",
+        name,
+        "INT8",
+        chip,
+        1,
+        1,
+        request["table"],
+        request["asymmetric"],
+        request["float_table"],
+        None,
+        request["fuse_preprocess"],
+        addr_mode="auto",
+    )
+    export(Path(name), Path("graph"))
+
+
+def main():
+    """Answer requests until standard input closes."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf8")
+    log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for line in sys.stdin:
+        request = json.loads(line)
+        os.chdir(request["folder"])
+        try:
+            {"calibrate": calibrate, "lower": lower}[request["do"]](request)
+            answer = {"ok": True}
+        except (Exception, SystemExit):
+            answer = {"ok": False, "error": traceback.format_exc(limit=-3)}
+        os.chdir("/")
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""TPU-NNTC, the original compiler, behind the same interface as TPU-MLIR."""

@@ -1,0 +1,1 @@
+"""Work described once: pieces with keys, made or found anywhere, by one scheduler."""

@@ -1,0 +1,503 @@
+"""Make pieces of work on dask.distributed: in this process, on all cores, or on a cluster.
+
+There is one way: what is in the cache is found, the rest is handed to a scheduler. Small work runs
+on threads of this process, where starting others would take longer than it does; large work on an
+embedded cluster of processes; any work on the cluster that `LPRNET_SCHEDULER` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import html
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from rich.console import Console
+
+from ..cache import NotMade, cache_dir, nothing_made
+from ..errors import EngineError, ParameterError
+from ..memory import keep_memory
+from ..progress import progress_bar
+from ..runtime.inference import close_models
+from ..toolchain.process import stop_tools
+from .pieces import Piece, unique
+from .transport import receive, send
+
+SCHEDULER_VARIABLE = "LPRNET_SCHEDULER"
+PROCESSES_PAY = 30.0  # seconds of inference on one core, from which on processes are worth starting
+WORKER_GIB = 2.0  # of memory for each: torch, an emulator, a simulator child
+TRIES = 3  # of a piece whose worker died; a scheduler started by hand has a setting of its own
+CONNECT_SECONDS = 20.0
+WORKER_SECONDS = 60.0  # that a scheduler without workers is given
+TUNED = {  # what docs/scaling.md advises for a scheduler and workers that are started by hand, too
+    # A piece takes seconds: one that waits at a busy worker would be late at the end.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # Looking at its own stack a hundred times a second costs a worker 2 to 3 %.
+    "distributed.worker.profile.enabled": False,
+}
+_POLL_SECONDS = 1.0
+_AHEAD = 16  # pieces of a stream for each worker, handed out at a time
+
+
+def make(
+    pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: float | None = None
+) -> dict[str, Any]:
+    """Find or make pieces, each once.
+
+    Parameters
+    ----------
+    pieces
+        What is wanted, with all that it needs.
+    label
+        What the progress bar says.
+    progress
+        Show a bar and the dashboard's address, in a notebook or a terminal.
+    limit
+        Seconds for each piece in place of its own limit.
+
+    Returns
+    -------
+    dict
+        Results by name.
+
+    Raises
+    ------
+    LprnetError
+        What a piece raised; `EngineError` when its worker died too often or ran out of time, with
+        the log's place and end, and when the scheduler is lost. Finished pieces are kept, and the
+        same call goes on with the rest.
+    """
+    pieces = unique(pieces)
+    done = find(pieces)
+    missing = [piece for piece in pieces if piece.name not in done]
+    with progress_bar(len(pieces), label, progress) as advance:
+        advance(len(done))
+        if missing:
+            with contextlib.ExitStack() as stack:
+                cluster: _Cluster | None = None
+                while missing:
+                    for piece in [p for p in missing if p.here and set(p.needs) <= done.keys()]:
+                        done[piece.name] = call(piece, done)
+                        missing.remove(piece)
+                        advance(1)
+                    ready = _without_here(missing)
+                    if ready and cluster is None:
+                        cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
+                    if ready:
+                        for name, result in cluster.run(ready, done, limit):
+                            done[name] = result
+                            advance(1)
+                    missing = [piece for piece in missing if piece.name not in done]
+                close_models()
+    return done
+
+
+def stream(
+    pieces: Iterable[Piece], label: str, total: int, seconds: float, *, progress: bool = True
+) -> Iterator[tuple[Piece, Any]]:
+    """Find or make any number of pieces that need no others; only a few are in memory at a time.
+
+    Parameters
+    ----------
+    pieces
+        Taken one by one.
+    label, progress
+        See `make`.
+    total
+        How many they are.
+    seconds
+        About how long they take together on one core.
+
+    Yields
+    ------
+    tuple
+        A piece and its result, in no particular order.
+
+    Raises
+    ------
+    LprnetError
+        As `make` raises it.
+    """
+    with progress_bar(total, label, progress) as advance, contextlib.ExitStack() as stack:
+        cluster: _Cluster | None = None
+        missing: list[Piece] = []
+        waiting = iter(pieces)
+        while True:
+            for piece in waiting:
+                done = find([piece])
+                if done:
+                    yield piece, done[piece.name]
+                    advance(1)
+                    continue
+                missing.append(piece)
+                if cluster is None:
+                    cluster = stack.enter_context(_cluster(seconds >= PROCESSES_PAY, progress))
+                    stack.callback(close_models)
+                if len(missing) == _AHEAD * cluster.size():
+                    break
+            if not missing:
+                return
+            names = {piece.name: piece for piece in missing}
+            for name, result in cluster.run(missing, {}, None):
+                yield names[name], result
+                advance(1)
+            missing = []
+
+
+def find(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Results of the pieces that are in the cache, by name."""
+    done: dict[str, Any] = {}
+    for piece in pieces:
+        if set(piece.needs) <= done.keys():
+            with contextlib.suppress(NotMade), nothing_made():
+                done[piece.name] = call(piece, done)
+    return done
+
+
+def call(piece: Piece, done: dict[str, Any]) -> Any:
+    """Find or make one piece in this process, from the results of those that it needs."""
+    return piece.make(*(done[name] for name in piece.needs), **piece.arguments)
+
+
+def _without_here(missing: list[Piece]) -> list[Piece]:
+    """Pieces that wait for none that is made here."""
+    blocked = {piece.name for piece in missing if piece.here}
+    ready = []
+    for piece in missing:
+        if not piece.here and not blocked & set(piece.needs):
+            ready.append(piece)
+        else:
+            blocked.add(piece.name)
+    return ready
+
+
+@contextlib.contextmanager
+def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
+    """The cluster that work is worth, closed afterwards with everything it started."""
+    import dask
+    from distributed import Client, LocalCluster
+    from distributed.comm import CommClosedError
+
+    address = os.environ.get(SCHEDULER_VARIABLE)
+    quiet = {
+        "distributed.scheduler.allowed-failures": TRIES - 1,
+        "distributed.comm.timeouts.connect": CONNECT_SECONDS,
+        "distributed.worker.daemon": False,
+        **TUNED,
+    }
+    # What a dying cluster has to say comes as one error of ours.
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with dask.config.set(quiet), contextlib.ExitStack() as stack:
+            if address:
+                client = stack.enter_context(_connected(address))
+                with_files = not _shared(client)
+                cores = 1
+            else:
+                count = workers_here() if large else 0
+                with_files = False
+                # A process has its cores' share; in this process each piece may use them all.
+                cores = max(1, _cores() // count) if count else None
+                local = stack.enter_context(
+                    LocalCluster(
+                        n_workers=count or 1,
+                        threads_per_worker=1 if count else _cores(),
+                        processes=bool(count),
+                        silence_logs=logging.CRITICAL,
+                        memory_limit=None,
+                        dashboard_address="127.0.0.1:0",
+                        scheduler_kwargs={"dashboard": bool(count)},
+                    )
+                )
+                client = stack.enter_context(Client(local))
+            if progress and (address or count):
+                stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
+            try:
+                yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
+            except BaseException:
+                stop_tools()  # threads of this process would wait for theirs
+                raise
+    except CommClosedError as error:  # between two answers of the scheduler
+        raise _gone(address) from error
+
+
+def _gone(address: str | None) -> EngineError:
+    where = f"at {address}" if address else "of this process"
+    return EngineError(
+        f"the scheduler {where} is gone, or did not answer for long. Finished "
+        "pieces are kept; see that it runs and run the same command again."
+    )
+
+
+def _in_processes(pieces: list[Piece]) -> bool:
+    """Whether these pieces are worth processes: compilers are processes of their own anyway."""
+    return sum(piece.seconds for piece in pieces if piece.kind == "infer") >= PROCESSES_PAY
+
+
+def workers_here() -> int:
+    """Worker processes that this machine's cores and free memory allow, at least one."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        facts = dict(line.split(":", 1) for line in file)
+    free = int(facts["MemAvailable"].split()[0]) / 2**20
+    return max(1, min(_cores(), int(free / WORKER_GIB)))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"no scheduler answers at {address!r} ({error}). Start one with `dask "
+            "scheduler`, and name the address it prints, such as "
+            "tcp://host:8786."
+        ) from error
+    try:
+        from distributed import TimeoutError as Late
+
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except Late as error:
+            raise EngineError(
+                f"the scheduler at {address} has no workers. Start some with `dask "
+                f"worker {address} --nthreads 1`, where lprnet-nb is installed."
+            ) from error
+        yield client
+    finally:
+        client.close()
+
+
+def _shared(client: Any) -> bool:
+    """Whether all workers see this process's cache folder, by a file that is there for a moment.
+
+    Not known of a worker that dies meanwhile: then files travel, which is never wrong.
+    """
+    token = cache_dir() / "artifacts" / f".seen-{secrets.token_hex(8)}"
+    token.parent.mkdir(parents=True, exist_ok=True)
+    token.touch()
+    try:
+        answers = client.run(_sees, token.name, on_error="return")
+        return bool(answers) and all(answer is True for answer in answers.values())
+    finally:
+        token.unlink()
+
+
+def _sees(name: str) -> bool:
+    return (cache_dir() / "artifacts" / name).exists()
+
+
+@contextlib.contextmanager
+def _shown(dashboard: str, lasting: bool) -> Iterator[None]:
+    """Show where the work can be watched: a link in a notebook, a line in a terminal.
+
+    The link to a cluster that ends with the work goes when that does.
+    """
+    console, shown = Console(stderr=True, highlight=False), None
+    if console.is_jupyter:
+        from IPython.display import HTML, display
+
+        link = html.escape(dashboard, quote=True)
+        shown = display(HTML(f"work in progress: <a href='{link}'>{link}</a>"), display_id=True)
+    elif console.is_terminal:
+        console.print(f"work in progress: {dashboard}")
+    try:
+        yield
+    finally:
+        if shown is not None and not lasting:
+            shown.update(HTML(""))
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    client: Any
+    address: str | None
+    cores: int | None
+    with_files: bool
+    contained: bool
+
+    def size(self) -> int:
+        """How many pieces are made at a time."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def run(
+        self, pieces: list[Piece], done: dict[str, Any], limit: float | None
+    ) -> Iterator[tuple[str, Any]]:
+        """Make pieces; yields names and results as they come."""
+        from distributed import CancelledError
+
+        futures: dict[str, Any] = {}
+        names: dict[Any, Piece] = {}
+        arrays: dict[int, Any] = {}
+        run = uuid.uuid4().hex  # dask knows results by name; ours are in our own cache
+        try:
+            for piece in pieces:
+                values = dict(piece.arguments)
+                large = {
+                    key: values.pop(key) for key in [*values] if isinstance(values[key], np.ndarray)
+                }
+                for array in large.values():
+                    if id(array) not in arrays:
+                        # A task, not scattered data: it is made again when its holder dies.
+                        arrays[id(array)] = self.client.submit(
+                            _same, array, key=f"array-{len(arrays)}#{run}", pure=False
+                        )
+                known = {
+                    name: send(done[name], self.with_files) for name in piece.needs if name in done
+                }
+                task = _Task(
+                    piece.name,
+                    piece.make,
+                    limit or piece.limit,
+                    self.contained,
+                    self.with_files,
+                    self.cores,
+                )
+                future = self.client.submit(
+                    _work,
+                    task,
+                    send(values, self.with_files),
+                    {key: arrays[id(array)] for key, array in large.items()},
+                    [known.get(name) or futures[name] for name in piece.needs],
+                    key=f"{piece.name}#{run}",
+                    pure=False,
+                )
+                futures[piece.name], names[future.key] = future, piece
+            yield from self._gather(set(futures.values()), names)
+        except CancelledError as error:  # the connection was lost, and perhaps is there again
+            raise _gone(self.address) from error
+        finally:
+            self.client.cancel([*futures.values(), *arrays.values()], force=True)
+
+    def _gather(self, waiting: set[Any], names: dict[Any, Piece]) -> Iterator[tuple[str, Any]]:
+        from distributed import TimeoutError as Late
+        from distributed import wait
+
+        while waiting:
+            with contextlib.suppress(Late):
+                wait(waiting, _POLL_SECONDS, return_when="FIRST_COMPLETED")
+            if self.client.status not in ("running", "newly-created"):
+                raise _gone(self.address)
+            for future in [each for each in waiting if each.done()]:
+                waiting.remove(future)
+                yield names[future.key].name, self._result(future, names[future.key])
+
+    def _result(self, future: Any, piece: Piece) -> Any:
+        from distributed.scheduler import KilledWorker
+
+        if future.cancelled() or future.status == "lost":
+            raise _gone(self.address)
+        try:
+            return receive(future.result())
+        except KilledWorker as error:
+            # A piece that waited for the one that died is told of that one.
+            name = str(error.task).split("#")[0]
+            raise EngineError(
+                f"piece {name} lost its worker {error.allowed_failures + 1} times, "
+                f"the last at {error.last_worker.address}. Either something ended "
+                "it, perhaps "
+                "for want of memory, or the piece took too long or crashed; finished "
+                f"pieces are kept.{_log_of(name)}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker has to know of a piece besides its arguments."""
+
+    name: str
+    make: Any
+    limit: float
+    contained: bool
+    with_files: bool
+    cores: int | None
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _work(task: _Task, values: bytes, arrays: dict[str, np.ndarray], needs: list[bytes]) -> bytes:
+    """Make one piece, in a worker."""
+    arguments = receive(values) | arrays
+    if "backend" in arguments:
+        arguments["cores"] = task.cores
+    if task.contained:  # a process of its own
+        keep_memory()
+    with _watched(task) if task.contained else contextlib.nullcontext():
+        return send(task.make(*map(receive, needs), **arguments), task.with_files)
+
+
+def log_path(name: str) -> Path:
+    """Where the worker of a piece writes what it is at, until the piece is done."""
+    return cache_dir() / "logs" / "pieces" / f"{name.replace('/', '-')}.log"
+
+
+@contextlib.contextmanager
+def _watched(task: _Task) -> Iterator[None]:
+    """Leave a log that a crash completes, and end this process when the piece takes too long.
+
+    The worker is then replaced and the piece tried again, as after any other death.
+    """
+    log = log_path(task.name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf8", buffering=1) as file:
+        file.write(
+            f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "
+            f"{os.getpid()}\n"
+        )
+        with _watchdog(task.limit, file):
+            try:
+                yield
+            except BaseException as error:
+                file.write(f"{type(error).__name__}: {error}\n")
+                raise
+    log.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _watchdog(limit: float, file: IO[str]) -> Iterator[None]:
+    """Say where a crash happened; end the process after `limit` seconds, saying where it was."""
+    ended = threading.Event()
+
+    def end() -> None:
+        if not ended.wait(limit):
+            file.write(f"not done within {limit:g} s; it was here:\n")
+            faulthandler.dump_traceback(file)
+            os._exit(1)
+
+    faulthandler.enable(file)
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        faulthandler.disable()
+
+
+def _log_of(name: str, characters: int = 1500) -> str:
+    log = log_path(name)
+    try:
+        lines = log.read_text("utf8", "replace").splitlines()
+    except OSError:
+        return ""
+    # faulthandler ends with hundreds of names of modules.
+    text = "\n".join(line for line in lines if not line.startswith("Extension modules:"))
+    return f" The end of its log ({log}):\n{text[-characters:].strip()}"

@@ -1,0 +1,217 @@
+"""Pieces of work: found, made, in this process, in processes and on a cluster started by hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import IPython.display
+import pytest
+
+from lprnet_nb.cache import NotMade, artifact, locked, nothing_made
+from lprnet_nb.errors import DataError, EngineError, ParameterError
+from lprnet_nb.proof.cluster import Cluster
+from lprnet_nb.work import scheduler
+from lprnet_nb.work.pieces import Piece, unique
+from lprnet_nb.work.transport import receive, send
+
+
+def number(*needs: int, plus: int) -> int:
+    """The sum, kept in the cache; each making is noted."""
+
+    def build(folder: Path) -> None:
+        with open(os.environ["SCHEDULER_TEST_LOG"], "a", encoding="utf8") as file:
+            file.write(f"{plus}\n")
+        (folder / "value").write_text(str(sum(needs) + plus))
+
+    return int((artifact("number", {"needs": needs, "plus": plus}, build) / "value").read_text())
+
+
+def refuse(_: int) -> None:
+    raise DataError("no such luck")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of its own; gives what was made so far, in order."""
+    monkeypatch.setenv("LPRNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SCHEDULER_TEST_LOG", str(tmp_path / "log"))
+    monkeypatch.delenv(scheduler.SCHEDULER_VARIABLE, raising=False)
+    # Workers have to find this module.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+    def made() -> list[int]:
+        log = tmp_path / "log"
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+    return made
+
+
+def sums() -> list[Piece]:
+    return [
+        Piece("a", number, {"plus": 1}),
+        Piece("b", number, {"plus": 2}),
+        Piece("c", number, {"plus": 10}, ("a", "b")),
+        Piece("d", number, {"plus": 100}, ("c",), here=True),
+        Piece("e", number, {"plus": 1000}, ("d", "a")),
+    ]
+
+
+def test_what_is_made_is_found_and_the_rest_is_made_once(cache):
+    assert scheduler.find(sums()) == {} and cache() == []
+    assert scheduler.make(sums()[:2], "x", progress=False) == {"a": 1, "b": 2}
+    assert scheduler.make([*sums(), *sums()], "x", progress=False) == {
+        "a": 1,
+        "b": 2,
+        "c": 13,
+        "d": 113,
+        "e": 1114,
+    }
+    assert sorted(cache()) == [1, 2, 10, 100, 1000]
+    assert scheduler.find(sums())["e"] == 1114
+    assert scheduler.make(sums(), "x", progress=False)["e"] == 1114 and len(cache()) == 5
+
+
+def test_an_error_of_a_piece_comes_through_and_finished_ones_stay(cache):
+    with pytest.raises(DataError, match="no such luck"):
+        scheduler.make([*sums()[:1], Piece("f", refuse, {}, ("a",))], "x", progress=False)
+    assert scheduler.find(sums())["a"] == 1
+
+
+def test_a_stream_takes_any_number_and_makes_each_once(cache):
+    def pieces():
+        return (Piece(f"n{plus}", number, {"plus": plus}) for plus in range(50))
+
+    for _ in range(2):
+        found = list(scheduler.stream(pieces(), "x", 50, 0.0, progress=False))
+        assert {piece.name: value for piece, value in found} == {
+            f"n{plus}": plus for plus in range(50)
+        }
+    assert sorted(cache()) == list(range(50))
+
+
+def test_nothing_is_made_while_only_looking(cache, tmp_path):
+    with nothing_made(), pytest.raises(NotMade) as missing:
+        number(plus=5)
+    assert not missing.value.running and not (tmp_path / "cache").exists()
+    folder = tmp_path / "cache" / "artifacts" / "number"
+    number(plus=5)
+    [key] = [path.name for path in folder.iterdir() if path.is_dir()]
+    for file in (folder / key).iterdir():
+        file.unlink()
+    with locked(folder / key, "a test"), nothing_made(), pytest.raises(NotMade) as missing:
+        number(plus=5)
+    assert missing.value.running
+
+
+def test_each_piece_once_in_the_order_of_first_mention():
+    first, again, other = (Piece("a", number, {"plus": n}) for n in (1, 2, 3))
+    assert unique([first, Piece("b", number), again, other]) == [first, Piece("b", number)]
+
+
+def test_paths_into_the_cache_follow_the_cache(cache, tmp_path, monkeypatch):
+    number(plus=7)
+    [folder] = (tmp_path / "cache" / "artifacts" / "number").glob("*/value")
+    bare, whole = send([folder, Path("/etc")], False), send(folder, True)
+    monkeypatch.setenv("LPRNET_CACHE", str(tmp_path / "other"))
+    with pytest.raises(DataError, match="not in this machine's cache"):
+        receive(bare)
+    moved = receive(whole)
+    assert moved.is_relative_to(tmp_path / "other") and moved.read_text() == "7"
+    assert receive(bare) == [moved, Path("/etc")]
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine(cache, monkeypatch):
+    """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
+    monkeypatch.setattr(scheduler, "PROCESSES_PAY", 0.0)
+    monkeypatch.setattr(scheduler, "workers_here", lambda: 2)
+    pieces = [Piece(f"infer/{n}", number, {"plus": n}) for n in range(6)]
+    assert scheduler.make(pieces, "x", progress=False) == {f"infer/{n}": n for n in range(6)}
+    assert sorted(cache()) == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_cluster_with_caches_of_its_own(cache, tmp_path, monkeypatch):
+    """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
+    hosts = [tmp_path / name / "cache" for name in ("one", "two")]
+    made = Cluster(dict(os.environ), hosts)
+    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, made.address)
+    try:
+        made.wait()
+        assert scheduler.make(sums(), "x", progress=False)["e"] == 1114
+        made.scheduler.kill()
+        started = time.monotonic()
+        with pytest.raises(ParameterError, match="no scheduler answers"):
+            scheduler.make([Piece("z", number, {"plus": 9})], "x", progress=False)
+        assert time.monotonic() - started < 60
+    finally:
+        made.close()
+
+
+def see_or_die(name: str) -> bool:
+    """The first worker that is asked dies."""
+    try:
+        Path(os.environ["SCHEDULER_TEST_LOG"] + ".died").touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_the_cache_is_looked_for(cache, tmp_path, monkeypatch):
+    """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
+    made = Cluster(dict(os.environ), [tmp_path / "cache"] * 2)
+    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, made.address)
+    monkeypatch.setattr(scheduler, "_sees", see_or_die)
+    try:
+        made.wait()
+        assert scheduler.make(sums(), "x", progress=False)["e"] == 1114
+    finally:
+        made.close()
+    assert sorted(cache()) == [1, 2, 10, 100, 1000] and list(tmp_path.glob("*.died"))
+
+
+def rest(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_connection_that_is_lost_and_found_again_is_one_error(cache):
+    """The scheduler forgets what a client wanted whose connection broke, and takes it back."""
+    with scheduler._cluster(False, False) as cluster:
+        client = cluster.client
+        client.loop.call_later(0.5, lambda: client.scheduler_comm.comm.abort())
+        with pytest.raises(EngineError, match="scheduler of this process is gone, or did not"):
+            list(cluster.run([Piece("a", rest, {"seconds": 2.0})], {}, None))
+
+
+def test_the_dashboard_is_linked_while_the_work_lasts(monkeypatch):
+    """In a notebook's cell; the link to somebody's own cluster stays."""
+    told = []
+
+    class Handle:
+        def update(self, shown):
+            told.append(shown.data)
+
+    monkeypatch.setattr(scheduler, "Console", lambda **_: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr(
+        IPython.display, "display", lambda shown, display_id: told.append(shown.data) or Handle()
+    )
+    with scheduler._shown("http://127.0.0.1:8787/status", lasting=False):
+        assert told == [
+            "work in progress: <a href='http://127.0.0.1:8787/status'>"
+            "http://127.0.0.1:8787/status</a>"
+        ]
+    assert told.pop() == ""
+    with scheduler._shown("http://host:8787/status", lasting=True):
+        pass
+    assert "http://host:8787/status" in told[-1]
+
+
+def test_processes_are_started_for_long_inference_alone():
+    slow, quick = Piece("infer/a", number, seconds=31.0), Piece("infer/b", number, seconds=1.0)
+    compiling = Piece("compile/a", number, seconds=1000.0)
+    assert scheduler._in_processes([slow]) and not scheduler._in_processes([quick, compiling])
+    assert 1 <= scheduler.workers_here() <= len(os.sched_getaffinity(0))
