@@ -10,7 +10,7 @@ from .cache import atomic_write, data_dir
 from .datasets.alphabet import PUBLISHED, read_alphabet
 from .datasets.folder import load_images, load_plates
 from .datasets.generate import ONE_ROW, generate_plates, write_plates
-from .datasets.images import read_labels
+from .datasets.labels import read_labels
 from .decode import decode
 from .errors import DataError, ParameterError
 from .evaluate.accuracy import character_accuracy, correct

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb.datasets.images import PlateImages, load_folder
+from lprnet_nb.datasets.folder import load_images
+from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.views import decode_views, stretched
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.bmodel import BModel
@@ -86,7 +87,7 @@ def test_three_looks_at_each_plate(bmodel, published, tmp_path):
     write_images(tmp_path / "plates", some)
     given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator", "--views")
     read = json.loads(run(*given, "--decoder", "plate").stdout)
-    plates = load_folder(tmp_path / "plates")
+    plates = load_images(tmp_path / "plates")
     logits = [
         infer_plates(bmodel, replace(plates, images=view), "emulator").logits
         for view in stretched(plates.images)

@@ -275,7 +275,7 @@ def with_margin(plates: PlateImages, margin: float) -> PlateImages:
 
 
 def write_plates(plates: PlateImages, folder: str | Path) -> Path:
-    """Write a set as PNG files and ``labels.json``, as `load_folder` and `read_labels` take them.
+    """Write a set as PNG files and ``labels.json``, as `load_plates` takes them.
 
     Parameters
     ----------

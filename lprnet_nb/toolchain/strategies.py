@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
+from ..inputs import read_json
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -137,10 +137,7 @@ def read_strategy(path: str | Path) -> Strategy:
     ParameterError
         When the file is missing, not JSON, or not a strategy.
     """
-    try:
-        fields = json.loads(Path(path).read_text("utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    fields = read_json(path, "strategy file", ParameterError)
     # A recommendation carries its evidence beside the strategy.
     if isinstance(fields, dict):
         fields = fields.get("strategy", fields)

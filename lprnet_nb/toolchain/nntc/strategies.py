@@ -6,7 +6,6 @@ of it was run against the real tool, which comes only with the vendor's SDK; see
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import DataError, ParameterError, ToolchainError
+from ...inputs import read_json
 from ..strategies import STRATEGIES, Strategy
 from ..strategies import strategy_named as common_strategy_named
 
@@ -329,10 +329,7 @@ def read_nntc_strategy(path: str | Path) -> NntcStrategy:
     ParameterError
         When the file is missing, not JSON, or not a strategy that TPU-NNTC can do.
     """
-    try:
-        fields = json.loads(Path(path).read_text("utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    fields = read_json(path, "strategy file", ParameterError)
     if isinstance(fields, dict) and fields.get("toolchain") == "nntc":
         return make_nntc_strategy(**fields)
     return from_common(common_strategy_named(str(path)))
