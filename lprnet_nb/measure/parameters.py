@@ -30,7 +30,7 @@ class Parameters:
         "auto" (published where it can be had, else generated), "published", "generated", or the
         path of a folder of images.
     weights
-        "auto" (those that go with the data), "published", "generated", or the path of a ``.pth``.
+        "auto" (those that go with the data), "published", "generated", or the path of a file.
     classes
         Path of a class list; "" for the published one.
     images
@@ -139,7 +139,9 @@ def _number(key: str, value: Any, low: int, high: int) -> int:
 def _one_of(valid: Sequence[str], path: str = "") -> Any:
     def checked(key: str, value: Any) -> str:
         if value in valid or (
-            path and isinstance(value, str) and (Path(value).exists() or "/" in value)
+            path
+            and isinstance(value, str)
+            and (Path(value).exists() or re.search(r"[/\\.]", value))
         ):
             return value
         more = f", or {path}" if path else ""
@@ -150,7 +152,7 @@ def _one_of(valid: Sequence[str], path: str = "") -> Any:
 
 _CHECKS: dict[str, Any] = {
     "data": _one_of(DATA, "the path of a folder of images"),
-    "weights": _one_of(DATA, "the path of a .pth file"),
+    "weights": _one_of(DATA, "the path of a file"),
     "classes": lambda key, value: str(value),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
     "chips": _each(parse_chip),

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunk
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
+from ..inputs import note
 from .network import STEPS, LPRNet, initialize
 from .start import carry_over, load_start
 from .weight_files import load_checked
@@ -174,7 +175,6 @@ def train(
     alphabet: Alphabet = PUBLISHED,
     *,
     stop_at: int | None = None,
-    report: Callable[[str], None] | None = None,
 ) -> Path:
     """Train, or go on where the checkpoint stopped, and write the weights.
 
@@ -188,8 +188,6 @@ def train(
         Class list of the new weights.
     stop_at
         Leave after this step with the checkpoint written, as an interruption would.
-    report
-        Is told what was carried over from `TrainConfig.start_from`.
 
     Returns
     -------
@@ -211,9 +209,7 @@ def train(
         _check_classes(alphabet)
     given = load_start(config.start_from, alphabet) if config.start_from else None
     identity = _identity(config, alphabet, given)
-    network, average, optimizer, first = _start(
-        config, identity, alphabet, given, device, report or (lambda line: None)
-    )
+    network, average, optimizer, first = _start(config, identity, alphabet, given, device)
     held_out = plates or generate_plates(
         config.report_plates, config.seed + 1_000_003, forms=config.forms, workers=0
     )
@@ -470,7 +466,6 @@ def _start(
     alphabet: Alphabet,
     given: Weights | None,
     device: torch.device,
-    report: Callable[[str], None],
 ) -> tuple[nn.Module, dict, _Optimizer, int]:
     torch.manual_seed(config.seed)
     network = LPRNet(alphabet.size, "image")
@@ -480,7 +475,7 @@ def _start(
     if given:
         told = carry_over(given, network, alphabet)
         if not config.checkpoint.exists():
-            report(told)
+            note(told)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout

@@ -20,9 +20,11 @@ import safetensors.torch
 import torch
 
 from ..errors import DataError
+from ..inputs import read_bytes
 
 ANCHOR = "container.0.weight"  # the last layer: where its name ends, a prefix ends
 DEPTH = 4  # of a state dict in a checkpoint
+LARGEST = 1 << 30  # bytes of a file; a checkpoint of LPRNet with its optimizer has 6 million
 
 _PICKLES = 4  # of torch's older files, up to the object: number, protocol, machine, object
 _TENSORS = re.compile(
@@ -106,27 +108,15 @@ def load_checked(path: Path, device: str | torch.device = "cpu") -> Any:
 
 
 def _read(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        what = {
-            FileNotFoundError: "no such file",
-            NotADirectoryError: "no such file",
-            IsADirectoryError: "is a folder",
-        }.get(type(error), error.strerror)
-        raise DataError(
-            f"weights {path.absolute()}: {what}. Name the file of the weights, or one "
-            "of published and generated."
-        ) from error
+    raw = read_bytes(path, "weights", LARGEST)
     for start, what in _NOT_WEIGHTS.items():
-        if re.match(start, head, re.IGNORECASE | re.DOTALL):
+        if re.match(start, raw, re.IGNORECASE | re.DOTALL):
             raise DataError(f"weights {path}: the file {what}.")
     names: set[str] = set()
     try:
-        if head[8:9] == b"{":  # after the length of its header
-            return safetensors.torch.load_file(path)
-        return _read_torch(path, names)
+        if raw[8:9] == b"{":  # after the length of its header
+            return safetensors.torch.load(raw)
+        return _read_torch(io.BytesIO(raw), names)
     except Exception as error:  # on a damaged file, whatever some part of the readers raises
         foreign = sorted(
             (name for name in names if not _TENSORS.fullmatch(name)),
@@ -135,9 +125,9 @@ def _read(path: Path) -> Any:
         if foreign:
             raise _pickled(path, foreign) from error
         raise DataError(
-            f"weights {path} cannot be read: the file is empty, damaged, cut off or of "
-            "a kind other than .pth, .pt and .safetensors. Copy or download it again, "
-            "or save it again in PyTorch."
+            f"weights {path} cannot be read: the file is empty, damaged, cut off or of a kind "
+            "other than .pth, .pt and .safetensors. Copy or download it again, or save it again "
+            "in PyTorch."
         ) from error
 
 
@@ -150,26 +140,28 @@ def _pickled(path: Path, classes: list[str]) -> DataError:
     )
 
 
-def _read_torch(path: Path, names: set[str]) -> Any:
+def _read_torch(file: io.BytesIO, names: set[str]) -> Any:
     """What a file of torch holds; the classes that its pickle names are put into `names`."""
-    file: Any = path
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    script = False
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a member was altered")
             pickled = next(n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl")
             names |= _classes(io.BytesIO(archive.read(pickled)))
-            if any(n.rpartition("/")[2] == "constants.pkl" for n in archive.namelist()):
+            script = any(n.rpartition("/")[2] == "constants.pkl" for n in archive.namelist())
+            if script:
                 file = _without_code(archive, pickled.rpartition("/")[0])
     else:
-        with path.open("rb") as pickles:
-            for _ in range(_PICKLES):
-                names |= _classes(pickles)
+        file.seek(0)
+        for _ in range(_PICKLES):
+            names |= _classes(file)
+    file.seek(0)
     inert = [(_Inert, name) for name in names]  # torch's own come first, so these stand for others
     with torch.serialization.safe_globals(inert), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = torch.load(file, map_location="cpu", weights_only=True)
-    if file is not path:
+    if script:
         content = {"TorchScript": _parameters(content)}
     elif _holds_network(content):
         raise ValueError("objects are pickled, and no state dict")
@@ -193,7 +185,6 @@ def _without_code(archive: zipfile.ZipFile, top: str) -> io.BytesIO:
             inner = name.removeprefix(f"{top}/")
             if inner in ("data.pkl", "version", "byteorder") or inner.startswith("data/"):
                 copy.writestr(f"archive/{inner}", archive.read(name))
-    values.seek(0)
     return values
 
 

@@ -111,7 +111,7 @@ def test_other_class_counts(images):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "no such file"),
+        (None, "No such file"),
         (b"", "cannot be read"),
         (b"\x80\x02garbage", "cannot be read"),
         ([1, 2], "not a state dict"),

@@ -202,7 +202,7 @@ def hostile_name(path):
 
 HALVED = narrow(**{"backbone.1.running_var": torch.full((64,), 1e6).half()})
 REFUSED = {
-    "missing": (None, r"/no\.pth: no such file"),
+    "missing": (None, r"/no\.pth cannot be read: No such file; /.*no\.pth does not exist"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
     "empty": (lambda path: path.write_bytes(b""), "empty, damaged, cut off"),
     "text": (lambda path: path.write_bytes(b"hello"), "empty, damaged, cut off"),
