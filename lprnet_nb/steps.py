@@ -115,7 +115,8 @@ def read_plates(
 ) -> dict[str, str]:
     """Read pictures, folders or lists of them with a BModel: ``{file name: plate}``.
 
-    `images` are as for `pictures.load_pictures`. With `views`, each plate is read three times, see `reading.read_views`.
+    `images` are as for `pictures.load_pictures`. With `views`, each plate is read three times, see
+    `views.read_views`.
 
     Raises
     ------

@@ -23,8 +23,8 @@ def load_pictures(places: Sequence[str | Path]) -> PlateImages:
     ----------
     places
         Each a picture, a folder (see `folder.load_images`), or a ``.txt`` list with a path a line:
-        absolute, or from the list's folder, or as `inputs.find_path` finds it. What follows a tab
-        or a comma is not read, so a label list is such a list too.
+        absolute, or from the list's folder, or as `inputs.find_path` finds it. A plate after it is
+        not read, so a label list is such a list too.
 
     Returns
     -------
@@ -63,15 +63,27 @@ def load_pictures(places: Sequence[str | Path]) -> PlateImages:
 
 def _listed(path: Path) -> list[tuple[str, Path]]:
     """Paths in a list, as they are written and as they are found."""
-    text = read_text(path, "list of pictures")
-    written = [line.split("\t")[0].split(",")[0].strip().strip("\"'") for line in text.splitlines()]
-    written = [line.replace("\\", "/") for line in written if line]
+    lines = enumerate(read_text(path, "list of pictures").splitlines(), 1)
+    written = [_written(path, number, line) for number, line in lines if line.strip()]
     if not written:
         raise DataError(f"list of pictures {path} is empty. Write a path into each line.")
-    beside = [path.parent / line for line in written]
+    beside = [path.parent / name for name in written]
     return [
-        (line, place if place.exists() else find_path(line)) for line, place in zip(written, beside)
+        (name, place if place.exists() else find_path(name)) for name, place in zip(written, beside)
     ]
+
+
+def _written(path: Path, number: int, line: str) -> str:
+    """The path in a line of a list; a label list has the plate after it."""
+    first = line.split("\t")[0]
+    for text in (first, *(first.split(mark)[0] for mark in ",; ")):
+        name = text.strip().strip("\"'").replace("\\", "/")
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            return name
+    raise DataError(
+        f"list of pictures {path}, line {number}: {line.strip()[:60]!r} does not begin with the "
+        "path of a picture. Write one path into each line."
+    )
 
 
 def _pictures(loose: list[tuple[str, Path]]) -> PlateImages:
