@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .errors import LprnetError
+from .errors import LprnetError, ParameterError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -44,7 +44,7 @@ DataOption = Annotated[
     str | None, typer.Option("--data", help="auto, published, generated, or a folder of images.")
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", help="auto, published, generated, or a .pth file.")
+    str | None, typer.Option("--weights", help="auto, published, generated, or a file.")
 ]
 Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
 Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
@@ -177,7 +177,9 @@ def combine(
 @app.command()
 def infer(
     bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
-    images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Plate crops: pictures, folders, .txt lists of paths.")
+    ],
     output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
     backend: Backend = "auto",
     decoder: Annotated[str, typer.Option()] = "greedy",
@@ -189,7 +191,7 @@ def infer(
         bool, typer.Option("--trust", help="Run a BModel that was not made here.")
     ] = False,
 ) -> None:
-    """Read a folder of plates with a BModel: JSON {file: plate}."""
+    """Read plates with a BModel: JSON {file: plate}."""
     from .steps import read_plates
 
     _emit(read_plates(bmodel, images, backend or "auto", decoder, views=views, trust=trust), output)
@@ -341,22 +343,29 @@ def generate(
 @app.command("lmdb")
 def lmdb_(
     imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of images.")],
-    imageset_lmdbfolder: Annotated[Path, typer.Option(help="Gets data.mdb.")],
-    resize_height: Annotated[int, typer.Option()] = 24,
-    resize_width: Annotated[int, typer.Option()] = 94,
+    imageset_lmdbfolder: Annotated[
+        Path | None, typer.Option(help="Gets data.mdb; the folder of images by default.")
+    ] = None,
+    resize_height: Annotated[int, typer.Option(help="0: as it is.")] = 24,
+    resize_width: Annotated[int, typer.Option(help="0: as it is.")] = 94,
     shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
     bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
     gray: Annotated[bool, typer.Option(help="One channel.")] = False,
 ) -> None:
-    """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes."""
+    """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes.
+
+    Options may be written as for the vendor's convert_imageset.py: --resize_height=24,
+    --shuffle=True, --bgr2rgb False.
+    """
     from .datasets.images import image_files
     from .datasets.lmdb import convert_imageset
     from .progress import progress_bar
 
+    folder = imageset_lmdbfolder or imageset_rootfolder
     with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
         count = convert_imageset(
             imageset_rootfolder,
-            imageset_lmdbfolder,
+            folder,
             resize_height=resize_height,
             resize_width=resize_width,
             shuffle=shuffle,
@@ -364,7 +373,7 @@ def lmdb_(
             gray=gray,
             advance=advance,
         )
-    print(f"{count} arrays are in {imageset_lmdbfolder / 'data.mdb'}")
+    print(f"{count} arrays are in {folder / 'data.mdb'}")
 
 
 @app.command()
@@ -385,7 +394,11 @@ def train(
     ] = None,
     classes: Classes = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Weights to start from; else random ones.")
+        str | None,
+        typer.Option(
+            help="Weights to start from, also of another class list: published, generated or a "
+            "file; else random ones."
+        ),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
@@ -426,7 +439,7 @@ def train(
 @app.command()
 def card(
     weights: Annotated[
-        str, typer.Argument(help="published, generated (the packaged ones), or a .pth file.")
+        str, typer.Argument(help="published, generated (the packaged ones), or a file.")
     ] = "generated",
     plates: Annotated[int, typer.Option(help="Generated plates at the default severity.")] = 4960,
 ) -> None:
@@ -615,6 +628,32 @@ def _print_json(value: Any, **layout: Any) -> None:
         sys.stdout.buffer.write(text.encode("utf8"))
 
 
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _our_spelling(arguments: list[str]) -> list[str]:
+    """Options as the vendor writes them in our spelling: dashes, and flags without a value.
+
+    >>> _our_spelling(["lmdb", "--resize_height=24", "--shuffle=True", "--gray", "False"])
+    ['lmdb', '--resize-height=24', '--shuffle', '--no-gray']
+    """
+    waiting, ours = list(arguments), []
+    while waiting:
+        argument = waiting.pop(0)
+        if argument.startswith("--"):
+            name, sign, value = argument.partition("=")
+            name = name.replace("_", "-")
+            argument = name + sign + value
+            if name in ("--shuffle", "--bgr2rgb", "--gray"):
+                if not sign and waiting and waiting[0].lower() in _TRUTH:
+                    value = waiting.pop(0)
+                if sign and value.lower() not in _TRUTH:
+                    raise ParameterError(f"{argument}: write {name}=True or {name}=False.")
+                argument = name if _TRUTH.get(value.lower(), True) else f"--no-{name[2:]}"
+        ours.append(argument)
+    return ours
+
+
 def main() -> None:
     """Entry point: whatever goes wrong is one message and an exit status other than 0.
 
@@ -625,7 +664,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            app(standalone_mode=True)
+            app(_our_spelling(sys.argv[1:]), standalone_mode=True)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # while it can still be told that this failed

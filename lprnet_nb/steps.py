@@ -8,9 +8,10 @@ from typing import Any
 
 from .cache import atomic_write, data_dir
 from .datasets.alphabet import PUBLISHED, read_alphabet
-from .datasets.folder import load_images, load_plates, read_truth
+from .datasets.folder import load_plates, read_truth
 from .datasets.generate import ONE_ROW, generate_plates, write_plates
 from .datasets.labels import read_labels
+from .datasets.pictures import load_pictures
 from .decode import decode
 from .errors import DataError, ParameterError
 from .evaluate.accuracy import character_accuracy, correct
@@ -105,16 +106,17 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 
 def read_plates(
     bmodel: str | Path,
-    images: str | Path,
+    images: Sequence[str | Path],
     backend: str = "auto",
     decoder: str = "greedy",
     *,
     views: bool = False,
     trust: bool = False,
 ) -> dict[str, str]:
-    """Read a folder of crops, or CCPD, with a BModel: ``{file name: plate}``, sorted by name.
+    """Read pictures, folders or lists of them with a BModel: ``{file name: plate}``.
 
-    With `views`, each plate is read three times, see `reading.read_views`.
+    `images` are as for `pictures.load_pictures`. With `views`, each plate is read three times, see
+    `views.read_views`.
 
     Raises
     ------
@@ -122,7 +124,7 @@ def read_plates(
         When the BModel has no record beside it or an image is unreadable.
     """
     model = BModel.load(bmodel)
-    plates = load_images(images)
+    plates = load_pictures(images)
     if views:
         readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
     else:
@@ -199,7 +201,7 @@ def train_weights(
     """
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
-    warm = {"start_from": Path(start_from), "easy_steps": 0, "align_steps": 0} if start_from else {}
+    warm = {"start_from": start_from, "easy_steps": 0, "align_steps": 0} if start_from else {}
     config = TrainConfig(
         output,
         output.with_suffix(".checkpoint"),

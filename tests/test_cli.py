@@ -13,6 +13,7 @@ import pytest
 from lprnet_nb import inputs
 from lprnet_nb.datasets.folder import load_images
 from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.lmdb import convert_imageset, read_lmdb
 from lprnet_nb.decode.views import decode_views, stretched
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.bmodel import BModel
@@ -63,6 +64,8 @@ def write_images(folder, plates: PlateImages):
         (["infer", "no.bmodel", "."], "no readable record"),
         (["evaluate", "no.json", "no.json"], "cannot be read"),
         (["contract", "--backend", "torch"], "no contract"),
+        (["trace", "--weights", "misspelt.pth"], "misspelt.pth cannot be read: No such file"),
+        (["train", "o.pth", "--steps", "1", "--start-from", "no.pth"], "No such file"),
     ],
 )
 def test_errors_are_one_message_and_exit_status_2(arguments, message):
@@ -160,6 +163,54 @@ def test_evaluate_takes_a_folder_and_says_what_the_results_lack(tmp_path, monkey
     assert "occurs twice" in run("evaluate", results, truth, code=2).stderr
     results.write_text("{}")
     assert "has no results. Name the file" in run("evaluate", results, truth, code=2).stderr
+
+
+def test_infer_one_picture_and_a_list(bmodel, published, tmp_path):
+    some = published.take([0, 500])
+    write_images(tmp_path / "plates", some)
+    names = [name.replace(".jpg", ".png") for name in some.names]
+    (tmp_path / "list.txt").write_text(f"plates/{names[1]}\n", "utf8")
+    given = ("infer", bmodel.folder, "--backend", "emulator")
+    both = json.loads(run(*given, tmp_path / "plates").stdout)
+    one = json.loads(run(*given, tmp_path / "plates" / names[0], tmp_path / "list.txt").stdout)
+    assert sorted(one) == sorted(names) == sorted(both)
+    assert one == both
+
+
+VENDOR = {
+    "as its script calls it": "--imageset_rootfolder=IN --imageset_lmdbfolder=OUT "
+    "--resize_height=24 --resize_width=94 --shuffle=True --bgr2rgb=True --gray=False",
+    "apart": "--imageset_rootfolder IN --imageset_lmdbfolder OUT --resize_height 24 "
+    "--resize_width 94 --shuffle true --bgr2rgb TRUE --gray false",
+    "ours": "--imageset-rootfolder IN --imageset-lmdbfolder OUT --shuffle --bgr2rgb",
+    "ours, no": "--imageset-rootfolder IN --imageset-lmdbfolder OUT --shuffle --bgr2rgb --no-gray",
+}
+
+
+@pytest.mark.parametrize("how", VENDOR)
+def test_options_of_the_vendors_converter(published, tmp_path, how):
+    """Command lines of sophon-demo's LPRNet sample and of the BMNNSDK examples."""
+    write_images(tmp_path / "in", published.take(range(5)))
+    arguments = VENDOR[how].replace("IN", f"{tmp_path}/in").replace("OUT", f"{tmp_path}/out")
+    assert "5 arrays" in run("lmdb", *arguments.split()).stdout
+    convert_imageset(tmp_path / "in", tmp_path / "expected", shuffle=True, bgr2rgb=True)
+    assert [(k, v.tobytes()) for k, v in read_lmdb(tmp_path / "out")] == [
+        (k, v.tobytes()) for k, v in read_lmdb(tmp_path / "expected")
+    ]
+
+
+def test_the_vendors_defaults_and_wrong_truths(published, tmp_path):
+    write_images(tmp_path / "in", published.take(range(2)))
+    message = run("lmdb", f"--imageset_rootfolder={tmp_path}/in", "--gray=maybe", code=2).stderr
+    assert "--gray=maybe: write --gray=True or --gray=False." in message
+    run(
+        "lmdb",
+        f"--imageset_rootfolder={tmp_path}/in",
+        "--gray=True",
+        "--resize_height=0",
+        "--resize_width=0",
+    )
+    assert {v.shape for _, v in read_lmdb(tmp_path / "in")} == {(1, 1, 24, 94)}
 
 
 def test_three_looks_at_each_plate(bmodel, published, tmp_path):

@@ -258,7 +258,7 @@ def convert_imageset(
     imageset_lmdbfolder
         Gets ``data.mdb``. A conversion that was stopped goes on when it is run again.
     resize_height, resize_width
-        Plain resize, no letterbox.
+        Plain resize, no letterbox; 0 for that of each picture.
     shuffle, seed
         Random order, the same for the same seed.
     bgr2rgb
@@ -278,7 +278,7 @@ def convert_imageset(
     Raises
     ------
     ParameterError
-        When `gray` and `bgr2rgb` are asked for together, or a size is not positive.
+        When `gray` and `bgr2rgb` are asked for together, or a size is negative.
     DataError
         When an image cannot be read, or the folder holds a data set of something else.
     """
@@ -286,10 +286,10 @@ def convert_imageset(
         raise ParameterError(
             "gray and bgr2rgb exclude one another: a gray image has no channels to swap."
         )
-    if resize_height < 1 or resize_width < 1:
+    if resize_height < 0 or resize_width < 0:
         raise ParameterError(
-            f"resize_height={resize_height}, resize_width={resize_width}: give "
-            "positive sizes, 24 and 94 for LPRNet."
+            f"resize_height={resize_height}, resize_width={resize_width}: give 24 and 94 for "
+            "LPRNet, or 0 for the size that each picture has."
         )
     root = image_folder(imageset_rootfolder)
     files = image_files(root)
@@ -338,8 +338,9 @@ def _entries_done(folder: Path, made_of: dict) -> int:
 
 
 def _prepare(image: np.ndarray, height: int, width: int, rgb: bool, gray: bool) -> np.ndarray:
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height))
+    size = (height or image.shape[0], width or image.shape[1])
+    if image.shape[:2] != size:
+        image = cv2.resize(image, size[::-1])
     if gray:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
     elif rgb:

@@ -51,7 +51,7 @@ class Parameters:
         "auto" (published where it can be had, else generated), "published", "generated", or the
         path of a folder of images.
     weights
-        "auto" (those that go with the data), "published", "generated", or the path of a ``.pth``.
+        "auto" (those that go with the data), "published", "generated", or the path of a file.
     classes
         Path of a class list; "" for the published one.
     images
@@ -196,7 +196,7 @@ def _one_of(valid: Sequence[str], path: str = "") -> Any:
             return value
         more = f", or {path}" if path else ""
         if path and isinstance(value, str) and "\0" not in value:
-            if "/" in value or find_path(value).exists():
+            if re.search(r"[/\\.]", value) or find_path(value).exists():
                 return value
             more += f" ({missing(value)})"
         raise ParameterError(f"{key}={value!r} is not known. Choose from {', '.join(valid)}{more}.")
@@ -239,7 +239,7 @@ def _from_checkout(value: str) -> str:
 
 _CHECKS: dict[str, Any] = {
     "data": _placed(_one_of(DATA, "the path of a folder of images"), DATA),
-    "weights": _placed(_one_of(DATA, "the path of a .pth file"), DATA),
+    "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
     "classes": _placed(lambda key, value: str(value)),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
     "chips": _each(parse_chip),
