@@ -68,12 +68,11 @@ def gen_one_key(parameters: Parameters) -> Path:
         When more than one chip or strategy is named.
     """
     from .toolchain.nntc.compile import auto_calibrate
-    from .toolchain.nntc.strategies import strategy_named
 
     if len(parameters.chips) != 1 or len(parameters.strategies) != 1:
         raise ParameterError("the one-key tool takes one chip and one strategy at a time.")
     chip = parameters.chips[0]
-    strategy = strategy_named(parameters.strategies[0], chip)
+    strategy = parameters.strategies[0].by_chip[chip]
     data = datasets_for(parameters)
     traced = trace_model(data.weights, 1, parameters.batch_mean, strategy.form)
     bmodel = auto_calibrate(traced, chip, strategy, data.calibration_images(strategy.images))

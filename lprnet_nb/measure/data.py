@@ -16,7 +16,7 @@ from ..datasets.folder import load_plates
 from ..datasets.images import PlateImages, subset
 from ..errors import DataError, ParameterError
 from ..model.weights import Weights, load_published_weights, load_weights
-from .parameters import Parameters, _strategy, combinations
+from .parameters import Parameters, calibration_need
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
@@ -119,21 +119,9 @@ def datasets_for(parameters: Parameters) -> Data:
         rest = sorted(
             set(range(len(everything))) - {everything.names.index(n) for n in plates.names}
         )
-        overlap = len(rest) < max(len(everything) // 2, _calibration_need(parameters))
+        overlap = len(rest) < max(len(everything) // 2, calibration_need(parameters))
         pool = everything if overlap else everything.take(rest)
     return Data(plates, pool, overlap, weights, source, reason, seconds * len(plates))
-
-
-def _calibration_need(parameters: Parameters) -> int:
-    """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
-    return max(
-        (
-            _strategy(parameters, name, chip).images
-            for chip, _, _, name in combinations(parameters)
-            if name
-        ),
-        default=0,
-    )
 
 
 def weights_for(parameters: Parameters) -> Weights:

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..decode import DECODERS
 from ..errors import ParameterError
 from ..model.network import BATCH_MEANS
+from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
 from ..toolchain.chips import parse_chip, parse_precision, supports
+from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
-from ..toolchain.strategies import strategy_named
+from ..toolchain.strategies import Strategy, strategy_named
 
 DATA = ("auto", "published", "generated")
-TOOLCHAINS = ("mlir", "nntc")
+TOOLCHAINS = {"mlir": strategy_named, "nntc": nntc_strategy_named}  # where each finds strategies
+STRATEGIES = ("kl", "recommended")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A strategy as it was asked for.
+
+    Parameters
+    ----------
+    name
+        What results call it: a registry's name, "recommended", or the name in a JSON file.
+    by_chip
+        What it is on each chip; "recommended" differs.
+    """
+
+    name: str
+    by_chip: Mapping[str, Strategy | NntcStrategy]
 
 
 @dataclass(frozen=True)
@@ -35,13 +54,15 @@ class Parameters:
         Path of a class list; "" for the published one.
     images
         How many images to evaluate, a fixed random choice; 0 for all.
-    chips, precisions, batches, strategies, decoders
+    chips, precisions, batches, decoders
         What to compile and compare.
+    strategies
+        How to quantize, each looked up where the toolchain has its strategies.
     batch_mean
         "batch" (as published) or "image".
     backend
-        See `runtime.open_engine`; "auto" is the device, else the emulator with the simulator as
-        judge.
+        See `runtime.open_engine`; never "auto", which is the device, else the emulator with the
+        simulator as judge, and the simulator itself for TPU-NNTC, which leaves no graph to emulate.
     toolchain
         "mlir" or "nntc".
     draws, folds
@@ -57,10 +78,10 @@ class Parameters:
     chips: tuple[str, ...] = ("BM1684X", "BM1684")
     precisions: tuple[str, ...] = ("fp32", "int8")
     batches: tuple[int, ...] = (1,)
-    strategies: tuple[str, ...] = ("kl", "recommended")
+    strategies: tuple[Asked, ...] = ()
     decoders: tuple[str, ...] = ("greedy", "plate")
     batch_mean: str = "image"
-    backend: str = "auto"
+    backend: str = "emulator"
     toolchain: str = "mlir"
     draws: int = 5
     folds: int = 2
@@ -97,11 +118,42 @@ def check(**given: Any) -> Parameters:
             possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
             raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
+    names = values.pop("strategies", STRATEGIES)
     found = Parameters(**values)
-    find = nntc_strategy_named if found.toolchain == "nntc" else strategy_named
-    for name in found.strategies if "strategies" in values else ():
-        find(name, found.chips[0])
+    if values.get("backend", "auto") == "auto":
+        found = replace(found, backend=_backend(found.toolchain))
+    if "STRATEGIES" in given or "int8" in found.precisions:
+        found = replace(found, strategies=_resolved(names, found))
     return found
+
+
+def _backend(toolchain: str) -> str:
+    if device_there():
+        return "device"
+    return "emulator" if toolchain == "mlir" else "simulator"
+
+
+def _resolved(names: Sequence[str], parameters: Parameters) -> tuple[Asked, ...]:
+    """Strategies by name or from files, refused where two different ones have one name."""
+    find = TOOLCHAINS[parameters.toolchain]
+    asked, seen = {}, {}
+    for given in names:
+        by_chip = {chip: find(given, chip) for chip in parameters.chips}
+        name = by_chip[parameters.chips[0]].name if given.endswith(".json") else given
+        if name in asked:
+            raise ParameterError(
+                f"STRATEGIES: two of {', '.join(names)} are called {name!r}, and results tell "
+                "strategies apart by name. Give the one in a file another name."
+            )
+        asked[name] = Asked(name, by_chip)
+        for chip, strategy in by_chip.items():
+            other = seen.setdefault(strategy.name, (given, strategy))
+            if other[1].model_dump(exclude={"about"}) != strategy.model_dump(exclude={"about"}):
+                raise ParameterError(
+                    f"STRATEGIES: {other[0]} and {given} for {chip} are different strategies, both "
+                    f"called {strategy.name!r}. Give one of them another name."
+                )
+    return tuple(asked.values())
 
 
 def _items(key: str, value: Any) -> list[Any]:
@@ -162,21 +214,23 @@ _CHECKS: dict[str, Any] = {
     ),
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
-    "toolchain": _one_of(TOOLCHAINS),
+    "toolchain": _one_of(tuple(TOOLCHAINS)),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),
     "output": lambda key, value: Path(value) if value else None,
 }
 
 
-def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None]]:
+def combinations(parameters: Parameters) -> list[tuple[str, str, int, Asked | None]]:
     """All ``(chip, precision, batch, strategy)`` to compile; what a chip cannot do is left out."""
     found = []
     for chip in parameters.chips:
         for precision in parameters.precisions:
             if not supports(chip, precision):
                 continue
-            strategies = parameters.strategies if precision == "int8" else (None,)
+            strategies: tuple[Asked | None, ...] = (
+                parameters.strategies if precision == "int8" else (None,)
+            )
             found += [
                 (chip, precision, batch, strategy)
                 for batch in parameters.batches
@@ -189,6 +243,9 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None
     return found
 
 
-def _strategy(parameters: Parameters, name: str, chip: str) -> Any:
-    find = nntc_strategy_named if parameters.toolchain == "nntc" else strategy_named
-    return find(name, chip)
+def calibration_need(parameters: Parameters) -> int:
+    """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
+    return max(
+        (asked.by_chip[chip].images for chip, *_, asked in combinations(parameters) if asked),
+        default=0,
+    )

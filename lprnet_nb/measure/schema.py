@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -247,7 +247,7 @@ class LayerLatency(_Record):
 
     name: str = Field(description="Layer or command.")
     unit: str | None = Field(default=None, description='Engine: "BD" computes, "GDMA" moves data.')
-    cycles: Annotated[float, Field(ge=0)] = Field(description="Predicted clock cycles.")
+    cycles: Annotated[int, Field(ge=0)] = Field(description="Predicted clock cycles.")
 
 
 class BModelFacts(_Record):
@@ -304,6 +304,18 @@ def model_id(chip: str | None, precision: str, batch: int, strategy: str | None)
     if chip is None:
         return f"float_{batch}b"
     return "_".join(part for part in (chip.lower(), precision, f"{batch}b", strategy) if part)
+
+
+def written(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it goes into a file, checked by the description that it is read with.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        When it is not what the description says.
+    """
+    record = kind.model_validate_json(json.dumps(values))
+    return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def read_metrics(path: str | Path) -> Metrics:

@@ -21,8 +21,7 @@ from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
 from ..measure.data import datasets_for
 from ..measure.output import to_json
-from ..measure.parameters import Parameters, check
-from ..toolchain.strategies import strategy_named
+from ..measure.parameters import Parameters, calibration_need, check
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
@@ -209,11 +208,9 @@ def make_report(
 
 
 def _check_calibration(parameters: Parameters) -> None:
-    if "int8" in parameters.precisions:
-        data = datasets_for(parameters)
-        for chip in parameters.chips:
-            for name in parameters.strategies:
-                data.check_calibration(strategy_named(name, chip).images)
+    need = calibration_need(parameters)
+    if need:
+        datasets_for(parameters).check_calibration(need)
 
 
 def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
-from ..cache import array_digest, artifact, digest, file_digest
+from ..cache import array_digest, artifact, cache_dir, digest, file_digest
 from ..errors import ToolchainError
 from .chips import parse_chip
 from .compile import CalibrationTable, TopGraph, equalized, float_lines, write_images
@@ -215,11 +217,33 @@ class Quantizer:
         )
 
 
+_kept: dict[int, Quantizer] = {}
+_keeping = threading.Lock()
+
+
+def kept_quantizer() -> Quantizer:
+    """A quantizer that stays open for this thread's next piece of work."""
+    with _keeping:
+        thread = threading.get_ident()
+        if thread not in _kept:
+            log = cache_dir() / "logs" / "quantizers" / f"{os.getpid()}-{len(_kept)}.log"
+            _kept[thread] = Quantizer(log)
+        return _kept[thread]
+
+
+def close_quantizers() -> None:
+    """Let go of those that `kept_quantizer` keeps open, with their processes and logs."""
+    with _keeping:
+        quantizers = list(_kept.values())
+        _kept.clear()
+    for quantizer in quantizers:
+        quantizer.__exit__()
+        quantizer.log.unlink(missing_ok=True)
+
+
 def _worker_digest() -> str:
-    here = Path(__file__)
-    return digest(
-        [file_digest(here.with_name(WORKER)), file_digest(here.with_name("export_graph.py"))]
-    )
+    inside = Path(__file__).parent / "inside"
+    return digest([file_digest(inside / WORKER), file_digest(inside / "export_graph.py")])
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:

@@ -83,6 +83,19 @@ def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks,
         r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20", **given)
 
 
+def test_a_report_of_tpu_nntc_takes_that_toolchains_strategies(notebooks, tmp_path):
+    """What is checked before anything runs is checked where the notebooks look, too."""
+    notebooks("01_x", "1/0")
+    folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
+    given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20, "TOOLCHAIN": "nntc"}
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps({"name": "few", "toolchain": "nntc", "iterations": 20}))
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES=str(few), **given)
+    with pytest.raises(ParameterError, match="calibration takes 450 images"):
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES="tutorial", **given)
+
+
 def test_the_manifest_says_where_a_report_came_from(tmp_path):
     (tmp_path / "bmodels").mkdir()
     (tmp_path / "bmodels" / "a.json").write_text('{"sha256": "00"}')

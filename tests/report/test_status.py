@@ -58,6 +58,7 @@ def test_pieces_are_listed_by_name_and_nothing_is_made(empty, values):
         "score/bm1688_fp32_1b/greedy",
         "score/bm1688_fp32_1b/plate",
         "infer/bm1688_fp32_1b/simulator/000000-000003",
+        "crosscheck/bm1688_fp32_1b",
     ]
     assert {row.state for row in states.values()} == {"missing"}
     assert {row.notebooks for row in states.values()} == {("05_compare",)}

@@ -482,12 +482,12 @@ def test_the_full_plan():
     assert {s.name for s in plan.strategies} == set(STRATEGIES) and len(plan.draws) == 5
     named = {*full.ON_MORE_CHIPS, *full.FEWER_DRAWS, full.LOOKED_INTO, *full.CALIBRATED_ELSEWHERE}
     assert named <= set(STRATEGIES)
-    few = full.full_plan(["mse"], ["BM1688"], 2)
+    few = full.full_plan([STRATEGIES["mse"]], ["BM1688"], 2)
     assert (few.all_chips(), few.draws) == (("BM1688",), (0, 1))
 
 
 def test_a_study_with_another_decoder():
-    plan = full.full_plan(["mse"], decoder="plate")
+    plan = full.full_plan([STRATEGIES["mse"]], decoder="plate")
     assert plan.decoder == "plate" and not plan.calibrated_within
     assert not plan.calibrated_on_generated
     with pytest.raises(ParameterError, match="greedy, plate: a study reads with one"):
@@ -541,6 +541,6 @@ def test_a_tiny_study_resumes(published, weights, compiler):
     )
     made = study.run_study(plan, few, weights, progress=False)
     assert {row["strategy"]: row["images"] for row in made["rows"]} == {"mse": 20, "mse-in-out": 20}
-    assert made == study.run_study(plan, few, weights, progress=False, workers=1)
+    assert made == study.run_study(plan, few, weights, progress=False)
     (model, _) = details.models(plan, few, weights, images=2)
     assert model["same_graph"] and model["simulator"]["identical"]

@@ -597,7 +597,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     from lprnet_nb.datasets.images import PlateImages
     from lprnet_nb.measure import parameters
     from lprnet_nb.measure.data import Data
-    from lprnet_nb.measure.models import compile_all, study_backend
+    from lprnet_nb.measure.models import compile_all
     from lprnet_nb.model.network import LPRNet
     from lprnet_nb.model.weights import Weights
 
@@ -624,7 +624,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
         "bm1684x_int8_1b_few",
         "bm1684x_int8_2b_few",
     ]
-    assert study_backend("auto", compiled[0].bmodel) in ("simulator", "device")
+    assert wanted.backend in ("simulator", "device")  # there is no graph to emulate
     paths = steps.gen_bmodels(replace(wanted, precisions=("fp32",)))
     both = steps.combine(paths, tmp_path / "both.bmodel")
     assert BModel.load(both).batch == 2
