@@ -559,6 +559,7 @@ def _environment() -> Environment:
         "prose": _prose,
         "visible": visible,
         "share": words.share,
+        "points": words.points,
         "interval": words.interval,
         "p": words.probability,
         "count": words.number,
