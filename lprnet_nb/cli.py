@@ -245,6 +245,15 @@ def report(
     batch_mean: BatchMean = None,
     backend: Backend = None,
     toolchain: Toolchain = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Points of exact match that INT8 may lose (1.0).")
+    ] = None,
+    require: Annotated[
+        bool,
+        typer.Option(
+            "--require", help="Exit with status 3 unless every model is within the tolerance."
+        ),
+    ] = False,
     scheduler: Scheduler = None,
     status: Annotated[
         bool, typer.Option("--status", help="Only list what is done, running and missing.")
@@ -268,6 +277,7 @@ def report(
         batch_mean=batch_mean,
         backend=backend,
         toolchain=toolchain,
+        tolerance=tolerance,
     )
     if status:
         _show_states(profile, values, as_json)
@@ -275,7 +285,10 @@ def report(
     from .report.run import make_report
 
     _use_scheduler(scheduler)
-    print(make_report(profile, name=name, **values))
+    index = make_report(profile, name=name, **values)
+    print(index)
+    if require:
+        _require(index.parent)
 
 
 def _use_scheduler(address: str | None) -> None:
@@ -284,6 +297,18 @@ def _use_scheduler(address: str | None) -> None:
 
     if address is not None:
         os.environ[SCHEDULER_VARIABLE] = address
+
+
+def _require(folder: Path) -> None:
+    """End with status 3 where a model of a report is not shown to be within the tolerance."""
+    from .measure.schema import read_metrics
+    from .report.verdict import losers
+
+    found = losers(read_metrics(folder / "metrics.json"))
+    for line in found:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    if found:
+        raise typer.Exit(3)
 
 
 def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from ..evaluate.accuracy import Confusion, confusion
 from ..evaluate.calibration import Coverage, Reliability, accuracy_coverage, log_loss, reliability
 from ..evaluate.fidelity import cosine
 from ..evaluate.paired import holm, mcnemar_exact
-from ..evaluate.published import published_accuracy
+from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference, model_label
 from ..measure.rows import Measured
@@ -52,7 +52,7 @@ def _published(item: Measured) -> float | None:
     ):
         return None
     for row in published_accuracy(bmodel.chip, bmodel.precision):
-        if row.source.endswith("2024-10") and row.batch == bmodel.batch:
+        if row.source == LATEST and row.program in OURS and row.batch == bmodel.batch:
             return row.exact_match
     return None
 
@@ -77,7 +77,7 @@ def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """What others published for the same chips, precisions and batches."""
+    """What others published for the same chips, precisions and batches, images prepared as here."""
     keys = {
         (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
         for item in measured
@@ -94,7 +94,7 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "note": row.note,
         }
         for row in published_accuracy()
-        if (row.chip, row.model, row.batch) in keys
+        if (row.chip, row.model, row.batch) in keys and row.program in OURS
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
-from ..evaluate.published import published_latency
+from ..evaluate.published import LATEST, published_latency
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
@@ -34,7 +34,7 @@ def latency_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
         known = [
             row
             for row in published_latency(bmodel.chip, bmodel.precision)
-            if row.batch == bmodel.batch and row.source.endswith("2024-10")
+            if row.batch == bmodel.batch and row.source == LATEST
         ]
         predicted = bmodel.predicted_latency_ms
         rows.append(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import BModel
+from ..toolchain.nntc.strategies import NntcStrategy
+from ..toolchain.strategies import Strategy
 from ..work import scheduler
 from ..work.pieces import Piece, compile_piece, given, nntc_piece, trace_piece
 from .data import Data
@@ -43,12 +45,15 @@ class Compiled:
         The compiled model.
     strategy
         Name under which the strategy was asked for, such as "recommended"; None for float.
+    quantization
+        What that is on this chip.
     """
 
     id: str
     traced: TracedModel
     bmodel: BModel
     strategy: str | None = None
+    quantization: Strategy | NntcStrategy | None = None
 
     @property
     def planned(self) -> Planned:
@@ -56,6 +61,7 @@ class Compiled:
         return Planned(
             self.id,
             self.strategy,
+            self.quantization,
             self.traced.batch,
             given(f"trace/{self.id}", self.traced),
             given(f"compile/{self.id}", self.bmodel),
@@ -68,7 +74,7 @@ class Planned:
 
     Parameters
     ----------
-    id, strategy
+    id, strategy, quantization
         See `Compiled`.
     batch
         Images per call.
@@ -78,6 +84,7 @@ class Planned:
 
     id: str
     strategy: str | None
+    quantization: Strategy | NntcStrategy | None
     batch: int
     trace: Piece
     model: Piece
@@ -105,7 +112,7 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         form = strategy.form if strategy else "published"
         trace = trace_piece(data.weights, batch, parameters.batch_mean, form)
         model = piece(identity, trace, chip, precision, strategy, images)
-        found.append(Planned(identity, name, batch, trace, model))
+        found.append(Planned(identity, name, strategy, batch, trace, model))
     return found
 
 
@@ -119,4 +126,7 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     """
     wanted = planned(parameters, data)
     done = scheduler.make([item.model for item in wanted], "compiling", progress=progress)
-    return [Compiled(item.id, done[item.trace], done[item.model], item.strategy) for item in wanted]
+    return [
+        Compiled(item.id, done[item.trace], done[item.model], item.strategy, item.quantization)
+        for item in wanted
+    ]

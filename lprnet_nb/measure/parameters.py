@@ -11,6 +11,7 @@ from typing import Any
 from ..cache import repository
 from ..decode import DECODERS
 from ..errors import ParameterError
+from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
 from ..model.network import BATCH_MEANS
 from ..runtime.device import device_there
@@ -67,6 +68,8 @@ class Parameters:
         simulator as judge, and the simulator itself for TPU-NNTC, which leaves no graph to emulate.
     toolchain
         "mlir" or "nntc".
+    tolerance
+        Points of exact match (hundredths) that a model may lose against float.
     draws, folds
         Calibration draws of a study, and parts of its cross-fit.
     output
@@ -85,6 +88,7 @@ class Parameters:
     batch_mean: str = "image"
     backend: str = "emulator"
     toolchain: str = "mlir"
+    tolerance: float = TOLERANCE
     draws: int = 5
     folds: int = 2
     output: Path | None = None
@@ -190,6 +194,16 @@ def _number(key: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
+def _points(key: str, value: Any) -> float:
+    try:
+        points = float(value)
+    except (TypeError, ValueError):
+        points = -1.0
+    if isinstance(value, bool) or not 0 <= points <= 100:
+        raise ParameterError(f"{key}={value!r} is no number of points from 0 to 100, such as 1.0.")
+    return points
+
+
 def _one_of(valid: Sequence[str], path: str = "") -> Any:
     def checked(key: str, value: Any) -> str:
         if value in valid:
@@ -252,6 +266,7 @@ _CHECKS: dict[str, Any] = {
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
+    "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),
     "output": lambda key, value: Path(value) if value else None,

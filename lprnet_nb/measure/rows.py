@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cache import array_digest
 from ..decode import Readings
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
+from ..evaluate.decision import TOLERANCE, decide
 from ..evaluate.fidelity import cosine, sqnr_db
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
@@ -26,7 +28,7 @@ from ..work.pieces import (
     model_run,
     score_piece,
 )
-from .data import Data
+from .data import CALIBRATION_SEED, Data
 from .layers import layer_errors
 from .models import Compiled, Planned, Reference
 from .output import Output
@@ -138,7 +140,9 @@ def measure_all(
             scored = done[trial.scores[decoder]]
             check = done[trial.crosscheck] if trial.crosscheck else None
             base = None if isinstance(item, Reference) else bases[item.traced.batch]
-            found.append(judge(item, base, data, decoder, inference, scored, check))
+            found.append(
+                judge(item, base, data, decoder, inference, scored, check, parameters.tolerance)
+            )
             if base is None:
                 bases[item.traced.batch] = found[-1]
     return found
@@ -152,6 +156,7 @@ def judge(
     inference: Inference,
     scored: Scored,
     check: dict[str, Any] | None,
+    tolerance: float = TOLERANCE,
 ) -> Measured:
     """One model's row, from what was made of it.
 
@@ -165,6 +170,8 @@ def judge(
         Plates with labels.
     decoder, inference, scored, check
         Who read the logits, the logits, the readings, and what the simulator said.
+    tolerance
+        Points that it may lose against `base`.
     """
     plates, readings = data.plates, scored.readings
     seconds = {"decode": data.seconds, **inference.seconds, "postprocess": scored.seconds}
@@ -176,6 +183,7 @@ def judge(
             "mcnemar_p": mcnemar_exact(base.correct, right).p,
             "logits_cosine": cosine(base.inference.logits, inference.logits),
             "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
+            "loss": _loss(right, base.correct, tolerance),
         }
     per_image = {
         stage: 1000 * seconds[stage] / len(plates)
@@ -221,6 +229,16 @@ def _row(
     }
 
 
+def _loss(right: np.ndarray, reference: np.ndarray, tolerance: float) -> dict[str, Any]:
+    found = decide(right, reference, tolerance)
+    return {
+        "difference": round(found.difference, ROUND),
+        "ci95": [round(found.low, ROUND), round(found.high, ROUND)],
+        "outcome": found.outcome,
+        "decides": found.decides,
+    }
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
@@ -230,7 +248,9 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def write_metrics(output: Output, data: Data, measured: Sequence[Measured]) -> dict[str, Any]:
+def write_metrics(
+    output: Output, parameters: Parameters, data: Data, measured: Sequence[Measured]
+) -> dict[str, Any]:
     """Write ``metrics.json``, ``timings.json``, ``results/`` and ``bmodels/`` of a report.
 
     Returns
@@ -239,10 +259,15 @@ def write_metrics(output: Output, data: Data, measured: Sequence[Measured]) -> d
         What went into ``metrics.json``.
     """
     description = data.description()
+    models = {
+        item.compiled.id: item.compiled for item in measured if isinstance(item.compiled, Compiled)
+    }
     metrics = {
         "schema": SCHEMA,
+        "tolerance": parameters.tolerance,
         "dataset": {key: description[key] for key in ("name", "images", "digest")},
         "data": {key: description[key] for key in ("source", "weights", "calibration")},
+        "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
     timings = {
@@ -271,6 +296,22 @@ def write_metrics(output: Output, data: Data, measured: Sequence[Measured]) -> d
     return metrics
 
 
+def origin(item: Compiled, data: Data) -> dict[str, Any]:
+    """What made a model, see `schema.Origin`."""
+    quantization = item.quantization
+    if quantization is None:
+        return {"strategy": None, "calibration": None, "tools": item.bmodel.tools}
+    images = data.calibration_images(quantization.images)
+    drawn = {
+        "images": len(images),
+        "seed": CALIBRATION_SEED,
+        "digest": array_digest(images),
+        "among_evaluated": data.overlap,
+    }
+    described = quantization.model_dump(mode="json", exclude={"about"})
+    return {"strategy": described, "calibration": drawn, "tools": item.bmodel.tools}
+
+
 def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) -> dict[str, Any]:
     """All that is known of one BModel, for its page in the report; see `schema.BModelFacts`."""
     bmodel = item.bmodel
@@ -287,6 +328,7 @@ def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) 
         "predicted_latency_ms": bmodel.predicted_latency_ms,
         "sha256": bmodel.sha256,
         "tools": bmodel.tools,
+        "origin": origin(item, data),
         "info": facts["text"],
         "memory": {
             "device_bytes": facts["device_mem_size"],

@@ -43,6 +43,7 @@ COLUMNS = [
     "logits_cosine",
     "logits_sqnr_db",
     "predicted_latency_ms",
+    "loss",
 ]
 
 
@@ -216,16 +217,16 @@ def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data)
         crosscheck(int8.compiled.bmodel, data.plates, wrong)
 
 
-def test_what_is_written_says_where_it_came_from(measured, data, tmp_path):
-    metrics = write_metrics(Output(tmp_path), data, measured)
+def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp_path):
+    metrics = write_metrics(Output(tmp_path), parameters, data, measured)
     assert json.loads((tmp_path / "metrics.json").read_text("utf8")) == metrics
-    assert metrics["schema"] == 1 and metrics["dataset"] == {
+    assert metrics["schema"] == 2 and metrics["dataset"] == {
         "name": "published-1000",
         "images": 20,
         "digest": data.plates.digest,
     }
     first = (tmp_path / "metrics.json").read_bytes()
-    write_metrics(Output(tmp_path), data, measured)
+    write_metrics(Output(tmp_path), parameters, data, measured)
     assert (tmp_path / "metrics.json").read_bytes() == first
     results = json.loads(
         (tmp_path / "results" / f"{measured[1].compiled.id}_greedy.json").read_text("utf8")
