@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import secrets
@@ -100,7 +101,7 @@ def read_picture(path: str | Path) -> bytes:
 
 
 @contextlib.contextmanager
-def open_input(path: str | Path, limit: int = LARGEST_DIGESTED) -> Iterator[BinaryIO]:
+def open_input(path: str | Path, limit: int = LARGEST_DIGESTED) -> Iterator[io.BufferedReader]:
     """A regular file, open to be read in parts; see `read_bytes`."""
     # Without O_NONBLOCK, opening a FIFO waits for somebody to write into it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

@@ -160,9 +160,9 @@ def _parse(text: str, name: str, folder: Path | None, within: tuple[str, ...]) -
         file = _GrammarFile.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         raise ParameterError(
-            f"grammar {name}: {place}: {first['msg']}. The format is described "
+            f"grammar {name}: {where}: {first['msg']}. The format is described "
             "in lprnet_nb.decode.grammar."
         ) from error
     for key, characters in (file.sets | file.pairs).items():

@@ -66,10 +66,10 @@ def carry_over(given: Weights, network: LPRNet, alphabet: Alphabet) -> str:
     str
         What was carried over, for the user.
     """
-    old = [_index(given.alphabet, alphabet, place) for place in range(alphabet.size)]
-    new = torch.tensor([place for place, source in enumerate(old) if source is not None])
-    fresh = [place for place, source in enumerate(old) if source is None]
-    old = torch.tensor([source for source in old if source is not None])
+    sources = [_index(given.alphabet, alphabet, place) for place in range(alphabet.size)]
+    new = torch.tensor([place for place, source in enumerate(sources) if source is not None])
+    fresh = [place for place, source in enumerate(sources) if source is None]
+    old = torch.tensor([source for source in sources if source is not None])
     state = network.state_dict()
     with torch.no_grad():
         for name, value in given.state.items():

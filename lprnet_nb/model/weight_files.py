@@ -157,7 +157,9 @@ def _read_torch(file: io.BytesIO, names: set[str]) -> Any:
         for _ in range(_PICKLES):
             names |= _classes(file)
     file.seek(0)
-    inert = [(_Inert, name) for name in names]  # torch's own come first, so these stand for others
+    inert: list[Any] = [
+        (_Inert, name) for name in names
+    ]  # torch's own come first, so these stand for others
     with torch.serialization.safe_globals(inert), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -171,7 +173,7 @@ def _read_torch(file: io.BytesIO, names: set[str]) -> Any:
 def _classes(pickled: Any) -> set[str]:
     """Names of the classes and functions that a pickle asks for; reads up to its end."""
     return {
-        argument.replace(" ", ".", 1)
+        str(argument).replace(" ", ".", 1)
         for code, argument, _ in pickletools.genops(pickled)
         if code.name == "GLOBAL"
     }

@@ -86,9 +86,7 @@ def infer_files(
     ):
         logits, seconds = run(engine, files, advance)
         seconds["inference"] = engine.seconds
-        return Inference(
-            logits, engine.description | {"preprocessing": preprocessing}, engine.batch, seconds
-        )
+        return Inference(logits, engine.description | {"preprocessing": preprocessing}, seconds)
 
 
 def _on_processor(

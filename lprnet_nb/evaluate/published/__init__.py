@@ -12,6 +12,8 @@ import csv
 from dataclasses import dataclass
 from importlib import resources
 
+from ..timings import STAGES
+
 LATEST = "sophon-demo 2024-10"
 OURS = ("lprnet_opencv.py", "lprnet_opencv")  # programs that prepare images as the workbook does
 
@@ -67,6 +69,7 @@ def published_accuracy(
     rows = [
         PublishedAccuracy(
             row["source"],
+            row["platform"],
             row["chip"],
             row["program"],
             row["model"],
@@ -103,9 +106,13 @@ def published_times(chip: str | None = None, precision: str | None = None) -> li
     """Published stage times of the sample programs, all or those of one chip or precision."""
     rows = [
         PublishedTimes(
-            **{key: row[key] for key in ("source", "platform", "chip", "program", "model")},
-            batch=int(row["batch"]),
-            **{key: float(row[key]) for key in row if key.endswith("_ms")},
+            row["source"],
+            row["platform"],
+            row["chip"],
+            row["program"],
+            row["model"],
+            int(row["batch"]),
+            *(float(row[f"{stage}_ms"]) for stage in STAGES),
         )
         for row in _rows("program_times.csv")
     ]
