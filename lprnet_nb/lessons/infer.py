@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def cases(
     )
     mended, spoiled, lost = ~first & last, first & ~last, ~first & ~last
     unmended = spoiled if spoiled.any() else lost
-    repeat = np.array([any(a == b for a, b in zip(label, label[1:])) for label in labels])
+    repeat = np.array([any(a == b for a, b in pairwise(label)) for label in labels])
     return {
         "repeat": int((repeat & first).argmax()),
         "mended": int(mended.argmax()),

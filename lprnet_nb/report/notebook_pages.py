@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -182,7 +183,8 @@ def _cleaner() -> bleach.Cleaner:
 
 def _allowed(tag: str, name: str, value: str) -> bool:
     if name == "href" and tag == "a":
-        return not value.lstrip().lower().startswith("data:")
+        # As a browser takes it: entities read, control characters and white space passed over.
+        return not re.sub(r"[\s\x00-\x20]", "", unescape(value)).lower().startswith("data:")
     if name == "src" and tag == "img":
         return value.startswith("data:image/")
     return name in _ATTRIBUTES

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
 from ..inputs import note, read_json
+from ..model.network import Form
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -83,7 +84,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked"] = "published"
+    form: Form = "published"
     finetune: bool = False
 
     @field_validator("float_roles")
@@ -123,7 +124,7 @@ def note_fewer(name: str, wanted: int, images: int) -> None:
     note(f"strategy {name} calibrates on {images} images instead of {wanted}: there are no more.")
 
 
-def make_strategy(**fields: object) -> Strategy:
+def make_strategy(**fields: Any) -> Strategy:
     """A validated strategy.
 
     Raises
