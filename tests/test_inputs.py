@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lprnet_nb import inputs
@@ -44,6 +44,8 @@ def test_both_orders_of_utf_16(tmp_path, order):
     assert inputs.read_text(path, "x") == TEXT
 
 
+@example("鲁", "A12345")
+@example("豫鲁豫", "A1\n")
 @given(st.text(PROVINCES, min_size=1, max_size=6), st.text("A1\n,", max_size=8))
 def test_provinces_in_gbk_are_never_taken_for_utf_8(tmp_path_factory, provinces, rest):
     # 鲁 and 豫 alone are: their bytes are those of two Latin and Cyrillic characters.

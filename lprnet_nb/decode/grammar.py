@@ -151,9 +151,9 @@ def _parse(text: str, name: str, folder: Path | None, within: tuple[str, ...]) -
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError itself for a number of 5,000 digits
-        place = re.search(r"at line \d+, column \d+|at end of document", str(error))
+        found = re.search(r"at line \d+, column \d+|at end of document", str(error))
         raise ParameterError(
-            f"grammar {name}: not valid TOML {place[0] if place else 'at all'}. "
+            f"grammar {name}: not valid TOML {found[0] if found else 'at all'}. "
             "Mend that place; values of text stand in quotes."
         ) from error
     try:

@@ -157,9 +157,8 @@ def _read_torch(file: io.BytesIO, names: set[str]) -> Any:
         for _ in range(_PICKLES):
             names |= _classes(file)
     file.seek(0)
-    inert: list[Any] = [
-        (_Inert, name) for name in names
-    ]  # torch's own come first, so these stand for others
+    # torch's own come first, so these stand for others
+    inert: list[Any] = [(_Inert, name) for name in names]
     with torch.serialization.safe_globals(inert), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = torch.load(file, map_location="cpu", weights_only=True)

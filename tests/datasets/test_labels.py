@@ -171,7 +171,7 @@ def test_what_is_normalized_is_said_once_with_a_count(tmp_path, capsys):
 def test_only_characters_that_are_no_class_are_changed():
     assert normalize("aＢ·c", set("abcABC")) == "aBc"
     assert normalize("ab·", set("AB·")) == "AB·"
-    assert normalize("AB", set("ab")) == "ab"
+    assert normalize("AB", set("ab")) == "ab" and normalize("Ａ", set("ＡA")) == "Ａ"
     assert normalize("³-", set("3")) == "³-"  # no digit, and to be refused
 
 
@@ -204,6 +204,7 @@ def test_what_is_a_plate_is_what_the_packaged_grammar_says():
         ("京A12345 copy.png", "京A12345"),
         ("京a·12345.png", "京A12345"),
         ("京A-12345.png", "京A12345"),
+        ("京A12_345.png", None),
         ("京AD1234-5.png", "京AD1234"),  # not the new-energy plate 京AD12345
         ("京A12345.1.jpg", "京A12345"),
         ("blue/京A12345.jpg", "京A12345"),
