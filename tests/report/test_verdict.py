@@ -138,6 +138,8 @@ def test_reading_all_plates_alike_is_enough_only_where_there_are_enough() -> Non
 def test_a_gate_names_every_model_that_is_not_within() -> None:
     metrics = _metrics([FLOAT, _int8(893, 0.99, 0.9), _int8(850, 0.9, 0.0001, chip="BM1684")])
     [line] = verdict.losers(metrics)
+    few = _metrics([FLOAT, _int8(888, 0.99, 0.9)])
+    assert ["cannot tell" in each for each in verdict.losers(few)] == [True]
     assert line.startswith("BM1684 INT8 kl, batch 1, greedy: −4.4 points against float")
     assert not verdict.losers(_metrics([FLOAT, _int8(893, 0.99, 0.9)]))
 
