@@ -226,6 +226,7 @@ def _row(
         "mcnemar_p": None,
         "logits_cosine": None,
         "logits_sqnr_db": None,
+        "loss": None,
     }
 
 

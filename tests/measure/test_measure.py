@@ -134,7 +134,7 @@ def test_strategies_are_cut_to_the_pool_and_so_is_what_they_are_known_by(tmp_pat
     folder = own_folder(tmp_path / "mine", 60)
     wanted = own(folder, IMAGES=40, STRATEGIES="kl,kl-20,qat", BATCHES="1")
     found = planned(wanted, datasets_for(wanted))
-    sizes = [item.pieces[-1].arguments["strategy"].images for item in found]
+    sizes = [item.quantization.images for item in found]
     assert sizes == [20, 20, 20] and [item.strategy for item in found] == ["kl", "kl-20", "qat"]
     assert all(len(item.pieces[-2].arguments["images"]) == 20 for item in found)
     assert STRATEGIES["kl"].images == 100  # the registry's own is as it was

@@ -149,6 +149,7 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
                     "logits_cosine",
                     "logits_sqnr_db",
                     "predicted_latency_ms",
+                    "loss",
                 )
             ),
         }
@@ -165,6 +166,21 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
         "logits_cosine": 1 - cosine_distance(signal, logits.astype(float).ravel()),
         "logits_sqnr_db": 20 * np.log10(np.linalg.norm(signal) / np.linalg.norm(noise)),
         "predicted_latency_ms": LATENCY,
+        "loss": loss_by_hand(only_float, only_other, len(plates)),
+    }
+
+
+def loss_by_hand(only_float: int, only_other: int, images: int) -> dict:
+    """Agresti and Min's interval of matched pairs: half a plate more in each of four cells."""
+    cells = np.array([only_float, only_other, images - only_float - only_other]) + [0.5, 0.5, 1]
+    lost, won, _ = cells / cells.sum()
+    half = norm.ppf(0.975) * np.sqrt((lost + won - (won - lost) ** 2) / cells.sum())
+    low, high = won - lost - half, won - lost + half
+    outcome = "within" if low > -0.01 else "not within" if high < -0.01 else "too few plates"
+    return {
+        "difference": (only_other - only_float) / images,
+        "ci95": [low, high],
+        "outcome": outcome,
     }
 
 
@@ -197,6 +213,10 @@ def test_every_column_is_what_other_means_give(measured, plates, pair, logits, w
             # metrics.json has six decimals; torch sums in another order in a trace.
             assert row[column] == pytest.approx(value, abs=2e-5), column
             assert row[column] == np.round(row[column], 6).tolist(), column
+        elif column == "loss" and which:
+            assert row[column]["outcome"] == value["outcome"]
+            assert row[column]["difference"] == pytest.approx(value["difference"], abs=2e-6)
+            assert row[column]["ci95"] == pytest.approx(value["ci95"], abs=2e-6)
         else:
             assert row[column] == value, column
 
