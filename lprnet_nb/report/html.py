@@ -147,7 +147,7 @@ def _read(folder: Path) -> _Report:
         return reader(folder / name) if (folder / name).exists() else None
 
     facts = [read_bmodel_facts(path) for path in sorted((folder / "bmodels").glob("*.json"))]
-    notebooks = tuple(convert(path) for path in sorted((folder / "notebooks").glob("*.ipynb")))
+    notebooks = tuple(convert(path) for path in _files(folder, "notebooks", "*.ipynb"))
     return _Report(
         folder,
         read_metrics(folder / "metrics.json"),
@@ -375,7 +375,7 @@ def _command(report: _Report) -> str | None:
 def _figures(report: _Report) -> list[Figure]:
     """Figures in the order in which the notebooks draw them, then by name."""
     found = []
-    for sidecar in _json_files(report.folder / "figures"):
+    for sidecar in _files(report.folder, "figures", "*.json"):
         value = _object(sidecar)
         file, caption = value.get("file"), value.get("caption", "")
         if (
@@ -391,6 +391,7 @@ def _figures(report: _Report) -> list[Figure]:
                 f"{sidecar} names the figure {file!r}, which is not there as SVG or "
                 "PNG. Make the report again."
             )
+        _check_own(path, report.folder)
         name = sidecar.relative_to(report.folder / "figures").with_suffix("").as_posix()
         link, notebook, order = _maker(report, name)
         uri = f"data:{_KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -413,7 +414,7 @@ def _figures(report: _Report) -> list[Figure]:
 
 def _tables(report: _Report) -> list[Table]:
     found = []
-    for path in _json_files(report.folder / "tables"):
+    for path in _files(report.folder, "tables", "*.json"):
         value = _object(path)
         rows = value.get("rows")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -451,8 +452,19 @@ def _maker(report: _Report, name: str) -> tuple[str | None, str | None, tuple[in
     return None, None, (len(report.notebooks), 0)
 
 
-def _json_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.json")) if folder.is_dir() else []
+def _check_own(path: Path, folder: Path) -> None:
+    """A page that is passed on must not carry a file from elsewhere, where a link leads."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path} is a link that leads out of the report. Make the report again.")
+
+
+def _files(report: Path, part: str, pattern: str) -> list[Path]:
+    """Files of a part of the report, in order of their names."""
+    folder = report / part
+    found = sorted(folder.rglob(pattern)) if folder.is_dir() else []
+    for path in found:
+        _check_own(path, report)
+    return found
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import bleach
 import nbformat
+import nh3
 from markupsafe import Markup
 
 from ..errors import DataError
@@ -139,7 +139,9 @@ def _heading(notebook: Any) -> str | None:
 
 def _body(notebook: Any) -> str:
     body, _ = _exporter().from_notebook_node(notebook)
-    return _mend(body)
+    # The templates put metadata of an image (its size, its text) in as they are, so all of it is
+    # cleaned once more.
+    return _mend(clean(body))
 
 
 @lru_cache(maxsize=1)
@@ -169,23 +171,29 @@ def clean(text: str) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf8", "replace")
-    text = re.sub(r"<(script|style)\b.*?</\1\s*>", "", text, flags=re.S | re.I)
     return _cleaner().clean(text)
 
 
 @lru_cache(maxsize=1)
-def _cleaner() -> bleach.Cleaner:
-    return bleach.Cleaner(
-        tags=_TAGS, attributes=_allowed, protocols={"http", "https", "data"}, strip=True
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=set(_TAGS),
+        clean_content_tags={"script", "style"},
+        attributes={"*": set(_ATTRIBUTES), "a": {"href"}, "img": {"src"}},
+        attribute_filter=_allowed,
+        url_schemes={"http", "https", "data"},
+        link_rel=None,
     )
 
 
-def _allowed(tag: str, name: str, value: str) -> bool:
-    if name == "href" and tag == "a":
-        return not value.lstrip().lower().startswith("data:")
-    if name == "src" and tag == "img":
-        return value.startswith("data:image/")
-    return name in _ATTRIBUTES
+def _allowed(tag: str, name: str, value: str) -> str | None:
+    """The value of an attribute that may stay: images come with the page, links lead elsewhere."""
+    data = value.lstrip().lower().startswith("data:")
+    if (name == "href" and data) or (name == "src" and not value.startswith("data:image/")):
+        return None
+    if name in ("width", "height") and not re.fullmatch(r"\d+%?", value):
+        return None
+    return value
 
 
 def _mend(body: str) -> str:
