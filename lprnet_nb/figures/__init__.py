@@ -21,6 +21,7 @@ from .quantization import (
     histogram,
     layer_fidelity,
     quantization_noise,
+    threshold_hand,
 )
 from .style import chinese_fonts, crops, forest
 
@@ -52,6 +53,7 @@ __all__ = [
     "slowest_layers",
     "step_text",
     "subnormals",
+    "threshold_hand",
     "timeline",
     "timings",
     "workflow",

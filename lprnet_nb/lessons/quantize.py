@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,11 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, top_graph
 from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
+from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
+RANGE = (1 / 500, 10)  # thresholds that are tried, of the largest value
 LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are unsigned
 
 
@@ -41,10 +43,10 @@ def _known(layer: int) -> int:
     return layer
 
 
-def read_with_threshold(
-    weights: Weights, images: np.ndarray, layer: int, threshold: float
-) -> list[str]:
-    """What the float network reads when one layer alone is quantized with this threshold.
+def reader_with_threshold(
+    weights: Weights, images: np.ndarray, layer: int
+) -> Callable[[float], list[str]]:
+    """What the float network reads when one layer alone is quantized, as a function of a threshold.
 
     Parameters
     ----------
@@ -52,20 +54,82 @@ def read_with_threshold(
         uint8 BGR ``[N, 24, 94, 3]``.
     layer
         One of `RELUS`.
-    threshold
-        Positive; values above it saturate, those below are rounded to 255ths of it.
+
+    Returns
+    -------
+    callable
+        Takes a positive threshold: values above it saturate, those below are rounded to 255ths of
+        it. Raises ParameterError for another.
     """
-    if not threshold > 0:
-        raise ParameterError(f"threshold {threshold}: give a positive number.")
-    network, step = weights.network(), threshold / LEVELS
-
-    def quantize(_: torch.nn.Module, __: Any, x: torch.Tensor) -> torch.Tensor:
-        return (x / step).round_().clamp_(max=LEVELS) * step
-
-    network.backbone[_known(layer)].register_forward_hook(quantize)
+    network, x = weights.network(), torch.from_numpy(preprocess(images))
     with torch.inference_mode():
-        logits = network(torch.from_numpy(preprocess(images))).numpy()
-    return decode(logits, weights.alphabet).texts
+        for index in range(_known(layer) + 1):  # once: what comes before does not change
+            x = network.backbone[index](x)
+            network.backbone[index] = _Given(x)
+    values, last = x.numpy(), network.backbone[layer]
+
+    def read(threshold: float) -> list[str]:
+        if not threshold > 0:
+            raise ParameterError(f"threshold {threshold}: give a positive number.")
+        last.output = torch.from_numpy(quantized(values, threshold))
+        with torch.inference_mode():
+            return decode(network(last.output).numpy(), weights.alphabet).texts
+
+    return read
+
+
+class _Given(torch.nn.Module):
+    """Stands for a layer whose output is known."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.output
+
+
+def quantized(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Values from 0 on as INT8 keeps them: 255 steps up to the threshold, which is the largest."""
+    step = np.float32(threshold / LEVELS)
+    return np.minimum(np.rint(values / step), np.float32(LEVELS)) * step
+
+
+def read_right(weights: Weights, plates: PlateImages, count: int) -> PlateImages:
+    """The first plates that the float network reads right, `count` or as many as there are."""
+    found: list[int] = []
+    for start in range(0, len(plates), count):
+        some = plates.take(slice(start, start + count))
+        right = correct(some.labels, read_images(weights, some.images))
+        found += (start + np.flatnonzero(right)).tolist()
+        if len(found) >= count:
+            break
+    return plates.take(found[:count])
+
+
+def harmless(
+    weights: Weights, plates: PlateImages, layer: int, largest: float
+) -> tuple[float, float, int]:
+    """Between which thresholds of a layer all plates read right, by halves and doubles.
+
+    Returns
+    -------
+    low, high
+        Thresholds around the largest value, `RANGE` at most, between which every plate reads right.
+    broken
+        Plates that read wrong at half of `low`; 0 where that is out of the range.
+    """
+    read = reader_with_threshold(weights, plates.images, layer)
+
+    def wrong(threshold: float) -> int:
+        return int((~correct(plates.labels, read(threshold))).sum())
+
+    low = high = largest
+    while low / 2 >= RANGE[0] * largest and not (broken := wrong(low / 2)):
+        low /= 2
+    while high * 2 <= RANGE[1] * largest and not wrong(high * 2):
+        high *= 2
+    return low, high, broken
 
 
 def table_of(bmodel: BModel) -> CalibrationTable:
