@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import ParameterError
 from ..evaluate.accuracy import correct
+from ..evaluate.intervals import wilson
+from ..figures.quantization import quantization_noise
+from ..measure.layers import layer_errors
 from ..measure.models import Compiled, model_label, model_pieces, study_backend
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
@@ -20,6 +24,7 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, top_graph
 from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
+from .course import listed
 from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
@@ -137,6 +142,16 @@ def table_of(bmodel: BModel) -> CalibrationTable:
     return CalibrationTable(bmodel.folder / "calibration_table", None, "")
 
 
+def without_published(compiled: Sequence[Compiled]) -> str | None:
+    """Why thresholds cannot be compared, where no strategy keeps the published form; else None."""
+    if any(item.bmodel.form == "published" for item in compiled):
+        return None
+    return (
+        f"No strategy of {listed([item.strategy for item in compiled])} keeps the published form "
+        'of the network, whose thresholds this section compares: add one, such as "kl".'
+    )
+
+
 def thresholds(compiled: Sequence[Compiled], layer: int) -> dict[str, float]:
     """Threshold of a backbone layer by strategy; models of another form than published left out."""
     found = {}
@@ -174,30 +189,115 @@ def align_layers(
 
 
 def kept_channels(
-    weights: Weights, images: np.ndarray, published: Compiled, forked: Compiled | None
+    weights: Weights, images: np.ndarray, compiled: Sequence[Compiled]
 ) -> dict[str, Any]:
     """Ranges of layer 13's channels, and the quantization steps that they get.
+
+    Parameters
+    ----------
+    compiled
+        At least one of the published form; the first of each form counts.
 
     Returns
     -------
     dict
-        ``"maxima"`` float64 ``[256]``, ``"scale"`` of the map in the published form, and
-        ``"kept_scale"`` of the kept channels in the forked form, or None without one.
+        ``"maxima"`` float64 ``[256]``, ``"scale"`` of the map in the published form,
+        ``"kept_scale"`` of the kept channels in the forked form, or None without one, and
+        ``"levels"``, how many of 255 the widest kept channel has, by ``"shared scale"`` and
+        ``"own scale"``.
     """
+    forms = {item.bmodel.form: item for item in reversed(compiled)}
+    published, forked = forms["published"], forms.get("forked")
     maxima = activations(weights, images, 13).max(axis=(0, 2, 3)).astype(float)
     name = roles_of_layers(top_graph(published.traced).layers)["block11"][-1]
     scale = Emulator(published.bmodel.graph).graph.types[name].scale
-    kept_scale = None
-    if forked is not None:
-        graph = Emulator(forked.bmodel.graph).graph
-        last = [
-            n
-            for n in roles_of_layers(top_graph(forked.traced).layers)["block11"]
-            if n in graph.types
+    kept_scale = _kept_scale(forked, len(maxima)) if forked else None
+    scales = {"shared scale": scale, "own scale": kept_scale}
+    levels = {name: min(maxima[::4].max() / one, LEVELS) for name, one in scales.items() if one}
+    return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale, "levels": levels}
+
+
+def _kept_scale(forked: Compiled, channels: int) -> float:
+    """Scale of the channels that the pool after layer 13 keeps, in the forked form."""
+    types = Emulator(forked.bmodel.graph).graph.types
+    last = roles_of_layers(top_graph(forked.traced).layers)["block11"]
+    narrow = [n for n in last if n in types and types[n].shape[1] == channels // 4]
+    return types[narrow[-1]].scale
+
+
+def channels_said(story: Mapping[str, Any]) -> str:
+    """What `kept_channels` shows."""
+    maxima, levels = story["maxima"], story["levels"]
+    dropped = np.delete(maxima, np.s_[::4])
+    alive = int((dropped > story["scale"]).sum())
+    text = (
+        f"the pool drops {len(dropped)} channels, all but {alive} of them below one step of the "
+        f"shared scale, and the widest of them reaches {dropped.max():.0f}, where the widest kept one "
+        f"reaches {maxima[::4].max():.1f}. That leaves the kept channels "
+        f"{levels['shared scale']:.0f} of {LEVELS} levels."
+    )
+    if "own scale" in levels:
+        text += f" With a scale of their own they have {levels['own scale']:.0f}."
+    return text
+
+
+def threshold_said(low: float, high: float, broken: int, plates: int = 8) -> str:
+    """What `harmless` says."""
+    return (
+        f"by halves and doubles, all {plates} plates read right from a threshold of {low:.3g} to "
+        f"one of {high:.3g}"
+        + (f"; at half of the lowest, {broken} of them read wrong." if broken else ".")
+    )
+
+
+def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> str:
+    """Where each method's threshold stands beside the one of the least squared error."""
+    flat = np.abs(values).ravel()[:: values.size // 200_000 + 1]
+    grid = np.geomspace(flat.max() / 12, flat.max(), 60)
+    best = float(grid[np.argmin(sum(quantization_noise(flat, grid, LEVELS)))])
+    parts = [f"{name} at {value / best:.2f} times it" for name, value in chosen.items()]
+    return (
+        f"the squared error of this layer is least at a threshold of about {best:.3g}; "
+        f"{listed(parts)}."
+    )
+
+
+def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+    """`measure.layers.layer_errors` of each model, by strategy."""
+    return {item.strategy: layer_errors(item, images) for item in compiled}
+
+
+def worst_layers(errors: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The noisiest layer of each model."""
+    return [
+        {"strategy": name, **min(rows, key=lambda row: row["sqnr_db"])}
+        for name, rows in errors.items()
+    ]
+
+
+def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Between which neighbouring roles each model loses most, in dB."""
+    said = []
+    for name, rows in errors.items():
+        falls = [
+            (a["sqnr_db"] - b["sqnr_db"], a["layer"], b["layer"])
+            for a, b in itertools.pairwise(rows)
+            if not (a["layer"] + b["layer"]).count("context")
         ]
-        narrow = [n for n in last if graph.types[n].shape[1] == len(maxima) // 4]
-        kept_scale = graph.types[narrow[-1]].scale
-    return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale}
+        fall, before, after = max(falls)
+        said.append(f"{name} falls most from {before} to {after}, by {fall:.0f} dB")
+    return f"{'; '.join(said)} (the branches of the context left aside)."
+
+
+def reading_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far readings lie apart, beside the width of an interval."""
+    right = [row["right"] for row in rows]
+    low, high = wilson(max(right), rows[0]["images"])
+    spread = max(right) - min(right)
+    return (
+        f"the best model reads {max(right)} of {rows[0]['images']} plates, the worst {spread} fewer; "
+        f"the interval of the best alone is {100 * (high - low):.0f} points wide."
+    )
 
 
 def read_models(
