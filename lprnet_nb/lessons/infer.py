@@ -171,7 +171,7 @@ def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> str:
         return "this run's backend is the simulator or a device, and was not compared with itself."
     exact = [row["model"] for row in checked if row["bit-identical"]]
     other = [row for row in checked if not row["bit-identical"]]
-    said = [f"{listed(exact)} agree with the simulator to the bit" if exact else "", *(
+    said = [f"to the bit as the simulator: {listed(exact)}" if exact else "", *(
         f"{row['model']} differs by {row['largest difference']:.2g} of a logit at most"
         for row in other
     )]  # fmt: skip
