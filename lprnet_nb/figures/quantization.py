@@ -186,7 +186,14 @@ def threshold_hand(
     grid = np.geomspace(*limits, 80)
     counts, _ = np.histogram(positive, grid)
     left.stairs(counts, grid, fill=True, color=PALE, edgecolor=GREY, linewidth=0.4)
-    left.set(xscale="log", yscale="log", xlim=limits, ylim=(0.7, None), ylabel="count", xlabel="activation, threshold")
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlim=limits,
+        ylim=(0.7, None),
+        ylabel="count",
+        xlabel="activation, threshold",
+    )
     left.minorticks_off()  # they take a third of the time that a redraw has
     left.set_title(f"layer {layer} of {len(images)} plates")
     for (name, threshold), style in zip(methods.items(), SERIES[1:]):
