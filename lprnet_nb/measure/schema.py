@@ -247,7 +247,7 @@ class LayerLatency(_Record):
 
     name: str = Field(description="Layer or command.")
     unit: str | None = Field(default=None, description='Engine: "BD" computes, "GDMA" moves data.')
-    cycles: Annotated[float, Field(ge=0)] = Field(description="Predicted clock cycles.")
+    cycles: Annotated[int, Field(ge=0)] = Field(description="Predicted clock cycles.")
 
 
 class BModelFacts(_Record):

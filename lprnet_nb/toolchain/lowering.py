@@ -216,10 +216,8 @@ class Quantizer:
 
 
 def _worker_digest() -> str:
-    here = Path(__file__)
-    return digest(
-        [file_digest(here.with_name(WORKER)), file_digest(here.with_name("export_graph.py"))]
-    )
+    inside = Path(__file__).parent / "inside"
+    return digest([file_digest(inside / WORKER), file_digest(inside / "export_graph.py")])
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:
