@@ -7,9 +7,11 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from ..datasets import fetch
 from ..errors import ParameterError
 from ..measure import parameters
 from ..measure.parameters import Parameters
+from ..runtime.device import device_there
 
 INJECTED = "# Parameters"  # first line of the cell that papermill puts in
 # Notebooks that TPU-NNTC cannot serve, and why.
@@ -72,6 +74,14 @@ def _assigned(source: str) -> list[str]:
         return []
     targets = [t for s in statements if isinstance(s, ast.Assign) for t in s.targets]
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def here() -> list[str]:
+    """What of the course's needs is on this machine, a line each; nothing is fetched."""
+    return [
+        f"published images and weights: {'here' if fetch.is_published_data_here() else 'not yet'}",
+        f"a TPU: {'here' if device_there() else 'none; the simulator and the emulator stand in'}",
+    ]
 
 
 def see(*sentences: str) -> None:

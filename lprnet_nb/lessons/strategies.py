@@ -111,9 +111,8 @@ def verdicts_said(one: Shown) -> str:
     holds = [f"{s} over {b}" for (_, s, b), v in by_tip.items() if set(v) == {"holds"}]
     fails = sum("does not hold" in found for found in by_tip.values())
     return (
-        f"of {len(by_tip)} comparisons, {len(holds)} hold on every chip that was tried"
-        + (f" ({listed(holds)})" if holds else "")
-        + f", and {fails} do not hold on at least one."
+        f"of {len(by_tip)} comparisons, those that hold on every chip tried: "
+        f"{listed(holds) or 'none'}; {fails} do not hold on one chip or more."
     )
 
 

@@ -102,7 +102,7 @@ def convert(path: str | Path) -> NotebookPage:
     return NotebookPage(
         path.stem,
         _heading(notebook) or path.stem,
-        Markup(_body(notebook)),
+        Markup(_linked(_body(notebook), path.parent)),
         tuple((_anchor(cell), cell.source) for cell in notebook.cells if cell.cell_type == "code"),
     )
 
@@ -142,6 +142,16 @@ def _body(notebook: Any) -> str:
     # The templates put metadata of an image (its size, its text) in as they are, so all of it is
     # cleaned once more.
     return _mend(clean(body))
+
+
+def _linked(body: str, folder: Path) -> str:
+    """Links to notebooks lead to their pages; where a report has none, the text alone stays."""
+
+    def led(found: re.Match[str]) -> str:
+        there = (folder / f"{found[1]}.ipynb").exists()
+        return f'<a href="{found[1]}.html{found[2] or ""}">{found[3]}</a>' if there else found[3]
+
+    return re.sub(r'<a href="(\d\d_\w+)\.ipynb(#[^"]*)?">(.*?)</a>', led, body, flags=re.S)
 
 
 @lru_cache(maxsize=1)

@@ -298,6 +298,22 @@ def test_a_report_behind_a_link_is_shown(tmp_path: Path) -> None:
     assert write_html(tmp_path / "reports" / "disk").exists()
 
 
+def test_links_to_notebooks_lead_to_their_pages(tmp_path: Path) -> None:
+    text = (
+        "[next](02_b.ipynb) [part](02_b.ipynb#3-C) [gone](00_start.ipynb) [web](https://a.example)"
+    )
+    for name in ("01_a", "02_b"):
+        cell = nbformat.v4.new_markdown_cell(text)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    body = convert(tmp_path / "01_a.ipynb").body
+    assert re.findall(r'href="([^"]*)"', body) == [
+        "02_b.html",
+        "02_b.html#3-C",
+        "https://a.example",
+    ]
+    assert "gone" in body
+
+
 def test_metadata_of_an_image_stays_metadata(tmp_path: Path) -> None:
     out = '"><b id="broken" style="x">out</b><img src="http://a.example/x" alt="'
     cell = nbformat.v4.new_code_cell(
