@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLACK, GREY, PALE, SERIES, WIDTH
+from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
@@ -272,7 +272,8 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure((WIDTH, 0.33 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.5, len(chips) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    labels = [f"{tip}\n{strategy} − {baseline}" for tip, strategy, baseline in rows]
+    most = max(line["draws"] for line in lines)
+    labels = [f"{tip}\n{strategy} {MINUS} {baseline}" for tip, strategy, baseline in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=7)
     axes.set_xticks(range(len(chips)), chips, fontsize=8, weight="bold")
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -287,8 +288,10 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
         axes.add_patch(
             Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, color=color, linewidth=0)
         )
+        few = f" ({line['draws']} of {most} draws)" if line["draws"] < most else ""
+        said = f"{mark} {100 * line['difference']:+.1f}{few}\n{low:+.1f} to {high:+.1f}"
         axes.annotate(
-            f"{mark} {100 * line['difference']:+.1f}\n{low:+.1f} to {high:+.1f}, {line['draws']} draws",
+            said.replace("-", MINUS),
             place,
             ha="center",
             va="center",

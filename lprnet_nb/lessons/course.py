@@ -95,7 +95,11 @@ def answer(*sentences: str) -> None:
     """Show the answer to a question, folded until it is asked for."""
     from IPython.display import HTML, display
 
-    text = html.escape(" ".join(sentences), quote=False)
+    parts = [
+        text[:1].upper() + text[1:] if before.endswith(".") else text
+        for before, text in zip((".", *sentences), sentences)
+    ]
+    text = html.escape(" ".join(parts), quote=False)
     display(HTML(f"<details><summary>The answer</summary><p>{text}</p></details>"))
 
 

@@ -88,7 +88,11 @@ def test_the_slider_changes_its_map_and_keeps_its_axes(in_hand) -> None:
     largest = 10**slider.max / quantize.RANGE[1]
     before = [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest).axes]
     wide, narrow = (
-        [axes.images[0].get_array().copy() for axes in draw(t).axes if "INT8" in axes.get_title(loc="left")]
+        [
+            axes.images[0].get_array().copy()
+            for axes in draw(t).axes
+            if "INT8" in axes.get_title(loc="left")
+        ]
         for t in (largest, largest / 50)
     )
     assert [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest).axes] == before

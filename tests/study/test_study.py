@@ -190,7 +190,11 @@ def test_one_matrix_has_every_verdict():
         assert chips[x] == line["chip"]
         assert rows[y] == f"{line['tip']}\n{line['strategy']} − {line['baseline']}"
         mark = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}[line["verdict"]]
-        assert text.get_text().startswith(f"{mark} {100 * line['difference']:+.1f}\n")
+        low, high = (f"{100 * end:+.1f}" for end in line["interval"])
+        first, second = text.get_text().replace("−", "-").split("\n")
+        assert first.startswith(f"{mark} {100 * line['difference']:+.1f}")
+        assert second == f"{low} to {high}"
+        assert (f"({line['draws']} of 5 draws)" in first) == (line["draws"] < 5)
 
 
 def test_recommendation_is_the_best_that_can_be_compiled():
