@@ -281,8 +281,8 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
     Raises
     ------
     DataError
-        When a name leads out of the folder, a file differs from its digest, or the cache folder
-        cannot be written.
+        When a name leads out of the folder or is none that a file can have, a file differs from
+        its digest, or the cache folder cannot be written.
     """
     if _intact(folder):
         return
@@ -308,6 +308,13 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
                     f"artifact {folder.name} arrived damaged. Run the same command again."
                 )
             os.rename(temporary, folder)
+        except (OSError, ValueError) as error:  # a name may be empty, too long, or no text at all
+            if isinstance(error, LprnetError):
+                raise
+            raise DataError(
+                f"artifact {folder.name}, sent here, cannot be written in {folder.parent}: {error}. "
+                "Mend that and run the same command again."
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

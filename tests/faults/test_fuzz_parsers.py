@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lprnet_nb.toolchain.nntc.strategies import prototxt_layers, read_nntc_strategy
 
 from lprnet_nb.cache import digest, file_digest
 from lprnet_nb.datasets import ccpd
@@ -36,6 +35,7 @@ from lprnet_nb.runtime.bmodel_file import read_contents
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import CalibrationTable
+from lprnet_nb.toolchain.nntc.strategies import prototxt_layers, read_nntc_strategy
 from lprnet_nb.toolchain.profile import parse_profile
 from lprnet_nb.toolchain.strategies import read_strategy
 

@@ -14,15 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lprnet_nb.toolchain.nntc.strategies import (
-    NNTC_STRATEGIES,
-    NntcStrategy,
-    from_common,
-    layers_of_roles,
-    make_nntc_strategy,
-    prototxt_layers,
-    read_nntc_strategy,
-)
 from nntc_standin import PROTOTXT, install, install_docker, recorded, script
 from pydantic import ValidationError
 
@@ -32,6 +23,15 @@ from lprnet_nb.errors import DataError, ParameterError, ToolchainError
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.nntc import compile, strategies
+from lprnet_nb.toolchain.nntc.strategies import (
+    NNTC_STRATEGIES,
+    NntcStrategy,
+    from_common,
+    layers_of_roles,
+    make_nntc_strategy,
+    prototxt_layers,
+    read_nntc_strategy,
+)
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
 
 FEW = NntcStrategy(name="few", iterations=3)

@@ -1,0 +1,472 @@
+"""Wrong code, put in on purpose: for each change the quick tests that notice it.
+
+A change is a text of the package, what it becomes, and pytest targets that must then fail. The file
+is the one in `lprnet_nb` that has the text, exactly once; a stretch of white space stands for any
+other, so that moving and reformatting code leaves the list as it is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """One piece of wrong code.
+
+    Attributes
+    ----------
+    name
+        What goes wrong.
+    before, after
+        Text of the package, and what it becomes.
+    tests
+        Pytest targets, of which at least one test must fail.
+    may_be_gone
+        Whether the function may be removed from the package, and its tests with it.
+    """
+
+    name: str
+    before: str
+    after: str
+    tests: str
+    may_be_gone: bool = False
+
+
+CACHE = "tests/test_cache_hostile.py"
+APART = "tests/measure/test_calibration_apart.py"
+SOURCES = "tests/datasets/test_label_sources.py"
+ROWS = "tests/measure/test_row_columns.py"
+CROSSCHECK = "tests/runtime/test_crosscheck.py"
+FIELDS = "tests/toolchain/test_strategy_fields.py"
+PAGE = "tests/report/test_page_numbers.py"
+HOSTILE = "tests/report/test_hostile_notebooks.py"
+FIGURES = "tests/figures/test_figure_values.py"
+STUDY = "tests/study/test_study.py"
+KEY = 'exclude={"name", "about", "finetune"})'
+
+# The changes that passed all quick tests once.
+FOUND = (
+    Change(
+        "a key of 4 hex digits",
+        "_KEY_LENGTH = 20",
+        "_KEY_LENGTH = 4",
+        f"{CACHE}::test_keys_are_long_enough_to_be_unique",
+    ),
+    Change(
+        "a digest of arrays without their type",
+        'f"{array.dtype.str}{array.shape}"',
+        'f"{array.shape}"',
+        f"{CACHE}::test_arrays_of_the_same_bytes_have_digests_of_their_own",
+    ),
+    Change(
+        "leftovers of killed builds stay",
+        'for left in folder.parent.glob(f".{folder.name}.*"):',
+        "for left in ():",
+        f"{CACHE}::test_a_killed_builds_leftovers_go_and_others_stay",
+    ),
+    Change(
+        "an artifact's names may lead out of its folder",
+        "if not target.is_relative_to(temporary.resolve()):",
+        "if False:",
+        f"{CACHE}::test_a_name_that_leads_out_is_refused_and_nothing_is_written",
+    ),
+    Change(
+        "labels.csv before labels.json",
+        'if (folder / "labels.json").exists():',
+        'if (folder / "labels.json").exists() and not (folder / "labels.csv").exists():',
+        f"{SOURCES}::test_json_goes_before_csv_before_the_file_beside_before_names",
+    ),
+    Change(
+        "a byte order mark is part of the first name",
+        'encoding="utf-8-sig"',
+        'encoding="utf8"',
+        f"{SOURCES}::test_a_byte_order_mark_is_no_part_of_the_first_name",
+    ),
+    Change(
+        "crops are resized by area",
+        "return cv2.resize(image, (WIDTH, HEIGHT))",
+        "return cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)",
+        f"{SOURCES}::test_other_sizes_are_resized_between_the_nearest_pixels",
+    ),
+    Change(
+        "calibration images from the end of the order",
+        "return self.order[:count]",
+        "return self.order[-count:]",
+        f"{APART}::test_calibration_takes_the_order_from_its_start",
+    ),
+    Change(
+        "the same order for every fold",
+        "np.random.default_rng([draw, 1, fold])",
+        "np.random.default_rng([draw, 1])",
+        f"{APART}::test_draws_and_folds_have_orders_of_their_own",
+    ),
+    Change(
+        "generated calibration plates are the judged ones",
+        "generate_plates(GENERATED_IMAGES, seed=1)",
+        "generate_plates(GENERATED_IMAGES, seed=0)",
+        f"{APART}::test_a_report_on_generated_plates[7]",
+    ),
+    Change(
+        "agreement with the labels in place of float",
+        "exact_match(base.readings.texts, readings.texts)",
+        "exact_match(plates.labels, readings.texts)",
+        ROWS,
+    ),
+    Change(
+        "McNemar's test of a model against itself",
+        "mcnemar_exact(base.correct, right)",
+        "mcnemar_exact(right, right)",
+        ROWS,
+    ),
+    Change(
+        "SQNR with its operands swapped",
+        "sqnr_db(base.inference.logits, inference.logits)",
+        "sqnr_db(inference.logits, base.inference.logits)",
+        ROWS,
+    ),
+    Change(
+        "the latency of a call divided by the batch",
+        '"predicted_latency_ms": compiled.bmodel.predicted_latency_ms}',
+        '"predicted_latency_ms": compiled.bmodel.predicted_latency_ms / compiled.traced.batch}',
+        ROWS,
+    ),
+    Change(
+        "character accuracy of the labels with themselves",
+        "character_accuracy(data.plates.labels, texts)",
+        "character_accuracy(data.plates.labels, data.plates.labels)",
+        ROWS,
+    ),
+    Change(
+        "a study calibrates on the judged plates",
+        "return plates.images[split.calibrate(count)]",
+        "return plates.images[split.evaluate[:count]]",
+        f"{APART}::test_every_fold_of_every_draw_of_a_study",
+    ),
+    Change(
+        "the simulator's logits are always identical",
+        '"identical": bool((mine == judge).all())',
+        '"identical": True',
+        CROSSCHECK,
+    ),
+    Change(
+        "the simulator's classes are always the same",
+        '"same_classes": bool((mine.argmax(1) == judge.argmax(1)).all())',
+        '"same_classes": True',
+        CROSSCHECK,
+    ),
+    Change(
+        "blanks count as characters in the cross-check",
+        "return path[begins & (path != blank)].tolist()",
+        "return path[begins].tolist()",
+        CROSSCHECK,
+    ),
+    Change(
+        "the simulator's sample is rounded down",
+        "-(-images // batch) * batch",
+        "images // batch * batch",
+        f"{CROSSCHECK}::test_a_sample_is_whole_batches",
+    ),
+    Change("a key without float_roles", KEY, KEY.replace("{", '{"float_roles", '), FIELDS),
+    Change("a key without symmetric", KEY, KEY.replace("{", '{"symmetric", '), FIELDS),
+    Change("a key without channel_order", KEY, KEY.replace("{", '{"channel_order", '), FIELDS),
+    Change("a key without tune", KEY, KEY.replace("{", '{"tune", '), FIELDS),
+    Change(
+        "the forest's line is the first compiled row",
+        "reference = next((row for _, row in rows if row.chip is None), None)",
+        "reference = next((row for _, row in rows if row.chip is not None), None)",
+        f"{PAGE}::test_the_forest_is_to_scale",
+    ),
+    Change(
+        "a bar of the forest begins at its point",
+        '"low": place(row.ci95[0])',
+        '"low": place(row.exact_match)',
+        f"{PAGE}::test_the_forest_is_to_scale",
+    ),
+    Change(
+        "the latency of an image is that of a call",
+        '"per_image": None if ms is None else ms / row.batch',
+        '"per_image": None if ms is None else ms',
+        f"{PAGE}::test_latency_is_of_a_call_and_of_an_image",
+    ),
+    Change(
+        "host time is inference only",
+        '"total": sum(value or 0 for value in parts.values())',
+        '"total": parts["inference"] or 0',
+        f"{PAGE}::test_host_times_are_those_of_timings_json",
+    ),
+    Change(
+        "notebooks load images over http",
+        'return value.startswith("data:image/")',
+        'return value.startswith(("data:image/", "http:", "https:"))',
+        HOSTILE,
+    ),
+    Change(
+        "notebooks link to data: addresses",
+        '"", unescape(value)).lower().startswith("data:")',
+        '"", value) == "never"',
+        HOSTILE,
+    ),
+    Change(
+        "reliability with its axes swapped",
+        "_interval_points(spot, bins.confidence, bins.accuracy,",
+        "_interval_points(spot, bins.accuracy, bins.confidence,",
+        f"{FIGURES}::test_reliability_has_confidence_across_and_accuracy_up",
+    ),
+    Change(
+        "a predicted latency is shown as published",
+        'axes.plot(row["published_ms"], place, "D"',
+        'axes.plot(row["predicted_ms"] or 1, place, "D"',
+        f"{FIGURES}::test_latency_keeps_predicted_and_published_apart",
+    ),
+    Change(
+        "quantization noise of the step below",
+        "np.rint(inside / step)",
+        "np.floor(inside / step)",
+        f"{FIGURES}::test_noise_is_of_the_nearest_step",
+    ),
+    Change(
+        "a strategy's mean is drawn at its lowest draw",
+        'axes.plot(line["mean"], place,',
+        'axes.plot(line["low"], place,',
+        f"{FIGURES}::test_study_shows_mean_draws_and_interval",
+    ),
+    Change(
+        "a tip's gain has the other sign",
+        "axes.errorbar(100 * change, place,",
+        "axes.errorbar(-100 * change, place,",
+        f"{FIGURES}::test_tips_gain_to_the_right_and_lose_to_the_left",
+    ),
+    Change(
+        "tables of two digits",
+        'lambda v: f"{v:.4g}"',
+        'lambda v: f"{v:.2g}"',
+        f"{ROWS}::test_tables_show_four_digits",
+    ),
+    Change(
+        "a basic interval for a percentile one",
+        'method="percentile", confidence_level',
+        'method="basic", confidence_level',
+        "tests/evaluate/test_bootstrap.py",
+        may_be_gone=True,
+    ),
+    Change(
+        "a bootstrap that ignores its seed",
+        "confidence_level=_checked(level), rng=np.random.default_rng(seed))",
+        "confidence_level=_checked(level), rng=np.random.default_rng(0))",
+        "tests/evaluate/test_bootstrap.py",
+        may_be_gone=True,
+    ),
+)
+
+# More of the same kind: numbers that reach a reader, and what decides whether they may be believed.
+MORE = (
+    Change(
+        "one whole file makes an artifact intact",
+        "return all(file_digest(folder / name) == value",
+        "return any(file_digest(folder / name) == value",
+        f"{CACHE}::test_what_arrives_damaged_is_refused",
+    ),
+    Change(
+        "a BModel's key without its strategy",
+        '"strategy": strategy.key() if strategy else None,',
+        '"strategy": None,',
+        f"{FIELDS}::test_two_strategies_never_share_a_bmodel",
+    ),
+    Change(
+        "a BModel's key without its thresholds",
+        '"table": table.digest if table else None,',
+        '"table": None,',
+        f"{FIELDS}::test_two_strategies_never_share_a_bmodel",
+    ),
+    Change("a key without images", KEY, KEY.replace("{", '{"images", '), FIELDS),
+    Change("a key without search", KEY, KEY.replace("{", '{"search", '), FIELDS),
+    Change(
+        "a key of TPU-NNTC without its method",
+        'exclude={"name", "about", "load_dist"})',
+        'exclude={"name", "about", "load_dist", "th_method"})',
+        FIELDS,
+    ),
+    Change(
+        "a table's key without the channel order",
+        '"bias_correction": self.bias_correction, "channel_order": self.channel_order,',
+        '"bias_correction": self.bias_correction,',
+        FIELDS,
+    ),
+    Change(
+        "a report calibrates on all its plates",
+        "pool = everything if overlap else everything.take(rest)",
+        "pool = everything",
+        f"{APART}::test_a_report_on_a_folder",
+    ),
+    Change(
+        "an overlap of calibration is not said",
+        '"among_evaluated": self.overlap',
+        '"among_evaluated": False',
+        f"{APART}::test_where_too_few_are_left_the_overlap_is_said",
+    ),
+    Change(
+        "a study's generated calibration plates are the judged ones of a report",
+        "generate_plates(count, GENERATED_SEED + split.draw, workers=0)",
+        "generate_plates(count, 0, workers=0)",
+        f"{APART}::test_generated_plates_of_different_use_are_different_plates",
+    ),
+    Change(
+        "every draw calibrates on the same generated plates",
+        "GENERATED_SEED + split.draw",
+        "GENERATED_SEED",
+        f"{APART}::test_generated_plates_of_different_use_are_different_plates",
+    ),
+    Change(
+        "every draw of a study has the same folds",
+        "np.random.default_rng([seed, 0])",
+        "np.random.default_rng([0, 0])",
+        f"{APART}::test_draws_and_folds_have_orders_of_their_own",
+    ),
+    Change(
+        "an interval of 90 % in a row",
+        "list(wilson(int(right.sum()), count))",
+        "list(wilson(int(right.sum()), count, 0.9))",
+        ROWS,
+    ),
+    Change(
+        "the cosine of float with itself",
+        "cosine(base.inference.logits, inference.logits)",
+        "cosine(base.inference.logits, base.inference.logits)",
+        ROWS,
+    ),
+    Change("three decimals in metrics.json", "ROUND = 6", "ROUND = 3", ROWS),
+    Change(
+        "the images of a row are those of the pool",
+        '"images": count, "exact_match"',
+        '"images": len(data.pool), "exact_match"',
+        ROWS,
+    ),
+    Change(
+        "milliseconds of a batch",
+        "1000 * seconds[stage] / len(plates)",
+        "1000 * seconds[stage] / inference.batch",
+        f"{ROWS}::test_milliseconds_are_of_an_image",
+    ),
+    Change(
+        "the mean difference of logits for the largest",
+        '"max_abs_difference": float(np.abs(mine - judge).max()), "same_classes"',
+        '"max_abs_difference": float(np.abs(mine - judge).mean()), "same_classes"',
+        CROSSCHECK,
+    ),
+    Change(
+        "a study tests strategies against themselves",
+        "(line, mcnemar_exact(right, reference))",
+        "(line, mcnemar_exact(right, right))",
+        f"{STUDY}::test_summary_agrees_with_scipy_and_statsmodels",
+    ),
+    Change(
+        "a difference of float less the model",
+        "difference = row.right - base.right if",
+        "difference = base.right - row.right if",
+        f"{PAGE}::test_cards_show_the_chips_own_rows",
+    ),
+    Change(
+        "p-values of a verdict are not corrected",
+        "holm([row.mcnemar_p for row in tested])",
+        "[row.mcnemar_p for row in tested]",
+        "tests/report/test_verdict.py",
+    ),
+    Change(
+        "shares of two decimals",
+        'return "–" if value is None else f"{value:.3f}"',
+        'return "–" if value is None else f"{value:.2f}"',
+        f"{PAGE}::test_the_main_table_is_metrics_json",
+    ),
+    Change(
+        "a bar of the forest is as wide as its upper end",
+        '"width": round(place(row.ci95[1]) - place(row.ci95[0]), 3)',
+        '"width": round(place(row.ci95[1]), 3)',
+        f"{PAGE}::test_the_forest_is_to_scale",
+    ),
+    Change(
+        "a point of the forest stands at its lower end",
+        '"point": place(row.exact_match)',
+        '"point": place(row.ci95[0])',
+        f"{PAGE}::test_the_forest_is_to_scale",
+    ),
+    Change(
+        "the years of published figures are swapped",
+        '"sophon-demo 2024-10", "sophon-demo 2022-11"',
+        '"sophon-demo 2022-11", "sophon-demo 2024-10"',
+        f"{PAGE}::test_published_figures_stand_beside_ours",
+    ),
+    Change(
+        "readings of float and of a BModel are swapped",
+        '(name, str(floats.get(name, "")), str(text))',
+        '(name, str(text), str(floats.get(name, "")))',
+        f"{PAGE}::test_differences_are_those_of_the_results",
+    ),
+    Change(
+        "agreement is shown as exact match",
+        "made(row.agreement_with_float | share",
+        "made(row.exact_match | share",
+        f"{PAGE}::test_the_main_table_is_metrics_json",
+    ),
+    Change(
+        "latencies are sorted by something else",
+        '"{{ row.predicted_latency_ms | number_sort }}">{{ made(row.predicted_latency_ms | ms, '
+        "link.latency",
+        '"{{ row.logits_sqnr_db | number_sort }}">{{ made('
+        "row.predicted_latency_ms | ms, link.latency",
+        f"{PAGE}::test_the_main_table_is_metrics_json",
+    ),
+    Change(
+        "bars of layers are a hundredth as long",
+        "(100 * layer.cycles / cycles)",
+        "(layer.cycles / cycles)",
+        f"{PAGE}::test_a_bmodels_page_is_its_facts",
+    ),
+    Change(
+        "the forest's error bars are the wrong way round",
+        "xerr=[[share - low], [high - share]]",
+        "xerr=[[high - share], [share - low]]",
+        f"{FIGURES}::test_forest_rows_have_their_own_share_interval_and_published_figure",
+    ),
+    Change(
+        "plates won are drawn as lost",
+        "axes.barh(places, -lost,",
+        "axes.barh(places, -won,",
+        f"{FIGURES}::test_paired_counts_are_on_their_own_side",
+    ),
+    Change(
+        "megabytes of 1,048,576 bytes",
+        "size = np.array([row[part] for row in rows]) / 1e6",
+        "size = np.array([row[part] for row in rows]) / 2**20",
+        f"{FIGURES}::test_memory_is_stacked_in_megabytes",
+    ),
+    Change(
+        "what does not saturate is counted as what does",
+        "beyond = (flat > threshold).mean()",
+        "beyond = (flat < threshold).mean()",
+        f"{FIGURES}::test_histogram_counts_and_thresholds",
+    ),
+    Change(
+        "plates that read alike are marked",
+        'axes.plot(loss[wrong], y[wrong], "x"',
+        'axes.plot(loss[~wrong], y[~wrong], "x"',
+        f"{FIGURES}::test_fidelity_marks_what_reads_differently",
+    ),
+    Change(
+        "coverage and accuracy are swapped",
+        "axes.step(100 * curve.coverage[shown], curve.accuracy[shown],",
+        "axes.step(100 * curve.accuracy[shown], curve.coverage[shown],",
+        f"{FIGURES}::test_coverage_runs_from_all_plates_to_few",
+    ),
+    Change(
+        "roles in float are shown as quantized",
+        '((left, "float", "only this role in float")',
+        '((left, "int8", "only this role in float")',
+        f"{FIGURES}::test_roles_are_in_the_panel_of_their_mode",
+    ),
+    Change(
+        "pictures keep their blue and red swapped",
+        "return image[..., ::-1]",
+        "return image",
+        f"{FIGURES}::test_crops_are_in_rgb_under_their_texts",
+    ),
+)
