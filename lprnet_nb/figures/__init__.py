@@ -12,7 +12,7 @@ from .comparison import (
     reliability,
 )
 from .compiled import latency, memory, slowest_layers, timeline
-from .decoding import ctc_paths, draw_readings, step_text, timings
+from .decoding import ctc_paths, step_text, timings
 from .network import agreement, coupling, network_diagram, pool_equivalence, subnormals, workflow
 from .quantization import (
     channel_ranges,
@@ -36,7 +36,6 @@ __all__ = [
     "ctc_paths",
     "draw_histogram",
     "draw_noise",
-    "draw_readings",
     "fidelity",
     "forest",
     "gallery",

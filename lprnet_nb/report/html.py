@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import published_accuracy, published_latency
+from ..evaluate.timings import STAGES
 from ..measure.schema import (
     BModelFacts,
     Manifest,
@@ -41,7 +42,6 @@ from . import verdict as words
 from .notebook_pages import NotebookPage, cell_with, convert
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
-_STAGES = ("decode", "preprocess", "inference", "postprocess")
 _SHOWN_DIFFERENCES = 200  # plates on a BModel's page; all of them are in results/
 _NEW_PUBLISHED, _OLD_PUBLISHED = "sophon-demo 2024-10", "sophon-demo 2022-11"
 
@@ -192,7 +192,7 @@ def _index(
         "command": _command(report),
         "notebooks": report.notebooks,
         "facts": report.facts,
-        "stages": _STAGES,
+        "stages": STAGES,
     }
 
 
@@ -332,7 +332,7 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     known = {row.id: row for row in report.metrics.rows}
     found = []
     for row in report.timings.rows:
-        parts = {stage: getattr(row, f"{stage}_ms") for stage in _STAGES}
+        parts = {stage: getattr(row, f"{stage}_ms") for stage in STAGES}
         found.append(
             {
                 "row": row,

@@ -113,12 +113,6 @@ def judge(metrics: Metrics, facts: Iterable[BModelFacts] = ()) -> Verdict:
     )
 
 
-def row_name(row: Row) -> str:
-    """Name of a row for people, such as ``BM1684X INT8 kl``."""
-    parts = [row.chip or "PyTorch", row.precision.upper() if row.chip else "float", row.strategy]
-    return " ".join(part for part in parts if part)
-
-
 def number(value: int) -> str:
     """A count with thousands apart."""
     return f"{value:,}"
