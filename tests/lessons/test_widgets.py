@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lprnet_nb.datasets.alphabet import PUBLISHED
+from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.lessons import quantize, widgets
 from lprnet_nb.measure.output import Output
@@ -95,7 +96,8 @@ def test_the_slider_changes_its_map_and_keeps_its_axes(in_hand) -> None:
         ]
         for t in (largest, largest / 50)
     )
-    assert [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest).axes] == before
+    after = [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest / 50).axes]
+    assert after == before
     assert len(wide) == 2 and narrow[0].max() == pytest.approx(largest / 50)
     assert not np.array_equal(wide[1], narrow[1])
 
@@ -131,6 +133,16 @@ def test_one_quantized_layer(published, weights) -> None:
         quantize.activations(weights, few.images, 12)
     with pytest.raises(ParameterError, match="positive"):
         read(0.0)
+
+
+def test_only_plates_that_float_reads_are_shown(published, weights) -> None:
+    few = published.take(slice(8))
+    other = ("京A00000", *few.labels[1:3], "京A00000", *few.labels[4:])
+    asked = PlateImages(few.name, few.images, few.names, other)
+    read = quantize.read_images(weights, few.images)
+    right = [name for name, a, b in zip(few.names, other, read) if a == b]
+    assert list(quantize.read_right(weights, asked, 3).names) == right[:3]
+    assert few.names[0] not in right and few.names[3] not in right and len(right) > 3
 
 
 def test_quantized_values() -> None:
