@@ -312,8 +312,8 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
             if isinstance(error, LprnetError):
                 raise
             raise DataError(
-                f"artifact {folder.name}, sent here, cannot be written in {folder.parent}: {error}. "
-                "Mend that and run the same command again."
+                f"artifact {folder.name}, sent here, cannot be written in {folder.parent}: "
+                f"{error}. Mend that and run the same command again."
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

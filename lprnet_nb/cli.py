@@ -183,7 +183,7 @@ def infer(
     """Read a folder of plates with a BModel: JSON {file: plate}."""
     from .steps import read_plates
 
-    _emit(read_plates(bmodel, images, backend, decoder, views=views, trust=trust), output)
+    _emit(read_plates(bmodel, images, backend or "auto", decoder, views=views, trust=trust), output)
 
 
 @app.command()

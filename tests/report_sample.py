@@ -287,8 +287,8 @@ def _notebook(path: Path, title: str, first: str, second: str, hostile: bool) ->
                 new.new_output(
                     "display_data",
                     data={
-                        "text/html": "<style>#T td{color:red}</style><table id='T'><thead><tr><th>a</th>"
-                        "<th>b</th></tr></thead><tbody><tr><td>1</td><td>皖A00000</td></tr>"
+                        "text/html": "<style>#T td{color:red}</style><table id='T'><thead><tr>"
+                        "<th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>皖A00000</td></tr>"
                         "</tbody></table><script>document.title='broken'</script>",
                         "text/plain": "a b",
                     },
@@ -301,8 +301,8 @@ def _notebook(path: Path, title: str, first: str, second: str, hostile: bool) ->
                 new.new_output(
                     "display_data",
                     data={
-                        "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">'
-                        "<circle cx='4' cy='4' r='3'/></svg>",
+                        "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg" '
+                        "viewBox='0 0 9 9'><circle cx='4' cy='4' r='3'/></svg>",
                         "text/plain": "figure",
                     },
                 ),

@@ -82,18 +82,21 @@ BEHIND = {
     "scripts/test.sh": "tests/decode/test_ctc.py",
     "scripts/lab.sh": "--no-browser --ServerApp.allow_root=True",
     "scripts/report.sh --profile full": "--images 4",
-    "scripts/report.sh --chips BM1688 --precisions int8 --strategies kl,recommended --name mine": "--images 4",
+    "scripts/report.sh --chips BM1688 --precisions int8 --strategies kl,recommended "
+    "--name mine": "--images 4",
     ".venv/bin/papermill notebooks/04_infer.ipynb reports/04_mine.ipynb -p CHIPS BM1688 "
     "-p IMAGES 20": "-p DECODERS greedy",
     "scripts/gen_fp32bmodel.sh BM1684X": "",
     "scripts/gen_int8bmodel.sh BM1684X": "",
     ".venv/bin/lprnet-nb generate data/images/mine --count 100": "--seed 5",
-    "scripts/report.sh --data data/images/mine --weights published --name mine-plates": "--images 4 --chips BM1684X",
+    "scripts/report.sh --data data/images/mine --weights published "
+    "--name mine-plates": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
     "--output reports/mine.json": "--backend emulator",
     ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine/labels.json": "",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "--steps 2 --batch 4",
-    "scripts/report.sh --weights data/models/mine.pth --name mine-weights": "--images 4 --chips BM1684X",
+    "scripts/report.sh --weights data/models/mine.pth "
+    "--name mine-weights": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb contract --backend simulator": "",
     ".venv/bin/lprnet-nb contract --backend device": "",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "",
@@ -118,15 +121,16 @@ LEAVES = {
     "scripts/gen_fp32bmodel.sh BM1684X": "data/models/BM1684X/lprnet_fp32_4b.bmodel",
     "scripts/gen_int8bmodel.sh BM1684X": "data/models/BM1684X/lprnet_int8_4b.bmodel",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "data/models/mine.pth",
-    "scripts/report.sh --data data/images/mine --weights published --name mine-plates": "reports/mine-plates/index.html",
+    "scripts/report.sh --data data/images/mine --weights published "
+    "--name mine-plates": "reports/mine-plates/index.html",
 }
 # What commands find, left by others: when one runs alone, those run first.
 MADE_BY = {
     "data/images/mine": ".venv/bin/lprnet-nb generate data/images/mine --count 100",
     "data/models/mine.pth": ".venv/bin/lprnet-nb train data/models/mine.pth",
     "data/models/BM1684X/lprnet_int8_1b.bmodel": "scripts/gen_int8bmodel.sh BM1684X",
-    "reports/mine.json": ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
-    "--output reports/mine.json",
+    "reports/mine.json": ".venv/bin/lprnet-nb infer "
+    "data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine --output reports/mine.json",
 }
 
 

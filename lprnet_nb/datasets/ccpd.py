@@ -112,9 +112,9 @@ def parse_name(name: str) -> CcpdLabel:
                 f"CCPD file name {base!r}: {field} is {text!r}, which is not how CCPD writes it."
             )
     horizontal, vertical = fields[1].split("_")
-    box = _points(fields[2])
-    vertices = _points(fields[3])
-    if box[0][0] >= box[1][0] or box[0][1] >= box[1][1]:
+    left_top, right_bottom = _points(fields[2])
+    first, second, third, fourth = vertices = _points(fields[3])
+    if left_top[0] >= right_bottom[0] or left_top[1] >= right_bottom[1]:
         raise DataError(
             f"CCPD file name {base!r}: bounding box {fields[2]!r} is empty; expected "
             "left&top_right&bottom."
@@ -122,8 +122,8 @@ def parse_name(name: str) -> CcpdLabel:
     _check_vertices(base, vertices)
     return CcpdLabel(
         _plate(base, fields[4]),
-        vertices,
-        box,
+        (first, second, third, fourth),
+        (left_top, right_bottom),
         (int(horizontal), int(vertical)),
         int(fields[5]),
         int(fields[6]),

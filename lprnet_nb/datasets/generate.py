@@ -102,7 +102,7 @@ def draw_chunk(
         centres[chosen, : len(middles)] = project(maps, middles)[..., 0]
         for place, text in zip(chosen, texts):
             labels[place] = text
-    return Chunk(images, tuple(labels), tuple(forms[i] for i in of_form), centres)
+    return Chunk(images, tuple(labels), tuple(forms[int(i)] for i in of_form), centres)
 
 
 def generate_plates(
@@ -289,6 +289,8 @@ def write_plates(plates: PlateImages, folder: str | Path) -> Path:
     Path
         The label file, ``{file name: plate}``.
     """
+    if plates.labels is None:
+        raise ParameterError(f"{plates.name} has no labels to write beside the images.")
     folder = Path(folder)
     for name, image in zip(plates.names, plates.images):
         atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())

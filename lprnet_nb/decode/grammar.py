@@ -259,11 +259,11 @@ def compile_grammar(grammar: Grammar, alphabet: Alphabet) -> Automaton:
                 moves.setdefault(character, set()).add(following)
         row = {}
         for character, items in moves.items():
-            following = frozenset(items)
-            if following not in numbers:
-                numbers[following] = len(queue)
-                queue.append(following)
-            row[index[character]] = numbers[following]
+            reached = frozenset(items)
+            if reached not in numbers:
+                numbers[reached] = len(queue)
+                queue.append(reached)
+            row[index[character]] = numbers[reached]
         target.append(row)
         final.append(any(place == len(grammar.forms[f].slots) for f, place, _, _ in state))
     return _minimal(target, final, alphabet.size, grammar.name)
@@ -334,7 +334,7 @@ def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name
     rows: list[dict[int, int]] = []
     ends: list[bool] = []
     for state in order:
-        row = {c: merged[other] for c, other in target[state].items() if merged[other] is not None}
+        row = {c: k for c, other in target[state].items() if (k := merged[other]) is not None}
         if not row and not final[state]:
             merged[state] = None
             continue
@@ -344,7 +344,8 @@ def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name
             rows.append(row)
             ends.append(final[state])
         merged[state] = by_future[key]
-    if merged[0] is None or not rows[merged[0]]:
+    start = merged[0]
+    if start is None or not rows[start]:
         raise ParameterError(f"grammar {name}: no text fits it. Loosen its limits or pairs.")
     # Number by the longest way from the start: sources before targets, and lengths together. The
     # start is last in post-order.

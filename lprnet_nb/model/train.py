@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ class TrainConfig:
                 f"training: optimizer={self.optimizer!r} is not known. Choose from "
                 f"{', '.join(OPTIMIZERS)}."
             )
-        if self.objective not in OBJECTIVES or self.objective == "accuracy" and self.align_steps:
+        if self.objective not in OBJECTIVES or (self.objective == "accuracy" and self.align_steps):
             raise ParameterError(
                 f"training: objective={self.objective!r} is not known or does not "
                 f"go with align_steps={self.align_steps}. Choose from "
@@ -540,7 +541,7 @@ class _Optimizer:
 
 
 def _matrix(values: torch.Tensor) -> torch.Tensor:
-    """Convolution weights ``[O, I, H, W]`` as ``[O, H * W * I]``, a view when channels come last."""
+    """Convolution weights ``[O, I, H, W]`` as ``[O, H * W * I]``, a view if channels come last."""
     return values.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -677,7 +678,7 @@ def _own(
     if plates.labels is None:
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
     for label in plates.labels:
-        repeats = sum(a == b for a, b in zip(label, label[1:]))
+        repeats = sum(a == b for a, b in pairwise(label))
         if not label or len(alphabet.encode(label)) + repeats > STEPS:
             raise DataError(f"{plates.name}: label {label!r} does not fit {STEPS} time steps.")
     step = first

@@ -74,7 +74,7 @@ class Table:
         """Which columns hold numbers only."""
         return tuple(
             all(
-                value is None or isinstance(value, int | float) and not isinstance(value, bool)
+                value is None or (isinstance(value, int | float) and not isinstance(value, bool))
                 for value in column
             )
             for column in zip(*self.rows, strict=True)

@@ -59,22 +59,26 @@ WORDS: dict[str, dict[str, str]] = {
         "(made {date}, revision {revision}), by `python -m lprnet_nb.report.readme`.",
     },
     "zh": {
-        "study": "在 {images:,} 张公开测试车牌上的整牌准确率（贪心解码）；浮点模型为 {float:.3f}。INT8 为 {draws} "
-        "次校准抽样的均值（校准图片从不参与评测，两折交叉），括号内为最低与最高，并给出编译器预测的单张耗时：",
+        "study": "在 {images:,} 张公开测试车牌上的整牌准确率（贪心解码）；"
+        "浮点模型为 {float:.3f}。INT8 为 {draws} "
+        "次校准抽样的均值（校准图片从不参与评测，两折交叉），"
+        "括号内为最低与最高，并给出编译器预测的单张耗时：",
         "kl": "INT8，编译器默认（KL）",
         "mse": "INT8，最小均方误差（MSE）",
         "best": "**INT8，推荐策略**",
         "float": "浮点（PyTorch）",
         "none": "–",
         "chosen": "各芯片的推荐策略是研究在同一批车牌上得到的最好一种：{names}。",
-        "tips": "这些建议成立吗？下表为准确率变化（百分点）及 95 % 区间；区间不含零者以**粗体**标出：",
+        "tips": "这些建议成立吗？下表为准确率变化（百分点）及 95 % 区间；"
+        "区间不含零者以**粗体**标出：",
         "tip": "建议",
         "on": "基准",
-        "report": "完整运行一次（单次校准抽样，{command}）：整牌准确率，贪心解码 / 车牌语法解码，batch 1：",
+        "report": "完整运行一次（单次校准抽样，{command}）："
+        "整牌准确率，贪心解码 / 车牌语法解码，batch 1：",
         "model": "模型",
         "figure": "各策略、各芯片的整牌准确率及区间",
-        "from": "数据来自 `{study}`（TPU-MLIR {tool}，{backend} 后端）与 `{report}`（{date}，版本 {revision}），"
-        "由 `python -m lprnet_nb.report.readme` 生成。",
+        "from": "数据来自 `{study}`（TPU-MLIR {tool}，{backend} 后端）与 "
+        "`{report}`（{date}，版本 {revision}），由 `python -m lprnet_nb.report.readme` 生成。",
     },
 }
 TIPS_ZH = dict(
@@ -279,7 +283,9 @@ def write_readmes(root: Path) -> list[Path]:
                 "comments where the results go."
             )
         block = results(runs, language)
-        written.append(atomic_write(root / name, BLOCK.sub(lambda m: m[1] + block + m[2], text)))
+        written.append(
+            atomic_write(root / name, BLOCK.sub(lambda m, block=block: m[1] + block + m[2], text))
+        )
     for name, figure in (("workflow", figures.workflow()), ("results", results_figure(runs))):
         data = io.BytesIO()
         figure.savefig(

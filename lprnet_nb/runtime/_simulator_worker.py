@@ -15,6 +15,7 @@ import select
 import sys
 import threading
 import time
+from typing import Any
 
 _DIMENSIONS = 8  # of bm_shape_t
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h
@@ -102,13 +103,13 @@ def _load(settings: dict) -> tuple:
     return runtime, handle, found
 
 
-def _describe(pointer) -> dict:
+def _describe(pointer: Any) -> dict:
     """Shapes of a network's stages as the runtime reads them."""
     if not pointer:
         raise OSError("the runtime does not find a network that the BModel lists")
     info = pointer.contents
 
-    def shapes(of_stage, count):
+    def shapes(of_stage: Any, count: int) -> list[list[int]]:
         return [list(each.sides[: each.rank]) for each in of_stage[:count]]
 
     stages = info.stage[: info.stages]
@@ -118,10 +119,10 @@ def _describe(pointer) -> dict:
     }
 
 
-def _launch(runtime, handle, memory: int, request: dict) -> dict:
+def _launch(runtime: ctypes.CDLL, handle: int, memory: int, request: dict) -> dict:
     """Run one request; arrays are at the offsets that it names in the shared memory."""
 
-    def pointers(offsets):
+    def pointers(offsets: list[int]) -> ctypes.Array:
         return (ctypes.c_void_p * len(offsets))(*(memory + offset for offset in offsets))
 
     inputs, outputs = request["inputs"], request["outputs"]
@@ -169,7 +170,7 @@ def main() -> None:
         reply({"ok": False, "error": str(error)})
         return
     reply({"ok": True, "graphs": found})
-    memory = mapped = None
+    memory, mapped = None, 0
     idle.value = 1
     for line in sys.stdin.buffer:
         request = json.loads(line)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -85,7 +85,8 @@ def infer_plates(
     if not len(plates):
         raise DataError(f"{plates.name} has no images to run.")
     with _Model(model, backend, options) as opened:
-        logits, seconds = [], {}
+        logits: list[np.ndarray] = []
+        seconds: dict[str, float] = {}
         label = f"{opened.description['backend']} {opened.description.get('chip', '')}".strip()
         with progress_bar(len(plates), label, progress) as advance:
             for part in shards(len(plates), opened.batch, opened.description["backend"]):
@@ -182,7 +183,7 @@ class _Model:
     found by the description alone.
     """
 
-    _facts: dict[Any, tuple[dict[str, Any], int]] = {}
+    _facts: ClassVar[dict[Any, tuple[dict[str, Any], int]]] = {}
 
     def __init__(self, model: Any, backend: str, options: dict[str, Any]) -> None:
         self._open = lambda: open_engine(model, backend, **options)
@@ -262,6 +263,6 @@ def _run_shard(
     seconds = {"preprocess": time.perf_counter() - started}
     np.save(folder / "logits.npy", engine.infer(inputs, moved))
     seconds["inference"] = engine.seconds - before
-    if inside is not None:
+    if inside is not None and engine.runtime_seconds is not None:
         seconds["runtime"] = engine.runtime_seconds - inside
     (folder / "seconds.json").write_text(json.dumps(seconds))

@@ -57,7 +57,7 @@ def full_plan(
         calibrated_on_generated=elsewhere,
         fewer_draws=FEWER_DRAWS,
         decoder=decoder,
-        more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS},
+        more_chips={} if chips else dict.fromkeys(MORE_CHIPS, ON_MORE_CHIPS),
     )
 
 

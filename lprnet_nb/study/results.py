@@ -507,9 +507,9 @@ def nested(
 ) -> dict[str, Any]:
     """What a strategy reads that was chosen on other images than it is judged on.
 
-    The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its choice
-    is judged on that one, in every draw, and so in turn for each part. The best of many, judged on
-    the images that made it the best, looks better than it is; this does not.
+    The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its
+    choice is judged on that one, in every draw, and so in turn for each part. The best of many,
+    judged on the images that made it the best, looks better than it is; this does not.
 
     Returns
     -------

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Quantizer:
     def __init__(self, log: Path) -> None:
         self.log = log.absolute()
         self.tool: Compiler = compiler()
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Quantizer:
@@ -57,10 +58,10 @@ class Quantizer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             with contextlib.suppress(BrokenPipeError):  # it died with a request half sent
-                self._process.stdin.close()
+                _pipe(self._process.stdin).close()
             self._process.kill()
             self._process.wait()
-            self._process.stdout.close()
+            _pipe(self._process.stdout).close()
             self._process = None
         self._files.close()
 
@@ -177,12 +178,13 @@ class Quantizer:
 
     def _ask(self, request: dict, what: str) -> None:
         if self._process is None:
-            self._start()
+            self._process = self._started()
         start = self.log.stat().st_size
+        asked, answers = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            answer = json.loads(self._process.stdout.readline())
+            asked.write(json.dumps(request) + "\n")
+            asked.flush()
+            answer = json.loads(answers.readline())
         except (OSError, ValueError) as error:
             self.__exit__()
             raise ToolchainError(
@@ -197,13 +199,13 @@ class Quantizer:
                 f"{what} failed: {said[-1].strip() if said else answer['error']} (log: {self.log})"
             )
 
-    def _start(self) -> None:
+    def _started(self) -> subprocess.Popen[str]:
         folder = resources.files(__package__).joinpath("inside")
         script = self._files.enter_context(resources.as_file(folder.joinpath(WORKER)))
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         python = str(self.tool.python)
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [python, "-c", _DIE_WITH_PARENT, python, str(script), str(self.log)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -215,9 +217,14 @@ class Quantizer:
         )
 
 
+def _pipe(end: IO[str] | None) -> IO[str]:
+    assert end is not None  # Popen was told to make it
+    return end
+
+
 def _worker_digest() -> str:
-    inside = Path(__file__).parent / "inside"
-    return digest([file_digest(inside / WORKER), file_digest(inside / "export_graph.py")])
+    inside = Path(__file__).with_name("inside")
+    return digest([file_digest(inside / name) for name in (WORKER, "export_graph.py")])
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run a vendor tool: own folder, output to a log, killed with us, errors with the end of the log."""
+"""Run a vendor tool: own folder, output to a log, killed with us, errors with the log's end."""
 
 from __future__ import annotations
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
+from ..model.network import Form
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -83,7 +84,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked"] = "published"
+    form: Form = "published"
     finetune: bool = False
 
     @field_validator("float_roles")
@@ -111,7 +112,7 @@ class Strategy(BaseModel):
         return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
 
 
-def make_strategy(**fields: object) -> Strategy:
+def make_strategy(**fields: Any) -> Strategy:
     """A validated strategy.
 
     Raises

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -269,3 +270,10 @@ def _runs(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_plates_without_labels_are_not_written(tmp_path):
+    plates = replace(generate_plates(2, seed=0), labels=None)
+    with pytest.raises(ParameterError, match="no labels"):
+        write_plates(plates, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

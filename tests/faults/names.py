@@ -186,7 +186,7 @@ def _archive(members: dict[str, bytes], cut: bool = False) -> Callable[[World], 
                     lambda: fetch.fetch_published(url=url, progress=False),
                     "x.zip" if cut or "a/weights/x" not in members else "SHA-256",
                 )
-            escaped = [path for path in place.parent.rglob("evil*")]
+            escaped = list(place.parent.rglob("evil*"))
             if escaped:
                 raise AssertionError(f"written outside: {escaped}")
             return said

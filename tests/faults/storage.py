@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, folders that may not be written, and runs that share a cache."""
+"""Disks that are full or read-only, folders that are not ours, and runs that share a cache."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _two_runs(world: World) -> str:
         shutil.rmtree(world.cache / "artifacts" / kind)
     both = [world.start(), world.start()]
     ended = {world.finish(process) for process in both}
-    built = [path for path in (world.cache / "artifacts").glob("*/.altered-*")]
+    built = list((world.cache / "artifacts").glob("*/.altered-*"))
     if built:
         raise AssertionError(f"one run set the other's work aside: {built}")
     return ended.pop()

@@ -46,7 +46,7 @@ FEW = 30
 LONGEST = 10.0  # seconds of processor time for one input
 
 NAME = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-0_0_22_27_27_33_16-37-15.jpg"
-GRAMMAR = """description = "two digits"
+GRAMMAR = b"""description = "two digits"
 include = ["plate-ordinary"]
 [sets]
 digit = "0123456789"
@@ -56,7 +56,7 @@ slots = ["digit", "digit"]
 limits = [{ set = "digit", from = 1, to = 2, at_most = 2 }]
 [pairs]
 "1" = "0123"
-""".encode()
+"""
 PROFILE = b"""ENGINE_BD                       ENGINE_GDMA
                                 Load_1|GDMA_TENSOR|s:0|b:0|g:1|e:499|t:500|dr:0|sz:64|bw:1
 Conv2D_2|CONV|s:500|b:1|g:1|e:999|t:500

@@ -273,7 +273,7 @@ def test_equal_means_go_to_the_faster():
 
 
 def test_nested_choice_pays_for_luck():
-    """Strategies of one true accuracy: the best looks better than it is, the nested one does not."""
+    """Strategies of one true accuracy: the best looks better than it is, the nested does not."""
     rng = np.random.default_rng(5)
     made = known()
     made["rows"] = [
@@ -323,9 +323,9 @@ def test_plan_says_what_runs_where():
 
 def test_generated_calibration_plates_are_those_of_the_draw():
     plates = PlateImages("none", np.zeros((8, 24, 94, 3), np.uint8), tuple("abcdefgh"))
-    split = [
+    split = next(
         split for scheme, split in Plan((), (), draws=(2,)).splits(8) if scheme == study.GENERATED
-    ][0]
+    )
     images = study._calibration_images(plates, study.GENERATED, split, 3)
     assert np.array_equal(images, generate_plates(3, study.GENERATED_SEED + 2).images)
 

@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from lprnet_nb.datasets.alphabet import PUBLISHED
 from lprnet_nb.datasets.lmdb import read_lmdb, write_lmdb
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
+from lprnet_nb.model.network import FORMS
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.nntc import compile, strategies
@@ -32,7 +34,7 @@ from lprnet_nb.toolchain.nntc.strategies import (
     prototxt_layers,
     read_nntc_strategy,
 )
-from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
+from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, make_strategy
 
 FEW = NntcStrategy(name="few", iterations=3)
 TUTORIAL = NNTC_STRATEGIES["tutorial"].model_copy(update={"iterations": 3})
@@ -292,6 +294,11 @@ def test_common_strategies_translate(name, options):
     strategy = from_common(STRATEGIES[name])
     assert strategy.options(layers_of_roles(PROTOTXT, strategy.float_roles)) == options
     assert strategy.name == name and strategy.images == STRATEGIES[name].images
+
+
+@pytest.mark.parametrize("kind", [Strategy, NntcStrategy])
+def test_a_strategy_takes_the_forms_that_the_network_has(kind):
+    assert set(get_args(kind.model_fields["form"].annotation)) == set(FORMS)
 
 
 def test_form_and_channel_order_translate():

@@ -1,8 +1,8 @@
 """Figures that others published, to stand beside ours.
 
 From the sophon-demo LPRNet sample, two states of it: ``sophon-demo 2022-11`` (compiled by TPU-NNTC)
-and ``sophon-demo 2024-10`` (by TPU-MLIR). Exact match is on the 1,000 published test images, latency
-on the vendor's boards.
+and ``sophon-demo 2024-10`` (by TPU-MLIR). Exact match is on the 1,000 published test images,
+latency on the vendor's boards.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ def published_accuracy(
     """Published accuracies, all or those of one chip ("BM1684X") or precision ("int8")."""
     rows = [
         PublishedAccuracy(
-            **{**row, "batch": int(row["batch"]), "exact_match": float(row["exact_match"])}
+            row["source"],
+            row["chip"],
+            row["program"],
+            row["model"],
+            int(row["batch"]),
+            float(row["exact_match"]),
+            row["note"],
         )
         for row in _rows("accuracy.csv")
     ]

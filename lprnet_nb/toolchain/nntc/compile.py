@@ -401,7 +401,7 @@ def compile_bmodel(
         "tpu_nntc": tools.version,
     }
     what = f"compiling for {chip} {precision}"
-    if precision == "int8":
+    if isinstance(strategy, NntcStrategy) and calibration_images is not None:
         umodel, key = _quantize(tools, first, calibration_images, strategy)
         inputs |= {"umodel": key, "strategy": strategy.key()}
 

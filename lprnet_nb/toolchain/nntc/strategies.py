@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import DataError, ParameterError, ToolchainError
+from ...model.network import Form
 from ..strategies import STRATEGIES, Strategy
 from ..strategies import strategy_named as common_strategy_named
 
@@ -118,7 +119,7 @@ class NntcStrategy(BaseModel):
     dump_dist: bool = False
     load_dist: str | None = None
     channel_order: Literal["bgr", "rgb"] = "bgr"
-    form: Literal["published", "forked", "convolved"] = "published"
+    form: Form = "published"
 
     @field_validator("fpfwd_inputs", "fpfwd_outputs", "fpfwd_blocks")
     @classmethod
@@ -198,7 +199,7 @@ class NntcStrategy(BaseModel):
         return found
 
 
-def make_nntc_strategy(**fields: object) -> NntcStrategy:
+def make_nntc_strategy(**fields: Any) -> NntcStrategy:
     """A validated strategy.
 
     Raises
