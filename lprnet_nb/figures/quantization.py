@@ -219,7 +219,7 @@ def threshold_hand(
             )
             if column:
                 changing.append((channel, shown))
-    spots = [figure.add_subplot(place) for place in reading][: len(images)]
+    spots = [figure.add_subplot(reading[k // 4, k % 4]) for k in range(len(images))]
     texts = []
     for spot, image, label in zip(spots, images, labels):
         _bare(spot)

@@ -99,14 +99,14 @@ def _divisor(function: Answer) -> None:
 
 def _both_busy(function: Answer) -> None:
     """Notebook 02: cycles in which both units work, of ``(start, end)`` commands of each."""
-    for compute, memory, said in (
-        ([(0, 10)], [(10, 20)], "one unit ends at cycle 10 where the other starts: no cycle is shared"),
+    cases: tuple[tuple[list, list, str], ...] = (
+        ([(0, 10)], [(10, 20)], "one unit ends at 10 where the other starts: no cycle is shared"),
         ([(0, 10)], [(4, 6)], "a load from 4 to 6 lies within a convolution from 0 to 10"),
-        ([(0, 10)], [(1, 2), (3, 4), (8, 12)], "three loads meet one convolution from 0 to 10: at "
-         "1 to 2, 3 to 4, 8 to 12"),
-        ([(0, 3), (5, 9)], [(2, 6)], "one load from 2 to 6 meets two convolutions, 0 to 3 and 5 to 9"),
+        ([(0, 10)], [(1, 2), (3, 4), (8, 12)], "three loads meet one convolution from 0 to 10"),
+        ([(0, 3), (5, 9)], [(2, 6)], "one load from 2 to 6 meets two, from 0 to 3 and 5 to 9"),
         ([(0, 3)], [], "the memory unit has nothing to do"),
-    ):  # fmt: skip
+    )
+    for compute, memory, said in cases:
         found = _array(function, compute, memory)
         right = sum(max(0, min(b, d) - max(a, c)) for a, b in compute for c, d in memory)
         _need(found.shape == (), "it must return one number of cycles.")

@@ -232,8 +232,8 @@ def channels_said(story: Mapping[str, Any]) -> str:
     alive = int((dropped > story["scale"]).sum())
     text = (
         f"the pool drops {len(dropped)} channels, all but {alive} of them below one step of the "
-        f"shared scale, and the widest of them reaches {dropped.max():.0f}, where the widest kept one "
-        f"reaches {maxima[::4].max():.1f}. That leaves the kept channels "
+        f"shared scale, and the widest of them reaches {dropped.max():.0f}, where the widest kept "
+        f"one reaches {maxima[::4].max():.1f}. That leaves the kept channels "
         f"{levels['shared scale']:.0f} of {LEVELS} levels."
     )
     if "own scale" in levels:
@@ -295,8 +295,8 @@ def reading_said(rows: Sequence[Mapping[str, Any]]) -> str:
     low, high = wilson(max(right), rows[0]["images"])
     spread = max(right) - min(right)
     return (
-        f"the best model reads {max(right)} of {rows[0]['images']} plates, the worst {spread} fewer; "
-        f"the interval of the best alone is {100 * (high - low):.0f} points wide."
+        f"the best model reads {max(right)} of {rows[0]['images']} plates, the worst {spread} "
+        f"fewer; the interval of the best alone is {100 * (high - low):.0f} points wide."
     )
 
 

@@ -78,9 +78,9 @@ def steps_said(reports: Sequence[Mapping[str, Any]]) -> str:
     """What the first steps bring."""
     first, last = reports[0], reports[-1]
     return (
-        f"from step {first['step']} to step {last['step']} the loss goes from {first['loss']:.2g} to "
-        f"{last['loss']:.2g}, and {100 * last['exact_match']:.0f} % of the held-out plates are read "
-        f"({last['plates_per_second']:.0f} plates a second)."
+        f"from step {first['step']} to step {last['step']} the loss goes from "
+        f"{first['loss']:.2g} to {last['loss']:.2g}, and {100 * last['exact_match']:.0f} % of the "
+        f"held-out plates are read ({last['plates_per_second']:.0f} plates a second)."
     )
 
 

@@ -100,7 +100,7 @@ def threshold(
     layer: int,
     methods: Mapping[str, float],
 ) -> tuple[float, float, int]:
-    """Drag a layer's threshold: what its map keeps, and what plates then read that float reads right.
+    """Drag a layer's threshold: what its map keeps, and how plates then read that float reads.
 
     Parameters
     ----------
