@@ -96,6 +96,7 @@ def _use_style() -> None:
         # The regular face serves for bold text too; else matplotlib warns at every title.
         font_manager.fontManager.ttflist.append(dataclasses.replace(entry, weight=700))
         names.append(entry.name)
+    mpl.rcdefaults()  # a user's matplotlibrc may switch TeX on, or anything else
     mpl.rcParams.update(
         {
             # Explicit names: an alias such as "sans-serif" would not fall back glyph by glyph.

@@ -13,13 +13,15 @@ from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Parameters
 from ..study import cells, details, results, sentences
-from ..toolchain.strategies import recommended, strategy_named
+from ..toolchain.strategies import recommended
 from .course import listed
 
 
-def plan_of(parameters: Parameters) -> cells.Plan:
-    """The live study: the parameters' strategies, chips, draws and folds."""
-    strategies = tuple(strategy_named(n, parameters.chips[0]) for n in parameters.strategies)
+def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
+    """The live study: the parameters' strategies, cut to what is outside a fold, and the rest."""
+    outside = len(data.plates) * (parameters.folds - 1) // parameters.folds
+    chip = parameters.chips[0]
+    strategies = tuple(one.by_chip[chip].cut_to(outside) for one in parameters.strategies)
     return cells.Plan(
         strategies, parameters.chips, tuple(range(parameters.draws)), parameters.folds
     )
@@ -129,7 +131,7 @@ def training_said(one: Shown) -> list[str]:
 
 def sensitivity(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
     """What each role costs: the study's, or of a few images where it has none."""
-    base = plan.strategies[0].model_copy(update={"images": 20})
+    base = plan.strategies[0].model_copy(update={"images": min(20, len(data.plates) // 2)})
     return one.study.get("sensitivity") or details.sensitivity(
         data.plates, data.weights, plan.chips[:1], base, images=40
     )

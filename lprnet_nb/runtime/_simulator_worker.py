@@ -12,6 +12,7 @@ import mmap
 import os
 import resource
 import select
+import shutil
 import sys
 import threading
 import time
@@ -61,6 +62,8 @@ def _end_with(parent: int) -> None:
     poll.register(0, 0)  # asks for hang-up alone
     while not poll.poll(500) and os.getppid() == parent:
         pass
+    if os.getppid() != parent:  # else the parent removes the folder, when the worker is gone
+        shutil.rmtree(os.getcwd(), ignore_errors=True)
     os._exit(0)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineError
+from ..files import read_bytes
 
 MAGIC = 0xFF55AAEE
 _HEADER = 64  # bytes
@@ -91,7 +92,7 @@ def read_contents(path: str | Path) -> Contents:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise EngineError(f"cannot read BModel {path}: {error.strerror}.") from error
     if not data:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,8 +38,6 @@ class Inference:
         float32 ``[N, classes, 18]``, in the order of the plates.
     description
         `Engine.description` of the engine that made (or, from the cache, would make) them.
-    batch
-        Images per call of the model's largest stage.
     seconds
         Wall time of ``"preprocess"`` and ``"inference"`` when they were made, and of
         ``"runtime"``, the part inside the runtime's own call, where the backend can tell.
@@ -47,7 +45,6 @@ class Inference:
 
     logits: np.ndarray
     description: dict[str, Any]
-    batch: int
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -85,8 +82,7 @@ def infer_plates(
     if not len(plates):
         raise DataError(f"{plates.name} has no images to run.")
     with _Model(model, backend, options) as opened:
-        logits: list[np.ndarray] = []
-        seconds: dict[str, float] = {}
+        folders = []
         label = f"{opened.description['backend']} {opened.description.get('chip', '')}".strip()
         with progress_bar(len(plates), label, progress) as advance:
             for part in shards(len(plates), opened.batch, opened.description["backend"]):
@@ -97,12 +93,9 @@ def infer_plates(
                     ahead[0] += count
                     advance(count)
 
-                found, times = read_shard(_shard(opened, images, moved))
-                logits.append(found)
-                for step, value in times.items():
-                    seconds[step] = seconds.get(step, 0.0) + value
+                folders.append(_shard(opened, images, moved))
                 advance(len(images) - ahead[0])
-        return Inference(np.concatenate(logits), opened.description, opened.batch, seconds)
+        return replace(read_shards(folders), description=opened.description)
 
 
 def shards(count: int, batch: int, backend: str) -> list[slice]:
@@ -126,7 +119,7 @@ def infer_shard(model: Any, images: np.ndarray, backend: str, cores: int | None 
     Returns
     -------
     Path
-        Folder for `read_shard`.
+        Folder for `read_shards`.
     """
     return _shard(_kept_model(model, backend, cores), images, lambda count: None)
 
@@ -146,9 +139,17 @@ def _kept_model(model: Any, backend: str, cores: int | None) -> _Model:
     return _keep(_Model(model, backend, {option: cores} if option and cores else {}))
 
 
-def read_shard(folder: Path) -> tuple[np.ndarray, dict[str, float]]:
-    """Logits of a shard, float32 ``[N, classes, 18]``, and the seconds of each step."""
-    return np.load(folder / "logits.npy"), json.loads((folder / "seconds.json").read_text())
+def read_shards(folders: Sequence[Path]) -> Inference:
+    """What `infer_shard` left of a set of plates, part by part.
+
+    Its description lacks what changes no logit, such as the number of workers.
+    """
+    seconds: dict[str, float] = {}
+    for folder in folders:
+        for step, value in json.loads((folder / "seconds.json").read_text("utf8")).items():
+            seconds[step] = seconds.get(step, 0.0) + value
+    engine = json.loads((folders[0] / "inputs.json").read_text("utf8"))["engine"]
+    return Inference(np.concatenate([np.load(f / "logits.npy") for f in folders]), engine, seconds)
 
 
 _kept: dict[int, _Model] = {}
@@ -265,4 +266,4 @@ def _run_shard(
     seconds["inference"] = engine.seconds - before
     if inside is not None and engine.runtime_seconds is not None:
         seconds["runtime"] = engine.runtime_seconds - inside
-    (folder / "seconds.json").write_text(json.dumps(seconds))
+    (folder / "seconds.json").write_text(json.dumps(seconds), "utf8")

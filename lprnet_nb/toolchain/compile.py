@@ -26,7 +26,7 @@ from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
-from .bmodel import BModel, predicted_latency_ms, without_time
+from .bmodel import RECORD, BModel, predicted_latency_ms, without_time
 from .chips import check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
@@ -401,6 +401,7 @@ def compile_bmodel(
         "table": table.digest if table else None,
         "strategy": strategy.key() if strategy else None,
         "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py"),
+        "record": RECORD,
     }
 
     def build(folder: Path) -> None:

@@ -25,7 +25,8 @@ from lprnet_nb.cache import digest, file_digest
 from lprnet_nb.datasets import ccpd
 from lprnet_nb.datasets.alphabet import PUBLISHED_CLASSES, read_alphabet
 from lprnet_nb.datasets.folder import load_plates
-from lprnet_nb.datasets.images import read_image, read_labels
+from lprnet_nb.datasets.images import read_image
+from lprnet_nb.datasets.labels import read_labels
 from lprnet_nb.datasets.lmdb import decode_datum, encode_datum
 from lprnet_nb.decode.grammar import load_grammar
 from lprnet_nb.errors import LprnetError
@@ -156,6 +157,11 @@ def record() -> dict[str, Any]:
         "network": "lprnet",
         "graph": None,
         "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67},
+        "seals": {
+            "graph": None,
+            "alphabet": digest({"classes": PUBLISHED_CLASSES, "blank": 67}),
+            "files": None,
+        },
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lprnet_nb.errors import EngineError
+from lprnet_nb.files import open_input, read_bytes
 
 FORMAT = 1
 FLOATS = ("f32", "f16", "bf16")
@@ -139,7 +140,7 @@ def load_graph(folder: str | Path) -> Graph:
     """
     folder = Path(folder)
     try:
-        return _graph(folder, json.loads((folder / "graph.json").read_text("utf8")))
+        return _graph(folder, json.loads(read_bytes(folder / "graph.json")))
     except EngineError:
         raise
     except _DAMAGED as error:
@@ -150,7 +151,7 @@ def load_graph(folder: str | Path) -> Graph:
 
 
 def _graph(folder: Path, record: dict) -> Graph:
-    with np.load(folder / "graph.npz") as stored:
+    with open_input(folder / "graph.npz") as file, np.load(file) as stored:
         weights = {name: stored[name] for name in stored.files}
     if record.get("format") != FORMAT:
         raise EngineError(

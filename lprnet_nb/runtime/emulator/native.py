@@ -17,8 +17,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import shutil
-import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lprnet_nb import children
 from lprnet_nb.cache import artifact, file_digest
 from lprnet_nb.errors import LprnetError
 from lprnet_nb.runtime.emulator.arithmetic import (
@@ -137,38 +136,33 @@ def library(target: str = "native") -> ctypes.CDLL:
     Unsupported
         No C compiler, or it failed.
     """
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    compiler = children.program("cc", "gcc", "clang")
     if compiler is None:
         raise Unsupported("no C compiler found (cc, gcc, clang)")
     try:
         # The compiler's version and everything that the target turns on.
-        machine = subprocess.run(
-            [compiler, f"-march={target}", "-dM", "-E", "-"],
-            input="",
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        machine = _compile(compiler, f"-march={target}", "-dM", "-E", "-")
 
         def build(folder: Path) -> None:
             shared = folder / "kernels.so"
-            subprocess.run(
-                [compiler, *FLAGS, f"-march={target}", "-o", str(shared), str(SOURCE), "-lm"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            march = f"-march={target}"
+            _compile(compiler, *FLAGS, march, "-o", str(shared), str(SOURCE), "-lm")
 
         inputs = {"source": file_digest(SOURCE), "flags": list(FLAGS), "machine": machine}
         loaded = ctypes.CDLL(str(artifact("emulator-kernels", inputs, build) / "kernels.so"))
-    except subprocess.CalledProcessError as error:
-        raise Unsupported(f"{compiler} failed: {error.stderr.strip()[-300:]}") from error
     except OSError as error:
         raise Unsupported(f"the compiled kernels cannot be loaded: {error}") from error
     loaded.instruction_set.restype = ctypes.c_char_p
     if loaded.op_size() != ctypes.sizeof(_Op):
         raise Unsupported("the compiled kernels have another instruction layout")
     return loaded
+
+
+def _compile(compiler: str, *arguments: str) -> str:
+    done = children.run([compiler, *arguments], timeout=300)
+    if done.returncode:
+        raise Unsupported(f"{compiler} failed: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def padded(channels: int) -> int:
