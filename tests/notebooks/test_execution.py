@@ -211,7 +211,7 @@ def test_04_infer(run, published) -> None:
 def test_05_compare(run) -> None:
     left = run("05_compare")
     metrics = json.loads((left.folder / "metrics.json").read_text("utf8"))
-    assert metrics["schema"] == 1 and metrics["dataset"]["images"] == 4
+    assert metrics["schema"] == 2 and metrics["dataset"]["images"] == 4
     rows = metrics["rows"]
     assert len(rows) == 2 * 4  # decoders; float, fp32, two of int8
     for row in rows:
