@@ -18,42 +18,32 @@ from .accuracy import (
 )
 from .calibration import (
     Coverage,
-    CrossFit,
     Reliability,
     accuracy_coverage,
-    cross_fit_temperature,
-    ece,
     log_loss,
     reliability,
 )
 from .fidelity import cosine, sqnr_db
-from .intervals import bootstrap, wilson
-from .paired import CochranQ, McNemar, cochran_q, holm, mcnemar_exact
+from .intervals import wilson
+from .paired import McNemar, holm, mcnemar_exact
 from .published import PublishedAccuracy, PublishedLatency, published_accuracy, published_latency
-from .timings import STAGES, Stopwatch
+from .timings import STAGES
 
 __all__ = [
     "GAP",
     "STAGES",
-    "CochranQ",
     "Confusion",
     "Coverage",
-    "CrossFit",
     "McNemar",
     "PublishedAccuracy",
     "PublishedLatency",
     "Reliability",
-    "Stopwatch",
     "accuracy_coverage",
     "align",
-    "bootstrap",
     "character_accuracy",
-    "cochran_q",
     "confusion",
     "correct",
     "cosine",
-    "cross_fit_temperature",
-    "ece",
     "edit_distance",
     "error_kinds",
     "exact_match",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,21 +88,6 @@ def reliability(
     )
 
 
-def ece(
-    confidence: ArrayLike,
-    correct: ArrayLike,
-    *,
-    bins: int = 10,
-    equal_counts: bool = False,
-) -> float:
-    """Expected calibration error (Naeini et al. 2015); parameters as for `reliability`.
-
-    >>> ece([0.8] * 10, [True] * 8 + [False] * 2)
-    0.0
-    """
-    return reliability(confidence, correct, bins=bins, equal_counts=equal_counts).ece
-
-
 def log_loss(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Mean of ``-log(p)``, where p is the confidence in what turned out to be true."""
     confidence, correct = _paired(confidence, correct)
@@ -156,71 +140,6 @@ def accuracy_coverage(confidence: ArrayLike, correct: ArrayLike) -> Coverage:
         accuracy,
         sorted_confidence[last],
         float((accuracy * width).sum() / len(confidence)),
-    )
-
-
-@dataclass(frozen=True)
-class CrossFit:
-    """Confidences at temperatures that other images chose.
-
-    Attributes
-    ----------
-    confidence
-        float64 ``[N]``.
-    correct
-        bool ``[N]``: whether the reading at that temperature is right.
-    temperature
-        float64 ``[folds]``: what was chosen for each fold.
-    fold
-        int64 ``[N]``: which fold each image is in.
-    """
-
-    confidence: np.ndarray
-    correct: np.ndarray
-    temperature: np.ndarray
-    fold: np.ndarray
-
-
-def cross_fit_temperature(
-    temperatures: Sequence[float],
-    confidence: np.ndarray,
-    correct: np.ndarray,
-    *,
-    folds: int = 5,
-    seed: int = 0,
-) -> CrossFit:
-    """Choose the softmax temperature by log loss, for each image by images of other folds.
-
-    Parameters
-    ----------
-    temperatures
-        ``[K]``: the candidates.
-    confidence
-        ``[K, N]``: confidence of the readings at each temperature (``decode(..., temperature=t)``).
-    correct
-        bool ``[K, N]``: which of these readings are right.
-    folds, seed
-        Images are dealt out to so many folds at random.
-    """
-    confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
-    if confidence.shape != correct.shape or confidence.shape[:1] != (len(temperatures),):
-        raise ParameterError(
-            "give one row of confidences and of outcomes per temperature; got "
-            f"{len(temperatures)} temperatures, shapes {list(confidence.shape)} "
-            f"and {list(correct.shape)}."
-        )
-    images = confidence.shape[1]
-    if not 2 <= folds <= images:
-        raise ParameterError(f"{folds} folds: give 2 to {images}, the number of images.")
-    fold = np.random.default_rng(seed).permutation(np.arange(images) % folds)
-    loss = -np.log(np.maximum(np.where(correct, confidence, 1 - confidence), _LEAST))
-    best = np.array([loss[:, fold != f].mean(axis=1).argmin() for f in range(folds)])
-    column = np.arange(images)
-    return CrossFit(
-        confidence[best[fold], column],
-        correct[best[fold], column],
-        np.asarray(temperatures, float)[best],
-        fold,
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 from scipy import stats
 
 from ..errors import ParameterError
@@ -28,43 +25,6 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
         raise ParameterError(f"{k} of {n}: an interval needs 0 <= k <= n and n >= 1.")
     interval = stats.binomtest(int(k), int(n)).proportion_ci(_checked(level), method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def bootstrap(
-    values: np.ndarray,
-    statistic: Callable[..., float] = np.mean,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over images, by scipy.
-
-    Parameters
-    ----------
-    values
-        ``[N]`` or ``[N, K]``: one row per image; rows are drawn with replacement.
-    statistic
-        Called with resampled `values`; gives one number.
-
-    Raises
-    ------
-    ParameterError
-        When there are fewer than two rows.
-    """
-    values = np.asarray(values)
-    if values.ndim == 0 or len(values) < 2:
-        raise ParameterError("a bootstrap interval needs at least two images.")
-    result = stats.bootstrap(
-        (np.arange(len(values)),),
-        lambda rows: statistic(values[rows]),
-        vectorized=False,
-        n_resamples=resamples,
-        method="percentile",
-        confidence_level=_checked(level),
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _checked(level: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ..errors import ParameterError
@@ -55,32 +55,6 @@ def holm(pvalues: ArrayLike) -> np.ndarray:
     if not ((pvalues >= 0) & (pvalues <= 1)).all():
         raise ParameterError("p-values must lie between 0 and 1.")
     return multipletests(pvalues, method="holm")[1]
-
-
-@dataclass(frozen=True)
-class CochranQ:
-    """Cochran's Q test: the statistic, its degrees of freedom and its p-value."""
-
-    q: float
-    degrees: int
-    p: float
-
-
-def cochran_q(correct: Sequence[ArrayLike]) -> CochranQ:
-    """Do K ways of reading the same plates differ at all (Cochran 1950)?
-
-    Parameters
-    ----------
-    correct
-        bool ``[K, N]``: one row per way of reading.
-    """
-    rows = _outcomes(correct)
-    if len(rows) < 2:
-        raise ParameterError("Cochran's Q compares at least two rows.")
-    if (rows == rows[0]).all():
-        return CochranQ(0.0, len(rows) - 1, 1.0)
-    result = cochrans_q(rows.T.astype(int))
-    return CochranQ(float(result.statistic), len(rows) - 1, float(result.pvalue))
 
 
 def _outcomes(rows: Sequence[ArrayLike]) -> np.ndarray:

@@ -12,7 +12,7 @@ from .comparison import (
     reliability,
 )
 from .compiled import latency, memory, slowest_layers, timeline
-from .decoding import ctc_paths, draw_readings, step_text, timings
+from .decoding import ctc_paths, step_text, timings
 from .network import agreement, coupling, network_diagram, pool_equivalence, subnormals, workflow
 from .quantization import (
     channel_ranges,
@@ -21,6 +21,7 @@ from .quantization import (
     histogram,
     layer_fidelity,
     quantization_noise,
+    threshold_hand,
 )
 from .style import chinese_fonts, crops, forest
 
@@ -35,7 +36,6 @@ __all__ = [
     "ctc_paths",
     "draw_histogram",
     "draw_noise",
-    "draw_readings",
     "fidelity",
     "forest",
     "gallery",
@@ -52,6 +52,7 @@ __all__ = [
     "slowest_layers",
     "step_text",
     "subnormals",
+    "threshold_hand",
     "timeline",
     "timings",
     "workflow",

@@ -29,12 +29,12 @@ from .style import (
 
 
 def paired(rows: Sequence[Mapping]) -> Figure:
-    """Plates that only one of two models reads right, back to back, with the exact p-value.
+    """Plates that only one of two models reads right, back to back, with the corrected p-value.
 
     Parameters
     ----------
     rows
-        ``{"label", "only_float", "only_other", "p"}``.
+        ``{"label", "only_float", "only_other", "p_holm"}``.
     """
     figure, [[axes]] = _figure(0.36 * len(rows) + 0.95)
     places = _labelled_rows(axes, [row["label"] for row in rows])
@@ -65,7 +65,7 @@ def paired(rows: Sequence[Mapping]) -> Figure:
                 fontsize=8,
             )
         axes.annotate(
-            _p_value(row["p"]),
+            _p_value(row["p_holm"]),
             (1, place),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),

@@ -13,30 +13,12 @@ from ..evaluate.timings import STAGES
 from .style import (
     BLACK,
     SERIES,
-    VERMILLION,
     WIDTH,
     _bare,
     _figure,
     _labelled_rows,
     _rgb,
 )
-
-
-def draw_readings(
-    axes: np.ndarray, images: np.ndarray, labels: Sequence[str], texts: Sequence[str]
-) -> None:
-    """Plates with what was read of each below it, wrong readings marked."""
-    for spot in axes.flat:
-        _bare(spot)
-    for spot, image, label, text in zip(axes.flat, images, labels, texts):
-        good = text == label
-        spot.imshow(_rgb(image), interpolation="lanczos")
-        spot.set_xlabel(
-            f"{text or '(nothing)'} {'✓' if good else '✗'}",
-            labelpad=2,
-            color=BLACK if good else VERMILLION,
-            weight="normal" if good else "bold",
-        )
 
 
 def ctc_paths(

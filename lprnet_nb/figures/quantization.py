@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLACK, BLUE, GREY, PALE, SERIES, VERMILLION, _figure
+from .style import (
+    BLACK,
+    BLUE,
+    GREY,
+    PALE,
+    SERIES,
+    SKY,
+    VERMILLION,
+    WIDTH,
+    _bare,
+    _figure,
+    _rgb,
+)
 
 
 def histogram(
@@ -133,6 +145,118 @@ def draw_noise(
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.legend(loc="lower left", fontsize=7)
+
+
+def threshold_hand(
+    images: np.ndarray,
+    labels: Sequence[str],
+    values: np.ndarray,
+    methods: Mapping[str, float],
+    limits: tuple[float, float],
+    layer: int,
+    levels: int = 255,
+) -> Callable[[float, np.ndarray, Sequence[str]], Figure]:
+    """A threshold in the hand: the values it cuts, a map before and after, and what is read.
+
+    The axes stay as they are, and only what changes is set anew, so that it can be dragged.
+
+    Parameters
+    ----------
+    images, labels
+        uint8 BGR ``[N, 24, 94, 3]``, up to eight, and what float reads of them.
+    values
+        The layer's output in float, ``[N, C, H, W]``, from 0 on.
+    methods
+        Thresholds that methods chose.
+    limits
+        The smallest and the largest threshold there will be.
+
+    Returns
+    -------
+    callable
+        Takes a threshold, the values quantized at it, and the readings; gives the figure.
+    """
+    figure = Figure(figsize=(WIDTH, 4.9))
+    places = figure.add_gridspec(
+        2, 2, left=0.075, right=0.985, top=0.945, bottom=0.52, hspace=0.5, wspace=0.16
+    )
+    left, right = figure.add_subplot(places[:, 0]), places[:, 1].subgridspec(2, 2, hspace=0.45)
+    reading = figure.add_gridspec(2, 4, left=0.02, right=0.98, top=0.335, bottom=0.07, hspace=1.1)
+    positive = values[values > 0].astype(np.float64)
+    grid = np.geomspace(*limits, 80)
+    counts, _ = np.histogram(positive, grid)
+    left.stairs(counts, grid, fill=True, color=PALE, edgecolor=GREY, linewidth=0.4)
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlim=limits,
+        ylim=(0.7, None),
+        ylabel="count",
+        xlabel="activation, threshold",
+    )
+    left.minorticks_off()  # they take a third of the time that a redraw has
+    left.set_title(f"layer {layer} of {len(images)} plates")
+    for (name, threshold), style in zip(methods.items(), SERIES[1:]):
+        left.axvline(threshold, color=style["color"], linestyle=style["linestyle"], label=name)
+    step = left.axvspan(limits[0], limits[0], color=SKY, alpha=0.3, label="rounded to 0")
+    line = left.axvline(limits[0], color=SERIES[0]["color"], linewidth=2, label="in the hand")
+    left.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.05, -0.2),
+        ncols=5,
+        fontsize=6.5,
+        columnspacing=0.8,
+        handlelength=1.4,
+    )
+    changing = []
+    for row, (channel, title) in enumerate(_two_channels(values)):
+        for column, word in enumerate(("float", "INT8")):
+            axes = figure.add_subplot(right[row, column])
+            _bare(axes)
+            axes.set_title(f"{title}, {word}", fontsize=8)
+            shown = axes.imshow(
+                values[0, channel], cmap="Greys", vmin=0, vmax=values[0, channel].max() or 1
+            )
+            if column:
+                changing.append((channel, shown))
+    spots = [figure.add_subplot(reading[k // 4, k % 4]) for k in range(len(images))]
+    texts = []
+    for spot, image, label in zip(spots, images, labels):
+        _bare(spot)
+        spot.imshow(_rgb(image), interpolation="lanczos")
+        spot.set_title(f"float: {label}", fontsize=7.5, weight="normal", loc="center", pad=2)
+        texts.append(spot.set_xlabel(" ", labelpad=2))
+    count = figure.text(0.53, 0.4, "", fontsize=8, linespacing=1.4)
+
+    def update(threshold: float, quantized: np.ndarray, readings: Sequence[str]) -> Figure:
+        line.set_xdata([threshold] * 2)
+        step.set_width(max(threshold / levels / 2, limits[0]) - limits[0])
+        for channel, shown in changing:
+            shown.set_data(quantized[0, channel])
+        for text, label, found in zip(texts, labels, readings):
+            good = found == label
+            text.set(
+                text=f"INT8: {found or '(nothing)'} {'✓' if good else '✗'}",
+                color=BLACK if good else VERMILLION,
+                weight="normal" if good else "bold",
+            )
+        right = sum(a == b for a, b in zip(labels, readings))
+        count.set_text(
+            f"threshold {threshold:.3g}: {right} of {len(labels)} read right\n"
+            f"{100 * (positive > threshold).mean():.2g} % of the values above 0 saturate, "
+            f"{100 * (positive < threshold / levels / 2).mean():.2g} % become 0"
+        )
+        return figure
+
+    return update
+
+
+def _two_channels(values: np.ndarray) -> list[tuple[int, str]]:
+    """Of the first image's map: the widest channel, and the middle one of those that show much."""
+    tops = values[0].max(axis=(1, 2))
+    order = np.argsort(-tops)
+    active = order[: max(1, int((tops > tops.max() / 100).sum()))]
+    return [(int(active[0]), "widest channel"), (int(active[len(active) // 2]), "middle channel")]
 
 
 def channel_ranges(

@@ -11,8 +11,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from .style import BLACK, GREY, PALE, SERIES, WIDTH
+from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
@@ -260,40 +261,54 @@ def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def tips(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Gain of each tip with its interval, and the spread that the baseline's draws have anyway."""
-    labels = [f"{line['strategy']} − {line['baseline']}, {line['chip']}" for line in lines]
-    figure = Figure((WIDTH, 0.3 * len(lines) + 1.0), layout="constrained")
+def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Gain and verdict of each tip by chip, in points of exact match with its 95 % interval.
+
+    Parameters
+    ----------
+    lines
+        `study.results.verdicts`' lines.
+    """
+    rows = list(dict.fromkeys((x["tip"], x["strategy"], x["baseline"]) for x in lines))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    figure = Figure((WIDTH, 0.33 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots()
-    for place, line in zip(_rows(axes, labels), lines):
-        style = SERIES[{"holds": 2, "does not hold": 1, "cannot be told": 0}[line["verdict"]]]
-        spread = line["baseline_spread"] * 100 / 2
-        axes.plot(
-            [-spread, spread], [place] * 2, color=PALE, linewidth=7, solid_capstyle="butt", zorder=0
+    axes.set(xlim=(-0.5, len(chips) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    most = max(line["draws"] for line in lines)
+    labels = [f"{tip}\n{strategy} {MINUS} {baseline}" for tip, strategy, baseline in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=7)
+    axes.set_xticks(range(len(chips)), chips, fontsize=8, weight="bold")
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    for line in lines:
+        place = (
+            chips.index(line["chip"]),
+            rows.index((line["tip"], line["strategy"], line["baseline"])),
         )
-        low, high = line["interval"]
-        change = line["difference"]
-        axes.errorbar(
-            100 * change,
-            place,
-            xerr=[[100 * (change - low)], [100 * (high - change)]],
-            color=style["color"],
-            marker=style["marker"],
-            capsize=3,
-            linestyle="none",
+        mark, color = VERDICTS[line["verdict"]]
+        low, high = (100 * end for end in line["interval"])
+        axes.add_patch(
+            Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, color=color, linewidth=0)
         )
+        few = f" ({line['draws']} of {most} draws)" if line["draws"] < most else ""
+        said = f"{mark} {100 * line['difference']:+.1f}{few}\n{low:+.1f} to {high:+.1f}"
         axes.annotate(
-            line["verdict"],
-            (1, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 0),
-            textcoords="offset points",
+            said.replace("-", MINUS),
+            place,
+            ha="center",
             va="center",
-            fontsize=7.5,
-            annotation_clip=False,
+            fontsize=7,
+            linespacing=1.25,
         )
-    axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.set_xlabel(
-        "gain in points of exact match (95 % interval; pale: spread of the baseline's draws)"
+    figure.supxlabel(
+        "   ".join(f"{mark} {name}" for name, (mark, _) in VERDICTS.items()), fontsize=8
     )
     return figure
+
+
+# Mark and background of each verdict; the marks tell them apart without colour.
+VERDICTS = {
+    "holds": ("✓", "#CDE9DC"),
+    "does not hold": ("✗", "#F8DACB"),
+    "cannot be told": ("?", "#EFEFEF"),
+}

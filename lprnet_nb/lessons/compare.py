@@ -6,17 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from ..evaluate.accuracy import Confusion, confusion
+from .. import figures
+from ..datasets.images import PlateImages
+from ..evaluate.accuracy import Confusion, confusion, error_kinds
 from ..evaluate.calibration import Coverage, Reliability, accuracy_coverage, log_loss, reliability
 from ..evaluate.fidelity import cosine
+from ..evaluate.intervals import wilson
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference, model_label
 from ..measure.rows import Measured
+from .course import listed
 
 BINS = 5
+GALLERY = 12  # plates that one picture shows
 PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
 
 
@@ -104,9 +110,9 @@ def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured
 
 
 def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Each model below FP32 against the float network of its batch, plate by plate, by decoder.
+    """Each INT8 model against the float network of its batch, plate by plate, by decoder.
 
-    ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of models.
+    ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of models of a decoder.
     """
     rows = []
     for decoder in dict.fromkeys(item.row["decoder"] for item in measured):
@@ -116,7 +122,7 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             for item in models
             if isinstance(item.compiled, Reference)
         }
-        lower = [item for item in models if item.row["precision"] != "fp32"]
+        lower = [item for item in models if item.row["precision"] == "int8"]
         tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
         rows += [
             {
@@ -222,3 +228,128 @@ def spread(data: Data) -> dict[str, int]:
     for label in data.plates.labels:
         count[label[:1]] = count.get(label[:1], 0) + 1
     return dict(sorted(count.items(), key=lambda item: -item[1]))
+
+
+def metrics_said(measured: Sequence[Measured]) -> str:
+    """Whether FP32 reads as float does, and what moves more plates, decoder or precision."""
+    exact = [
+        m for m in measured if isinstance(m.compiled, Compiled) and m.row["precision"] == "fp32"
+    ]
+    said = []
+    if exact:
+        same = sum(m.row["agreement_with_float"] == 1 for m in exact)
+        said.append(f"{same} of {len(exact)} FP32 rows read every plate as torch does.")
+    by_model: dict[str, list[float]] = {}
+    for item in measured:
+        by_model.setdefault(item.compiled.id, []).append(item.row["exact_match"])
+    float_by = {
+        m.row["decoder"]: m.row["exact_match"]
+        for m in measured
+        if isinstance(m.compiled, Reference)
+    }
+    decoder = max(max(rates) - min(rates) for rates in by_model.values())
+    precision = max(
+        abs(m.row["exact_match"] - float_by[m.row["decoder"]])
+        for m in measured
+        if m.row["decoder"] in float_by
+    )
+    said.append(
+        f"Between decoders one model's exact match moves by {100 * decoder:.1f} points at most, "
+        f"between a model and float with one decoder by {100 * precision:.1f}."
+    )
+    return " ".join(said)
+
+
+def paired_said(tests: Sequence[Mapping[str, Any]], level: float = 0.05) -> str:
+    """What the corrected tests say."""
+    found = [f"{t['label']} (corrected p {t['p_holm']:.2g})" for t in tests if t["p_holm"] < level]
+    least = min(tests, key=lambda t: t["p_holm"])
+    if found:
+        return f"below {level:g} after Holm's correction: {listed(found)}."
+    return (
+        f"none of the {len(tests)} differences is more than chance would bring: the smallest "
+        f"corrected p is {least['p_holm']:.2g} ({least['label']})."
+    )
+
+
+def accuracy_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How wide an interval is, beside the distance of the models."""
+    shares = [row["right"] / row["images"] for row in rows]
+    low, high = wilson(rows[0]["right"], rows[0]["images"])
+    return (
+        f"the interval of {rows[0]['label']} is {100 * (high - low):.0f} points wide, and all "
+        f"models and decoders lie within {100 * (max(shares) - min(shares)):.0f} points."
+    )
+
+
+def logit_figure(models: Mapping[str, Measured]) -> Figure | None:
+    """Cosine of each image's logits with float's, changed plates marked; None without INT8."""
+    near = logit_cosines(models)
+    return figures.fidelity(near["cosine"], near["differs"]) if near["cosine"] else None
+
+
+def logits_said(models: Mapping[str, Measured]) -> str:
+    """Whether a bound on the cosine could tell the plates that change."""
+    near, said = logit_cosines(models), []
+    for name, cosines in near["cosine"].items():
+        differs = near["differs"][name]
+        if differs.any() and not differs.all():
+            below = int((cosines[~differs] < cosines[differs].max()).sum())
+            said.append(
+                f"{name}: {int(differs.sum())} plates change; a bound that finds them all also "
+                f"rejects {below} of the {int((~differs).sum())} that do not"
+            )
+        else:
+            said.append(f"{name}: {int(differs.sum())} of {len(differs)} plates change")
+    return f"{'; '.join(said)}."
+
+
+def confusions_said(models: Mapping[str, Measured], labels: Sequence[str]) -> str:
+    """How each model's wrong plates are wrong."""
+    said = []
+    for name, item in models.items():
+        kinds = error_kinds(labels, item.readings.texts)
+        wrong = int((~item.correct).sum())
+        said.append(
+            f"{name}: {kinds['short'] + kinds['long']} of {wrong} wrong plates have another number "
+            f"of characters, {kinds['substituted']} a character misread"
+        )
+    return f"{'; '.join(said)}."
+
+
+def gallery_of(models: Mapping[str, Measured], plates: PlateImages) -> tuple[Figure, str]:
+    """Plates that not all models read alike, and the caption of their picture."""
+    changed = differing(models)
+    texts = {name: [item.readings.texts[k] for k in changed] for name, item in models.items()}
+    figure = figures.gallery(plates.images[changed], [plates.labels[k] for k in changed], texts)
+    shown = min(GALLERY, len(changed))
+    which = f"The first {shown} of {len(changed)}" if shown < len(changed) else f"All {shown}"
+    return figure, f"{which} plates on which the models differ."
+
+
+def gallery_said(models: Mapping[str, Measured]) -> str:
+    """How many plates each model mends and spoils against the first."""
+    (first, base), *others = models.items()
+    said = [
+        f"{name} mends {int((~base.correct & item.correct).sum())} and spoils "
+        f"{int((base.correct & ~item.correct).sum())}"
+        for name, item in others
+    ]
+    return f"against {first}, {listed(said)}." if said else "there is no model beside float."
+
+
+def confidence_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What refusing a tenth of the plates gains, and whether INT8 costs confidence."""
+    base = rows[0]
+    text = (
+        f"refusing the least certain tenth lifts {base['model']} from "
+        f"{base['exact match, all']:.3f} to {base['best 90 %']:.3f}."
+    )
+    others = [f"{row['model']} {row['ECE']:.3f}" for row in rows[1:]]
+    return text + (f" ECE: {base['model']} {base['ECE']:.3f}, {listed(others)}." if others else "")
+
+
+def against_each_other(models: Mapping[str, Measured]) -> str:
+    """McNemar's exact test of the last two models."""
+    (name, one), (other_name, other) = list(models.items())[-2:]
+    return f"{name} against {other_name}: {mcnemar_exact(one.correct, other.correct)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from ..model.trace import TracedModel
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
 from ..toolchain.layers import roles_of_layers
-from ..toolchain.profile import Profile, read_profile
+from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
+from .course import listed
 
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
 
@@ -112,6 +113,100 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
             }
         )
     return rows
+
+
+def content_rows(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`contents` for reading, in kB."""
+    return [
+        {
+            "model": f["label"],
+            "file kB": f["file"] // 1000,
+            "weights kB": f["weight"] // 1000,
+            "instructions kB": f["instruct"] // 1000,
+            "working memory kB": f["runtime"] // 1000,
+        }
+        for f in facts
+    ]
+
+
+def contents_said(compiled: Sequence[Compiled], facts: Sequence[Mapping[str, Any]]) -> str:
+    """What `contents` shows of INT8's weights, and of what is neither weight nor instruction."""
+    weights = {
+        (m.bmodel.chip, m.bmodel.precision, m.bmodel.batch): f["weight"]
+        for m, f in zip(compiled, facts)
+    }
+    shares = [
+        100 * size / weights[chip, "fp32", batch]
+        for (chip, precision, batch), size in weights.items()
+        if precision == "int8" and weights.get((chip, "fp32", batch))
+    ]
+    other = max(facts, key=lambda f: f["file"] - f["weight"] - f["instruct"])
+    rest = 1 - (other["weight"] + other["instruct"]) / other["file"]
+    text = f"{rest:.0%} of the file of {other['label']} is neither weight nor instruction."
+    if not shares:
+        return text
+    return f"INT8 weights take {_span(shares)} % of FP32's, not 25. {text}"
+
+
+def memory_said(facts: Sequence[Mapping[str, Any]]) -> str:
+    """What share of the device's memory is working space."""
+    shares = [100 * f["runtime"] / (f["weight"] + f["instruct"] + f["runtime"]) for f in facts]
+    return f"{_span(shares)} % of the memory is working space (runtime) for feature maps."
+
+
+def latency_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far predicted and measured times lie apart."""
+    both = [r for r in rows if r["predicted_ms"] and r["published_ms"]]
+    none = [r["label"] for r in rows if not r["predicted_ms"]]
+    said = []
+    if both:
+        times = [r["published_ms"] / r["predicted_ms"] for r in both]
+        said.append(f"measured times are {_span(times, 1)} times the predicted ones.")
+    if none:
+        said.append(f"The compiler predicts nothing for {listed(none)}.")
+    return " ".join(said) or "no measured time was published for these models."
+
+
+def _span(values: Sequence[float], digits: int = 0) -> str:
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def unit_rows(found: Mapping[str, Profile]) -> list[dict[str, Any]]:
+    """Share of the call in which each unit works, and both do, by model."""
+    return [
+        {"model": name, "µs": 1000 * q.milliseconds, **{k: f"{v:.0%}" for k, v in q.busy().items()}}
+        for name, q in found.items()
+    ]
+
+
+def fastest(found: Mapping[str, Profile]) -> tuple[str, Profile]:
+    """The model whose call is the shortest, by label."""
+    return min(found.items(), key=lambda item: item[1].milliseconds)
+
+
+def units_said(found: Mapping[str, Profile]) -> str:
+    """Which unit each model waits for."""
+    said = []
+    for name, profile in found.items():
+        share = profile.busy()
+        busier = max((COMPUTE, MEMORY), key=share.__getitem__)
+        said.append(
+            f"{name}: the {busier} unit is the busier one and works {share[busier]:.0%} of the "
+            f"call, both work at once {share['both']:.0%} of it."
+        )
+    return " ".join(said)
+
+
+def proof_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What `proof_on_simulator` shows."""
+    worst = max(rows, key=lambda row: row["largest difference"])
+    unlike = sum(row["images"] - row["same text as float"] for row in rows)
+    total = sum(row["images"] for row in rows)
+    return (
+        f"{total - unlike} of {total} readings are float's own; logits differ most in "
+        f"{worst['model']}, by {worst['largest difference']:.2g}."
+    )
 
 
 def proof_runs(models: Sequence[Planned], plates: PlateImages) -> list[tuple[Run, Run]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from .. import figures
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode import best_path, decode, log_softmax
@@ -19,6 +21,7 @@ from ..measure.parameters import Parameters
 from ..measure.rows import Measured, measuring
 from ..runtime.views import read_views
 from ..work.pieces import Piece
+from .course import listed
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -94,28 +97,114 @@ def paths(
 
 def cases(
     logits: np.ndarray, labels: Sequence[str], decoders: Sequence[str], alphabet: Alphabet
-) -> dict[str, int]:
-    """Numbers of three telling plates.
+) -> dict[str, int | None]:
+    """Numbers of telling plates, None where there is none.
 
     Returns
     -------
     dict
-        ``"repeat"``: read right, with a character that occurs twice in a row. ``"mended"``: the
-        first decoder is wrong and the last right. ``"unmended"``: the last is wrong, if possible
-        where the first is right. 0 where there is no such plate.
+        ``"repeat"``: read right by the first decoder, with a character that occurs twice in a row.
+        ``"mended"``: the first decoder is wrong and the last right. ``"spoiled"``: the other way
+        round. ``"lost"``: both are wrong.
     """
     first, last = (
         np.array([a == b for a, b in zip(labels, decode(logits, alphabet, name).texts)])
         for name in (decoders[0], decoders[-1])
     )
-    mended, spoiled, lost = ~first & last, first & ~last, ~first & ~last
-    unmended = spoiled if spoiled.any() else lost
-    repeat = np.array([any(a == b for a, b in pairwise(label)) for label in labels])
-    return {
-        "repeat": int((repeat & first).argmax()),
-        "mended": int(mended.argmax()),
-        "unmended": int(unmended.argmax()),
+    repeat = np.array([any(a == b for a, b in itertools.pairwise(label)) for label in labels])
+    masks = {
+        "repeat": repeat & first,
+        "mended": ~first & last,
+        "spoiled": first & ~last,
+        "lost": ~first & ~last,
     }
+    return {kind: int(mask.argmax()) if mask.any() else None for kind, mask in masks.items()}
+
+
+# Where no plate of a kind is among those read, it is said in its place.
+KINDS = {
+    "mended": "that the first decoder misreads and the last one reads",
+    "spoiled": "that the first decoder reads and the last one misreads",
+    "lost": "that both misread",
+}
+
+
+def case_figure(
+    kind: str,
+    number: int,
+    plates: PlateImages,
+    logits: np.ndarray,
+    alphabet: Alphabet,
+    walk: Callable[[int], dict[str, np.ndarray]],
+) -> Figure:
+    """The paths of two decoders through the logits of a telling plate."""
+    return figures.ctc_paths(
+        plates.images[number],
+        log_softmax(logits[number][None])[0],
+        alphabet,
+        walk(number),
+        title=f"{kind}: the label is {plates.labels[number]}",
+    )
+
+
+def missing_cases(found: Mapping[str, int | None], images: int) -> str:
+    """Which kinds of telling plates there are none of."""
+    none = [f"a plate {text}" for kind, text in KINDS.items() if found[kind] is None]
+    return f"Among these {images} plates there is none of: {'; '.join(none)}." if none else ""
+
+
+def certainty(logits: np.ndarray, alphabet: Alphabet, decoder: str, count: int = 5) -> list[tuple]:
+    """``(number, text, runner-up, margin)`` of the plates that a decoder was least sure of."""
+    read = decode(logits, alphabet, decoder)
+    return [
+        (int(k), read.texts[k], read.runner_up[k], round(float(read.margin[k]), 2))
+        for k in read.margin.argsort()[:count]
+    ]
+
+
+def greedy_readings(measured: Sequence[Measured], decoder: str) -> Measured:
+    """The last model's readings by a decoder: the one that the notebook looks into."""
+    return next(m for m in reversed(measured) if m.row["decoder"] == decoder)
+
+
+def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What `crosschecks` shows."""
+    checked = [row for row in rows if row["checked images"]]
+    if not checked:
+        return "this run's backend is the simulator or a device, and was not compared with itself."
+    exact = [row["model"] for row in checked if row["bit-identical"]]
+    other = [row for row in checked if not row["bit-identical"]]
+    said = [f"to the bit as the simulator: {listed(exact)}" if exact else "", *(
+        f"{row['model']} differs by {row['largest difference']:.2g} of a logit at most"
+        for row in other
+    )]  # fmt: skip
+    return f"{'; '.join(part for part in said if part)}."
+
+
+def errors_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How the errors of each decoder are made up, over all models."""
+    said = []
+    for decoder in dict.fromkeys(row["decoder"] for row in rows):
+        here = [row for row in rows if row["decoder"] == decoder]
+        total = {key: sum(row[key] for row in here) for key in ("short", "long", "substituted")}
+        parts = [f"{count} {_KIND_SAID[kind]}" for kind, count in total.items()]
+        said.append(f"{decoder}: {listed(parts)}")
+    return f"{'; '.join(said)}, all models together."
+
+
+_KIND_SAID = {"short": "too short", "long": "too long", "substituted": "of the right length"}
+
+
+def times_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What reading a file costs beside decoding its logits, in the middle of the models."""
+    before, after = (
+        float(np.median([row[stage] for row in rows if row[stage] is not None] or [0]))
+        for stage in ("decode", "postprocess")
+    )
+    return (
+        f"reading an image file takes {before:.2g} ms here, decoding its logits {after:.2g} ms "
+        "(the middle of the models)."
+    )
 
 
 def step_table(logits: np.ndarray, alphabet: Alphabet) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import ParameterError
 from ..evaluate.accuracy import correct
+from ..evaluate.intervals import wilson
+from ..figures.quantization import quantization_noise
 from ..measure.data import Data
+from ..measure.layers import layer_errors
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
 from ..model.weights import Weights
@@ -22,9 +26,12 @@ from ..toolchain.compile import CalibrationTable, top_graph
 from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
+from .course import listed
+from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
+RANGE = (1 / 500, 10)  # thresholds that are tried, of the largest value
 LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are unsigned
 
 
@@ -43,10 +50,10 @@ def _known(layer: int) -> int:
     return layer
 
 
-def read_with_threshold(
-    weights: Weights, images: np.ndarray, layer: int, threshold: float
-) -> list[str]:
-    """What the float network reads when one layer alone is quantized with this threshold.
+def reader_with_threshold(
+    weights: Weights, images: np.ndarray, layer: int
+) -> Callable[[float], list[str]]:
+    """What the float network reads when one layer alone is quantized, as a function of a threshold.
 
     Parameters
     ----------
@@ -54,25 +61,97 @@ def read_with_threshold(
         uint8 BGR ``[N, 24, 94, 3]``.
     layer
         One of `RELUS`.
-    threshold
-        Positive; values above it saturate, those below are rounded to 255ths of it.
+
+    Returns
+    -------
+    callable
+        Takes a positive threshold: values above it saturate, those below are rounded to 255ths of
+        it. Raises ParameterError for another.
     """
-    if not threshold > 0:
-        raise ParameterError(f"threshold {threshold}: give a positive number.")
-    network, step = weights.network(), threshold / LEVELS
-
-    def quantize(_: torch.nn.Module, __: Any, x: torch.Tensor) -> torch.Tensor:
-        return (x / step).round_().clamp_(max=LEVELS) * step
-
-    network.backbone[_known(layer)].register_forward_hook(quantize)
+    network, x = weights.network(), torch.from_numpy(preprocess(images))
     with torch.inference_mode():
-        logits = network(torch.from_numpy(preprocess(images))).numpy()
-    return decode(logits, weights.alphabet).texts
+        for index in range(_known(layer) + 1):  # once: what comes before does not change
+            x = network.backbone[index](x)
+            network.backbone[index] = _Given(x)
+    values, last = x.numpy(), network.backbone[layer]
+
+    def read(threshold: float) -> list[str]:
+        if not threshold > 0:
+            raise ParameterError(f"threshold {threshold}: give a positive number.")
+        last.output = torch.from_numpy(quantized(values, threshold))
+        with torch.inference_mode():
+            return decode(network(last.output).numpy(), weights.alphabet).texts
+
+    return read
+
+
+class _Given(torch.nn.Module):
+    """Stands for a layer whose output is known."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.output
+
+
+def quantized(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Values from 0 on as INT8 keeps them: 255 steps up to the threshold, which is the largest."""
+    step = np.float32(threshold / LEVELS)
+    return np.minimum(np.rint(values / step), np.float32(LEVELS)) * step
+
+
+def read_right(weights: Weights, plates: PlateImages, count: int) -> PlateImages:
+    """The first plates that the float network reads right, `count` or as many as there are."""
+    found: list[int] = []
+    for start in range(0, len(plates), count):
+        some = plates.take(slice(start, start + count))
+        right = correct(some.labels, read_images(weights, some.images))
+        found += (start + np.flatnonzero(right)).tolist()
+        if len(found) >= count:
+            break
+    return plates.take(found[:count])
+
+
+def harmless(
+    weights: Weights, plates: PlateImages, layer: int, largest: float
+) -> tuple[float, float, int]:
+    """Between which thresholds of a layer all plates read right, by halves and doubles.
+
+    Returns
+    -------
+    low, high
+        Thresholds around the largest value, `RANGE` at most, between which every plate reads right.
+    broken
+        Plates that read wrong at half of `low`; 0 where that is out of the range.
+    """
+    read = reader_with_threshold(weights, plates.images, layer)
+
+    def wrong(threshold: float) -> int:
+        return int((~correct(plates.labels, read(threshold))).sum())
+
+    low = high = largest
+    while low / 2 >= RANGE[0] * largest and not (broken := wrong(low / 2)):
+        low /= 2
+    while high * 2 <= RANGE[1] * largest and not wrong(high * 2):
+        high *= 2
+    return low, high, broken
 
 
 def table_of(bmodel: BModel) -> CalibrationTable:
     """The calibration table that a BModel was compiled with."""
     return CalibrationTable(bmodel.folder / "calibration_table", None, "")
+
+
+def without_published(compiled: Sequence[Compiled]) -> str | None:
+    """Why thresholds cannot be compared, where no strategy keeps the published form; else None."""
+    if any(item.bmodel.form == "published" for item in compiled):
+        return None
+    return (
+        f"No strategy of {listed([item.strategy for item in compiled])} keeps the published form "
+        'of the network, whose thresholds this section compares: add one, such as "kl".'
+    )
 
 
 def thresholds(compiled: Sequence[Compiled], layer: int) -> dict[str, float]:
@@ -112,30 +191,115 @@ def align_layers(
 
 
 def kept_channels(
-    weights: Weights, images: np.ndarray, published: Compiled, forked: Compiled | None
+    weights: Weights, images: np.ndarray, compiled: Sequence[Compiled]
 ) -> dict[str, Any]:
     """Ranges of layer 13's channels, and the quantization steps that they get.
+
+    Parameters
+    ----------
+    compiled
+        At least one of the published form; the first of each form counts.
 
     Returns
     -------
     dict
-        ``"maxima"`` float64 ``[256]``, ``"scale"`` of the map in the published form, and
-        ``"kept_scale"`` of the kept channels in the forked form, or None without one.
+        ``"maxima"`` float64 ``[256]``, ``"scale"`` of the map in the published form,
+        ``"kept_scale"`` of the kept channels in the forked form, or None without one, and
+        ``"levels"``, how many of 255 the widest kept channel has, by ``"shared scale"`` and
+        ``"own scale"``.
     """
+    forms = {item.bmodel.form: item for item in reversed(compiled)}
+    published, forked = forms["published"], forms.get("forked")
     maxima = activations(weights, images, 13).max(axis=(0, 2, 3)).astype(float)
     name = roles_of_layers(top_graph(published.traced).layers)["block11"][-1]
     scale = Emulator(published.bmodel.graph).graph.types[name].scale
-    kept_scale = None
-    if forked is not None:
-        graph = Emulator(forked.bmodel.graph).graph
-        last = [
-            n
-            for n in roles_of_layers(top_graph(forked.traced).layers)["block11"]
-            if n in graph.types
+    kept_scale = _kept_scale(forked, len(maxima)) if forked else None
+    scales = {"shared scale": scale, "own scale": kept_scale}
+    levels = {name: min(maxima[::4].max() / one, LEVELS) for name, one in scales.items() if one}
+    return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale, "levels": levels}
+
+
+def _kept_scale(forked: Compiled, channels: int) -> float:
+    """Scale of the channels that the pool after layer 13 keeps, in the forked form."""
+    types = Emulator(forked.bmodel.graph).graph.types
+    last = roles_of_layers(top_graph(forked.traced).layers)["block11"]
+    narrow = [n for n in last if n in types and types[n].shape[1] == channels // 4]
+    return types[narrow[-1]].scale
+
+
+def channels_said(story: Mapping[str, Any]) -> str:
+    """What `kept_channels` shows."""
+    maxima, levels = story["maxima"], story["levels"]
+    dropped = np.delete(maxima, np.s_[::4])
+    alive = int((dropped > story["scale"]).sum())
+    text = (
+        f"the pool drops {len(dropped)} channels, all but {alive} of them below one step of the "
+        f"shared scale, and the widest of them reaches {dropped.max():.0f}, where the widest kept "
+        f"one reaches {maxima[::4].max():.1f}. That leaves the kept channels "
+        f"{levels['shared scale']:.0f} of {LEVELS} levels."
+    )
+    if "own scale" in levels:
+        text += f" With a scale of their own they have {levels['own scale']:.0f}."
+    return text
+
+
+def threshold_said(low: float, high: float, broken: int, plates: int = 8) -> str:
+    """What `harmless` says."""
+    return (
+        f"by halves and doubles, all {plates} plates read right from a threshold of {low:.3g} to "
+        f"one of {high:.3g}"
+        + (f"; at half of the lowest, {broken} of them read wrong." if broken else ".")
+    )
+
+
+def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> str:
+    """Where each method's threshold stands beside the one of the least squared error."""
+    flat = np.abs(values).ravel()[:: values.size // 200_000 + 1]
+    grid = np.geomspace(flat.max() / 12, flat.max(), 60)
+    best = float(grid[np.argmin(sum(quantization_noise(flat, grid, LEVELS)))])
+    parts = [f"{name} at {value / best:.2f} times it" for name, value in chosen.items()]
+    return (
+        f"the squared error of this layer is least at a threshold of about {best:.3g}; "
+        f"{listed(parts)}."
+    )
+
+
+def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+    """`measure.layers.layer_errors` of each model, by strategy."""
+    return {item.strategy: layer_errors(item, images) for item in compiled}
+
+
+def worst_layers(errors: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The noisiest layer of each model."""
+    return [
+        {"strategy": name, **min(rows, key=lambda row: row["sqnr_db"])}
+        for name, rows in errors.items()
+    ]
+
+
+def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Between which neighbouring roles each model loses most, in dB."""
+    said = []
+    for name, rows in errors.items():
+        falls = [
+            (a["sqnr_db"] - b["sqnr_db"], a["layer"], b["layer"])
+            for a, b in itertools.pairwise(rows)
+            if not (a["layer"] + b["layer"]).count("context")
         ]
-        narrow = [n for n in last if graph.types[n].shape[1] == len(maxima) // 4]
-        kept_scale = graph.types[narrow[-1]].scale
-    return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale}
+        fall, before, after = max(falls)
+        said.append(f"{name} falls most from {before} to {after}, by {fall:.0f} dB")
+    return f"{'; '.join(said)} (the branches of the context left aside)."
+
+
+def reading_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far readings lie apart, beside the width of an interval."""
+    right = [row["right"] for row in rows]
+    low, high = wilson(max(right), rows[0]["images"])
+    spread = max(right) - min(right)
+    return (
+        f"the best model reads {max(right)} of {rows[0]['images']} plates, the worst {spread} "
+        f"fewer; the interval of the best alone is {100 * (high - low):.0f} points wide."
+    )
 
 
 def read_models(

@@ -6,6 +6,7 @@ figure under sliders where one does.
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,6 @@ from .. import figures
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode.ctc import log_softmax
-from ..figures.style import WIDTH
 from ..measure.output import Output
 from ..model.weights import Weights
 from . import quantize
@@ -39,7 +39,9 @@ def picture(
     draw: Callable[..., Figure],
     controls: Mapping[str, ipywidgets.Widget],
 ) -> ipywidgets.VBox:
-    """A figure that is drawn again whenever one of its controls moves.
+    """A figure that is drawn again while one of its controls moves.
+
+    What arrives while a picture is drawn is drawn once, at its latest value: a drag never lags.
 
     Parameters
     ----------
@@ -49,15 +51,26 @@ def picture(
         By the name of the argument.
     """
     image = ipywidgets.Image(format="png")
+    waiting: list[asyncio.TimerHandle] = []
 
-    def redraw(_: Any = None) -> None:
+    def redraw() -> None:
+        waiting.clear()
         shown = io.BytesIO()
         figure = draw(**{name: control.value for name, control in controls.items()})
-        figure.savefig(shown, format="png", dpi=110)
+        figure.savefig(shown, format="png", dpi=100, pil_kwargs={"compress_level": 1})
         image.value = shown.getvalue()
 
+    def moved(_: Any) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel: a script or a test
+            redraw()
+            return
+        if not waiting:
+            waiting.append(loop.call_later(0.02, redraw))
+
     for control in controls.values():
-        control.observe(redraw, names="value")
+        control.observe(moved, names="value")
     redraw()
     return ipywidgets.VBox([ipywidgets.HBox(list(controls.values())), image])
 
@@ -86,49 +99,51 @@ def threshold(
     plates: PlateImages,
     layer: int,
     methods: Mapping[str, float],
-) -> None:
-    """Drag a layer's threshold: saturation, resolution, and what eight plates then read.
+) -> tuple[float, float, int]:
+    """Drag a layer's threshold: what its map keeps, and how plates then read that float reads.
 
     Parameters
     ----------
     methods
-        Thresholds that methods chose, to compare with; the slider starts at the first.
+        Thresholds that methods chose, marked beside the one that is dragged.
+
+    Returns
+    -------
+    tuple
+        What `quantize.harmless` says of the plates shown.
     """
-    few = plates.take(slice(8))
+    few = quantize.read_right(weights, plates, 8)
     values = quantize.activations(weights, few.images, layer)
-    labels = few.labels or ("",) * len(few)
-    start = next(iter(methods.values()))
+    largest = float(values.max())
+    low, high, broken = quantize.harmless(weights, few, layer, largest)
+    read = quantize.reader_with_threshold(weights, few.images, layer)
+    update = figures.threshold_hand(
+        few.images, few.labels, values, methods, largest * np.array(quantize.RANGE), layer
+    )
 
     def draw(threshold: float) -> Figure:
-        chosen = {"chosen": threshold, **methods}
-        texts = quantize.read_with_threshold(weights, few.images, layer, threshold)
-        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
-        left, right = top.subplots(1, 2, width_ratios=(1.5, 1))
-        figures.draw_histogram(left, values, chosen)
-        figures.draw_noise(right, values, chosen, quantize.LEVELS)
-        left.set_title(f"layer {layer} of {len(few)} plates")
-        figures.draw_readings(bottom.subplots(2, 4), few.images, labels, texts)
-        return figure
+        return update(threshold, quantize.quantized(values, threshold), read(threshold))
 
     slider = ipywidgets.FloatLogSlider(
-        value=start / 4,
+        value=low / 2,
         base=10,
-        min=float(np.log10(values.max() / 200)),
-        max=float(np.log10(values.max() * 1.1)),
-        step=0.02,
+        min=float(np.log10(largest * quantize.RANGE[0])),
+        max=float(np.log10(largest * quantize.RANGE[1])),
+        step=0.01,
         description="threshold",
-        continuous_update=False,
+        continuous_update=True,
         readout_format=".3g",
+        layout={"width": "640px"},
     )
     _show(
         output,
         name,
-        f"Layer {layer} alone quantized at a quarter of the first method's "
-        "threshold: what saturates, what is rounded, and what eight plates then read.",
+        f"Layer {layer} alone quantized at {low / 2:.3g}, half of what all plates still bear: its "
+        "map before and after, and what plates read that float reads right.",
         draw,
         {"threshold": slider},
     )
+    return low, high, broken
 
 
 def ctc(
@@ -177,14 +192,12 @@ def ctc(
                 min=0,
                 max=len(plates) - 1,
                 description="plate",
-                continuous_update=False,
             ),
             "step": ipywidgets.IntSlider(
                 value=undecided,
                 min=0,
                 max=logits.shape[2] - 1,
                 description="step",
-                continuous_update=False,
             ),
         },
     )

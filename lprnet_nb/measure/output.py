@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -47,12 +48,16 @@ class Output:
             atomic_write(self._path("figures", name, kind), data)
             self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
 
-    def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> pd.DataFrame:
-        """Write ``tables/<name>.json``; return the table for the notebook to show."""
+    def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
+        """Show a table, also from within an ``if``; write ``tables/<name>.json``."""
+        from IPython.display import display
+
         if self.folder:
             self._write("tables", name, {"caption": caption, "rows": rows})
-        shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index").set_caption(caption)
-        return shown.format(lambda v: f"{v:.4g}" if isinstance(v, float) else v, na_rep="–")
+        shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index")
+        # What is text in the rows is text in the page, whatever it looks like.
+        shown = shown.set_caption(html.escape(caption)).format_index(escape="html", axis=1)
+        display(shown.format(_cell, na_rep="–", escape="html"))
 
     def json(self, name: str, value: Any) -> None:
         """Write ``<name>.json`` into the report's folder."""
@@ -64,6 +69,10 @@ class Output:
 
     def _write(self, part: str, name: str, value: Any) -> None:
         atomic_write(self._path(part, name, "json"), to_json(value))
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _png(figure: Figure) -> bytes:

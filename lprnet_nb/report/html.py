@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
+from ..evaluate.timings import STAGES
 from ..measure.schema import (
     BModelFacts,
     Manifest,
@@ -41,7 +42,6 @@ from . import verdict as words
 from .notebook_pages import NotebookPage, cell_with, convert
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
-_STAGES = ("decode", "preprocess", "inference", "postprocess")
 _SHOWN_DIFFERENCES = 200  # plates on a BModel's page; all of them are in results/
 _OLD_PUBLISHED = "sophon-demo 2022-11"
 
@@ -147,7 +147,7 @@ def _read(folder: Path) -> _Report:
         return reader(folder / name) if (folder / name).exists() else None
 
     facts = [read_bmodel_facts(path) for path in sorted((folder / "bmodels").glob("*.json"))]
-    notebooks = tuple(convert(path) for path in sorted((folder / "notebooks").glob("*.ipynb")))
+    notebooks = tuple(convert(path) for path in _files(folder, "notebooks", "*.ipynb"))
     return _Report(
         folder,
         read_metrics(folder / "metrics.json"),
@@ -192,7 +192,7 @@ def _index(
         "command": _command(report),
         "notebooks": report.notebooks,
         "facts": report.facts,
-        "stages": _STAGES,
+        "stages": STAGES,
     }
 
 
@@ -334,7 +334,7 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     known = {row.id: row for row in report.metrics.rows}
     found = []
     for row in report.timings.rows:
-        parts = {stage: getattr(row, f"{stage}_ms") for stage in _STAGES}
+        parts = {stage: getattr(row, f"{stage}_ms") for stage in STAGES}
         found.append(
             {
                 "row": row,
@@ -377,7 +377,7 @@ def _command(report: _Report) -> str | None:
 def _figures(report: _Report) -> list[Figure]:
     """Figures in the order in which the notebooks draw them, then by name."""
     found = []
-    for sidecar in _json_files(report.folder / "figures"):
+    for sidecar in _files(report.folder, "figures", "*.json"):
         value = _object(sidecar)
         file, caption = value.get("file"), value.get("caption", "")
         if (
@@ -393,6 +393,7 @@ def _figures(report: _Report) -> list[Figure]:
                 f"{sidecar} names the figure {file!r}, which is not there as SVG or "
                 "PNG. Make the report again."
             )
+        _check_own(path, report.folder)
         name = sidecar.relative_to(report.folder / "figures").with_suffix("").as_posix()
         link, notebook, order = _maker(report, name)
         uri = f"data:{_KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -415,7 +416,7 @@ def _figures(report: _Report) -> list[Figure]:
 
 def _tables(report: _Report) -> list[Table]:
     found = []
-    for path in _json_files(report.folder / "tables"):
+    for path in _files(report.folder, "tables", "*.json"):
         value = _object(path)
         rows = value.get("rows")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -453,8 +454,19 @@ def _maker(report: _Report, name: str) -> tuple[str | None, str | None, tuple[in
     return None, None, (len(report.notebooks), 0)
 
 
-def _json_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.json")) if folder.is_dir() else []
+def _check_own(path: Path, folder: Path) -> None:
+    """A page that is passed on must not carry a file from elsewhere, where a link leads."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path} is a link that leads out of the report. Make the report again.")
+
+
+def _files(report: Path, part: str, pattern: str) -> list[Path]:
+    """Files of a part of the report, in order of their names."""
+    folder = report / part
+    found = sorted(folder.rglob(pattern)) if folder.is_dir() else []
+    for path in found:
+        _check_own(path, report)
+    return found
 
 
 def _object(path: Path) -> dict[str, Any]:

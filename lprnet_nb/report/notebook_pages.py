@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import bleach
 import nbformat
+import nh3
 from markupsafe import Markup
 
 from ..errors import DataError
@@ -103,7 +103,7 @@ def convert(path: str | Path) -> NotebookPage:
     return NotebookPage(
         path.stem,
         _heading(notebook) or path.stem,
-        Markup(_body(notebook)),
+        Markup(_linked(_body(notebook), path.parent)),
         tuple((_anchor(cell), cell.source) for cell in notebook.cells if cell.cell_type == "code"),
     )
 
@@ -140,7 +140,19 @@ def _heading(notebook: Any) -> str | None:
 
 def _body(notebook: Any) -> str:
     body, _ = _exporter().from_notebook_node(notebook)
-    return _mend(body)
+    # The templates put metadata of an image (its size, its text) in as they are, so all of it is
+    # cleaned once more.
+    return _mend(clean(body))
+
+
+def _linked(body: str, folder: Path) -> str:
+    """Links to notebooks lead to their pages; where a report has none, the text alone stays."""
+
+    def led(found: re.Match[str]) -> str:
+        there = (folder / f"{found[1]}.ipynb").exists()
+        return f'<a href="{found[1]}.html{found[2] or ""}">{found[3]}</a>' if there else found[3]
+
+    return re.sub(r'<a href="(\d\d_\w+)\.ipynb(#[^"]*)?">(.*?)</a>', led, body, flags=re.S)
 
 
 @lru_cache(maxsize=1)
@@ -170,24 +182,32 @@ def clean(text: str) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf8", "replace")
-    text = re.sub(r"<(script|style)\b.*?</\1\s*>", "", text, flags=re.S | re.I)
     return _cleaner().clean(text)
 
 
 @lru_cache(maxsize=1)
-def _cleaner() -> bleach.Cleaner:
-    return bleach.Cleaner(
-        tags=_TAGS, attributes=_allowed, protocols={"http", "https", "data"}, strip=True
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=set(_TAGS),
+        clean_content_tags={"script", "style"},
+        attributes={"*": set(_ATTRIBUTES), "a": {"href"}, "img": {"src"}},
+        attribute_filter=_allowed,
+        url_schemes={"http", "https", "data"},
+        link_rel=None,
     )
 
 
-def _allowed(tag: str, name: str, value: str) -> bool:
-    if name == "href" and tag == "a":
-        # As a browser takes it: entities read, control characters and white space passed over.
-        return not re.sub(r"[\s\x00-\x20]", "", unescape(value)).lower().startswith("data:")
-    if name == "src" and tag == "img":
-        return value.startswith("data:image/")
-    return name in _ATTRIBUTES
+def _allowed(tag: str, name: str, value: str) -> str | None:
+    """The value of an attribute that may stay: images come with the page, links lead elsewhere."""
+    if name == "src" and not value.startswith("data:image/"):
+        return None
+    # As a browser takes it: entities read, control characters and white space passed over.
+    plain = re.sub(r"[\s\x00-\x20]", "", unescape(value)).lower()
+    if name == "href" and plain.startswith("data:"):
+        return None
+    if name in ("width", "height") and not re.fullmatch(r"\d+%?", value):
+        return None
+    return value
 
 
 def _mend(body: str) -> str:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rich.console import Console
 from .. import children
 from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
+from ..lessons.course import NEEDS_MLIR
 from ..measure.data import datasets_for
 from ..measure.output import to_json
 from ..measure.parameters import Parameters, check, combinations, placed
@@ -193,6 +195,9 @@ def make_report(
     values = profile_values(profile, given)
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
+    for stem, why in left_out(values, notebooks).items():
+        _say(f"{stem} is left out: {why}.")
+        del paths[stem]
     _check_data(check(**values))
     with locked(folder, "this report", _say):
         started, seconds = time.monotonic(), {}
@@ -213,6 +218,13 @@ def make_report(
         index = write_html(folder)
         _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
+
+
+def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]:
+    """Notebooks that the chosen toolchain cannot serve, and why."""
+    if values.get("TOOLCHAIN", "mlir") == "mlir":
+        return {}
+    return {stem: NEEDS_MLIR[stem] for stem in notebooks if stem in NEEDS_MLIR}
 
 
 def _check_data(parameters: Parameters) -> None:

@@ -267,18 +267,42 @@ CALIBRATED = {
     GENERATED: "on generated plates",
 }
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
+ENOUGH_DRAWS = 3  # below it the spread of draws is a guess
 LEVEL = 0.05
 IN_FLOAT = 0.1  # of the multiply-accumulates; a BM1684 does an eighth as many a second in float
 SLOWER = 1.25  # predicted time that a recommendation may take, of the all-INT8 model's
 
 
-def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str, Any]]:
-    """One line per tip, pair and chip: holds, does not hold, or cannot be told.
+def verdict(interval: Sequence[float], draws: int) -> str:
+    """What an interval of a gain says: "holds", "does not hold" or "cannot be told".
 
-    A tip holds when its whole interval lies above zero. It does not hold when the interval lies
-    below `OBVIOUS`: whatever gain there may be is smaller than what the tip promises. Otherwise,
-    and on a single draw, the data cannot tell.
+    The one rule for every tip: it holds where the whole interval lies above zero, and does not
+    where the interval lies below `OBVIOUS`, since whatever gain there may be is then smaller than
+    what a tip promises. Everything else cannot be told, and nothing can on fewer than
+    `ENOUGH_DRAWS` draws, whose spread an interval does not know.
+
+    Examples
+    --------
+    >>> verdict((0.002, 0.02), 5), verdict((-0.01, 0.004), 5), verdict((0.0, 0.0), 1)
+    ('holds', 'does not hold', 'cannot be told')
     """
+    low, high = interval
+    if draws < ENOUGH_DRAWS:
+        return "cannot be told"
+    return "holds" if low > 0 else "does not hold" if high < OBVIOUS else "cannot be told"
+
+
+def rule() -> str:
+    """`verdict`'s rule in a sentence."""
+    return (
+        "A tip holds where the 95 % interval of its gain lies above zero; it does not hold where "
+        f"the interval lies below {100 * OBVIOUS:g} points, so that no obvious gain is left; "
+        f"everything else cannot be told, and nothing can on fewer than {ENOUGH_DRAWS} draws."
+    )
+
+
+def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str, Any]]:
+    """One line per tip, pair and chip: `difference`'s fields and the `verdict`."""
     lines = []
     chips = dict.fromkeys(row["chip"] for row in study["rows"])
     for tip in tips:
@@ -287,16 +311,6 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
                 found = difference(study, strategy, baseline, chip)
                 if found is None:
                     continue
-                low, high = found["interval"]
-                verdict = (
-                    "cannot be told"
-                    if found["draws"] < 2
-                    else "holds"
-                    if low > 0
-                    else "does not hold"
-                    if high < OBVIOUS
-                    else "cannot be told"
-                )
                 lines.append(
                     {
                         "tip": tip.title,
@@ -304,8 +318,7 @@ def verdicts(study: dict[str, Any], tips: Sequence[Tip] = TIPS) -> list[dict[str
                         "baseline": baseline,
                         "chip": chip,
                         **found,
-                        "verdict": verdict,
-                        "sentence": _sentence(tip.title, baseline, chip, found, verdict),
+                        "verdict": verdict(found["interval"], found["draws"]),
                     }
                 )
     return lines
@@ -318,7 +331,7 @@ def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
     -------
     list of dict
         `difference`'s fields against the same strategy calibrated outside the fold, with
-        ``strategy, chip, scheme``, ``mean`` of the scheme, and a sentence.
+        ``strategy, chip, scheme`` and ``mean`` of the scheme.
     """
     lines = []
     for line in summarize(study):
@@ -327,37 +340,26 @@ def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
         name, chip, scheme = line["strategy"], line["chip"], line["scheme"]
         found = difference(study, name, name, chip, scheme=scheme)
         if found is not None:
-            low, high = found["interval"]
             lines.append(
-                {
-                    "strategy": name,
-                    "chip": chip,
-                    "scheme": scheme,
-                    "mean": line["mean"],
-                    **found,
-                    "sentence": f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: "
-                    f"{line['mean']:.4f}. "
-                    f"That is {found['difference'] * 100:+.1f} points (95 % interval "
-                    f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
-                    f"calibration {CALIBRATED[CROSS_FIT]}.",
-                }
+                {"strategy": name, "chip": chip, "scheme": scheme, "mean": line["mean"], **found}
             )
     return lines
 
 
-def _sentence(title: str, baseline: str, chip: str, found: dict[str, Any], verdict: str) -> str:
-    low, high = found["interval"]
-    said = {
-        "holds": "The tip holds",
-        "does not hold": "The tip does not hold",
-        "cannot be told": "It cannot be told with this data",
-    }[verdict]
-    return (
-        f"{chip}, on top of {baseline}: {title}. {said}: "
-        f"{found['difference'] * 100:+.1f} points (95 % interval {low * 100:+.1f} to "
-        f"{high * 100:+.1f}, {found['draws']} draws), while draws of {baseline} alone differ "
-        f"by up to {found['baseline_spread'] * 100:.1f}."
-    )
+def origin_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`origins`' lines for reading."""
+    return [
+        {
+            "strategy": line["strategy"],
+            "chip": line["chip"],
+            "calibrated": CALIBRATED[line["scheme"]],
+            "mean": _round(line["mean"], 4),
+            "points": f"{100 * line['difference']:+.1f}",
+            "95 %": " to ".join(f"{100 * end:+.1f}" for end in line["interval"]),
+            "draws": line["draws"],
+        }
+        for line in lines
+    ]
 
 
 def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -400,61 +402,6 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for line in lines
     ]
-
-
-def test_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The paired tests of `summarize`'s lines, for reading."""
-    return [
-        {
-            "strategy": line["strategy"],
-            "chip": line["chip"],
-            "calibrated": CALIBRATED[line["scheme"]],
-            "p against float": _round(line["p_float"], 3),
-            "draws below float": line.get("worse_draws", 0),
-            "p against the baseline": _round(line.get("p_baseline"), 3),
-        }
-        for line in lines
-        if "p_float" in line
-    ]
-
-
-def role_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`sensitivity`'s lines for reading."""
-    said = {"all": "all in INT8", "float": "only this in float", "int8": "only this in INT8"}
-    return [
-        {
-            "chip": line["chip"],
-            "setting": said[line["mode"]],
-            "role": line["role"] or "",
-            "exact match": _round(
-                line["correct"] / line["images"] if "correct" in line else None, 3
-            ),
-            "time steps off": line.get("steps_off"),
-            "logits' SQNR in dB": _round(line.get("sqnr_db"), 1),
-            "note": line.get("error", ""),
-        }
-        for line in lines
-    ]
-
-
-def model_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`study_details.models`' lines for reading."""
-    rows = []
-    for line in lines:
-        checked = line.get("simulator", {})
-        rows.append(
-            {
-                "strategy": line["strategy"],
-                "chip": line["chip"],
-                "predicted ms": _round(line.get("predicted_latency_ms"), 4),
-                "graph as in the study": line.get("same_graph"),
-                "simulator's images": checked.get("images"),
-                "same logits": checked.get("identical"),
-                "largest difference": _round(checked.get("max_abs_difference"), 4),
-                "note": line.get("error", ""),
-            }
-        )
-    return rows
 
 
 def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,8 +4,6 @@ import pytest
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate import (
     accuracy_coverage,
-    cross_fit_temperature,
-    ece,
     log_loss,
     reliability,
     wilson,
@@ -33,9 +31,9 @@ def test_reliability_by_hand():
 @pytest.mark.parametrize("equal_counts", [False, True])
 def test_true_confidences_are_calibrated_and_inflated_ones_are_not(equal_counts):
     confidence, correct = drawn()
-    assert ece(confidence, correct, equal_counts=equal_counts) < 0.012
+    assert reliability(confidence, correct, equal_counts=equal_counts).ece < 0.012
     inflated = 1 - (1 - confidence) / 3
-    assert ece(inflated, correct, equal_counts=equal_counts) == pytest.approx(
+    assert reliability(inflated, correct, equal_counts=equal_counts).ece == pytest.approx(
         inflated.mean() - correct.mean(), abs=0.01
     )
 
@@ -71,42 +69,14 @@ def test_coverage_does_not_depend_on_the_order_of_images():
     assert a.accuracy[-1] == correct.mean()
 
 
-def test_cross_fit_finds_the_true_temperature():
-    confidence, correct = drawn(5000)
-    logit = np.log(confidence / (1 - confidence))
-    sharp = 1 / (1 + np.exp(-4 * logit))  # four times too sure
-    table = [1 / (1 + np.exp(-4 * logit / t)) for t in [1, 2, 4, 8]]
-    fit = cross_fit_temperature([1, 2, 4, 8], np.array(table), np.array([correct] * 4))
-    assert fit.temperature.tolist() == [4] * 5
-    assert np.allclose(fit.confidence, confidence)
-    assert ece(fit.confidence, fit.correct) < 0.02 < ece(sharp, correct)
-    assert np.bincount(fit.fold).tolist() == [1000] * 5
-
-
-def test_cross_fit_does_not_look_at_the_image_itself():
-    # One outlier would change its own fold's choice; it may only change the other folds'.
-    confidence = np.array([[0.9] * 10, [0.6] * 10])
-    correct = np.array([[True] * 10] * 2)
-    base = cross_fit_temperature([1, 2], confidence, correct, folds=10)
-    wrong = correct.copy()
-    wrong[:, 3] = False
-    confidence[0, 3] = 1.0
-    changed = cross_fit_temperature([1, 2], confidence, wrong, folds=10)
-    own = base.fold[3]
-    assert changed.temperature[own] == base.temperature[own] == 1
-    assert (np.delete(changed.temperature, own) == 2).all()
-
-
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: ece([0.5], [True, False]),
-        lambda: ece([], []),
-        lambda: ece([1.2], [True]),
+        lambda: reliability([0.5], [True, False]).ece,
+        lambda: reliability([], []).ece,
+        lambda: reliability([1.2], [True]).ece,
         lambda: reliability([0.5], [True], bins=0),
         lambda: accuracy_coverage([0.5], [True]).at(0),
-        lambda: cross_fit_temperature([1], np.ones((2, 4)), np.ones((2, 4))),
-        lambda: cross_fit_temperature([1], np.ones((1, 4)), np.ones((1, 4)), folds=5),
     ],
 )
 def test_impossible_parameters_are_refused(call):

@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 from scipy import stats
 
 from lprnet_nb.errors import ParameterError
-from lprnet_nb.evaluate import cochran_q, holm, mcnemar_exact
+from lprnet_nb.evaluate import holm, mcnemar_exact
 
 
 def outcomes(both, only_a, only_b, neither):
@@ -36,30 +35,11 @@ def test_holm_by_hand():
     assert holm([]).shape == (0,)
 
 
-def test_cochran_q_formula():
-    rows = np.random.default_rng(0).random((3, 60)) < [[0.6], [0.7], [0.85]]
-    k, per_row, per_plate = 3, rows.sum(axis=1), rows.sum(axis=0)
-    q = (
-        (k - 1)
-        * (k * (per_row**2).sum() - per_row.sum() ** 2)
-        / (k * per_plate.sum() - (per_plate**2).sum())
-    )
-    result = cochran_q(rows)
-    assert result.q == pytest.approx(q)
-    assert result.degrees == 2
-    assert result.p == pytest.approx(stats.chi2.sf(q, 2))
-
-
-def test_cochran_q_of_equal_rows():
-    assert cochran_q([[True, False]] * 3).p == 1.0
-
-
 @pytest.mark.parametrize(
     "call",
     [
         lambda: mcnemar_exact([True], [True, False]),
         lambda: mcnemar_exact([], []),
-        lambda: cochran_q([[True]]),
         lambda: holm([0.5, 1.5]),
     ],
 )

@@ -26,7 +26,7 @@ from lprnet_nb.figures.quantization import (
     quantization_noise,
 )
 from lprnet_nb.figures.study import accuracy as study_accuracy
-from lprnet_nb.figures.study import company, pareto, roles, tips
+from lprnet_nb.figures.study import company, pareto, roles
 from lprnet_nb.figures.style import crops, forest
 from lprnet_nb.toolchain.profile import COMPUTE, MEMORY, Command, Profile
 
@@ -340,8 +340,8 @@ def test_timings_of_each_stage():
 def test_paired_counts_are_on_their_own_side():
     [axes] = paired(
         [
-            {"label": "a", "only_float": 30, "only_other": 2, "p": 1e-9},
-            {"label": "b", "only_float": 4, "only_other": 9, "p": 0.267},
+            {"label": "a", "only_float": 30, "only_other": 2, "p_holm": 1e-9},
+            {"label": "b", "only_float": 4, "only_other": 9, "p_holm": 0.267},
         ]
     ).axes
     lost, won = axes.containers
@@ -521,34 +521,3 @@ def test_company_counts_images_that_change():
     assert [bar.get_width() for bar in axes.patches] == [30, 0]
     assert texts(axes) == ["30 of 100; right: 70 to 81", "0 of 100; right: 88 to 88"]
     assert "other 3 of" in axes.get_xlabel()
-
-
-def test_tips_gain_to_the_right_and_lose_to_the_left():
-    lines = [
-        {
-            "strategy": "a",
-            "baseline": "mse",
-            "chip": "BM1684X",
-            "verdict": "holds",
-            "difference": 0.02,
-            "interval": (0.005, 0.03),
-            "baseline_spread": 0.008,
-        },
-        {
-            "strategy": "b",
-            "baseline": "kl",
-            "chip": "BM1684",
-            "verdict": "does not hold",
-            "difference": -0.01,
-            "interval": (-0.02, 0.004),
-            "baseline_spread": 0.002,
-        },
-    ]
-    [axes] = tips(lines).axes
-    assert labels(axes) == ["a − mse, BM1684X", "b − kl, BM1684"]
-    for place, (one, container) in enumerate(zip(lines, axes.containers, strict=True)):
-        assert container[0].get_xydata()[0] == pytest.approx((100 * one["difference"], place))
-        assert bars(container, 0)[0] == pytest.approx([100 * end for end in one["interval"]])
-    pale = [one.get_xdata() for one in axes.lines if one.get_linewidth() == 7]
-    np.testing.assert_allclose(pale, [[-0.4, 0.4], [-0.1, 0.1]])
-    assert texts(axes) == ["holds", "does not hold"]

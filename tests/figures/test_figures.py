@@ -96,7 +96,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
         [{"label": "a", "decode": 1.0, "preprocess": None, "inference": 3.0, "postprocess": 0.1}]
     ),
     "paired": lambda: figures.paired(
-        [{"label": "a", "only_float": 30, "only_other": 0, "p": 1e-9}]
+        [{"label": "a", "only_float": 30, "only_other": 0, "p": 0.5, "p_holm": 1e-9}]
     ),
     "characters": lambda: figures.per_character(
         {"float": {"皖": (9, 10), "1": (4, 8)}, "int8": {"皖": (8, 10)}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import ipywidgets
@@ -10,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lprnet_nb.datasets.alphabet import PUBLISHED
+from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.lessons import quantize, widgets
 from lprnet_nb.measure.output import Output
@@ -36,14 +38,76 @@ def test_no_front_end_asks_here() -> None:
     assert not widgets.is_live()
 
 
+def test_a_picture_is_drawn_once_for_what_arrived_meanwhile() -> None:
+    seen = []
+
+    async def drag() -> None:
+        slider = ipywidgets.IntSlider(value=0, min=0, max=9)
+        widgets.picture(
+            lambda level: seen.append(level) or Figure(figsize=(1, 1)), {"level": slider}
+        )
+        for level in range(1, 8):
+            slider.value = level
+        await asyncio.sleep(0.2)
+        slider.value = 9
+        await asyncio.sleep(0.2)
+
+    asyncio.run(drag())
+    assert seen == [0, 7, 9]
+
+
+@pytest.fixture(scope="module")
+def in_hand(published, weights):
+    """Layer 13's slider: the plates it shows, its figure's function, and what was returned."""
+    found = {}
+    shown, widgets._show = widgets._show, lambda *given: found.update(draw=given[3], on=given[4])
+    try:
+        borne = widgets.threshold(
+            Output(None), "drag", weights, published.take(slice(40)), 13, {"kl": 200.0}
+        )
+    finally:
+        widgets._show = shown
+    return found["draw"], found["on"]["threshold"], borne
+
+
+def read_right(figure: Figure) -> int:
+    return sum("✓" in axes.get_xlabel() for axes in figure.axes)
+
+
+def test_the_slider_shows_its_claim(in_hand) -> None:
+    draw, slider, (low, high, broken) = in_hand
+    largest = 10**slider.max / quantize.RANGE[1]
+    assert 10**slider.min < largest / 100 and low <= largest <= high * 1.001
+    assert read_right(draw(largest)) == 8 == read_right(draw(low)) == read_right(draw(high))
+    assert read_right(draw(low / 2)) == 8 - broken < 8
+    assert read_right(draw(10**slider.min)) == 0
+    assert read_right(draw(10**slider.max)) < 8  # ten times the largest value hurts as well
+
+
+def test_the_slider_changes_its_map_and_keeps_its_axes(in_hand) -> None:
+    draw, slider, _ = in_hand
+    largest = 10**slider.max / quantize.RANGE[1]
+    before = [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest).axes]
+    wide, narrow = (
+        [
+            axes.images[0].get_array().copy()
+            for axes in draw(t).axes
+            if "INT8" in axes.get_title(loc="left")
+        ]
+        for t in (largest, largest / 50)
+    )
+    after = [(axes.get_xlim(), axes.get_ylim()) for axes in draw(largest / 50).axes]
+    assert after == before
+    assert len(wide) == 2 and narrow[0].max() == pytest.approx(largest / 50)
+    assert not np.array_equal(wide[1], narrow[1])
+
+
 def test_a_still_threshold(published, weights, tmp_path) -> None:
     widgets.threshold(
-        Output(tmp_path), "drag", weights, published.take(slice(2)), 13, {"kl": 200.0}
+        Output(tmp_path), "drag", weights, published.take(slice(9)), 13, {"kl": 200.0}
     )
-    assert (
-        "layer 13".lower()
-        in json.loads((tmp_path / "figures" / "drag.json").read_text("utf8"))["caption"].lower()
-    )
+    caption = json.loads((tmp_path / "figures" / "drag.json").read_text("utf8"))["caption"]
+    assert "layer 13" in caption.lower()
 
 
 def test_still_steps(published, tmp_path) -> None:
@@ -62,10 +126,26 @@ def test_still_steps(published, tmp_path) -> None:
 
 def test_one_quantized_layer(published, weights) -> None:
     few = published.take(slice(4))
-    exact = quantize.read_with_threshold(weights, few.images, 13, 400.0)
-    assert exact == list(few.labels)
-    assert quantize.read_with_threshold(weights, few.images, 13, 0.5) != exact
-    with pytest.raises(ParameterError, match="layer 12 .* Choose from 2, 6, 10"):
+    read = quantize.reader_with_threshold(weights, few.images, 13)
+    assert read(400.0) == list(few.labels)
+    assert read(0.5) != read(400.0)
+    with pytest.raises(ParameterError, match=r"layer 12 .* Choose from 2, 6, 10"):
         quantize.activations(weights, few.images, 12)
     with pytest.raises(ParameterError, match="positive"):
-        quantize.read_with_threshold(weights, few.images, 13, 0.0)
+        read(0.0)
+
+
+def test_only_plates_that_float_reads_are_shown(published, weights) -> None:
+    few = published.take(slice(8))
+    other = ("京A00000", *few.labels[1:3], "京A00000", *few.labels[4:])
+    asked = PlateImages(few.name, few.images, few.names, other)
+    read = quantize.read_images(weights, few.images)
+    right = [name for name, a, b in zip(few.names, other, read) if a == b]
+    assert list(quantize.read_right(weights, asked, 3).names) == right[:3]
+    assert few.names[0] not in right and few.names[3] not in right and len(right) > 3
+
+
+def test_quantized_values() -> None:
+    values = np.array([0, 0.4, 1.6, 255, 300], np.float32)
+    assert quantize.quantized(values, 255).tolist() == [0, 0, 2, 255, 255]
+    assert quantize.quantized(values, 25.5)[:3] == pytest.approx([0, 0.4, 1.6], abs=1e-6)

@@ -8,7 +8,6 @@ by chance: a column that is computed from the wrong one of them shows.
 from __future__ import annotations
 
 import dataclasses
-import json
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +20,6 @@ from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.measure.data import Data
 from lprnet_nb.measure.models import Compiled
-from lprnet_nb.measure.output import Output
 from lprnet_nb.measure.parameters import check
 from lprnet_nb.measure.rows import Measured, measure_all
 from lprnet_nb.measure.schema import Row
@@ -229,10 +227,3 @@ def test_milliseconds_are_of_an_image(measured, plates):
             assert item.milliseconds[stage] == pytest.approx(
                 1000 * item.inference.seconds[stage] / len(plates)
             )
-
-
-def test_tables_show_four_digits(tmp_path):
-    shown = Output(tmp_path).table("t", [{"x": 0.123456, "n": 12345, "y": None}], "c").to_html()
-    assert ">0.1235<" in shown and ">12345<" in shown and ">–<" in shown
-    written = json.loads((tmp_path / "tables" / "t.json").read_text("utf8"))
-    assert written == {"caption": "c", "rows": [{"x": 0.123456, "n": 12345, "y": None}]}

@@ -1,20 +1,30 @@
-"""Notebooks 01 to 05, run by papermill on four plates: the values that they leave."""
+"""The notebooks, run by papermill on a few plates: the values that they leave."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import papermill
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.lessons import infer
 from lprnet_nb.measure import parameters
-from lprnet_nb.report.run import declared_parameters, notebook_path, run_notebook
+from lprnet_nb.report.run import (
+    NOTEBOOKS,
+    declared_parameters,
+    left_out,
+    notebook_path,
+    run_notebook,
+)
 
 TINY = {"IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32,int8", "BATCHES": "1"}
 
@@ -31,11 +41,24 @@ class Left:
 
     def printed(self) -> str:
         return "".join(
-            output.get("text", "")
+            output.get("text", "") or output.get("data", {}).get("text/markdown", "")
             for cell in self.cells
             if cell.cell_type == "code"
             for output in cell.outputs
         )
+
+    def shown_tables(self) -> set[str]:
+        """Tables that a reader of the notebook sees."""
+        html = "".join(
+            output.get("data", {}).get("text/html", "")
+            for cell in self.cells
+            if cell.cell_type == "code"
+            for output in cell.outputs
+        )
+        return set(re.findall(r'<table id="T_(\w+)"', html))
+
+    def tables(self) -> set[str]:
+        return {path.stem for path in (self.folder / "tables").glob("*.json")}
 
     def figures(self) -> set[str]:
         found = [p for p in (self.folder / "figures").iterdir() if p.suffix != ".json"]
@@ -95,6 +118,10 @@ def test_01_trace(run) -> None:
         (2, "batch"),
         (2, "image"),
     ]
+    alone = [r["moved"] for r in coupling if r["batch"] == 2 and r["batch_mean"] == "batch"]
+    assert f"{alone[0]} of 4 at batch 2 read unlike alone; with the mean over the image, none" in (
+        left.printed()
+    )
     assert all(r["moved"] == 0 for r in coupling if r["batch_mean"] == "image" or r["batch"] == 1)
     agreement = {r["form"]: r for r in left.table("01_agreement")}
     assert len(agreement) == 7
@@ -137,8 +164,8 @@ def test_03_quantize(run) -> None:
     assert [r["layer"] for r in rows] == [2, 6, 10, 13, 18, 22]
     assert all(0 < r["tiny-published"] <= 1.001 * r["largest"] for r in rows)
     # The finding that the notebook tells: one wide channel leaves the kept ones a few levels.
-    assert "'own scale': '255 levels'" in left.printed()
-    shared = int(left.printed().split("'shared scale': '")[1].split()[0])
+    assert "With a scale of their own they have 255." in left.printed()
+    shared = int(left.printed().split("That leaves the kept channels ")[1].split()[0])
     assert 2 <= shared <= 30
     assert all(math.isfinite(r["sqnr_db"]) for r in left.table("03_worst"))
     assert {
@@ -167,14 +194,16 @@ def test_04_infer(run, published) -> None:
         assert row["short"] + row["long"] + row["substituted"] == row["wrong"]
     assert {r["decoder"] for r in left.table("04_errors")} == {"greedy", "plate"}
     assert all(r["inference"] > 0 for r in left.table("04_times"))
-    assert {
+    assert left.shown_tables() == left.tables()  # also the one within an `if`
+    cases = {f"04_{kind}" for kind in infer.KINDS}
+    text = " none of: " if cases - left.figures() else ""
+    assert text in left.printed()
+    assert left.figures() - cases == {
         "04_steps",
-        "04_mended",
-        "04_unmended",
         "04_decoders",
         "04_views",
         "04_times",
-    } == left.figures()
+    }
     exact = [r for r in left.table("04_exactness") if r["judge"] == "interpreter"]
     assert exact and all(r["bit-identical"] and not r["readings unlike"] for r in exact)
 
@@ -182,7 +211,7 @@ def test_04_infer(run, published) -> None:
 def test_05_compare(run) -> None:
     left = run("05_compare")
     metrics = json.loads((left.folder / "metrics.json").read_text("utf8"))
-    assert metrics["schema"] == 1 and metrics["dataset"]["images"] == 4
+    assert metrics["schema"] == 2 and metrics["dataset"]["images"] == 4
     rows = metrics["rows"]
     assert len(rows) == 2 * 4  # decoders; float, fp32, two of int8
     for row in rows:
@@ -205,6 +234,83 @@ def test_05_compare(run) -> None:
         "05_reliability",
         "05_coverage",
     } == left.figures()
+
+
+@pytest.mark.parametrize("forms", [["published"], ["forked"], ["forked", "published"]])
+@pytest.mark.slow
+def test_03_takes_any_order_of_strategies(run, strategies, forms) -> None:
+    published, forked = strategies.split(",")
+    paths = {"published": published, "forked": forked}
+    left = run("03_quantize", STRATEGIES=",".join(paths[form] for form in forms))
+    said = "No strategy of tiny-forked keeps the published form" in left.printed()
+    assert said == (forms == ["forked"])
+    assert ("03_channels" in left.figures()) == ("published" in forms)
+    assert {"03_drag", "03_layers", "03_reading"} <= left.figures()
+
+
+@pytest.fixture(scope="module")
+def tiny_study(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("study") / "tiny.json"
+    path.write_text(json.dumps({"name": "tiny", "method": "max", "images": 4, "tune": 0}))
+    return str(path)
+
+
+def test_06_strategies(run, tiny_study) -> None:
+    left = run("06_strategies", STRATEGIES=tiny_study, IMAGES=16, DRAWS=2)
+    study = json.loads((left.folder / "06_study.json").read_text("utf8"))
+    assert {(r["draw"], r["scheme"]) for r in study["rows"]} == {(0, "cross-fit"), (1, "cross-fit")}
+    [row] = left.table("06_live")
+    rates = [r["correct"] / r["images"] for r in study["rows"]]
+    assert row["mean"] == pytest.approx(sum(rates) / 2, abs=1e-4)
+    assert left.shown_tables() == left.tables() == {"06_live", "06_origins"}
+    assert {"06_live", "06_verdicts", "06_roles", "06_company"} <= left.figures()
+    assert left.printed().count("A tip holds where") == 1  # the rule, in one place
+    assert "BM1684X: mse-forked-b4-square" in left.printed()
+
+
+def test_07_train(run) -> None:
+    left = run("07_train", PLATES=62, REAL_IMAGES=40, TRAIN_STEPS=2, SEED=3)
+    sets = {r["set"]: r for r in left.table("07_accuracy")}
+    assert [r["plates"] for r in sets.values()][:2] == [62, 40]
+    assert sum(r["plates"] for name, r in sets.items() if name.startswith("length")) == 62
+    shares = [r["of all doubt"] for r in left.table("07_doubt")]
+    assert shares == sorted(shares) and 0 < shares[0] <= 1
+    assert left.shown_tables() == left.tables()
+    drawn = {path.stem for path in (left.folder / "figures").glob("*.json")}
+    names = "forms sheets training provinces severity doubt margins"
+    assert drawn == {f"07_{name}" for name in names.split()}
+
+
+def test_00_start(tmp_path) -> None:
+    run_notebook("00_start", tmp_path / "00.ipynb", {"OUTPUT_DIR": str(tmp_path)})
+    assert (tmp_path / "figures" / "00_map.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["03_quantize", "07_train"])
+def test_papermill_itself_is_refused_an_unknown_parameter(name: str, tmp_path) -> None:
+    """`papermill notebook.ipynb out.ipynb -p CHIP BM1688` only warns."""
+    with pytest.raises(
+        PapermillExecutionError, match="has no parameter 'CHIP'. It has: .*OUTPUT_DIR"
+    ):
+        papermill.execute_notebook(
+            str(notebook_path(name)),
+            str(tmp_path / "out.ipynb"),
+            parameters={"CHIP": "BM1688", "OUTPUT_DIR": ""},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+
+
+def test_03_says_what_tpu_nntc_cannot_do(tmp_path) -> None:
+    with pytest.raises(
+        LprnetError, match='TOOLCHAIN="nntc".*TPU-NNTC leaves neither.*TOOLCHAIN="mlir"'
+    ):
+        run_notebook("03_quantize", tmp_path / "03.ipynb", {"TOOLCHAIN": "nntc"})
+
+
+def test_a_report_of_tpu_nntc_leaves_out_what_it_cannot_do() -> None:
+    assert left_out({"TOOLCHAIN": "nntc"}, NOTEBOOKS).keys() == {"03_quantize"}
+    assert left_out({"TOOLCHAIN": "mlir"}, NOTEBOOKS) == left_out({}, NOTEBOOKS) == {}
 
 
 def test_a_parameter_that_is_not_declared(tmp_path) -> None:

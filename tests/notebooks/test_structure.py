@@ -1,8 +1,10 @@
-"""Notebooks 01 to 06 as they are committed: stripped, short cells, one story each."""
+"""Notebooks 01 to 07 as they are committed: stripped, short cells, one story each."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import nbformat
 import papermill
 import pytest
 
+from lprnet_nb.lessons.exercises import EXERCISES
 from lprnet_nb.measure import parameters
 from lprnet_nb.report import run
 from lprnet_nb.report.run import PROFILES, notebook_path
 
-NOTEBOOKS = (*run.NOTEBOOKS, "06_strategies")
+NOTEBOOKS = (*run.NOTEBOOKS, "06_strategies", "07_train")
+OWN_PARAMETERS = {"LAYER", "SEED", "PLATES", "REAL_IMAGES", "TRAIN_STEPS", "TRAIN_FOLDER"}
 
 CODE = {
     name: [cell for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == "code"]
@@ -40,7 +44,12 @@ def test_stripped_and_short(name: str) -> None:
         story = [line for line in lines if not line.startswith(("import ", "from "))]
         assert len(story) <= 15 and max(map(len, lines)) <= 100
         functions = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)]
-        assert not functions, "logic belongs to the package"
+        exercise = "exercise" in cell.metadata.get("tags", [])
+        assert len(functions) == exercise, "the learner writes a function, the package has the rest"
+        last = ast.parse(cell.source).body[-1]
+        assert not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Name)), (
+            "shown by name"
+        )
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -54,9 +63,56 @@ def test_a_story(name: str) -> None:
     links = re.findall(r"\]\(#([^)]*)\)", opening)
     assert links == [heading.replace(" ", "-") for heading in headings]
     assert headings[-1].endswith("Three things to try")
-    tries = PROSE[name][-1]
+    [tries] = [text for text in PROSE[name] if re.match(r"## \d+ Three things to try", text)]
     assert [line[:2] for line in tries.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."]
     assert re.search("[一-鿿]", "".join(PROSE[name])), "the vendor's terms stand beside ours"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_question_an_answer_and_an_exercise(name: str) -> None:
+    [question] = [text for text in PROSE[name] if "> **Before you look.**" in text]
+    assert question.rstrip().endswith("?")
+    kinds = [
+        "question"
+        if cell.source == question
+        else "answer"
+        if "course.answer(" in cell.source
+        else ""
+        for cell in nbformat.read(notebook_path(name), 4).cells
+    ]
+    assert [kind for kind in kinds if kind] == ["question", "answer"]
+    [exercise] = [cell for cell in CODE[name] if "exercise" in cell.metadata.get("tags", [])]
+    [function] = [n for n in ast.parse(exercise.source).body if isinstance(n, ast.FunctionDef)]
+    assert f'exercises.check("{function.name}", {function.name})' in exercise.source
+    assert function.name in EXERCISES and "..." in exercise.source.splitlines()[2]
+
+
+def test_every_exercise_is_asked_once() -> None:
+    asked = re.findall(
+        r"exercises\.check\(\"(\w+)\"", str([c.source for cs in CODE.values() for c in cs])
+    )
+    assert sorted(asked) == sorted(EXERCISES)
+
+
+def test_links_lead_from_the_map_through_every_notebook() -> None:
+    way = ("00_start", *NOTEBOOKS)
+    for before, name in itertools.pairwise(way):
+        cells = [c.source for c in nbformat.read(notebook_path(before), 4).cells]
+        assert f"]({name}.ipynb)" in cells[-1]
+        opening = nbformat.read(notebook_path(name), 4).cells[0].source
+        assert f"]({before}.ipynb)" in opening and "](00_start.ipynb)" in opening
+    the_map = "".join(c.source for c in nbformat.read(notebook_path("00_start"), 4).cells)
+    assert all(f"]({name}.ipynb)" in the_map for name in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_helpers_stand_in_the_file_of_the_notebook(name: str) -> None:
+    source = "\n".join(cell.source for cell in CODE[name])
+    [lesson] = re.findall(r"^from lprnet_nb\.lessons import (\w+) as lesson$", source, re.M)
+    assert lesson == name[3:]
+    module = importlib.import_module(f"lprnet_nb.lessons.{lesson}")
+    used = set(re.findall(r"\blesson\.(\w+)", source + "".join(PROSE[name])))
+    assert all(hasattr(module, one) for one in used)
 
 
 def test_no_cell_is_copied() -> None:
@@ -76,11 +132,24 @@ def test_parameters_are_plain_and_checked_next(name: str) -> None:
     }
     assert values["OUTPUT_DIR"] == ""
     assert set(papermill.inspect_notebook(str(notebook_path(name)))) == set(values)
+    if name == "07_train":  # its parameters are its own
+        assert "course.refuse_undeclared()" in second.source
+        assert set(values) <= OWN_PARAMETERS | {"OUTPUT_DIR"}
+        return
+    assert f'course.checked("{name}", ' in second.source
     passed = set(re.findall(r"(\w+)=\1\b", second.source)) | (
         {"CHIPS"} if "CHIPS=chip" in second.source else set()
     )
-    assert passed - {"LAYER"} == set(values) - {"LAYER"}
-    parameters.check(**{key: value for key, value in values.items() if key != "LAYER"})
+    assert passed - OWN_PARAMETERS == set(values) - OWN_PARAMETERS
+    parameters.check(**{key: v for key, v in values.items() if key not in OWN_PARAMETERS})
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_compiles_takes_the_toolchain(name: str) -> None:
+    compiles = any(
+        word in cell.source for cell in CODE[name] for word in ("compile_all(", "run_study(")
+    )
+    assert compiles == ("TOOLCHAIN=TOOLCHAIN" in CODE[name][1].source)
 
 
 def test_the_report_passes_what_notebooks_take() -> None:

@@ -12,11 +12,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 import report_sample
 
 from lprnet_nb.errors import DataError
 from lprnet_nb.report.html import write_html
+from lprnet_nb.report.notebook_pages import convert
 
 
 class _Parsed(HTMLParser):
@@ -272,6 +274,64 @@ def test_a_broken_file_is_named(tmp_path: Path, path: str, content: str, what: s
     with pytest.raises(DataError, match=what) as caught:
         write_html(tmp_path)
     assert Path(path).name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "link", ["figures/plates.png", "figures/plates.json", "tables/forms.json", "notebooks/x.ipynb"]
+)
+def test_a_link_that_leads_out_is_not_passed_on(link: str, tmp_path: Path) -> None:
+    folder = report_sample.build(tmp_path / "report")
+    path = folder / link
+    outside = tmp_path / f"private{path.suffix}"
+    if path.exists():
+        path.rename(outside)
+    else:
+        shutil.copy(folder / "notebooks" / "01_trace.ipynb", outside)
+    path.symlink_to(outside)
+    with pytest.raises(DataError, match="link that leads out") as caught:
+        write_html(folder)
+    assert path.name in str(caught.value)
+
+
+def test_a_report_behind_a_link_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "reports").symlink_to(report_sample.build(tmp_path / "disk").parent)
+    assert write_html(tmp_path / "reports" / "disk").exists()
+
+
+def test_links_to_notebooks_lead_to_their_pages(tmp_path: Path) -> None:
+    text = (
+        "[next](02_b.ipynb) [part](02_b.ipynb#3-C) [gone](00_start.ipynb) [web](https://a.example)"
+    )
+    for name in ("01_a", "02_b"):
+        cell = nbformat.v4.new_markdown_cell(text)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    body = convert(tmp_path / "01_a.ipynb").body
+    assert re.findall(r'href="([^"]*)"', body) == [
+        "02_b.html",
+        "02_b.html#3-C",
+        "https://a.example",
+    ]
+    assert "gone" in body
+
+
+def test_metadata_of_an_image_stays_metadata(tmp_path: Path) -> None:
+    out = '"><b id="broken" style="x">out</b><img src="http://a.example/x" alt="'
+    cell = nbformat.v4.new_code_cell(
+        "1",
+        outputs=[
+            nbformat.v4.new_output(
+                "display_data",
+                data={"image/png": "iVBORw0KGgo=", "text/plain": ""},
+                metadata={"image/png": {"alt": out, "width": f"9{out}", "height": out}},
+            )
+        ],
+    )
+    path = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    (tmp_path / "a.html").write_text(convert(path).body, "utf8")
+    [image] = [found for tag, found in _Parsed(tmp_path / "a.html").tags if tag == "img"]
+    # nbconvert leaves attributes that came in with the width; none may load or lay out.
+    assert set(image) <= {"alt", "id"}
 
 
 def test_notebooks_keep_code_and_lose_scripts(good: Path) -> None:

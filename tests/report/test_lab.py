@@ -77,9 +77,9 @@ def test_dragging_a_threshold_changes_the_picture(
     cells = [
         """from lprnet_nb.datasets.fetch import load_published
 from lprnet_nb.model.weights import load_published_weights
-from lprnet_nb.report import widgets
+from lprnet_nb.lessons import widgets
 from lprnet_nb.measure.output import Output
-widgets.threshold(Output(""), "drag", load_published_weights(), load_published(8), 13,
+widgets.threshold(Output(""), "drag", load_published_weights(), load_published(12), 13,
                   {"kl": 60.0})"""
     ]
     notebook = nbformat.v4.new_notebook(

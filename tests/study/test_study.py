@@ -150,22 +150,52 @@ def test_interval_is_that_of_the_mean():
 @pytest.mark.parametrize(
     "counts, verdict",
     [
-        (((900, 901), (870, 871)), "holds"),
-        (((850, 851), (870, 871)), "does not hold"),
-        (((871, 871), (871, 871)), "does not hold"),
-        (((880, 862), (871, 871)), "cannot be told"),
+        (((900, 901, 902), (870, 871, 872)), "holds"),
+        (((850, 851, 852), (870, 871, 872)), "does not hold"),
+        (((871, 871, 871), (871, 871, 871)), "does not hold"),
+        (((880, 862, 871), (871, 871, 871)), "cannot be told"),
+        # Too few draws, whatever they say.
+        (((900, 901), (870, 871)), "cannot be told"),
+        (((871,), (871,)), "cannot be told"),
     ],
 )
 def test_verdicts(counts, verdict):
     found = results.verdicts(known(mse_rgb=counts[0], mse=counts[1]))
     (line,) = [line for line in found if line["strategy"] == "mse-rgb"]
-    assert line["verdict"] == verdict and line["draws"] == 2
-    said = {
-        "holds": "The tip holds",
-        "does not hold": "does not hold",
-        "cannot be told": "cannot be told",
-    }[verdict]
-    assert said in line["sentence"] and "BM1684X" in line["sentence"]
+    assert line["verdict"] == verdict and line["draws"] == len(counts[0])
+
+
+def test_the_same_evidence_gives_the_same_verdict():
+    counts = ((871, 875), (871, 871))
+    made = known(kl_bc=counts[0], kl=counts[1], mse_uint8=counts[0], mse=counts[1])
+    assert {line["verdict"] for line in results.verdicts(made)} == {"cannot be told"}
+    for line in results.verdicts(results.committed_study()):
+        assert line["verdict"] == results.verdict(line["interval"], line["draws"])
+
+
+def test_the_rule_says_the_numbers_it_uses():
+    said = results.rule()
+    assert f"below {100 * results.OBVIOUS:g} points" in said
+    assert f"fewer than {results.ENOUGH_DRAWS} draws" in said
+
+
+def test_one_matrix_has_every_verdict():
+    lines = results.verdicts(results.committed_study())
+    [axes] = study_figures.verdict_matrix(lines).axes
+    said = [text.get_text() for text in axes.texts]
+    assert len(said) == len(lines)
+    chips = [text.get_text() for text in axes.get_xticklabels()]
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    for line, text in zip(lines, axes.texts):
+        x, y = text.xy
+        assert chips[x] == line["chip"]
+        assert rows[y] == f"{line['tip']}\n{line['strategy']} − {line['baseline']}"
+        mark = {"holds": "✓", "does not hold": "✗", "cannot be told": "?"}[line["verdict"]]
+        low, high = (f"{100 * end:+.1f}" for end in line["interval"])
+        first, second = text.get_text().replace("−", "-").split("\n")
+        assert first.startswith(f"{mark} {100 * line['difference']:+.1f}")
+        assert second == f"{low} to {high}"
+        assert (f"({line['draws']} of 5 draws)" in first) == (line["draws"] < 5)
 
 
 def test_recommendation_is_the_best_that_can_be_compiled():
@@ -382,8 +412,7 @@ def test_figures_of_every_case():
     assert [text.get_text() for text in named] == ["mse"]
     verdicts = results.verdicts(made)
     assert [line["strategy"] for line in verdicts] == ["mse-forked"]
-    study_figures.tips(verdicts)
-    assert len(results.table(lines)) == 4 and len(results.test_table(lines)) == 3
+    assert len(results.table(lines)) == 4
 
 
 def test_figure_says_what_is_not_like_the_rest():
@@ -416,8 +445,9 @@ def test_other_calibration_images():
     lines = results.origins(made)
     assert [line["scheme"] for line in lines] == ["generated", "within"]
     assert lines[0]["difference"] == pytest.approx((890 + 891 - 880 - 884) / 2000)
-    assert "on generated plates: 0.8905. That is +0.9 points" in lines[0]["sentence"]
-    assert "on the judged plates" in lines[1]["sentence"]
+    generated, judged = results.origin_table(lines)
+    assert (generated["mean"], generated["points"]) == (0.8905, "+0.9")
+    assert judged["calibrated"] == "on the judged plates"
 
 
 def test_study_file(tmp_path):

@@ -1,0 +1,114 @@
+"""The course as a whole: how a notebook opens, what it says of its data, and answers in folds."""
+
+from __future__ import annotations
+
+import ast
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from ..datasets import fetch
+from ..errors import ParameterError
+from ..measure import parameters
+from ..measure.parameters import Parameters
+from ..runtime.device import device_there
+
+INJECTED = "# Parameters"  # first line of the cell that papermill puts in
+# Notebooks that TPU-NNTC cannot serve, and why.
+NEEDS_MLIR = {
+    "03_quantize": "it reads thresholds from TPU-MLIR's calibration tables and layers from the "
+    "graphs that TPU-MLIR exports, and TPU-NNTC leaves neither",
+    "06_strategies": "a study runs the graphs that TPU-MLIR exports, and TPU-NNTC exports none",
+}
+
+
+def checked(notebook: str, **given: Any) -> Parameters:
+    """A notebook's parameters, checked; see `measure.parameters.check`.
+
+    Raises
+    ------
+    ParameterError
+        Also for a parameter that papermill put in and the notebook does not declare, and for a
+        toolchain that cannot serve this notebook.
+    """
+    refuse_undeclared()
+    found = parameters.check(**given)
+    if found.toolchain != "mlir" and notebook in NEEDS_MLIR:
+        raise ParameterError(
+            f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '
+            f'{NEEDS_MLIR[notebook]}. Run it with TOOLCHAIN="mlir".'
+        )
+    return found
+
+
+def refuse_undeclared() -> None:
+    """Refuse what papermill put in beside the parameters that the notebook declares.
+
+    Papermill itself only warns, and the notebook would run with its defaults.
+
+    Raises
+    ------
+    ParameterError
+        Naming the parameter and those that there are.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    cells = list(shell.user_ns.get("In", ())) if shell else []
+    places = [k for k, cell in enumerate(cells) if cell.startswith(INJECTED)]
+    if not places:
+        return
+    declared = [name for cell in cells[: places[0]] for name in _assigned(cell)]
+    unknown = [name for name in _assigned(cells[places[-1]]) if name not in declared]
+    if unknown:
+        raise ParameterError(
+            f"this notebook has no parameter {unknown[0]!r}. It has: {', '.join(declared)}."
+        )
+
+
+def _assigned(source: str) -> list[str]:
+    """Names that a cell gives values to, in order; none of a cell that is not plain Python."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
+    targets = [t for s in statements if isinstance(s, ast.Assign) for t in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def here() -> list[str]:
+    """What of the course's needs is on this machine, a line each; nothing is fetched."""
+    return [
+        f"published images and weights: {'here' if fetch.is_published_data_here() else 'not yet'}",
+        f"a TPU: {'here' if device_there() else 'none; the simulator and the emulator stand in'}",
+    ]
+
+
+def see(*sentences: str) -> None:
+    """Show what there is to see, in sentences that were computed from what is shown."""
+    from IPython.display import Markdown, display
+
+    display(Markdown("**What to see:** " + " ".join(sentences)))
+
+
+def answer(*sentences: str) -> None:
+    """Show the answer to a question, folded until it is asked for."""
+    from IPython.display import HTML, display
+
+    parts = [
+        text[:1].upper() + text[1:] if before.endswith(".") else text
+        for before, text in zip((".", *sentences), sentences)
+    ]
+    text = html.escape(" ".join(parts), quote=False)
+    display(HTML(f"<details><summary>The answer</summary><p>{text}</p></details>"))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

@@ -1,0 +1,159 @@
+"""What notebook 06 shows: a small study, live, and the one that comes with the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ..figures import study as figures
+from ..measure.data import Data
+from ..measure.output import Output
+from ..measure.parameters import Parameters
+from ..study import cells, details, results, sentences
+from ..toolchain.strategies import recommended
+from .course import listed
+
+
+def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
+    """The live study: the parameters' strategies, cut to what is outside a fold, and the rest."""
+    outside = len(data.plates) * (parameters.folds - 1) // parameters.folds
+    chip = parameters.chips[0]
+    strategies = tuple(one.by_chip[chip].cut_to(outside) for one in parameters.strategies)
+    return cells.Plan(
+        strategies, parameters.chips, tuple(range(parameters.draws)), parameters.folds
+    )
+
+
+def opening(parameters: Parameters, data: Data, full: Mapping[str, Any] | None) -> str:
+    """What the live study and the full one are made of."""
+    return (
+        f"live: {len(data.plates)} images of {data.plates.name}, {parameters.draws} draws, "
+        f"{parameters.folds} folds; full: "
+        + (sentences.tried(full) if full else "not in this checkout, the live one stands for it")
+    )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study as the notebook shows it.
+
+    Attributes
+    ----------
+    study
+        See `study.cells.run_study`.
+    lines
+        `study.results.summarize`'s, the best strategy first.
+    reference
+        Float's exact match.
+    """
+
+    study: dict[str, Any]
+    lines: list[dict[str, Any]]
+    reference: float
+
+    def of_chip(self, chip: str) -> list[dict[str, Any]]:
+        """Lines of one chip."""
+        return [line for line in self.lines if line["chip"] == chip]
+
+
+def shown(study: dict[str, Any], baseline: str = "kl") -> Shown:
+    """A study with its summary."""
+    found = study["float"]
+    return Shown(
+        study,
+        results.ranked(results.summarize(study, baseline=baseline)),
+        found["correct"] / found["images"],
+    )
+
+
+def chips_shown(parameters: Parameters, one: Shown) -> list[str]:
+    """The wanted chips that the study has; all of its chips where it has none of them."""
+    there = list(dict.fromkeys(line["chip"] for line in one.lines))
+    return [chip for chip in parameters.chips if chip in there] or there
+
+
+def accuracy_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
+    """A figure of each chip: exact match by strategy."""
+    for chip in chips:
+        output.figure(
+            figures.accuracy(one.of_chip(chip), one.reference),
+            f"06_accuracy_{chip}",
+            f"{chip}: exact match by strategy.",
+        )
+
+
+def pareto_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
+    """A figure of each chip of which the compiler predicts times: exact match against them."""
+    for chip in chips:
+        if any(line.get("latency_ms") for line in one.of_chip(chip)):
+            output.figure(
+                figures.pareto(one.of_chip(chip), one.reference),
+                f"06_pareto_{chip}",
+                f"{chip}: exact match against predicted time.",
+            )
+        else:
+            print(f"{chip}: the compiler predicts no time.")
+
+
+def verdicts_figure(one: Shown) -> Figure | None:
+    """Every tip's verdict by chip, in one matrix; None where the study judges no tip."""
+    found = results.verdicts(one.study)
+    return figures.verdict_matrix(found) if found else None
+
+
+def verdicts_said(one: Shown) -> str:
+    """How many tips hold on every chip that tried them, on some and on none."""
+    by_tip: dict[tuple[str, str, str], list[str]] = {}
+    for line in results.verdicts(one.study):
+        key = line["tip"], line["strategy"], line["baseline"]
+        by_tip.setdefault(key, []).append(line["verdict"])
+    holds = [f"{s} over {b}" for (_, s, b), v in by_tip.items() if set(v) == {"holds"}]
+    fails = sum("does not hold" in found for found in by_tip.values())
+    return (
+        f"of {len(by_tip)} comparisons, those that hold on every chip tried: "
+        f"{listed(holds) or 'none'}; {fails} do not hold on one chip or more."
+    )
+
+
+def training_said(one: Shown) -> list[str]:
+    """What quantization-aware training gains over what it starts from and what is shipped."""
+    found = [
+        line
+        for chip in dict.fromkeys(row["chip"] for row in one.study["rows"])
+        for other in dict.fromkeys(("mse-forked", recommended(chip).name))
+        for line in results.paired(one.study, "qat", other, chip)
+    ]
+    return sentences.training(one.study, found) or ["Training is not part of this study."]
+
+
+def sensitivity(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
+    """What each role costs: the study's, or of a few images where it has none."""
+    base = plan.strategies[0].model_copy(update={"images": min(20, len(data.plates) // 2)})
+    return one.study.get("sensitivity") or details.sensitivity(
+        data.plates, data.weights, plan.chips[:1], base, images=40
+    )
+
+
+def company(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
+    """How readings depend on the other images of a batch: the study's, or made here."""
+    few = min(plan.strategies[0].images, len(data.plates) // 2)
+    return one.study.get("company") or details.company(
+        data.plates, data.weights, plan.chips, plan.strategies[0].model_copy(update={"images": few})
+    )
+
+
+def models(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
+    """The proof of each BModel: the study's, or made here on two images."""
+    return one.study.get("models") or details.models(plan, data.plates, data.weights, images=2)
+
+
+def plate_said() -> list[str]:
+    """What the plate grammar makes of what is shipped, by chip."""
+    plate = results.committed_study("plate")
+    if not plate:
+        return ["A study with the plate grammar is not in this checkout."]
+    chips = dict.fromkeys(row["chip"] for row in plate["rows"])
+    return sentences.decoded(plate, {chip: recommended(chip).name for chip in chips})

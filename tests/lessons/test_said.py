@@ -1,0 +1,123 @@
+"""Sentences of the notebooks: each says what its data say, whichever way they lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, trace, train
+from lprnet_nb.study import results
+
+
+def test_one_batch_size_is_compared_with_another() -> None:
+    assert trace._telling((1,)) == (1, 4)
+    assert trace._telling((4, 20)) == (1, 4, 20)
+    assert trace._telling((2, 1)) == (1, 2)
+
+
+def test_coupling() -> None:
+    rows = [
+        {"batch": batch, "batch_mean": mean, "images": 9, "moved": moved}
+        for batch, mean, moved in (
+            (1, "batch", 0),
+            (1, "image", 0),
+            (4, "batch", 3),
+            (4, "image", 0),
+        )
+    ]
+    assert "3 of 9 at batch 4 read unlike alone" in trace.coupling_said(rows)
+    assert trace.coupling_said(rows).endswith("over the image, none.")
+    rows[-1]["moved"] = 2
+    assert trace.coupling_said(rows).endswith("over the image, 2.")
+
+
+def test_subnormals_are_not_said_to_be_slow_where_they_are_not() -> None:
+    shares = {"a": 0.9, "b": 0.1}
+
+    def said(before: float, after: float, difference: float = 0.0) -> str:
+        times = {"as published": before, "flushed": after}
+        return trace.subnormal_said(shares, {"milliseconds": times, "difference": difference})
+
+    assert "1 of 2 convolutions" in said(30, 10) and "3.0 times as fast" in said(30, 10)
+    assert "no faster on this machine" in said(12.9, 13.6) and "no logit changes" in said(1, 1)
+    assert "the largest change of a logit is 0.5" in said(1, 1, 0.5)
+
+
+def test_predicted_and_measured_times() -> None:
+    rows = [
+        {"label": "a", "predicted_ms": 0.1, "published_ms": 0.5},
+        {"label": "b", "predicted_ms": 0.2, "published_ms": 0.4},
+        {"label": "c", "predicted_ms": None, "published_ms": 0.4},
+    ]
+    assert compile.latency_said(rows) == (
+        "measured times are 2.0 to 5.0 times the predicted ones. "
+        "The compiler predicts nothing for c."
+    )
+    assert "no measured time" in compile.latency_said([{**rows[0], "published_ms": None}])
+
+
+def test_thresholds_that_are_borne() -> None:
+    assert quantize.threshold_said(10, 40, 3).endswith(
+        "; at half of the lowest, 3 of them read wrong."
+    )
+    assert quantize.threshold_said(10, 40, 0).endswith("from a threshold of 10 to one of 40.")
+
+
+def test_a_kind_of_plate_that_is_missing_is_said() -> None:
+    found = {"repeat": 0, "mended": 2, "spoiled": None, "lost": None}
+    said = infer.missing_cases(found, 8)
+    assert infer.KINDS["spoiled"] in said and infer.KINDS["lost"] in said
+    assert infer.KINDS["mended"] not in said
+    assert infer.missing_cases(dict.fromkeys(found, 0), 8) == ""
+
+
+def test_plates_that_decoders_read_unlike_are_of_their_kind(monkeypatch) -> None:
+    labels = ["right", "mended", "spoiled", "lost", "aab"]
+    read = {
+        "greedy": ["right", "x", "spoiled", "x", "aab"],
+        "plate": ["right", "mended", "x", "y", "aab"],
+    }
+    monkeypatch.setattr(
+        infer, "decode", lambda _, __, name: type("Read", (), {"texts": read[name]})
+    )
+    found = infer.cases(np.zeros((5, 2, 3)), labels, ("greedy", "plate"), None)
+    assert found == {"repeat": 4, "mended": 1, "spoiled": 2, "lost": 3}
+    read["plate"][2] = "spoiled"
+    assert infer.cases(np.zeros((5, 2, 3)), labels, ("greedy", "plate"), None)["spoiled"] is None
+
+
+def test_backends_that_differ_are_not_said_to_agree() -> None:
+    rows = [
+        {"model": "a", "checked images": 4, "bit-identical": True, "largest difference": 0.0},
+        {"model": "b", "checked images": 4, "bit-identical": False, "largest difference": 0.47},
+    ]
+    said = infer.crosschecks_said(rows)
+    assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
+    assert "was not compared" in infer.crosschecks_said([{**rows[0], "checked images": 0}])
+
+
+def test_the_corrected_p_is_the_one_that_is_quoted() -> None:
+    tests = [
+        {"label": "a", "p": 0.02, "p_holm": 0.08},
+        {"label": "b", "p": 0.3, "p_holm": 0.3},
+    ]
+    assert "none of the 2" in compare.paired_said(tests) and "0.08 (a)" in compare.paired_said(
+        tests
+    )
+    tests[0]["p_holm"] = 0.04
+    assert compare.paired_said(tests) == "below 0.05 after Holm's correction: a (corrected p 0.04)."
+
+
+def test_doubt() -> None:
+    rows = train.doubt_rows(np.array([0.1] * 5 + [0.9] + [0.0] * 94))
+    shares = [row["of all doubt"] for row in rows]
+    assert shares[:3] == pytest.approx([1.0 / 1.4, 1.3 / 1.4, 1.0])
+
+
+def test_tips_of_the_committed_study() -> None:
+    one = strategies.shown(results.committed_study())
+    verdicts = results.verdicts(one.study)
+    said = strategies.verdicts_said(one)
+    for name in {f"{x['strategy']} over {x['baseline']}" for x in verdicts}:
+        here = [x["verdict"] for x in verdicts if f"{x['strategy']} over {x['baseline']}" == name]
+        assert (name in said) == (set(here) == {"holds"})
