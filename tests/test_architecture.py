@@ -39,8 +39,9 @@ def _functions(file: str) -> dict[str, set[str]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.ClassDef):
                 walk(child, f"{child.name}.")
-            elif isinstance(child, ast.FunctionDef):
-                found[prefix + child.name] = {
+            else:  # under "" what the module itself names, such as a table of functions
+                name = prefix + child.name if isinstance(child, ast.FunctionDef) else ""
+                found[name] = found.get(name, set()) | {
                     inner.id if isinstance(inner, ast.Name) else inner.attr
                     for inner in ast.walk(child)
                     if isinstance(inner, ast.Name | ast.Attribute)
