@@ -36,6 +36,7 @@ STEPS = ("decode", "preprocess", "inference", "postprocess", "runtime", "bmrt_te
 SAME_CHIP = {"CV186AH": "CV186X"}  # what the chip calls itself, and the compilers call it
 CHIPS = ("BM1684", "BM1684X", "BM1688", "CV186X")
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+NO_SPACE = 74  # exit status of a child that cannot write its report, EX_IOERR of <sysexits.h>
 
 
 class Wrong(Exception):
@@ -757,8 +758,11 @@ def child(told):
     kit, settings = told["kit"], told["settings"]
     with open(told["report"], "a", encoding="ascii") as report:
         def tell(value):
-            report.write(json.dumps(value) + "\n")
-            report.flush()
+            try:
+                report.write(json.dumps(value) + "\n")
+                report.flush()
+            except OSError:
+                os._exit(NO_SPACE)
 
         try:
             sail = load_sail(settings["sail_module"])
@@ -811,6 +815,10 @@ def run_child(told, on_line, timeout, scratch):
             if process.poll() is None:
                 process.kill()
             process.wait()
+    if process.returncode == NO_SPACE:
+        raise Wrong("cannot write below %s: is the disk full? Finished jobs are kept; free some "
+                    "space, or name another place by TMPDIR, and run the same command again."
+                    % scratch)
     if process.returncode < 0:
         return "fell with " + signal.Signals(-process.returncode).name
     return "ended with status %d" % process.returncode if process.returncode else None

@@ -31,11 +31,6 @@ COMMON = [
 ]
 
 
-@pytest.fixture(scope="module")
-def kit(compiler):
-    return contract.make_kit("BM1688")
-
-
 def failures(results):
     return [f"{result.check}: {result.detail}" for result in results if not result.passed]
 
