@@ -86,6 +86,7 @@ class _Network(ctypes.Structure):
     ]
 
 
+_BMRT.bmrt_destroy.argtypes = [ctypes.c_void_p]
 _BMRT.bmrt_create.restype = ctypes.c_void_p
 _BMRT.bmrt_create.argtypes = [ctypes.c_void_p]
 _BMRT.bmrt_load_bmodel.restype = ctypes.c_bool
@@ -135,6 +136,10 @@ class Handle:
         self._tpu = tpu
         self._handle = ctypes.c_void_p()
         _BMLIB.bm_dev_request(ctypes.byref(self._handle), 0)
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            _BMLIB.bm_dev_free(self._handle)
 
     def get_device_id(self):
         return self._tpu
@@ -188,6 +193,10 @@ class Engine:
         self._graphs, self._old = {}, {}
         if isinstance(path, str) and not self.load(path):
             raise RuntimeError("invalid bmodel")
+
+    def __del__(self):
+        if getattr(self, "_runtime", None):
+            _BMRT.bmrt_destroy(self._runtime)
 
     def load(self, path):
         if not _BMRT.bmrt_load_bmodel(self._runtime, os.fsencode(path)):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -130,3 +132,54 @@ def test_a_device_is_always_run_again(kit, standin, tmp_path, monkeypatch):
     assert np.array_equal(first.logits, again.logits) and first.seconds != again.seconds
     assert set(first.description["runtime"]) >= {"libbmrt.so.1.0"}
     assert {"driver", "board"} <= set(first.description)
+
+
+def test_the_stand_in_is_as_unforgiving_as_sail(kit, standin):
+    """As the real sail 3.10.7 was seen to behave on the same libraries."""
+    code = f"""
+import numpy as np, {standin} as sail
+model = {str(kit / "models" / "fp32_1b.bmodel")!r}
+engine = sail.Engine(model, 0, sail.IOMode.SYSIO)
+[name] = engine.get_input_names("lprnet")
+array = np.asfortranarray(np.arange(6768, dtype=np.float32).reshape(1, 3, 24, 94))
+engine.process("lprnet", {{name: array}})
+print(array[0, 0, 0, :2].tolist())
+try:
+    engine.process("lprnet", {{name: np.zeros((3, 24, 94), np.float32)}})
+except sail.SailEngineError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"[0.0, 72.0]", "bad input"} <= set(done.stdout.splitlines())
+
+
+def test_doctor_says_device_only_where_sail_finds_one(box_environment):
+    for devices, ok, found in [
+        ("2", True, "sophon.sail stand-in for 3.10.7 finds 2 devices"),
+        ("0", False, "sophon.sail is here, but finds no device; is the driver loaded?"),
+    ]:
+        code = "from lprnet_nb.doctor import examine; import json; print(json.dumps(examine()))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | box_environment | {"STANDIN_DEVICES": devices},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows = {row["what"]: row for row in json.loads(done.stdout)["checks"]}
+        assert (rows["backend device"]["ok"], rows["backend device"]["found"]) == (ok, found)
+
+
+def test_infer_on_a_device_prints_json_alone(kit, box_environment, tmp_path):
+    (tmp_path / "one").mkdir()
+    shutil.copy(kit / "plates" / "00000.png", tmp_path / "one" / "皖A.png")
+    model = kit / "models" / "int8_1b.bmodel"
+    command = ["infer", str(model), str(tmp_path / "one"), "--backend", "device", "--trust"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from lprnet_nb.cli import main; main()", *command],
+        env=os.environ | box_environment | {"LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert list(json.loads(done.stdout)) == ["皖A.png"]
