@@ -3,31 +3,52 @@
 An artifact is a folder named by the digest of everything that went into it. It is built in a
 temporary sibling and appears by an atomic rename, so a run that is killed leaves either the whole
 artifact or nothing that anyone will read.
+
+Some artifacts are code: a kernel library, a trace, a BModel. They are taken from the cache only
+where nobody but the user and root could have put them there, see `is_trusted`; elsewhere they are
+made for this run alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import grp
 import hashlib
 import json
 import logging
 import os
+import pwd
+import secrets
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 
 from .errors import DataError, LprnetError
+from .files import atomic_write as atomic_write  # what "as" is said of others import from here
+from .files import keep_from_others, make_folder, open_input, private_folder, read_bytes
+from .places import cache_dir, place_variable
+from .places import data_dir as data_dir
+from .places import repository as repository
 
 log = logging.getLogger(__name__)
 
+CODE = frozenset(  # kinds of artifacts that are run as they are
+    {"bmodel", "contract-kit", "emulator-kernels", "nntc-bmodel", "nntc-umodel", "shim", "trace"}
+)
+PRIVATE_VARIABLE = "LPRNET_PRIVATE_CODE"  # tells children where this run's own code is
+_LARGEST_LIST = 64 << 20  # bytes of a list of files
 _KEY_LENGTH = 20  # hex digits of the folder name: 80 bits, and legible in a log
+_NOBODY = 65534  # owner of what belongs to users that a user namespace does not know
+_SETTLED_NS = 1_000_000_000  # age of a file from which on a change of it shows in its times
+_PATIENCE = 1.0  # seconds after which it is said that a lock is waited for
 _looking = contextvars.ContextVar("looking", default=False)
 
 
@@ -84,23 +105,6 @@ def _is_locked(folder: Path) -> bool:
         return False
 
 
-def cache_dir() -> Path:
-    """Folder of artifacts and tools: `LPRNET_CACHE`, else the user's cache folder."""
-    named = os.environ.get("LPRNET_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("lprnet-nb"))
-
-
-def repository() -> Path:
-    """Root of the checkout that this package is installed from."""
-    return Path(__file__).resolve().parent.parent
-
-
-def data_dir() -> Path:
-    """Folder of models and images: `LPRNET_DATA`, else `data/` of the checkout."""
-    named = os.environ.get("LPRNET_DATA")
-    return Path(named).expanduser() if named else repository() / "data"
-
-
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces, UTF-8).
 
@@ -112,9 +116,26 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a regular file's bytes, as hex; read once in a process while it stays the same.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read, is not a regular file, or has no end to speak of.
+    """
+    with open_input(path) as file:
+        state = os.fstat(file.fileno())
+        same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        known = _digests.get(same)
+        if known is None:
+            known = hashlib.file_digest(file, "sha256").hexdigest()
+            # Two changes within one tick of the file system's clock leave the same times.
+            if abs(time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns)) > _SETTLED_NS:
+                _digests[same] = known
+    return known
+
+
+_digests: dict[tuple[int, ...], str] = {}
 
 
 def array_digest(*arrays: np.ndarray) -> str:
@@ -126,38 +147,18 @@ def array_digest(*arrays: np.ndarray) -> str:
     return state.hexdigest()
 
 
-def atomic_write(path: str | Path, data: bytes | str) -> Path:
-    """Write a file so that readers see the old content or the new, never a part.
-
-    Raises
-    ------
-    DataError
-        When the folder cannot be written or the disk is full; the old file stays as it was.
-    """
-    path = Path(path)
-    raw = data.encode("utf8") if isinstance(data, str) else data
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise DataError(
-            f"cannot write {path}: {error.strerror}. Free some space or choose a "
-            "folder that you may write to."
-        ) from error
-    return path
-
-
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, say: Callable[[str], None] = log.info) -> Iterator[None]:
     """Hold the lock beside `path`; the kernel lets go of it when its holder dies.
+
+    Parameters
+    ----------
+    path
+        What the lock is of.
+    what
+        What it is to the user, such as "this report".
+    say
+        Called with a sentence when another process holds it and is waited for.
 
     Raises
     ------
@@ -167,22 +168,137 @@ def locked(path: Path, what: str) -> Iterator[None]:
     # A soft lock, a file that merely exists, would outlive a killed process.
     lock = FileLock(f"{path}.lock", fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        make_folder(path.parent)
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            say(f"waiting for another process that works on {what} ({path}) …")
+            lock.acquire()
     except NotImplementedError as error:
         raise DataError(
             f"the file system of {path.parent} has no locks, which {what} need. Name "
-            "a cache folder on another one in LPRNET_CACHE."
+            f"a folder on another one in {place_variable(path) or 'LPRNET_CACHE'}."
         ) from error
     except OSError as error:
         raise DataError(
-            f"cannot use {path.parent} for {what}: {error.strerror or error}. "
-            "Name a writable cache folder in LPRNET_CACHE."
+            f"cannot use {path.parent} for {what}: {error.strerror or error}"
+            f"{_whose(path.parent)}. Name a folder of your own that you may write to in "
+            f"{place_variable(path) or 'LPRNET_CACHE'}."
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _whose(folder: Path) -> str:
+    """Says whose a folder is, where it is another user's."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    try:
+        owner = there.stat().st_uid
+        if owner == os.getuid():
+            return ""
+        return f"; {there} belongs to {pwd.getpwuid(owner).pw_name}"
+    except (OSError, KeyError):
+        return ""
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether nobody but the user and root can have written what lies at `path`.
+
+    It, what it holds if it is a folder, and all folders above it belong to the user or to root, and
+    nobody else may write to them; a parent in which everybody may write is fine where each may
+    touch only his own (``/tmp``). Of what is not there yet, the folders that are there count.
+    """
+    return not untrusted_part(path)
+
+
+def untrusted_part(path: Path, *, inside: bool = True) -> str:
+    """The first thing that makes `path` untrusted, see `is_trusted`; "" for none.
+
+    Without `inside`, what a folder holds is not looked at.
+    """
+    path = Path(os.path.abspath(path))
+    for place in (path, *path.parents, *Path(os.path.realpath(path)).parents):
+        try:
+            state = place.lstat()
+        except OSError:
+            continue
+        own_only = bool(state.st_mode & stat.S_ISVTX) and place != path
+        why = _open_to_others(state, own_only)
+        if why:
+            return f"{place} {why}"
+    for folder, folders, files in os.walk(path) if inside else ():
+        for name in (*folders, *files):
+            try:
+                why = _open_to_others(os.lstat(os.path.join(folder, name)), False)
+            except OSError:
+                continue
+            if why:
+                return f"{folder}/{name} {why}"
+    return ""
+
+
+def _open_to_others(state: os.stat_result, own_only: bool) -> str:
+    if state.st_uid not in (0, os.geteuid()) and not (
+        state.st_uid == _NOBODY and _in_user_namespace()
+    ):
+        return "belongs to another user"
+    if own_only or stat.S_ISLNK(state.st_mode):
+        return ""
+    if state.st_mode & stat.S_IWOTH:
+        return "may be written by everybody"
+    if state.st_mode & stat.S_IWGRP and not _is_own_group(state.st_gid):
+        return "may be written by a group"
+    return ""
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether a group is root's or the user's alone, as many systems make one for each user."""
+    if gid == 0:
+        return True
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    own = group.gr_gid == user.pw_gid and group.gr_name == user.pw_name
+    return own and set(group.gr_mem) <= {user.pw_name}
+
+
+def _in_user_namespace() -> bool:
+    try:
+        words = Path("/proc/self/uid_map").read_text("ascii").split()
+    except OSError:
+        return False
+    return words != ["0", "0", "4294967295"]
+
+
+def _folder(kind: str, inputs: dict[str, Any]) -> Path:
+    """Where an artifact is or will be: in the cache, or private where that is not to be trusted."""
+    key = digest({"kind": kind, **inputs})[:_KEY_LENGTH]
+    folder = cache_dir() / "artifacts" / kind / key
+    if kind in CODE:
+        why = untrusted_part(folder)
+        if why:
+            return _private_code(why) / kind / key
+    return folder
+
+
+def _private_code(why: str) -> Path:
+    """Folder for code of this run: of this process, or of the one that started it."""
+    named = os.environ.get(PRIVATE_VARIABLE)
+    if named and Path(named).is_dir() and is_trusted(Path(named)):
+        return Path(named)
+    folder = private_folder() / "code"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ[PRIVATE_VARIABLE] = str(folder)
+    log.warning(
+        "%s, so no code is run from that cache: kernels, traces and BModels are made again, for "
+        "this run alone. Take that right away (chmod), or name a folder of your own in "
+        "LPRNET_CACHE; see docs/security.md.",
+        why,
+    )
+    return folder
 
 
 def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -215,19 +331,19 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
     Two processes that want the same artifact build it once: the second waits on the lock. Every use
     checks the files against their digests; an altered artifact is set aside and built again.
     """
-    key = digest({"kind": kind, **inputs})[:_KEY_LENGTH]
-    folder = cache_dir() / "artifacts" / kind / key
+    folder = _folder(kind, inputs)
     if _intact(folder):
         return folder
-    about_to_make(f"{kind} {key}", folder)
+    about_to_make(f"{kind} {folder.name}", folder)
     with locked(folder, f"artifacts of kind {kind}"):
         if folder.exists():
             if _intact(folder):
                 return folder
             _set_aside(folder)
         _sweep(folder)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key}."))
+        temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
         try:
+            temporary.mkdir(mode=0o700)
             build(temporary)
             _seal(temporary, inputs)
             os.rename(temporary, folder)
@@ -247,22 +363,24 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
 
 def find_artifact(kind: str, inputs: dict[str, Any]) -> Path | None:
     """Folder of an artifact if it is there and intact, else None; builds nothing."""
-    folder = cache_dir() / "artifacts" / kind / digest({"kind": kind, **inputs})[:_KEY_LENGTH]
+    folder = _folder(kind, inputs)
     return folder if _intact(folder) else None
 
 
 def is_made_here(path: Path) -> bool:
-    """Whether a file is one of the cache's artifacts, or a copy of one."""
-    artifacts = cache_dir() / "artifacts"
-    if path.resolve().is_relative_to(artifacts.resolve()):
-        return True
-    found = file_digest(path)
-    for listed in artifacts.glob("*/*/files.json"):
-        try:
-            if found in json.loads(listed.read_text("utf8")).values():
+    """Whether a file is one of the cache's artifacts, or a copy of one.
+
+    What others could have put into the cache was not made here.
+    """
+    found = None
+    named = os.environ.get(PRIVATE_VARIABLE)
+    for artifacts in (cache_dir() / "artifacts", *([Path(named)] if named else [])):
+        if path.resolve().is_relative_to(artifacts.resolve()):
+            return is_trusted(path)
+        found = found or file_digest(path)
+        for listed in artifacts.glob("*/*/files.json"):
+            if found in _listed(listed.parent).values() and is_trusted(listed.parent):
                 return True
-        except (OSError, ValueError, AttributeError, RecursionError):
-            continue
     return False
 
 
@@ -307,13 +425,14 @@ def adopt_artifact(folder: Path, files: dict[str, bytes]) -> None:
                 raise DataError(
                     f"artifact {folder.name} arrived damaged. Run the same command again."
                 )
+            keep_from_others(temporary)
             os.rename(temporary, folder)
         except (OSError, ValueError) as error:  # a name may be empty, too long, or no text at all
             if isinstance(error, LprnetError):
                 raise
             raise DataError(
-                f"artifact {folder.name}, sent here, cannot be written in {folder.parent}: {error}. "
-                "Mend that and run the same command again."
+                f"artifact {folder.name}, sent here, cannot be written in {folder.parent}: "
+                f"{error}. Mend that and run the same command again."
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -323,20 +442,41 @@ def _seal(folder: Path, inputs: dict[str, Any]) -> None:
     (folder / "inputs.json").write_text(
         json.dumps(inputs, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf8"
     )
-    files = {
-        path.relative_to(folder).as_posix(): file_digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = {name: file_digest(folder / name) for name in files_below(folder)}
     (folder / "files.json").write_text(json.dumps(files, indent=1, ensure_ascii=False), "utf8")
+    keep_from_others(folder)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all that a folder holds but folders, with their places in it, sorted."""
+    return sorted(
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, folders, names in os.walk(folder)
+        # A link to a folder is not walked into, and is listed among the folders.
+        for name in (*names, *(f for f in folders if os.path.islink(os.path.join(place, f))))
+    )
 
 
 def _intact(folder: Path) -> bool:
+    """Whether a folder holds what its list says, and nothing besides."""
+    files = _listed(folder)
     try:
-        files = json.loads((folder / "files.json").read_text("utf8"))
-        return all(file_digest(folder / name) == value for name, value in files.items())
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return (
+            "inputs.json" in files
+            and sorted((*files, "files.json")) == files_below(folder)
+            and all(file_digest(folder / name) == value for name, value in files.items())
+        )
+    except OSError:
         return False
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """What an artifact's list says: SHA-256 by name; nothing where there is no such list."""
+    try:
+        files = json.loads(read_bytes(folder / "files.json", _LARGEST_LIST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return files if isinstance(files, dict) else {}
 
 
 def _set_aside(folder: Path) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import sys
+import tempfile
+import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from .errors import LprnetError
+from . import __version__
+from .errors import LprnetError, ParameterError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +44,7 @@ DataOption = Annotated[
     str | None, typer.Option("--data", help="auto, published, generated, or a folder of images.")
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", help="auto, published, generated, or a .pth file.")
+    str | None, typer.Option("--weights", help="auto, published, generated, or a file.")
 ]
 Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
 Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
@@ -179,7 +188,9 @@ def combine(
 @app.command()
 def infer(
     bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
-    images: Annotated[Path, typer.Argument(help="Folder of plate crops.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Plate crops: pictures, folders, .txt lists of paths.")
+    ],
     output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
     backend: Backend = "auto",
     decoder: Annotated[str, typer.Option()] = "greedy",
@@ -191,10 +202,10 @@ def infer(
         bool, typer.Option("--trust", help="Run a BModel that was not made here.")
     ] = False,
 ) -> None:
-    """Read a folder of plates with a BModel: JSON {file: plate}."""
+    """Read plates with a BModel: JSON {file: plate}."""
     from .steps import read_plates
 
-    _emit(read_plates(bmodel, images, backend, decoder, views=views, trust=trust), output)
+    _emit(read_plates(bmodel, images, backend or "auto", decoder, views=views, trust=trust), output)
 
 
 @app.command()
@@ -221,7 +232,7 @@ def survey(
 @app.command()
 def evaluate(
     results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
-    labels: Annotated[Path, typer.Argument(help="JSON {file: plate} of the truth.")],
+    labels: Annotated[Path, typer.Argument(help="Labels: JSON, CSV or text, or the folder.")],
 ) -> None:
     """Judge a results file: exact match with its 95 % interval, character accuracy."""
     from .steps import judge_results
@@ -245,6 +256,15 @@ def report(
     batch_mean: BatchMean = None,
     backend: Backend = None,
     toolchain: Toolchain = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Points of exact match that INT8 may lose (1.0).")
+    ] = None,
+    require: Annotated[
+        bool,
+        typer.Option(
+            "--require", help="Exit with status 3 unless every model is within the tolerance."
+        ),
+    ] = False,
     scheduler: Scheduler = None,
     status: Annotated[
         bool, typer.Option("--status", help="Only list what is done, running and missing.")
@@ -268,6 +288,7 @@ def report(
         batch_mean=batch_mean,
         backend=backend,
         toolchain=toolchain,
+        tolerance=tolerance,
     )
     if status:
         _show_states(profile, values, as_json)
@@ -275,7 +296,10 @@ def report(
     from .report.run import make_report
 
     _use_scheduler(scheduler)
-    print(make_report(profile, name=name, **values))
+    index = make_report(profile, name=name, **values)
+    print(index)
+    if require:
+        _require(index.parent)
 
 
 def _use_scheduler(address: str | None) -> None:
@@ -284,6 +308,18 @@ def _use_scheduler(address: str | None) -> None:
 
     if address is not None:
         os.environ[SCHEDULER_VARIABLE] = address
+
+
+def _require(folder: Path) -> None:
+    """End with status 3 where a model of a report is not shown to be within the tolerance."""
+    from .measure.schema import read_metrics
+    from .report.verdict import losers
+
+    found = losers(read_metrics(folder / "metrics.json"))
+    for line in found:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    if found:
+        raise typer.Exit(3)
 
 
 def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
@@ -343,22 +379,29 @@ def generate(
 @app.command("lmdb")
 def lmdb_(
     imageset_rootfolder: Annotated[Path, typer.Option(help="Folder of images.")],
-    imageset_lmdbfolder: Annotated[Path, typer.Option(help="Gets data.mdb.")],
-    resize_height: Annotated[int, typer.Option()] = 24,
-    resize_width: Annotated[int, typer.Option()] = 94,
+    imageset_lmdbfolder: Annotated[
+        Path | None, typer.Option(help="Gets data.mdb; the folder of images by default.")
+    ] = None,
+    resize_height: Annotated[int, typer.Option(help="0: as it is.")] = 24,
+    resize_width: Annotated[int, typer.Option(help="0: as it is.")] = 94,
     shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
     bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
     gray: Annotated[bool, typer.Option(help="One channel.")] = False,
 ) -> None:
-    """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes."""
+    """Make the LMDB data set that TPU-NNTC calibrates with; the same command resumes.
+
+    Options may be written as for the vendor's convert_imageset.py: --resize_height=24,
+    --shuffle=True, --bgr2rgb False.
+    """
     from .datasets.images import image_files
     from .datasets.lmdb import convert_imageset
     from .progress import progress_bar
 
+    folder = imageset_lmdbfolder or imageset_rootfolder
     with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
         count = convert_imageset(
             imageset_rootfolder,
-            imageset_lmdbfolder,
+            folder,
             resize_height=resize_height,
             resize_width=resize_width,
             shuffle=shuffle,
@@ -366,7 +409,7 @@ def lmdb_(
             gray=gray,
             advance=advance,
         )
-    print(f"{count} arrays are in {imageset_lmdbfolder / 'data.mdb'}")
+    print(f"{count} arrays are in {folder / 'data.mdb'}")
 
 
 @app.command()
@@ -387,7 +430,11 @@ def train(
     ] = None,
     classes: Classes = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Weights to start from; else random ones.")
+        str | None,
+        typer.Option(
+            help="Weights to start from, also of another class list: published, generated or a "
+            "file; else random ones."
+        ),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cycle.")] = 1.5e-3,
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
@@ -428,7 +475,7 @@ def train(
 @app.command()
 def card(
     weights: Annotated[
-        str, typer.Argument(help="published, generated (the packaged ones), or a .pth file.")
+        str, typer.Argument(help="published, generated (the packaged ones), or a file.")
     ] = "generated",
     plates: Annotated[int, typer.Option(help="Generated plates at the default severity.")] = 4960,
 ) -> None:
@@ -596,7 +643,7 @@ def bench_emulator(
     """Emulator, vendor interpreter, simulator and float forward side by side."""
     from .proof.benches import measure_emulator
 
-    print(json.dumps(measure_emulator(chip, strategy, rounds), ensure_ascii=False))
+    _print_json(measure_emulator(chip, strategy, rounds))
 
 
 @bench_app.command("ccpd")
@@ -607,13 +654,11 @@ def bench_ccpd_(
     """Time and memory of a CCPD survey by the number of images, and what all of CCPD would take."""
     from .proof.survey_bench import bench_ccpd
 
-    print(
-        json.dumps(
-            bench_ccpd(
-                [int(count) for count in images.split(",")],
-                chip=chip,
-                report=lambda line: print(line, file=sys.stderr),
-            )
+    _print_json(
+        bench_ccpd(
+            [int(count) for count in images.split(",")],
+            chip=chip,
+            report=lambda line: print(line, file=sys.stderr),
         )
     )
 
@@ -627,12 +672,8 @@ def bench_workers_(
     """Two workers against one: the same CCPD survey on a cluster of each, in turn."""
     from .proof.workers_bench import bench_workers
 
-    print(
-        json.dumps(
-            bench_workers(
-                images, rounds, chip=chip, report=lambda line: print(line, file=sys.stderr)
-            )
-        )
+    _print_json(
+        bench_workers(images, rounds, chip=chip, report=lambda line: print(line, file=sys.stderr))
     )
 
 
@@ -662,7 +703,7 @@ def bench_exactness(
         output,
         report=lambda line: print(line, file=sys.stderr),
     )
-    print(json.dumps(record["summary"], ensure_ascii=False))
+    _print_json(record["summary"])
 
 
 @bench_app.command("decode")
@@ -672,7 +713,7 @@ def bench_decode(
     """Plates a second of a decoder, in processor time."""
     from .proof.decode_bench import bench
 
-    print(json.dumps(bench(decoder, images=images), ensure_ascii=False))
+    _print_json(bench(decoder, images=images))
 
 
 @bench_app.command("generate")
@@ -682,30 +723,109 @@ def bench_generate(
     """Generated plates a second, on all cores."""
     from .proof.benches import measure_generator
 
-    print(json.dumps(measure_generator(plates, rounds)))
+    _print_json(measure_generator(plates, rounds))
 
 
 def _emit(value: Any, output: Path | None) -> None:
     from .cache import atomic_write
 
-    text = json.dumps(value, ensure_ascii=False, indent=1)
     if output:
-        print(atomic_write(output, text + "\n"))
+        print(atomic_write(output, json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
     else:
-        print(text)
+        _print_json(value, indent=1)
+
+
+def _print_json(value: Any, **layout: Any) -> None:
+    """JSON is in UTF-8 (RFC 8259, 8.1), whatever the terminal's encoding is."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        text = json.dumps(value, ensure_ascii=False, **layout) + "\n"
+        sys.stdout.buffer.write(text.encode("utf8"))
+
+
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _our_spelling(arguments: list[str]) -> list[str]:
+    """Options as the vendor writes them in our spelling: dashes, and flags without a value.
+
+    >>> _our_spelling(["lmdb", "--resize_height=24", "--shuffle=True", "--gray", "False"])
+    ['lmdb', '--resize-height=24', '--shuffle', '--no-gray']
+    """
+    waiting, ours = list(arguments), []
+    while waiting:
+        argument = waiting.pop(0)
+        if argument.startswith("--"):
+            name, sign, value = argument.partition("=")
+            name = name.replace("_", "-")
+            argument = name + sign + value
+            if name in ("--shuffle", "--bgr2rgb", "--gray"):
+                if not sign and waiting and waiting[0].lower() in _TRUTH:
+                    value = waiting.pop(0)
+                if sign and value.lower() not in _TRUTH:
+                    raise ParameterError(f"{argument}: write {name}=True or {name}=False.")
+                argument = name if _TRUTH.get(value.lower(), True) else f"--no-{name[2:]}"
+        ours.append(argument)
+    return ours
 
 
 def main() -> None:
-    """Entry point: errors of ours are one message and exit status 2, without a traceback."""
+    """Entry point: whatever goes wrong is one message and an exit status other than 0.
+
+    Errors of ours end with status 2, an interrupt with 130. What slips through, a defect of ours,
+    ends with 70; its traceback is kept in a log that the message names.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the locale lacks is no reason
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        try:
+            app(_our_spelling(sys.argv[1:]), standalone_mode=True)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while it can still be told that this failed
     except LprnetError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
-            f"lprnet-nb: {error}"
-        )
-        sys.exit(2)
+        _end(2, str(error))
     except KeyboardInterrupt:
-        print(
-            "lprnet-nb: stopped; finished work is kept, the same command goes on.", file=sys.stderr
-        )
-        sys.exit(130)
+        _end(130, "stopped; finished work is kept, the same command goes on.")
+    except BrokenPipeError:  # who read it has enough
+        _end(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            _end(70, _defect(error))
+        where = error.filename or "standard output, or the disk of the cache"
+        _end(1, f"{error.strerror}: {where}. Free some space, and run the same command again.")
+    except Exception as error:
+        _end(70, _defect(error))
+
+
+def _end(status: int, message: str = "") -> NoReturn:
+    with contextlib.suppress(OSError):
+        if message:
+            Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+                f"lprnet-nb: {message}"
+            )
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # Python would try again when it ends, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _defect(error: Exception) -> str:
+    """Keep a traceback; returns what is to be said of it."""
+    from .cache import cache_dir
+    from .files import atomic_write
+
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    text = f"lprnet-nb {__version__}, Python {sys.version}\n{sys.argv}\n\n"
+    text += "".join(traceback.format_exception(error))
+    said = f"{type(error).__name__}: {error}".rstrip(".")
+    for folder in (cache_dir() / "logs" / "errors", Path(tempfile.gettempdir())):
+        with contextlib.suppress(LprnetError):
+            log = atomic_write(folder / name, text)
+            return (
+                f"{said}. This is a defect of lprnet-nb, or a state of this machine that it does "
+                f"not know. The traceback is in {log}; docs/security.md says how to report it."
+            )
+    return f"{said}. No folder can be written to keep the traceback:\n{text}"

@@ -10,10 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from . import __version__
-from .cache import cache_dir, data_dir
+from . import __version__, children
+from .cache import cache_dir, data_dir, untrusted_part
 from .datasets import fetch
 from .errors import LprnetError
+from .places import reports_dir
 from .toolchain import environment
 
 
@@ -58,6 +59,7 @@ def examine() -> dict[str, Any]:
         ("published data", _published),
         ("cache", lambda: _folder(cache_dir(), "LPRNET_CACHE")),
         ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
+        ("reports", lambda: _folder(reports_dir(), "LPRNET_REPORTS")),
     ]
     rows = []
     for what, find in checks:
@@ -121,7 +123,7 @@ def _published() -> str:
 
 def _program(names: tuple[str, ...], hint: str) -> str:
     for name in names:
-        found = shutil.which(name)
+        found = children.program(name)
         if found:
             return found
     raise LookupError(f"none of {', '.join(names)} on PATH. {hint}")
@@ -133,4 +135,8 @@ def _folder(folder: Any, variable: str) -> str:
         there = there.parent
     if not os.access(there, os.W_OK):
         raise LookupError(f"{folder} cannot be written; name another in {variable}")
-    return f"{folder}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"
+    free = f"{folder}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"
+    why = untrusted_part(folder, inside=False) if variable == "LPRNET_CACHE" else ""
+    if why:
+        raise LookupError(f"{free}; but {why}: no code is run from it, see docs/security.md")
+    return free

@@ -8,13 +8,15 @@ from typing import Any
 
 from .cache import atomic_write, data_dir
 from .datasets.alphabet import PUBLISHED, read_alphabet
-from .datasets.folder import load_images, load_plates
+from .datasets.folder import load_plates, read_truth
 from .datasets.generate import ONE_ROW, generate_plates, write_plates
-from .datasets.images import read_labels
+from .datasets.labels import read_labels
+from .datasets.pictures import load_pictures
 from .decode import decode
 from .errors import DataError, ParameterError
 from .evaluate.accuracy import character_accuracy, correct
 from .evaluate.intervals import wilson
+from .inputs import note
 from .measure.data import datasets_for, weights_for
 from .measure.models import compile_all
 from .measure.parameters import Parameters
@@ -49,7 +51,7 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     """
     if len(parameters.strategies) != 1:
         raise ParameterError("one strategy at a time: both would write lprnet_int8_*.bmodel.")
-    data = datasets_for(parameters)
+    data = datasets_for(parameters, labels=False)
     written = []
     for item in compile_all(parameters, data):
         bmodel = item.bmodel
@@ -68,13 +70,12 @@ def gen_one_key(parameters: Parameters) -> Path:
         When more than one chip or strategy is named.
     """
     from .toolchain.nntc.compile import auto_calibrate
-    from .toolchain.nntc.strategies import strategy_named
 
     if len(parameters.chips) != 1 or len(parameters.strategies) != 1:
         raise ParameterError("the one-key tool takes one chip and one strategy at a time.")
     chip = parameters.chips[0]
-    strategy = strategy_named(parameters.strategies[0], chip)
-    data = datasets_for(parameters)
+    data = datasets_for(parameters, labels=False)
+    strategy = parameters.strategies[0].by_chip[chip].cut_to(len(data.pool))
     traced = trace_model(data.weights, 1, parameters.batch_mean, strategy.form)
     bmodel = auto_calibrate(traced, chip, strategy, data.calibration_images(strategy.images))
     return _publish(bmodel, data_dir() / "models" / bmodel.chip / f"{bmodel.name}.bmodel")
@@ -105,16 +106,17 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 
 def read_plates(
     bmodel: str | Path,
-    images: str | Path,
+    images: Sequence[str | Path],
     backend: str = "auto",
     decoder: str = "greedy",
     *,
     views: bool = False,
     trust: bool = False,
 ) -> dict[str, str]:
-    """Read a folder of crops, or CCPD, with a BModel: ``{file name: plate}``, sorted by name.
+    """Read pictures, folders or lists of them with a BModel: ``{file name: plate}``.
 
-    With `views`, each plate is read three times, see `reading.read_views`.
+    `images` are as for `pictures.load_pictures`. With `views`, each plate is read three times, see
+    `views.read_views`.
 
     Raises
     ------
@@ -122,7 +124,7 @@ def read_plates(
         When the BModel has no record beside it or an image is unreadable.
     """
     model = BModel.load(bmodel)
-    plates = load_images(images)
+    plates = load_pictures(images)
     if views:
         readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
     else:
@@ -132,29 +134,43 @@ def read_plates(
 
 
 def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
-    """Accuracy of a results file against a labels file, both ``{file name: plate}``.
+    """Accuracy of a results file against labels.
+
+    Parameters
+    ----------
+    results
+        ``{file name: plate}`` as `read_plates` gives it, or any other list of names and plates.
+    labels
+        A label file of any kind, or a folder of labelled plates; see `folder.read_truth`.
+
+    Returns
+    -------
+    dict
+        JSON-able: ``images`` judged, ``missing`` from the results though labelled,
+        ``exact_match`` with its ``ci95``, ``character_accuracy``.
 
     Raises
     ------
     DataError
-        When a result has no label.
+        When a result has no label, or occurs twice.
     """
-    read, truth = read_labels(results), read_labels(labels)
-    missing = sorted(set(read) - set(truth))
-    if missing or not read:
-        raise DataError(
-            f"{results}: {len(missing)} of {len(read)} results have no label in "
-            f"{labels}" + (f", the first is {missing[0]}." if missing else ".")
+    read = read_labels(results, doubles=False)
+    if not read:
+        raise DataError(f"{results} has no results. Name the file that `lprnet-nb infer` wrote.")
+    truth, missing = read_truth(labels, read, results)
+    if missing:
+        note(
+            f"{results} lacks {missing} of {missing + len(read)} labelled pictures; only the "
+            f"other {len(read)} are judged."
         )
-    names = sorted(read)
-    right = correct([truth[n] for n in names], [read[n] for n in names])
+    texts = list(read.values())
+    right = correct(truth, texts)
     return {
-        "images": len(names),
+        "images": len(read),
+        "missing": missing,
         "exact_match": float(right.mean()),
-        "ci95": list(wilson(int(right.sum()), len(names))),
-        "character_accuracy": character_accuracy(
-            [truth[n] for n in names], [read[n] for n in names]
-        ),
+        "ci95": list(wilson(int(right.sum()), len(read))),
+        "character_accuracy": character_accuracy(truth, texts),
     }
 
 
@@ -185,7 +201,7 @@ def train_weights(
     """
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
-    warm = {"start_from": Path(start_from), "easy_steps": 0, "align_steps": 0} if start_from else {}
+    warm = {"start_from": start_from, "easy_steps": 0, "align_steps": 0} if start_from else {}
     config = TrainConfig(
         output,
         output.with_suffix(".checkpoint"),

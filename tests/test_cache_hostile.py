@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -92,7 +94,8 @@ def test_a_name_that_cannot_be_written_is_one_clear_error(sent, tmp_path, names)
 )
 def test_a_harmless_name_arrives(sent, name):
     folder, files = sent
-    adopt_artifact(folder, {**files, name: b"1"})
+    listed = json.loads(files["files.json"]) | {name: hashlib.sha256(b"1").hexdigest()}
+    adopt_artifact(folder, {**files, name: b"1", "files.json": json.dumps(listed).encode()})
     assert find_artifact("thing", {"a": 1}) == folder and (folder / name).read_bytes() == b"1"
     assert (folder / "value").read_bytes() == b"42"
 

@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb.datasets.images import PlateImages, load_folder
+from lprnet_nb import inputs
+from lprnet_nb.datasets.folder import load_images
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.lmdb import convert_imageset, read_lmdb
 from lprnet_nb.decode.views import decode_views, stretched
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.bmodel import BModel
@@ -61,10 +64,72 @@ def write_images(folder, plates: PlateImages):
         (["infer", "no.bmodel", "."], "no readable record"),
         (["evaluate", "no.json", "no.json"], "cannot be read"),
         (["contract", "--backend", "torch"], "no contract"),
+        (["trace", "--weights", "misspelt.pth"], "misspelt.pth cannot be read: No such file"),
+        (["train", "o.pth", "--steps", "1", "--start-from", "no.pth"], "No such file"),
     ],
 )
 def test_errors_are_one_message_and_exit_status_2(arguments, message):
     assert message in run(*arguments, code=2).stderr
+
+
+def end(body, tmp_path, stdout=subprocess.PIPE, **environment):
+    """How a command with this body ends: (status, what it said on standard error, output)."""
+    script = (
+        "import sys; from lprnet_nb import cli\n"
+        f"@cli.app.command()\ndef odd():\n    {body}\n"
+        "sys.argv = ['lprnet-nb', 'odd']\ncli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LPRNET_CACHE": str(tmp_path / "cache"), **environment},
+    )
+    return done.returncode, done.stderr.decode(), (done.stdout or b"").decode()
+
+
+def test_what_slips_through_is_one_message_and_its_traceback_is_kept(tmp_path):
+    status, said, _ = end("{}['the reason']", tmp_path)
+    [log] = (tmp_path / "cache" / "logs" / "errors").iterdir()
+    assert status == 70 and "Traceback" not in said
+    assert "KeyError: 'the reason'" in said and str(log) in said
+    kept = log.read_text("utf8")
+    assert "Traceback" in kept and "{}['the reason']" not in said and "in odd" in kept
+
+
+def test_without_a_cache_to_write_the_traceback_is_kept_elsewhere(tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    (tmp_path / "tmp").mkdir()
+    status, said, _ = end("1 / 0", tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    [log] = (tmp_path / "tmp").glob("*.log")
+    assert status == 70 and str(log) in said and "ZeroDivisionError" in log.read_text()
+
+
+@pytest.mark.parametrize("body", ["print('x')", "print('x' * 10_000_000)", "cli._print_json('x')"])
+def test_a_full_disk_behind_the_output_is_one_message(body, tmp_path):
+    with open("/dev/full", "w") as full:
+        status, said, _ = end(body, tmp_path, full)
+    assert status == 1 and said.count("\n") == 1
+    assert "No space left on device: standard output" in said
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert end("print('x' * 10_000_000)", tmp_path, writing)[:2] == (1, "")
+    assert end("print('x')", tmp_path, writing)[:2] == (1, "")
+    os.close(writing)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "ascii"])
+def test_json_is_utf8_in_every_locale_and_no_character_is_a_traceback(encoding, tmp_path):
+    status, said, output = end(
+        "print('\\udcff'); cli._print_json({'皖.png': '皖A12345'})",
+        tmp_path,
+        PYTHONIOENCODING=encoding,
+    )
+    assert (status, said) == (0, "")
+    assert output.splitlines() == ["\\udcff", '{"皖.png": "皖A12345"}']
 
 
 def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
@@ -81,12 +146,79 @@ def test_infer_and_evaluate_a_folder(bmodel, published, tmp_path):
     assert judged["images"] == 2 and judged["exact_match"] == right / 2
 
 
+def test_evaluate_takes_a_folder_and_says_what_the_results_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "_said", set())
+    run("generate", tmp_path / "mine", "--count", "4")
+    labels = json.loads((tmp_path / "mine" / "labels.json").read_text("utf8"))
+    first, second, *_ = labels
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({first: labels[first], second: "x"}), "utf8")
+    for truth in (tmp_path / "mine", tmp_path / "mine" / "labels.json"):
+        inputs._said.clear()
+        done = run("evaluate", results, truth)
+        judged = json.loads(done.stdout)
+        assert (judged["images"], judged["missing"], judged["exact_match"]) == (2, 2, 0.5)
+        assert "lacks 2 of 4 labelled pictures; only the other 2 are judged" in done.stderr
+    results.write_text(f'{{"{first}": "a", "{first}": "a"}}')
+    assert "occurs twice" in run("evaluate", results, truth, code=2).stderr
+    results.write_text("{}")
+    assert "has no results. Name the file" in run("evaluate", results, truth, code=2).stderr
+
+
+def test_infer_one_picture_and_a_list(bmodel, published, tmp_path):
+    some = published.take([0, 500])
+    write_images(tmp_path / "plates", some)
+    names = [name.replace(".jpg", ".png") for name in some.names]
+    (tmp_path / "list.txt").write_text(f"plates/{names[1]}\n", "utf8")
+    given = ("infer", bmodel.folder, "--backend", "emulator")
+    both = json.loads(run(*given, tmp_path / "plates").stdout)
+    one = json.loads(run(*given, tmp_path / "plates" / names[0], tmp_path / "list.txt").stdout)
+    assert sorted(one) == sorted(names) == sorted(both)
+    assert one == both
+
+
+VENDOR = {
+    "as its script calls it": "--imageset_rootfolder=IN --imageset_lmdbfolder=OUT "
+    "--resize_height=24 --resize_width=94 --shuffle=True --bgr2rgb=True --gray=False",
+    "apart": "--imageset_rootfolder IN --imageset_lmdbfolder OUT --resize_height 24 "
+    "--resize_width 94 --shuffle true --bgr2rgb TRUE --gray false",
+    "ours": "--imageset-rootfolder IN --imageset-lmdbfolder OUT --shuffle --bgr2rgb",
+    "ours, no": "--imageset-rootfolder IN --imageset-lmdbfolder OUT --shuffle --bgr2rgb --no-gray",
+}
+
+
+@pytest.mark.parametrize("how", VENDOR)
+def test_options_of_the_vendors_converter(published, tmp_path, how):
+    """Command lines of sophon-demo's LPRNet sample and of the BMNNSDK examples."""
+    write_images(tmp_path / "in", published.take(range(5)))
+    arguments = VENDOR[how].replace("IN", f"{tmp_path}/in").replace("OUT", f"{tmp_path}/out")
+    assert "5 arrays" in run("lmdb", *arguments.split()).stdout
+    convert_imageset(tmp_path / "in", tmp_path / "expected", shuffle=True, bgr2rgb=True)
+    assert [(k, v.tobytes()) for k, v in read_lmdb(tmp_path / "out")] == [
+        (k, v.tobytes()) for k, v in read_lmdb(tmp_path / "expected")
+    ]
+
+
+def test_the_vendors_defaults_and_wrong_truths(published, tmp_path):
+    write_images(tmp_path / "in", published.take(range(2)))
+    message = run("lmdb", f"--imageset_rootfolder={tmp_path}/in", "--gray=maybe", code=2).stderr
+    assert "--gray=maybe: write --gray=True or --gray=False." in message
+    run(
+        "lmdb",
+        f"--imageset_rootfolder={tmp_path}/in",
+        "--gray=True",
+        "--resize_height=0",
+        "--resize_width=0",
+    )
+    assert {v.shape for _, v in read_lmdb(tmp_path / "in")} == {(1, 1, 24, 94)}
+
+
 def test_three_looks_at_each_plate(bmodel, published, tmp_path):
     some = published.take(range(0, 1000, 125))
     write_images(tmp_path / "plates", some)
     given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator", "--views")
     read = json.loads(run(*given, "--decoder", "plate").stdout)
-    plates = load_folder(tmp_path / "plates")
+    plates = load_images(tmp_path / "plates")
     logits = [
         infer_plates(bmodel, replace(plates, images=view), "emulator").logits
         for view in stretched(plates.images)

@@ -1,11 +1,9 @@
-"""The repository as a whole: notebooks stripped, links whole, nothing of one machine, spelling."""
+"""The repository as a whole: notebooks stripped, links whole, nothing of one machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,13 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Words that codespell takes for others: spellings that are right, names, and slips made on purpose.
-WORDS = ("bload", "publishd", "vermillion", "wrokers")
-# Text of others, or data.
-FOREIGN = re.compile(
-    r"\.(ttf|otf|pth|png|svg|npz|bmodel|csv|lock)$|LICENSE|OFL|registry|"
-    r"constraints|^tests/golden/"
-)
 
 
 def _tracked() -> list[str]:
@@ -105,7 +96,7 @@ def test_relative_links_lead_somewhere() -> None:
 def test_files_that_the_readmes_name_exist() -> None:
     missing = []
     for name in _tracked():
-        if not re.fullmatch(r"(README[^/]*|docs/.+)\.md", name):
+        if not re.fullmatch(r"(README[^/]*|CONTRIBUTING|docs/.+)\.md", name):
             continue
         for found in re.findall(
             r"`((?:scripts|notebooks|docs|tests|lprnet_nb)/[\w./-]+)", _text(name) or ""
@@ -136,16 +127,3 @@ def test_lock_file_has_exact_versions_and_no_addresses() -> None:
         entry = line.partition("#")[0].strip()
         assert "://" not in line and not entry.startswith("-"), line
         assert not entry or re.fullmatch(r"[A-Za-z0-9._-]+==[\w.!+-]+(\s*;.*)?", entry), line
-
-
-def test_spelling() -> None:
-    if importlib.util.find_spec("codespell_lib") is None:
-        pytest.skip("codespell is not installed: pip install codespell")
-    names = [name for name in _tracked() if not FOREIGN.search(name) and _text(name) is not None]
-    done = subprocess.run(
-        [sys.executable, "-m", "codespell_lib", "--ignore-words-list", ",".join(WORDS), *names],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout

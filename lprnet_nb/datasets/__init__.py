@@ -1,0 +1,1 @@
+"""Plates: published, CCPD, folders of users, generated; images as the network takes them."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
+from ..inputs import note, read_text
 
 # Class order of the published weights (sirius-ai/LPRNet_Pytorch, data/load_data.py): 31 provinces,
 # 10 digits, 24 letters without I and O, then I, O, and the CTC blank.
@@ -17,6 +19,10 @@ PUBLISHED_CLASSES = (
     "0123456789ABCDEFGHJKLMNPQRSTUVWXYZIO-"
 )
 PROVINCES = PUBLISHED_CLASSES[:31]
+
+# Written into plates by hand, by detectors and by input methods, and not part of them.
+_NOT_OF_PLATES = frozenset("·•・･‧∙⋅●'\"`“”‘’「」 \t\r\n\u00a0\u3000\u200b\u200e\u200f\ufeff")
+_NOT_OF_LISTS = frozenset(",;，；、'\"[](){}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,24 @@ class Alphabet:
             indices[position] = index
         return indices
 
+    def writes(self, text: str) -> bool:
+        """Whether every character of a text is a class, the blank aside."""
+        return self._readable.issuperset(text)
+
+    def normalize(self, text: str) -> str:
+        """A text as the classes write it, see `normalize`; what is no class stays to be refused.
+
+        Examples
+        --------
+        >>> PUBLISHED.normalize(" 皖ａ·12b34 ")
+        '皖A12B34'
+        """
+        return normalize(text, self._readable)
+
+    @cached_property
+    def _readable(self) -> frozenset[str]:
+        return frozenset(self.characters) - {self.characters[self.blank]}
+
     def decode(self, indices: Iterable[int]) -> str:
         """Text of class indices; blanks are not dropped here (that is CTC's affair)."""
         return "".join(self.characters[int(index)] for index in indices)
@@ -92,22 +116,54 @@ class Alphabet:
 PUBLISHED = Alphabet(tuple(PUBLISHED_CLASSES), blank=67)
 
 
+def normalize(text: str, known: Container[str]) -> str:
+    """A plate as it is meant: half width, the known case, without dots, spaces and quotes.
+
+    Only characters that are not in `known` are changed, so that a class list may hold any of them.
+    """
+    return "".join(_known(character, known) for character in text)
+
+
+def _known(character: str, known: Container[str]) -> str:
+    if character in known:
+        return character
+    half = _half_width(character)
+    for form in (half, half.upper(), half.lower()):
+        if form in known:
+            return form
+    return "" if half in _NOT_OF_PLATES else character
+
+
+def _half_width(character: str) -> str:
+    return chr(ord(character) - 0xFEE0) if "！" <= character <= "～" else character
+
+
 def read_alphabet(path: str | Path) -> Alphabet:
     """Read a class list: one line of characters, or one character a line; the blank is ``-``.
+
+    Spaces, quotes, commas and brackets between the characters are passed over, and full-width
+    letters taken as half-width ones; a note says so.
 
     Raises
     ------
     DataError
         When the file cannot be read or has no blank.
     """
-    try:
-        text = Path(path).read_text("utf8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"class list {path}: {error}. Give a UTF-8 text file.") from error
-    characters = tuple(text.replace("\r", "").replace("\n", ""))
-    if "-" not in characters:
+    written = "".join(read_text(path, "class list").split())
+    text = "".join(_half_width(c) for c in written)
+    if any(text.count(c) > 1 for c in _NOT_OF_LISTS):  # a class occurs once, a separator often
+        text = "".join(c for c in text if c not in _NOT_OF_LISTS)
+    if text != written:
+        note(
+            f"class list {path}: quotes, separators or full width were dropped; there are "
+            f"{len(text)} classes."
+        )
+    if "-" not in text:
         raise DataError(
             f"class list {path}: no '-' for the CTC blank. Add it at the place that "
             "the blank has in your network's output."
         )
-    return Alphabet(characters, characters.index("-"))
+    try:
+        return Alphabet(tuple(text), text.index("-"))
+    except DataError as error:
+        raise DataError(f"{error} Mend {path}.") from error

@@ -21,6 +21,7 @@ import requests
 
 from ..cache import atomic_write, data_dir, file_digest
 from ..errors import DataError
+from ..files import private_folder
 from .alphabet import PUBLISHED
 from .images import PlateImages, decode_image, fit
 
@@ -144,7 +145,7 @@ def _copy_from_mirror(mirror: Path, wanted: dict[str, str]) -> None:
 
 
 def _download(url: str, wanted: dict[str, str], progress: bool) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="lprnet-download-"))
+    folder = Path(tempfile.mkdtemp(prefix="download-", dir=private_folder()))
     try:
         archive = pooch.retrieve(
             url,

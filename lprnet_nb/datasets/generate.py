@@ -7,19 +7,16 @@ not on the number of worker processes.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .. import children
 from ..cache import atomic_write
 from ..errors import ParameterError
 from .alphabet import PROVINCES
@@ -102,7 +99,7 @@ def draw_chunk(
         centres[chosen, : len(middles)] = project(maps, middles)[..., 0]
         for place, text in zip(chosen, texts):
             labels[place] = text
-    return Chunk(images, tuple(labels), tuple(forms[i] for i in of_form), centres)
+    return Chunk(images, tuple(labels), tuple(forms[int(i)] for i in of_form), centres)
 
 
 def generate_plates(
@@ -150,7 +147,7 @@ def generate_plates(
         workers = 0 if chunks < 40 else os.cpu_count() or 1
     jobs = [(seed, i, tuple(forms), severity) for i in range(chunks)]
     if workers:
-        with _pool(workers) as pool:
+        with children.pool(workers, _one_thread) as pool:
             drawn = list(pool.map(_draw, jobs, chunksize=4))
     else:
         drawn = [_draw(job) for job in jobs]
@@ -196,7 +193,7 @@ def stream_chunks(
         while True:
             yield _draw(job(first))
             first += 1
-    with _pool(workers) as pool:
+    with children.pool(workers, _one_thread) as pool:
         ahead: deque = deque()
         while True:
             while len(ahead) < 2 * workers + 2:
@@ -215,23 +212,8 @@ def check_forms(forms: Sequence[str]) -> None:
         )
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: the caller may have torch's threads running.
-    return ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_settle, initargs=(os.getpid(),)
-    )
-
-
-def _settle(parent: int) -> None:
-    """One thread a process; and end with the parent, also when that is killed."""
+def _one_thread() -> None:
     cv2.setNumThreads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw(job: tuple) -> Chunk:
@@ -275,7 +257,7 @@ def with_margin(plates: PlateImages, margin: float) -> PlateImages:
 
 
 def write_plates(plates: PlateImages, folder: str | Path) -> Path:
-    """Write a set as PNG files and ``labels.json``, as `load_folder` and `read_labels` take them.
+    """Write a set as PNG files and ``labels.json``, as `load_plates` takes them.
 
     Parameters
     ----------
@@ -289,6 +271,8 @@ def write_plates(plates: PlateImages, folder: str | Path) -> Path:
     Path
         The label file, ``{file name: plate}``.
     """
+    if plates.labels is None:
+        raise ParameterError(f"{plates.name} has no labels to write beside the images.")
     folder = Path(folder)
     for name, image in zip(plates.names, plates.images):
         atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())

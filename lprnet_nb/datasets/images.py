@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +15,30 @@ import numpy as np
 
 from ..cache import array_digest, digest
 from ..errors import DataError, ParameterError
+from ..files import LARGEST_IMAGE
+from ..inputs import find_path, missing, note, read_bytes
 
 HEIGHT, WIDTH = 24, 94  # pixels, the input of LPRNet (arXiv 1806.10447, table 2)
 MEAN, SCALE = 127.5, 0.0078125  # sirius-ai/LPRNet_Pytorch, data/load_data.py: (x - 127.5) / 128
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+)
+# Height in pixels from which a picture that is less wide, in its heights, is no crop of a plate.
+_SCENES = ((40, 1.2), (200, 1.9), (480, 2.5))
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".xz", ".bz2")
+# Names that systems and programs leave beside pictures, and show to nobody.
+_HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,12 +71,7 @@ class PlateImages:
             )
         if self.labels is not None and len(self.labels) != len(self.names):
             raise DataError(f"{self.name}: {len(self.labels)} labels for {len(self.names)} images.")
-        wrong = [name for name in self.names if not _is_utf8(name)]
-        if wrong:
-            raise DataError(
-                f"{self.name}: file name {wrong[0]!r} is not UTF-8 and cannot be "
-                "written into results. Rename it."
-            )
+        check_utf8(self.name, self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,6 +82,10 @@ class PlateImages:
         return digest(
             {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
         )
+
+    def read(self) -> PlateImages:
+        """These, as `folder.PlateFiles.read` reads its own."""
+        return self
 
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> PlateImages:
         """The images at `indices` (integers or a slice), in that order."""
@@ -77,12 +98,17 @@ class PlateImages:
         )
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode("utf8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_utf8(place: str, names: Iterable[str]) -> None:
+    """Raise a DataError unless all file names are UTF-8, so that results can hold them."""
+    for name in names:
+        try:
+            name.encode("utf8")
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{place}: file name {name!r} is not UTF-8 and cannot be written into results. "
+                "Rename it; `convmv -f gb18030 -t utf8 -r --notest FOLDER` renames what an "
+                "archive from a Chinese Windows left."
+            ) from None
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:
@@ -117,7 +143,7 @@ def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
     if image is None:
         raise DataError(
             f"{name} cannot be decoded as an image. Remove it from the folder or "
-            "replace it with a readable JPEG, PNG or BMP."
+            "replace it with a readable JPEG, PNG, BMP, WebP or TIFF."
         )
     return image
 
@@ -135,110 +161,184 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises
     ------
     DataError
-        When the file is missing or cannot be decoded.
+        When the file is missing, cannot be decoded, or is a whole scene by its shape.
     """
-    path = Path(path)
+    image = decode_image(read_bytes(path, "image", LARGEST_IMAGE), f"image {path}")
+    height, width = image.shape[:2]
+    if is_scene(height, width):
+        raise DataError(
+            f"image {path} is {width}x{height} pixels, the shape of a whole scene and not of a "
+            "plate. Cut the plate out of it first; LPRNet reads crops."
+        )
+    return fit(image)
+
+
+def is_scene(height: int, width: int) -> bool:
+    """Whether a picture of so many pixels cannot be the crop of a plate.
+
+    A plate with one row is 3 to 5 times as wide as high, with two rows 1.4 to 2.2 times; cameras
+    take 1.3 to 2.4 times, or upright pictures. The higher the picture, the less it may be a crop.
+
+    Examples
+    --------
+    >>> is_scene(1160, 720), is_scene(1080, 1920), is_scene(24, 94), is_scene(110, 220)
+    (True, True, False, False)
+    """
+    return any(height >= least and width < ratio * height for least, ratio in _SCENES)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder, by paths relative to it with ``/``, nothing opened.
+
+    Parameters
+    ----------
+    folder
+        Absolute.
+    images
+        Pictures by their suffix: a folder's by name, before those of its subfolders.
+    others
+        Files that are no pictures.
+    hidden
+        How many hidden files and folders, among them what macOS and Windows leave.
+    links
+        How many links to folders; they are not followed.
+    """
+
+    folder: Path
+    images: tuple[str, ...]
+    others: tuple[str, ...]
+    hidden: int = 0
+    links: int = 0
+
+    def note_left_out(self, used: Iterable[str] = ()) -> None:
+        """Say what is no picture, once and with a count; `used` are others that are of use."""
+        unused = set(self.others) - set(used)
+        kinds = Counter(Path(name).suffix.lower() or "without suffix" for name in unused)
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        left = [f"{len(unused)} files that are no pictures ({counts})"] * bool(unused)
+        left += [f"{self.hidden} hidden"] * bool(self.hidden)
+        left += [f"{self.links} links to folders"] * bool(self.links)
+        if left:
+            note(
+                f"{self.folder}: {' and '.join(left)} left out; {len(self.images)} pictures remain."
+            )
+
+
+def list_images(folder: str | Path) -> Listing:
+    """List the pictures below a folder, subfolders included.
+
+    Raises
+    ------
+    DataError
+        When there is no such folder, it cannot be read, or it has no picture.
+    """
+    folder = image_folder(folder)
+    images: list[str] = []
+    others: list[str] = []
+    counts = Counter[str]()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        folders, files = _entries(folder, below, others, counts)
+        images += [below + name for name in sorted(files)]
+        waiting += [f"{below}{name}/" for name in sorted(folders, reverse=True)]
+    if not images:
+        packed = [name for name in others if name.lower().endswith(_ARCHIVES)]
+        raise DataError(
+            f"image folder {folder} has no image ({', '.join(IMAGE_SUFFIXES)})"
+            + (
+                f", but {packed[0]}. Unpack it and name the folder."
+                if packed
+                else ". Name the folder of your plates."
+            )
+        )
+    check_utf8(str(folder), images)
+    return Listing(folder, tuple(images), tuple(others), counts["hidden"], counts["links"])
+
+
+def image_folder(folder: str | Path) -> Path:
+    """Absolute path of a folder of images, see `inputs.find_path`.
+
+    Raises
+    ------
+    DataError
+        When there is none, or it is a file.
+    """
+    path = find_path(folder)
+    if not path.exists():
+        raise DataError(
+            f"image folder {missing(folder)}. Run scripts/download.sh, or name the "
+            "folder of your own images."
+        )
+    if not path.is_dir():
+        raise DataError(
+            f"{path} is "
+            + (
+                "an archive. Unpack it and name the folder."
+                if path.name.lower().endswith(_ARCHIVES)
+                else "a file, not a folder of images. Name the folder that it lies in."
+            )
+        )
+    return path
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems and programs leave beside pictures."""
+    return bool(_HIDDEN.fullmatch(name))
+
+
+def _entries(
+    root: Path, below: str, others: list[str], counts: Counter[str]
+) -> tuple[list[str], list[str]]:
+    """Names of the subfolders and of the pictures of one folder."""
+    folders, files = [], []
     try:
-        raw = path.read_bytes()
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    counts["hidden"] += 1
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_dir():
+                    counts["links"] += 1
+                elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                    files.append(entry.name)
+                else:
+                    others.append(below + entry.name)
     except OSError as error:
         raise DataError(
-            f"image {path} cannot be read: {error.strerror}. Check the path."
+            f"image folder {root / below} cannot be read: {error.strerror}. Check its permissions."
         ) from error
-    return fit(decode_image(raw, f"image {path}"))
+    return folders, files
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """Image files of a folder, sorted by name.
+    """Image files below a folder, in the order of `list_images`; what is left out is noted.
 
     Raises
     ------
     DataError
         When there is no such folder or it has no image.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"image folder {folder} does not exist. Run scripts/download.sh, or name "
-            "the folder of your own images."
-        )
-    files = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=lambda p: p.name
-    )
-    if not files:
-        raise DataError(f"image folder {folder} has no image ({', '.join(IMAGE_SUFFIXES)}).")
-    return files
+    listing = list_images(folder)
+    listing.note_left_out()
+    return [listing.folder / name for name in listing.images]
 
 
-def load_folder(
-    folder: str | Path,
-    labels: dict[str, str] | None = None,
-    *,
-    name: str | None = None,
-    limit: int | None = None,
-) -> PlateImages:
-    """Read a folder of crops, sorted by file name.
-
-    Parameters
-    ----------
-    folder
-        Folder with one image file per plate.
-    labels
-        Plate text by file name; None when the truth is not known.
-    name
-        Name of the set in results; the folder's by default.
-    limit
-        Read only the first `limit` images.
-
-    Raises
-    ------
-    DataError
-        Naming the file, when an image cannot be decoded or has no label.
-    """
-    files = image_files(folder)[:limit]
-    if labels is not None:
-        missing = [p.name for p in files if p.name not in labels]
-        if missing:
-            raise DataError(
-                f"{len(missing)} images of {folder} have no label, the first is "
-                f"{missing[0]}. Add them to the label file or move them away."
-            )
-    images = np.stack([read_image(p) for p in files])
-    texts = None if labels is None else tuple(labels[p.name] for p in files)
-    return PlateImages(name or Path(folder).name, images, tuple(p.name for p in files), texts)
-
-
-def read_labels(path: str | Path) -> dict[str, str]:
-    """Read a label file, JSON ``{file name: plate}`` as the vendor's tools have it.
-
-    Raises
-    ------
-    DataError
-        When it is missing, not JSON, or not such a mapping.
-    """
-    path = Path(path)
-    try:
-        labels = json.loads(path.read_text("utf8"))
-    except OSError as error:
-        raise DataError(f"label file {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"label file {path} is not JSON in UTF-8: {error}.") from error
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise DataError(f"label file {path} is not a mapping {{file name: plate}}.")
-    return labels
-
-
-def subset(plates: PlateImages, count: int, seed: int) -> PlateImages:
-    """A fixed random choice of `count` images in their original order.
+def choose(total: int, count: int, seed: int) -> np.ndarray:
+    """A fixed random choice of `count` of `total`: int64 indices, ascending.
 
     Raises
     ------
     ParameterError
-        When there are fewer than `count` images.
+        When there are fewer than `count`.
     """
-    if not 1 <= count <= len(plates):
-        raise ParameterError(
-            f"cannot take {count} images of {plates.name}, which has "
-            f"{len(plates)}. Choose 1 to {len(plates)}."
-        )
-    chosen = np.random.default_rng(seed).permutation(len(plates))[:count]
-    return plates.take(np.sort(chosen))
+    if not 1 <= count <= total:
+        raise ParameterError(f"cannot take {count} of {total} images. Choose 1 to {total}.")
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def subset(plates: PlateImages, count: int, seed: int) -> PlateImages:
+    """The images that `choose` chooses, in their original order."""
+    return plates.take(choose(len(plates), count, seed))

@@ -21,7 +21,9 @@ import numpy as np
 
 from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
-from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files
+from ..files import LARGEST_IMAGE
+from ..inputs import read_bytes
+from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files, image_folder
 
 MAP_SIZE = 20_000_000  # bytes at first, as in ufwio; doubled when full
 QUEUE = 100  # entries per transaction, as in ufwio
@@ -256,7 +258,7 @@ def convert_imageset(
     imageset_lmdbfolder
         Gets ``data.mdb``. A conversion that was stopped goes on when it is run again.
     resize_height, resize_width
-        Plain resize, no letterbox.
+        Plain resize, no letterbox; 0 for that of each picture.
     shuffle, seed
         Random order, the same for the same seed.
     bgr2rgb
@@ -276,7 +278,7 @@ def convert_imageset(
     Raises
     ------
     ParameterError
-        When `gray` and `bgr2rgb` are asked for together, or a size is not positive.
+        When `gray` and `bgr2rgb` are asked for together, or a size is negative.
     DataError
         When an image cannot be read, or the folder holds a data set of something else.
     """
@@ -284,18 +286,21 @@ def convert_imageset(
         raise ParameterError(
             "gray and bgr2rgb exclude one another: a gray image has no channels to swap."
         )
-    if resize_height < 1 or resize_width < 1:
+    if resize_height < 0 or resize_width < 0:
         raise ParameterError(
-            f"resize_height={resize_height}, resize_width={resize_width}: give "
-            "positive sizes, 24 and 94 for LPRNet."
+            f"resize_height={resize_height}, resize_width={resize_width}: give 24 and 94 for "
+            "LPRNet, or 0 for the size that each picture has."
         )
-    files = image_files(imageset_rootfolder)
+    root = image_folder(imageset_rootfolder)
+    files = image_files(root)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
     files = files[:limit]
     folder = Path(imageset_lmdbfolder)
     made_of = {
-        "files": digest([[path.name, path.stat().st_size] for path in files]),
+        "files": digest(
+            [[path.relative_to(root).as_posix(), path.stat().st_size] for path in files]
+        ),
         "height": resize_height,
         "width": resize_width,
         "bgr2rgb": bgr2rgb,
@@ -305,7 +310,7 @@ def convert_imageset(
 
     def arrays() -> Iterator[np.ndarray]:
         for path in files[done:]:
-            image = decode_image(path.read_bytes(), f"image {path}")
+            image = decode_image(read_bytes(path, "image", LARGEST_IMAGE), f"image {path}")
             yield _prepare(image, resize_height, resize_width, bgr2rgb, gray)
             if advance is not None:
                 advance(1)
@@ -333,8 +338,9 @@ def _entries_done(folder: Path, made_of: dict) -> int:
 
 
 def _prepare(image: np.ndarray, height: int, width: int, rgb: bool, gray: bool) -> np.ndarray:
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height))
+    size = (height or image.shape[0], width or image.shape[1])
+    if image.shape[:2] != size:
+        image = cv2.resize(image, size[::-1])
     if gray:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
     elif rgb:

@@ -23,6 +23,7 @@ An included grammar is a packaged one by name, or a file beside this one by path
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..datasets.alphabet import Alphabet
 from ..errors import ParameterError
+from ..inputs import find_path, read_text
 
 # Endings of special plates (trailer, police, ...); no published weights have them as classes.
 SPECIAL = "学警港澳挂使领"
@@ -120,10 +122,11 @@ def load_grammar(name: str | Path) -> Grammar:
     >>> [form.name for form in load_grammar("plate").forms]
     ['ordinary', 'small', 'large']
     """
-    return _load(str(name), Path.cwd(), ())
+    return _load(str(name), None, ())
 
 
-def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
+def _load(name: str, folder: Path | None, within: tuple[str, ...]) -> Grammar:
+    """Load a grammar that the user names, or one that a grammar in `folder` includes."""
     if name in within:
         raise ParameterError(
             f"grammar {within[0]}: includes itself by way of "
@@ -132,35 +135,34 @@ def _load(name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
     if name in packaged_grammars():
         text = resources.files(__package__).joinpath("grammars", f"{name}.toml").read_text("utf8")
     else:
-        path = folder / os.path.expanduser(name)
+        path = find_path(name) if folder is None else folder / os.path.expanduser(name)
         if not os.path.isfile(path):  # unlike Path's, it is false for impossible names too
             raise ParameterError(
                 f"grammar {' > '.join((*within, name))}: neither a packaged one "
-                f"({', '.join(packaged_grammars())}) nor a file. Name one of these or the path of "
-                "a TOML file."
+                f"({', '.join(packaged_grammars())}) nor a file: {path} does not exist. Name one "
+                "of these or the path of a TOML file."
             )
         folder = path.resolve().parent
-        try:
-            text = path.read_text("utf8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(
-                f"grammar {name}: cannot be read: {error}. Give a UTF-8 TOML file."
-            ) from error
+        text = read_text(path, "grammar", ParameterError)
     return _parse(text, name, folder, (*within, name))
 
 
-def _parse(text: str, name: str, folder: Path, within: tuple[str, ...]) -> Grammar:
+def _parse(text: str, name: str, folder: Path | None, within: tuple[str, ...]) -> Grammar:
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError itself for a number of 5,000 digits
-        raise ParameterError(f"grammar {name}: not valid TOML: {error}.") from error
+        found = re.search(r"at line \d+, column \d+|at end of document", str(error))
+        raise ParameterError(
+            f"grammar {name}: not valid TOML {found[0] if found else 'at all'}. "
+            "Mend that place; values of text stand in quotes."
+        ) from error
     try:
         file = _GrammarFile.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         raise ParameterError(
-            f"grammar {name}: {place}: {first['msg']}. The format is described "
+            f"grammar {name}: {where}: {first['msg']}. The format is described "
             "in lprnet_nb.decode.grammar."
         ) from error
     for key, characters in (file.sets | file.pairs).items():
@@ -259,11 +261,11 @@ def compile_grammar(grammar: Grammar, alphabet: Alphabet) -> Automaton:
                 moves.setdefault(character, set()).add(following)
         row = {}
         for character, items in moves.items():
-            following = frozenset(items)
-            if following not in numbers:
-                numbers[following] = len(queue)
-                queue.append(following)
-            row[index[character]] = numbers[following]
+            reached = frozenset(items)
+            if reached not in numbers:
+                numbers[reached] = len(queue)
+                queue.append(reached)
+            row[index[character]] = numbers[reached]
         target.append(row)
         final.append(any(place == len(grammar.forms[f].slots) for f, place, _, _ in state))
     return _minimal(target, final, alphabet.size, grammar.name)
@@ -334,7 +336,7 @@ def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name
     rows: list[dict[int, int]] = []
     ends: list[bool] = []
     for state in order:
-        row = {c: merged[other] for c, other in target[state].items() if merged[other] is not None}
+        row = {c: k for c, other in target[state].items() if (k := merged[other]) is not None}
         if not row and not final[state]:
             merged[state] = None
             continue
@@ -344,7 +346,8 @@ def _minimal(target: list[dict[int, int]], final: list[bool], classes: int, name
             rows.append(row)
             ends.append(final[state])
         merged[state] = by_future[key]
-    if merged[0] is None or not rows[merged[0]]:
+    start = merged[0]
+    if start is None or not rows[start]:
         raise ParameterError(f"grammar {name}: no text fits it. Loosen its limits or pairs.")
     # Number by the longest way from the start: sources before targets, and lengths together. The
     # start is last in post-order.

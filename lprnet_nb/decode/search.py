@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,6 +36,9 @@ CHUNK, PART = 504, 126
 WIDTHS = (3, 32, 256)  # prefixes kept per image; the next width is for those not proved
 TINY = np.float32(1e-18)  # least factor of a float32 product: keeps it a normal number
 ROUNDING = 1e-5  # of a logarithm: bounds are added up in float32
+
+
+Logs = TypeVar("Logs", np.ndarray, np.float64)
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def _sums_by(follows: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray], ...]
         reach = max(reach, span.stop)
     result = []
     for begin, end in zip(cuts, [*cuts[1:], len(spans)]):
-        nodes = _cover(follows[begin:end].any(axis=0))
+        nodes = _cover(np.any(follows[begin:end], axis=0))
         if nodes.stop > nodes.start:
             result.append((slice(begin, end), nodes, follows[begin:end, nodes].astype(np.float64)))
     return tuple(result)
@@ -217,7 +221,7 @@ def search(
     rows = np.arange(images)
     for ring in (BEST_PATH,) if best_path else (LINEAR, DOUBLE, LOGARITHMIC):
         # Every chunk writes the same places of this, so it is filled once.
-        ahead = np.full(
+        ahead: np.ndarray = np.full(
             (min(len(rows), CHUNK), steps, len(unrolled.state)), ring.zero, ring.kept_as
         )
         for begin in range(0, len(rows), CHUNK):
@@ -272,7 +276,7 @@ def _emissions(log_probs: np.ndarray, rows: np.ndarray, ring: Semiring) -> np.nd
     return emit
 
 
-def _log(values: np.ndarray, ring: Semiring) -> np.ndarray:
+def _log(values: Logs, ring: Semiring) -> Logs:
     if not ring.linear:
         return values
     with np.errstate(divide="ignore"):
@@ -314,7 +318,7 @@ def _backward(
         entered = unrolled.windows[t]
         np.take(emit[t], unrolled.label[entered], axis=0, out=here[entered], mode="clip")
         ring.times(here[entered], after[entered], out=here[entered])
-        kept = here[entered].astype(ring.kept_as, copy=False)
+        kept: np.ndarray = here[entered].astype(ring.kept_as, copy=False)
         ahead[:, t, entered] = (np.maximum(kept, TINY, out=kept) if ring is LINEAR else kept).T
         ring.times(emit[t, blank], idle, out=idle)
         # A state goes on with a blank or a character, a node also with its own class again, which

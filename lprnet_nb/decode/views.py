@@ -46,7 +46,7 @@ def stretched(images: np.ndarray, widths: tuple[float, ...] = WIDTHS) -> np.ndar
         if width == 1:
             view[...] = images
             continue
-        matrix = np.float32([[width, 0, (1 - width) * size[0] / 2], [0, 1, 0]])
+        matrix = np.array([[width, 0, (1 - width) * size[0] / 2], [0, 1, 0]], np.float32)
         for number, image in enumerate(images):
             view[number] = cv2.warpAffine(
                 image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

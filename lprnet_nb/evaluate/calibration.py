@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import ParameterError
 from .intervals import wilson
@@ -43,8 +44,8 @@ class Reliability:
 
 
 def reliability(
-    confidence: Sequence[float],
-    correct: Sequence[bool],
+    confidence: ArrayLike,
+    correct: ArrayLike,
     *,
     bins: int = 10,
     equal_counts: bool = False,
@@ -89,8 +90,8 @@ def reliability(
 
 
 def ece(
-    confidence: Sequence[float],
-    correct: Sequence[bool],
+    confidence: ArrayLike,
+    correct: ArrayLike,
     *,
     bins: int = 10,
     equal_counts: bool = False,
@@ -103,7 +104,7 @@ def ece(
     return reliability(confidence, correct, bins=bins, equal_counts=equal_counts).ece
 
 
-def log_loss(confidence: Sequence[float], correct: Sequence[bool]) -> float:
+def log_loss(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Mean of ``-log(p)``, where p is the confidence in what turned out to be true."""
     confidence, correct = _paired(confidence, correct)
     return float(-np.log(np.maximum(np.where(correct, confidence, 1 - confidence), _LEAST)).mean())
@@ -137,7 +138,7 @@ class Coverage:
         return float(self.accuracy[np.searchsorted(self.coverage, coverage - 1e-12)])
 
 
-def accuracy_coverage(confidence: Sequence[float], correct: Sequence[bool]) -> Coverage:
+def accuracy_coverage(confidence: ArrayLike, correct: ArrayLike) -> Coverage:
     """Accuracy against coverage, one point per distinct confidence.
 
     Readings of equal confidence are kept or refused together, so the curve does not depend on the
@@ -223,13 +224,14 @@ def cross_fit_temperature(
     )
 
 
-def _paired(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
+def _paired(confidence: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    confidence = np.asarray(confidence, float)
+    correct = np.asarray(correct, bool)
     if confidence.shape != correct.shape or confidence.ndim != 1 or not confidence.size:
         raise ParameterError(
             f"{confidence.size} confidences for {correct.size} outcomes: give "
             "one for each, and at least one."
         )
-    if not ((0 <= confidence) & (confidence <= 1)).all():
+    if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ParameterError("confidences must lie between 0 and 1.")
     return confidence, correct

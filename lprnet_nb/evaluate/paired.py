@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -31,7 +32,7 @@ class McNemar:
     p: float
 
 
-def mcnemar_exact(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     """Compare two ways of reading the same plates (McNemar 1947, exact binomial form).
 
     Parameters
@@ -46,12 +47,12 @@ def mcnemar_exact(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNem
     return McNemar(only_a, only_b, min(p, 1.0))
 
 
-def holm(pvalues: Sequence[float]) -> np.ndarray:
+def holm(pvalues: ArrayLike) -> np.ndarray:
     """p-values corrected for their number by Holm's step-down method (1979), float64 ``[K]``."""
     pvalues = np.asarray(pvalues, dtype=float)
     if not pvalues.size:
         return pvalues
-    if not ((0 <= pvalues) & (pvalues <= 1)).all():
+    if not ((pvalues >= 0) & (pvalues <= 1)).all():
         raise ParameterError("p-values must lie between 0 and 1.")
     return multipletests(pvalues, method="holm")[1]
 
@@ -65,7 +66,7 @@ class CochranQ:
     p: float
 
 
-def cochran_q(correct: Sequence[Sequence[bool]]) -> CochranQ:
+def cochran_q(correct: Sequence[ArrayLike]) -> CochranQ:
     """Do K ways of reading the same plates differ at all (Cochran 1950)?
 
     Parameters
@@ -82,8 +83,8 @@ def cochran_q(correct: Sequence[Sequence[bool]]) -> CochranQ:
     return CochranQ(float(result.statistic), len(rows) - 1, float(result.pvalue))
 
 
-def _outcomes(rows: Sequence[Sequence[bool]]) -> np.ndarray:
-    lengths = {len(row) for row in rows}
+def _outcomes(rows: Sequence[ArrayLike]) -> np.ndarray:
+    lengths = {np.size(row) for row in rows}
     if len(lengths) != 1:
         raise ParameterError(
             f"paired tests need the same plates on each side, in the same order; "

@@ -135,8 +135,8 @@ def confusions(errors: Mapping[str, Sequence[tuple[str, str, int]]]) -> Figure:
     """
     total: dict[tuple[str, str], int] = {}
     for rows in errors.values():
-        for a, b, times in rows:
-            total[a, b] = total.get((a, b), 0) + times
+        for a, b, count in rows:
+            total[a, b] = total.get((a, b), 0) + count
     pairs = sorted(total, key=lambda pair: (-total[pair], pair))[:14]
     figure, [[axes]] = _figure(0.26 * max(2, len(pairs)) + 0.95, width=6.2)
     if not pairs:

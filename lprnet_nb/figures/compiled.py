@@ -38,7 +38,10 @@ def latency(rows: Sequence[Mapping]) -> Figure:
     shown: set[str] = set()
 
     def once(label: str) -> str | None:
-        return None if label in shown else shown.add(label) or label
+        if label in shown:
+            return None
+        shown.add(label)
+        return label
 
     for place, row in zip(places, rows):
         style = PRECISION[row["precision"]]
@@ -154,7 +157,7 @@ def slowest_layers(profile: Profile, limit: int = 15) -> Figure:
     """The layers that take most cycles, compute and memory told apart."""
     rows = sorted(profile.by_layer(), key=lambda row: -row["cycles"])[:limit]
     figure, [[axes]] = _figure(0.22 * len(rows) + 0.8, width=5.8)
-    places = _labelled_rows(axes, [str(row["name"]) for row in rows])
+    places = _labelled_rows(axes, [row["name"] for row in rows])
     clock = profile.cycles / profile.milliseconds / 1000
     for unit, style in ((COMPUTE, SERIES[0]), (MEMORY, SERIES[1])):
         chosen = [(p, row["cycles"] / clock) for p, row in zip(places, rows) if row["unit"] == unit]

@@ -62,10 +62,10 @@ def ctc_paths(
         A time step to mark.
     """
     steps = log_probs.shape[1]
-    seen = set(np.flatnonzero(np.exp(log_probs).max(axis=1) > 0.02))
+    seen: set[int] = set(np.flatnonzero(np.exp(log_probs).max(axis=1) > 0.02).tolist())
     for path in paths.values():
         seen |= set(np.asarray(path).tolist())
-    shown = sorted(seen - {alphabet.blank}) + [alphabet.blank]
+    shown = [*sorted(seen - {alphabet.blank}), alphabet.blank]
     figure = Figure(figsize=(WIDTH, 1.5 + 0.17 * len(shown)), layout="constrained")
     top, axes = figure.subplots(2, 1, height_ratios=(1.05, 0.17 * len(shown)))
     _bare(top)

@@ -326,7 +326,7 @@ def subnormals(
     left.set_axisbelow(True)
     if times:
         right = found[0, 1]
-        for place, (name, value) in enumerate(times.items()):
+        for place, value in enumerate(times.values()):
             style = SERIES[1 - place % 2]
             right.bar(place, value, color="white", edgecolor=style["color"], hatch=style["hatch"])
             right.annotate(

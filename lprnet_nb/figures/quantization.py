@@ -118,8 +118,8 @@ def draw_noise(
         label="saturation",
     )
     axes.plot(grid, saturation + rounding, color=BLACK, label="both")
-    total = sum(quantization_noise(flat, np.array(list(thresholds.values())), levels))
-    for (name, threshold), noise, style in zip(thresholds.items(), total, SERIES):
+    total = np.add(*quantization_noise(flat, np.array(list(thresholds.values())), levels))
+    for threshold, noise, style in zip(thresholds.values(), total, SERIES):
         axes.plot(threshold, noise, style["marker"], color=style["color"], markersize=6, zorder=5)
     both = saturation + rounding
     axes.set(

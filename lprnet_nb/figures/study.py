@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from .style import BLACK, GREY, PALE, SERIES, WIDTH
@@ -134,7 +136,7 @@ def pareto(
     )
     figure = Figure((WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    front = []
+    front: list[tuple[float, float, int]] = []
     for time, negative, number in points:
         if not front or negative < front[-1][1]:
             front.append((time, negative, number))
@@ -148,7 +150,7 @@ def pareto(
     )
     chosen = [lines[number]["strategy"] for *_, number in front]
     chosen += [name for name in named if name not in chosen]
-    handles = {}
+    handles: dict[str, Artist | ErrorbarContainer] = {}
     for time, negative, number in points:
         line = lines[number]
         low, high = line["interval"]

@@ -11,12 +11,14 @@ import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from ..datasets.alphabet import PROVINCES
 from ..errors import ParameterError
@@ -52,7 +54,7 @@ MINUS = "−"
 
 
 def chinese_fonts() -> list[Path]:
-    """Font files with Chinese glyphs: the packaged Noto Sans SC, our subset for plates, the system's.
+    """Font files with Chinese glyphs: packaged Noto Sans SC, our subset for plates, the system's.
 
     Raises
     ------
@@ -94,6 +96,7 @@ def _use_style() -> None:
         # The regular face serves for bold text too; else matplotlib warns at every title.
         font_manager.fontManager.ttflist.append(dataclasses.replace(entry, weight=700))
         names.append(entry.name)
+    mpl.rcdefaults()  # a user's matplotlibrc may switch TeX on, or anything else
     mpl.rcParams.update(
         {
             # Explicit names: an alias such as "sans-serif" would not fall back glyph by glyph.
@@ -135,7 +138,7 @@ _use_style()
 
 
 def _figure(
-    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, **options
+    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
@@ -166,7 +169,7 @@ def _interval_points(
     axes: Axes,
     x: np.ndarray,
     y: np.ndarray,
-    intervals: Sequence[tuple[float, float]],
+    intervals: ArrayLike,
     style: Mapping,
     label: str,
     line: bool = True,

@@ -11,9 +11,9 @@ from ..evaluate.accuracy import Confusion, confusion
 from ..evaluate.calibration import Coverage, Reliability, accuracy_coverage, log_loss, reliability
 from ..evaluate.fidelity import cosine
 from ..evaluate.paired import holm, mcnemar_exact
-from ..evaluate.published import published_accuracy
+from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..measure.data import Data
-from ..measure.models import model_label
+from ..measure.models import Compiled, Reference, model_label
 from ..measure.rows import Measured
 
 BINS = 5
@@ -42,16 +42,17 @@ def accuracy_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def _published(item: Measured) -> float | None:
+    if isinstance(item.compiled, Reference):
+        return None
     bmodel = item.compiled.bmodel
     if (
-        bmodel is None
-        or item.row["decoder"] != "greedy"
+        item.row["decoder"] != "greedy"
         or bmodel.weights != "published"
         or item.row["images"] != PUBLISHED_IMAGES
     ):
         return None
     for row in published_accuracy(bmodel.chip, bmodel.precision):
-        if row.source.endswith("2024-10") and row.batch == bmodel.batch:
+        if row.source == LATEST and row.program in OURS and row.batch == bmodel.batch:
             return row.exact_match
     return None
 
@@ -76,11 +77,11 @@ def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """What others published for the same chips, precisions and batches."""
+    """What others published for the same chips, precisions and batches, images prepared as here."""
     keys = {
         (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
         for item in measured
-        if item.compiled.bmodel
+        if isinstance(item.compiled, Compiled)
     }
     return [
         {
@@ -93,7 +94,7 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "note": row.note,
         }
         for row in published_accuracy()
-        if (row.chip, row.model, row.batch) in keys
+        if (row.chip, row.model, row.batch) in keys and row.program in OURS
     ]
 
 
@@ -110,7 +111,11 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     rows = []
     for decoder in dict.fromkeys(item.row["decoder"] for item in measured):
         models = [item for item in measured if item.row["decoder"] == decoder]
-        base = {item.row["batch"]: item.correct for item in models if not item.compiled.bmodel}
+        base = {
+            item.row["batch"]: item.correct
+            for item in models
+            if isinstance(item.compiled, Reference)
+        }
         lower = [item for item in models if item.row["precision"] != "fp32"]
         tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
         rows += [
@@ -130,11 +135,11 @@ def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> di
     """Float and the INT8 models of the first chip that has some, by short names, for figures."""
     models = [item for item in measured if item.row["decoder"] == decoder]
     chip = next((item.row["chip"] for item in models if item.row["precision"] == "int8"), None)
-    found = {"float": next(item for item in models if item.compiled.bmodel is None)}
+    found = {"float": next(item for item in models if isinstance(item.compiled, Reference))}
     for item in models:
-        if item.compiled.bmodel and item.row["chip"] == chip and item.row["precision"] == "int8":
+        if item.row["chip"] == chip and item.row["precision"] == "int8":
             batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
-            found[f"int8 {item.compiled.strategy}{batch}"] = item
+            found[f"int8 {item.row['strategy']}{batch}"] = item
     return dict(list(found.items())[:limit])
 
 
@@ -151,10 +156,12 @@ def logit_cosines(models: Mapping[str, Measured]) -> dict[str, dict[str, np.ndar
     dict
         ``"cosine"`` float64 ``[N]`` and ``"differs"`` bool ``[N]`` by model.
     """
-    base = {item.row["batch"]: item for item in models.values() if item.compiled.bmodel is None}
+    base = {
+        item.row["batch"]: item for item in models.values() if isinstance(item.compiled, Reference)
+    }
     found: dict[str, dict[str, np.ndarray]] = {"cosine": {}, "differs": {}}
     for name, item in models.items():
-        if item.compiled.bmodel is None or item.row["precision"] == "fp32":
+        if item.row["precision"] == "fp32":
             continue
         reference = base[item.row["batch"]]
         found["cosine"][name] = cosine(

@@ -11,15 +11,17 @@ import numpy as np
 from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
-from ..evaluate.published import published_latency
-from ..measure.models import Compiled, model_label, model_pieces
+from ..evaluate.published import LATEST, published_latency
+from ..measure.data import Data
+from ..measure.models import Compiled, Planned, model_label, planned
+from ..measure.parameters import Parameters
 from ..model.trace import TracedModel
-from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
 from ..toolchain.layers import roles_of_layers
 from ..toolchain.profile import Profile, read_profile
 from ..work import scheduler
+from ..work.pieces import Piece, Run, model_run
 
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
 
@@ -32,7 +34,7 @@ def latency_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
         known = [
             row
             for row in published_latency(bmodel.chip, bmodel.precision)
-            if row.batch == bmodel.batch and row.source.endswith("2024-10")
+            if row.batch == bmodel.batch and row.source == LATEST
         ]
         predicted = bmodel.predicted_latency_ms
         rows.append(
@@ -94,10 +96,10 @@ def layer_table(traced: TracedModel) -> list[dict[str, Any]]:
 def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> list[dict[str, Any]]:
     """Every BModel on the chip simulator against its float network, image by image."""
     rows = []
-    scheduler.make(model_pieces(compiled, plates, "simulator"), "running models")
-    for item in compiled:
-        reference = infer_plates(item.traced, plates, "torch").logits
-        logits = infer_plates(item.bmodel, plates, "simulator").logits
+    pairs = proof_runs([item.planned for item in compiled], plates)
+    done = scheduler.make([p for pair in pairs for run in pair for p in run.shards], "proof")
+    for item, pair in zip(compiled, pairs):
+        reference, logits = (run.read(done).logits for run in pair)
         texts = decode(logits, item.traced.alphabet).texts
         same = [a == b for a, b in zip(decode(reference, item.traced.alphabet).texts, texts)]
         rows.append(
@@ -110,3 +112,23 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
             }
         )
     return rows
+
+
+def proof_runs(models: Sequence[Planned], plates: PlateImages) -> list[tuple[Run, Run]]:
+    """What `proof_on_simulator` compares: each float network on torch, and its BModel."""
+    return [
+        (
+            model_run(f"{item.id}_float", item.trace, plates, "torch", item.batch),
+            model_run(item.id, item.model, plates, "simulator", item.batch),
+        )
+        for item in models
+    ]
+
+
+def pieces(parameters: Parameters, data: Data) -> list[Piece]:
+    """The long work of this notebook: its BModels, and the proof of each."""
+    models = planned(parameters, data)
+    pairs = proof_runs(models, data.plates.take(slice(PROOF_IMAGES)))
+    return [item.model for item in models] + [
+        p for pair in pairs for run in pair for p in run.shards
+    ]

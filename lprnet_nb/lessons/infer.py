@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from ..datasets.images import PlateImages
 from ..decode import best_path, decode, log_softmax
 from ..decode.ctc import PAD
 from ..evaluate.accuracy import error_kinds
-from ..measure.models import model_label
-from ..measure.rows import Measured
+from ..measure.data import Data
+from ..measure.models import Reference, model_label, planned
+from ..measure.parameters import Parameters
+from ..measure.rows import Measured, measuring
 from ..runtime.views import read_views
+from ..work.pieces import Piece
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """What the simulator said of each BModel that another backend ran; one row per model."""
     rows = {}
     for item in measured:
-        if item.compiled.bmodel is None:
+        if isinstance(item.compiled, Reference):
             continue
         check = item.crosscheck
         rows[item.compiled.id] = {
@@ -106,7 +110,7 @@ def cases(
     )
     mended, spoiled, lost = ~first & last, first & ~last, ~first & ~last
     unmended = spoiled if spoiled.any() else lost
-    repeat = np.array([any(a == b for a, b in zip(label, label[1:])) for label in labels])
+    repeat = np.array([any(a == b for a, b in pairwise(label)) for label in labels])
     return {
         "repeat": int((repeat & first).argmax()),
         "mended": int(mended.argmax()),
@@ -165,10 +169,13 @@ def view_rows(
     batch = min(item.row["batch"] for item in measured)
     rows = []
     for item in measured:
-        bmodel = item.compiled.bmodel
-        if bmodel is None or (item.row["decoder"], item.row["batch"]) != (decoder, batch):
+        model = item.compiled
+        if isinstance(model, Reference) or (item.row["decoder"], item.row["batch"]) != (
+            decoder,
+            batch,
+        ):
             continue
-        three = read_views(bmodel, plates, decoder, item.row["backend"])
+        three = read_views(model.bmodel, plates, decoder, item.row["backend"])
         right = sum(a == b for a, b in zip(plates.labels, three.texts))
         rows += [
             {
@@ -186,9 +193,9 @@ def time_rows(measured: Sequence[Measured], decoder: str) -> list[dict[str, Any]
     """Milliseconds an image by stage, for one decoder."""
     return [
         {
-            "label": f"{model_label(item.compiled)} ({item.row['backend']})"
-            if item.compiled.bmodel
-            else model_label(item.compiled),
+            "label": model_label(item.compiled)
+            if isinstance(item.compiled, Reference)
+            else f"{model_label(item.compiled)} ({item.row['backend']})",
             **{
                 stage: item.milliseconds.get(stage)
                 for stage in ("decode", "preprocess", "inference", "postprocess")
@@ -197,3 +204,10 @@ def time_rows(measured: Sequence[Measured], decoder: str) -> list[dict[str, Any]
         for item in measured
         if item.row["decoder"] == decoder
     ]
+
+
+def pieces(parameters: Parameters, data: Data) -> list[Piece]:
+    """The long work of this notebook, as of notebook 05: its BModels, measured."""
+    models = planned(parameters, data)
+    trials = measuring(parameters, data, models)
+    return [item.model for item in models] + [p for trial in trials for p in trial.pieces]

@@ -12,14 +12,16 @@ from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import ParameterError
 from ..evaluate.accuracy import correct
-from ..measure.models import Compiled, model_label, model_pieces, study_backend
+from ..measure.data import Data
+from ..measure.models import Compiled, Planned, model_label, planned
+from ..measure.parameters import Parameters
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
-from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, top_graph
 from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
+from ..work.pieces import Piece, Run, model_run
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
@@ -141,11 +143,10 @@ def read_models(
 ) -> list[dict[str, Any]]:
     """Plates that each model reads right, greedy."""
     rows = []
-    scheduler.make(model_pieces(compiled, plates, backend), "running models")
-    for item in compiled:
-        chosen = study_backend(backend, item.bmodel)
-        logits = infer_plates(item.bmodel, plates, chosen).logits
-        texts = decode(logits, item.bmodel.alphabet).texts
+    runs = reading_runs([item.planned for item in compiled], plates, backend)
+    done = scheduler.make([p for run in runs for p in run.shards], "running models")
+    for item, run in zip(compiled, runs):
+        texts = decode(run.read(done).logits, item.bmodel.alphabet).texts
         rows.append(
             {
                 "label": model_label(item),
@@ -155,3 +156,15 @@ def read_models(
             }
         )
     return rows
+
+
+def reading_runs(models: Sequence[Planned], plates: PlateImages, backend: str) -> list[Run]:
+    """What `read_models` reads."""
+    return [model_run(item.id, item.model, plates, backend, item.batch) for item in models]
+
+
+def pieces(parameters: Parameters, data: Data) -> list[Piece]:
+    """The long work of this notebook: its BModels, and the logits of each."""
+    models = planned(parameters, data)
+    runs = reading_runs(models, data.plates, parameters.backend)
+    return [item.model for item in models] + [piece for run in runs for piece in run.shards]

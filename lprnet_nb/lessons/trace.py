@@ -9,20 +9,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import torch
 
 from ..datasets import fetch
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..decode import decode
 from ..evaluate.accuracy import correct
+from ..measure.data import Data
 from ..measure.parameters import Parameters
 from ..model.network import BATCH_MEANS, PublishedLPRNet
 from ..model.trace import trace_model
 from ..model.weights import Weights
 from ..runtime.inference import infer_plates
 from ..work import scheduler
-from ..work.pieces import Piece, float_pieces
+from ..work.pieces import Piece, Run, float_run
 
 STRIDED_POOLS = {7: 2, 14: 4}  # backbone layer: channel stride
 PLATE_RATIO = 440 / 140  # width to height of a blue plate, GA 36
@@ -84,32 +84,38 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
     """
     rows: list[dict[str, Any]] = []
     alone: list[str] = []
-    scheduler.make(coupling_pieces(weights, plates, batches), "float network")
-    for batch in batches:
-        for mean in BATCH_MEANS:
-            traced = trace_model(weights, batch, mean)
-            texts = decode(infer_plates(traced, plates, "torch").logits, weights.alphabet).texts
-            alone = alone or texts
-            rows.append(
-                {
-                    "batch": batch,
-                    "batch_mean": mean,
-                    "images": len(plates),
-                    "right": int(correct(plates.labels, texts).sum()),
-                    "moved": sum(a != b for a, b in zip(alone, texts)),
-                }
-            )
+    runs = coupling_runs(weights, plates, batches)
+    done = scheduler.make([p for run in runs.values() for p in run.shards], "float network")
+    for (batch, mean), run in runs.items():
+        texts = decode(run.read(done).logits, weights.alphabet).texts
+        alone = alone or texts
+        rows.append(
+            {
+                "batch": batch,
+                "batch_mean": mean,
+                "images": len(plates),
+                "right": int(correct(plates.labels, texts).sum()),
+                "moved": sum(a != b for a, b in zip(alone, texts)),
+            }
+        )
     return rows
 
 
-def coupling_pieces(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> list[Piece]:
-    """What `coupling` makes."""
-    return [
-        piece
+def coupling_runs(
+    weights: Weights, plates: PlateImages, batches: Sequence[int]
+) -> dict[tuple[int, str], Run]:
+    """What `coupling` reads, by batch size and mean."""
+    return {
+        (batch, mean): float_run(weights, plates, batch, mean)
         for batch in batches
         for mean in BATCH_MEANS
-        for piece in float_pieces(weights, plates, batch, mean)
-    ]
+    }
+
+
+def pieces(parameters: Parameters, data: Data) -> list[Piece]:
+    """The long work of this notebook."""
+    runs = coupling_runs(data.weights, data.plates, parameters.batches)
+    return [piece for run in runs.values() for piece in run.shards]
 
 
 def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str, Any]]:
@@ -223,6 +229,8 @@ def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
     dict
         float32 ``[N, classes, 18]`` by form.
     """
+    import onnxruntime  # here alone, as it writes below the home folder unless it is told not to
+
     inputs = torch.from_numpy(preprocess(plates.images)).split(1)
     traced, forked = trace_model(weights), trace_model(weights, form="forked")
     networks = {

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
-from ..datasets.folder import load_plates
-from ..datasets.images import PlateImages, subset
-from ..errors import DataError, ParameterError
+from ..datasets.folder import PlateFiles, list_plates
+from ..datasets.images import PlateImages, choose
+from ..errors import DataError
+from ..inputs import note
 from ..model.weights import Weights, load_published_weights, load_weights
-from .parameters import Parameters, _strategy, combinations
+from .parameters import Parameters
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
 GENERATED_IMAGES = 1000
+FEWEST_CALIBRATION = 20  # images apart from the judged ones that are still a calibration set
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Data:
 
     Parameters
     ----------
-    plates
-        Images to evaluate, with labels.
+    judged
+        Plates to evaluate; a folder's are read when `plates` is asked for.
     pool
-        Images to calibrate on: those that are not evaluated where there are enough.
+        Plates to calibrate on: those that are not evaluated, where there are enough.
     overlap
         Whether calibration images are among the evaluated ones.
     weights
@@ -41,36 +43,40 @@ class Data:
         "published", "generated" or "folder".
     reason
         Why this source, where the user left it open.
-    seconds
-        Wall time of reading and decoding `plates`.
+    loading
+        Wall time in which `judged` was read, where it was read at once.
     """
 
-    plates: PlateImages
-    pool: PlateImages
+    judged: PlateImages | PlateFiles
+    pool: PlateImages | PlateFiles
     overlap: bool
     weights: Weights
     source: str
     reason: str
-    seconds: float
+    loading: float = 0.0
+
+    @property
+    def plates(self) -> PlateImages:
+        """Images to evaluate, with labels unless they were not asked for."""
+        return self._reading[0]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of reading and decoding `plates`."""
+        return self._reading[1]
+
+    @cached_property
+    def _reading(self) -> tuple[PlateImages, float]:
+        if isinstance(self.judged, PlateImages):
+            return self.judged, self.loading
+        started = time.perf_counter()
+        plates = self.judged.read()
+        return plates, time.perf_counter() - started
 
     def calibration_images(self, count: int) -> np.ndarray:
-        """A fixed random draw for calibration, uint8 ``[count, 24, 94, 3]``.
-
-        Raises
-        ------
-        ParameterError
-            When there are fewer images to draw from.
-        """
-        self.check_calibration(count)
-        return subset(self.pool, count, CALIBRATION_SEED).images
-
-    def check_calibration(self, count: int) -> None:
-        """Raise a ParameterError when there are fewer images to draw from than `count`."""
-        if count > len(self.pool):
-            raise ParameterError(
-                f"calibration takes {count} images, and {self.pool.name} has {len(self.pool)}. "
-                "Choose strategies that take fewer, such as kl-20 and mse-20, or give more images."
-            )
+        """A fixed random draw for calibration, uint8 ``[N, 24, 94, 3]``: `count`, or all."""
+        count = min(count, len(self.pool))
+        return self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED)).read().images
 
     def description(self) -> dict[str, Any]:
         """The ``dataset`` part of ``metrics.json``, and where calibration images come from."""
@@ -89,8 +95,15 @@ class Data:
         }
 
 
-def datasets_for(parameters: Parameters) -> Data:
-    """Load images and weights as the parameters say.
+def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
+    """Find images and weights as the parameters say; a folder is listed, and read when needed.
+
+    Parameters
+    ----------
+    parameters
+        Checked ones.
+    labels
+        Whether the plates are to be judged; to compile, calibrate and read needs no labels.
 
     Raises
     ------
@@ -103,37 +116,32 @@ def datasets_for(parameters: Parameters) -> Data:
     weights = _weights(parameters.weights, source, alphabet)
     started = time.perf_counter()
     if source == "published":
-        everything = fetch.load_published()
+        everything: PlateImages | PlateFiles = fetch.load_published()
     elif source == "generated":
         from ..datasets.generate import generate_plates
 
         everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
-        everything = load_plates(parameters.data, alphabet)
-    seconds = (time.perf_counter() - started) / len(everything)
+        everything = list_plates(parameters.data, alphabet if labels else None)
+    count, size = parameters.images, len(everything)
+    each = (time.perf_counter() - started) / size
+    chosen = choose(size, count, SUBSET_SEED) if 0 < count < size else np.arange(size)
+    judged = everything if len(chosen) == size else everything.take(chosen)
     if source == "generated":
-        plates = _evaluated(everything, parameters.images)
         pool, overlap = generate_plates(GENERATED_IMAGES, seed=1), False
     else:
-        plates = _evaluated(everything, parameters.images)
-        rest = sorted(
-            set(range(len(everything))) - {everything.names.index(n) for n in plates.names}
-        )
-        overlap = len(rest) < max(len(everything) // 2, _calibration_need(parameters))
+        rest = np.setdiff1d(np.arange(size), chosen)
+        overlap = len(rest) < FEWEST_CALIBRATION
         pool = everything if overlap else everything.take(rest)
-    return Data(plates, pool, overlap, weights, source, reason, seconds * len(plates))
-
-
-def _calibration_need(parameters: Parameters) -> int:
-    """Images that the greediest of the wanted strategies calibrates on, 0 without any."""
-    return max(
-        (
-            _strategy(parameters, name, chip).images
-            for chip, _, _, name in combinations(parameters)
-            if name
-        ),
-        default=0,
-    )
+    if overlap and labels and source == "folder" and "int8" in parameters.precisions:
+        note(
+            f"{judged.name}: {len(judged)} of {size} plates are judged, so that calibration draws "
+            f"from them too. Set IMAGES to {size - FEWEST_CALIBRATION} or less to keep them apart."
+            if size > FEWEST_CALIBRATION
+            else f"{judged.name}: {size} plates are too few to keep some apart for calibration; it "
+            "draws from those that are judged."
+        )
+    return Data(judged, pool, overlap, weights, source, reason, each * len(judged))
 
 
 def weights_for(parameters: Parameters) -> Weights:
@@ -144,14 +152,6 @@ def weights_for(parameters: Parameters) -> Weights:
 
 def _alphabet(parameters: Parameters) -> Alphabet:
     return read_alphabet(parameters.classes) if parameters.classes else PUBLISHED
-
-
-def _evaluated(everything: PlateImages, images: int) -> PlateImages:
-    if everything.labels is None:
-        raise DataError(f"{everything.name} has no labels to evaluate against.")
-    if images == 0 or images == len(everything):
-        return everything
-    return subset(everything, images, SUBSET_SEED)
 
 
 def _source(data: str) -> tuple[str, str]:

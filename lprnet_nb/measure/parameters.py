@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..cache import repository
 from ..decode import DECODERS
 from ..errors import ParameterError
+from ..evaluate.decision import TOLERANCE
+from ..inputs import find_path, missing
 from ..model.network import BATCH_MEANS
+from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
 from ..toolchain.chips import parse_chip, parse_precision, supports
+from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
-from ..toolchain.strategies import strategy_named
+from ..toolchain.strategies import Strategy, strategy_named
 
 DATA = ("auto", "published", "generated")
-TOOLCHAINS = ("mlir", "nntc")
+TOOLCHAINS = {"mlir": strategy_named, "nntc": nntc_strategy_named}  # where each finds strategies
+STRATEGIES = ("kl", "recommended")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A strategy as it was asked for.
+
+    Parameters
+    ----------
+    name
+        What results call it: a registry's name, "recommended", or the name in a JSON file.
+    by_chip
+        What it is on each chip; "recommended" differs.
+    """
+
+    name: str
+    by_chip: Mapping[str, Strategy | NntcStrategy]
 
 
 @dataclass(frozen=True)
@@ -30,20 +52,24 @@ class Parameters:
         "auto" (published where it can be had, else generated), "published", "generated", or the
         path of a folder of images.
     weights
-        "auto" (those that go with the data), "published", "generated", or the path of a ``.pth``.
+        "auto" (those that go with the data), "published", "generated", or the path of a file.
     classes
         Path of a class list; "" for the published one.
     images
         How many images to evaluate, a fixed random choice; 0 for all.
-    chips, precisions, batches, strategies, decoders
+    chips, precisions, batches, decoders
         What to compile and compare.
+    strategies
+        How to quantize, each looked up where the toolchain has its strategies.
     batch_mean
         "batch" (as published) or "image".
     backend
-        See `runtime.open_engine`; "auto" is the device, else the emulator with the simulator as
-        judge.
+        See `runtime.open_engine`; never "auto", which is the device, else the emulator with the
+        simulator as judge, and the simulator itself for TPU-NNTC, which leaves no graph to emulate.
     toolchain
         "mlir" or "nntc".
+    tolerance
+        Points of exact match (hundredths) that a model may lose against float.
     draws, folds
         Calibration draws of a study, and parts of its cross-fit.
     output
@@ -57,11 +83,12 @@ class Parameters:
     chips: tuple[str, ...] = ("BM1684X", "BM1684")
     precisions: tuple[str, ...] = ("fp32", "int8")
     batches: tuple[int, ...] = (1,)
-    strategies: tuple[str, ...] = ("kl", "recommended")
+    strategies: tuple[Asked, ...] = ()
     decoders: tuple[str, ...] = ("greedy", "plate")
     batch_mean: str = "image"
-    backend: str = "auto"
+    backend: str = "emulator"
     toolchain: str = "mlir"
+    tolerance: float = TOLERANCE
     draws: int = 5
     folds: int = 2
     output: Path | None = None
@@ -97,11 +124,42 @@ def check(**given: Any) -> Parameters:
             possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
             raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
+    names = values.pop("strategies", STRATEGIES)
     found = Parameters(**values)
-    find = nntc_strategy_named if found.toolchain == "nntc" else strategy_named
-    for name in found.strategies if "strategies" in values else ():
-        find(name, found.chips[0])
+    if values.get("backend", "auto") == "auto":
+        found = replace(found, backend=_backend(found.toolchain))
+    if "STRATEGIES" in given or "int8" in found.precisions:
+        found = replace(found, strategies=_resolved(names, found))
     return found
+
+
+def _backend(toolchain: str) -> str:
+    if device_there():
+        return "device"
+    return "emulator" if toolchain == "mlir" else "simulator"
+
+
+def _resolved(names: Sequence[str], parameters: Parameters) -> tuple[Asked, ...]:
+    """Strategies by name or from files, refused where two different ones have one name."""
+    find = TOOLCHAINS[parameters.toolchain]
+    asked, seen = {}, {}
+    for given in names:
+        by_chip = {chip: find(given, chip) for chip in parameters.chips}
+        name = by_chip[parameters.chips[0]].name if given.endswith(".json") else given
+        if name in asked:
+            raise ParameterError(
+                f"STRATEGIES: two of {', '.join(names)} are called {name!r}, and results tell "
+                "strategies apart by name. Give the one in a file another name."
+            )
+        asked[name] = Asked(name, by_chip)
+        for chip, strategy in by_chip.items():
+            other = seen.setdefault(strategy.name, (given, strategy))
+            if other[1].model_dump(exclude={"about"}) != strategy.model_dump(exclude={"about"}):
+                raise ParameterError(
+                    f"STRATEGIES: {other[0]} and {given} for {chip} are different strategies, both "
+                    f"called {strategy.name!r}. Give one of them another name."
+                )
+    return tuple(asked.values())
 
 
 def _items(key: str, value: Any) -> list[Any]:
@@ -136,22 +194,67 @@ def _number(key: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
+def _points(key: str, value: Any) -> float:
+    try:
+        points = float(value)
+    except (TypeError, ValueError):
+        points = -1.0
+    if isinstance(value, bool) or not 0 <= points <= 100:
+        raise ParameterError(f"{key}={value!r} is no number of points from 0 to 100, such as 1.0.")
+    return points
+
+
 def _one_of(valid: Sequence[str], path: str = "") -> Any:
     def checked(key: str, value: Any) -> str:
-        if value in valid or (
-            path and isinstance(value, str) and (Path(value).exists() or "/" in value)
-        ):
+        if value in valid:
             return value
         more = f", or {path}" if path else ""
+        if path and isinstance(value, str) and "\0" not in value:
+            if re.search(r"[/\\.]", value) or find_path(value).exists():
+                return value
+            more += f" ({missing(value)})"
         raise ParameterError(f"{key}={value!r} is not known. Choose from {', '.join(valid)}{more}.")
 
     return checked
 
 
+def _placed(check: Any, valid: Sequence[str] = ("",)) -> Any:
+    """Where a value is no word of `valid` but a path: absolute, as `find_path` finds it."""
+
+    def checked(key: str, value: Any) -> str:
+        text = check(key, value)
+        return text if text in valid else str(find_path(text))
+
+    return checked
+
+
+def placed(key: str, value: Any) -> Any:
+    """A parameter for a notebook, which runs in the checkout: its paths lead there from anywhere.
+
+    >>> placed("IMAGES", 100), placed("STRATEGIES", "kl,mse")
+    (100, 'kl,mse')
+    """
+    if key in ("DATA", "WEIGHTS", "CLASSES"):
+        return value if value in ("", *DATA) else _from_checkout(value)
+    if key not in ("STRATEGIES", "DECODERS"):
+        return value
+    items = [
+        _from_checkout(item) if str(item).endswith((".json", ".toml")) else item
+        for item in _items(key, value)
+    ]
+    return ",".join(items) if isinstance(value, str) else items
+
+
+def _from_checkout(value: str) -> str:
+    path = find_path(value)
+    inside = path.is_relative_to(repository())
+    return str(path.relative_to(repository()) if inside else path)
+
+
 _CHECKS: dict[str, Any] = {
-    "data": _one_of(DATA, "the path of a folder of images"),
-    "weights": _one_of(DATA, "the path of a .pth file"),
-    "classes": lambda key, value: str(value),
+    "data": _placed(_one_of(DATA, "the path of a folder of images"), DATA),
+    "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
+    "classes": _placed(lambda key, value: str(value)),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
     "chips": _each(parse_chip),
     "precisions": _each(parse_precision),
@@ -162,21 +265,24 @@ _CHECKS: dict[str, Any] = {
     ),
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
-    "toolchain": _one_of(TOOLCHAINS),
+    "toolchain": _one_of(tuple(TOOLCHAINS)),
+    "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),
     "output": lambda key, value: Path(value) if value else None,
 }
 
 
-def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None]]:
+def combinations(parameters: Parameters) -> list[tuple[str, str, int, Asked | None]]:
     """All ``(chip, precision, batch, strategy)`` to compile; what a chip cannot do is left out."""
     found = []
     for chip in parameters.chips:
         for precision in parameters.precisions:
             if not supports(chip, precision):
                 continue
-            strategies = parameters.strategies if precision == "int8" else (None,)
+            strategies: tuple[Asked | None, ...] = (
+                parameters.strategies if precision == "int8" else (None,)
+            )
             found += [
                 (chip, precision, batch, strategy)
                 for batch in parameters.batches
@@ -187,8 +293,3 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, str | None
             f"{', '.join(parameters.chips)} cannot do {', '.join(parameters.precisions)}."
         )
     return found
-
-
-def _strategy(parameters: Parameters, name: str, chip: str) -> Any:
-    find = nntc_strategy_named if parameters.toolchain == "nntc" else strategy_named
-    return find(name, chip)

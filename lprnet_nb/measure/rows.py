@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..cache import array_digest
 from ..decode import Readings
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
+from ..evaluate.decision import TOLERANCE, decide
 from ..evaluate.fidelity import cosine, sqnr_db
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
-from ..progress import progress_bar
-from ..runtime.crosscheck import crosscheck, sample_size
-from ..runtime.inference import Inference, infer_plates
+from ..runtime.inference import Inference
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.profile import latency_by_layer
 from ..work import scheduler
-from ..work.pieces import Piece, float_pieces, score, score_piece
-from .data import Data
-from .models import (
-    Compiled,
-    Planned,
-    _batch,
-    model_pieces,
-    references,
-    study_backend,
+from ..work.pieces import (
+    Piece,
+    Run,
+    Scored,
+    crosscheck_piece,
+    float_run,
+    model_run,
+    score_piece,
 )
+from .data import CALIBRATION_SEED, Data
+from .layers import layer_errors
+from .models import Compiled, Planned, Reference
 from .output import Output
 from .parameters import Parameters
+from .schema import SCHEMA, BModelFacts, Metrics, Row, Timings, model_id, written
 
-SCHEMA = 1
 LAYER_IMAGES = 16  # on which the error of each layer is measured
 ROUND = 6  # decimals of metrics.json
 
@@ -46,7 +48,7 @@ class Measured:
     compiled
         What was run.
     row
-        Its row of ``metrics.json``.
+        Its row of ``metrics.json``, see `schema.Row`.
     readings
         Texts, confidence and runner-up.
     correct
@@ -59,7 +61,7 @@ class Measured:
         What the simulator said, or None where it was the backend itself or torch.
     """
 
-    compiled: Compiled
+    compiled: Compiled | Reference
     row: dict[str, Any]
     readings: Readings
     correct: np.ndarray
@@ -68,87 +70,152 @@ class Measured:
     crosscheck: dict[str, Any] | None
 
 
-def measure(
-    compiled: Compiled,
-    base: Measured | None,
-    data: Data,
-    *,
-    decoder: str = "greedy",
-    backend: str = "auto",
-    progress: bool = True,
-) -> Measured:
-    """Run, decode and judge one model.
+@dataclass(frozen=True)
+class Trial:
+    """A model to run, read by every decoder and have judged by the simulator, as pieces.
 
     Parameters
     ----------
-    compiled
-        What to run; the reference itself runs on torch.
-    base
-        The float network at the same batch, measured with the same decoder; None for that itself.
-    data
-        Plates with labels.
-    decoder
-        See `decode.decode`.
-    backend
-        "auto", "device", "simulator" or "emulator".
+    run
+        Its logits.
+    scores
+        Its readings by decoder.
+    crosscheck
+        None where there is nothing to check: for torch, the simulator itself and the device.
+    """
+
+    run: Run
+    scores: Mapping[str, Piece]
+    crosscheck: Piece | None
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All of them."""
+        judge = [] if self.crosscheck is None else [self.crosscheck]
+        return [*self.run.shards, *self.scores.values(), *judge]
+
+
+def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> list[Trial]:
+    """What `measure_all` makes: a trial of the float network of each batch, then of each model."""
+    mean, plates, backend = parameters.batch_mean, data.plates, parameters.backend
+    runs = [float_run(data.weights, plates, batch, mean) for batch in parameters.batches]
+    checks: list[Piece | None] = [None] * len(runs)
+    for item in models:
+        run = model_run(item.id, item.model, plates, backend, item.batch)
+        runs.append(run)
+        emulated = backend == "emulator"
+        checks.append(crosscheck_piece(run, plates, item.batch) if emulated else None)
+    return [
+        Trial(
+            run,
+            {name: score_piece(run, data.weights.alphabet, name) for name in parameters.decoders},
+            check,
+        )
+        for run, check in zip(runs, checks)
+    ]
+
+
+def measure_all(
+    parameters: Parameters, data: Data, compiled: Sequence[Compiled], *, progress: bool = True
+) -> list[Measured]:
+    """Measure the float reference of each batch, then every model, with every decoder.
 
     Raises
     ------
     EngineError
         When the emulator and the simulator disagree, or the backend is not there.
     """
-    plates = data.plates
-    check = None
-    if compiled.bmodel is None:
-        inference = infer_plates(compiled.traced, plates, "torch", progress=progress)
-    else:
-        chosen = study_backend(backend, compiled.bmodel)
-        inference = infer_plates(compiled.bmodel, plates, chosen, progress=progress)
-        if chosen == "emulator":
-            check = crosscheck(compiled.bmodel, plates, inference.logits)
-    readings, postprocess = score(inference.logits, data.weights.alphabet, decoder)
-    seconds = {"decode": data.seconds, **inference.seconds, "postprocess": postprocess}
+    trials = measuring(parameters, data, [item.planned for item in compiled])
+    pieces = [piece for trial in trials for piece in trial.pieces]
+    done = scheduler.make(pieces, "running models", progress=progress)
+    floats = [
+        Reference(model_id(None, "fp32", batch, None), done[trial.run.model])
+        for batch, trial in zip(parameters.batches, trials)
+    ]
+    inferences = [trial.run.read(done) for trial in trials]
+    found = []
+    for decoder in parameters.decoders:
+        bases: dict[int, Measured] = {}
+        for item, trial, inference in zip([*floats, *compiled], trials, inferences):
+            scored = done[trial.scores[decoder]]
+            check = done[trial.crosscheck] if trial.crosscheck else None
+            base = None if isinstance(item, Reference) else bases[item.traced.batch]
+            found.append(
+                judge(item, base, data, decoder, inference, scored, check, parameters.tolerance)
+            )
+            if base is None:
+                bases[item.traced.batch] = found[-1]
+    return found
+
+
+def judge(
+    item: Compiled | Reference,
+    base: Measured | None,
+    data: Data,
+    decoder: str,
+    inference: Inference,
+    scored: Scored,
+    check: dict[str, Any] | None,
+    tolerance: float = TOLERANCE,
+) -> Measured:
+    """One model's row, from what was made of it.
+
+    Parameters
+    ----------
+    item
+        What was run.
+    base
+        The float network at the same batch, read by the same decoder; None for that itself.
+    data
+        Plates with labels.
+    decoder, inference, scored, check
+        Who read the logits, the logits, the readings, and what the simulator said.
+    tolerance
+        Points that it may lose against `base`.
+    """
+    plates, readings = data.plates, scored.readings
+    seconds = {"decode": data.seconds, **inference.seconds, "postprocess": scored.seconds}
     right = correct(plates.labels, readings.texts)
-    row = _row(compiled, data, decoder, inference, readings.texts, right)
+    row = _row(item, data, decoder, inference, readings.texts, right)
     if base is not None:
         row |= {
             "agreement_with_float": exact_match(base.readings.texts, readings.texts),
             "mcnemar_p": mcnemar_exact(base.correct, right).p,
             "logits_cosine": cosine(base.inference.logits, inference.logits),
             "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
-            "predicted_latency_ms": compiled.bmodel.predicted_latency_ms,
+            "loss": _loss(right, base.correct, tolerance),
         }
     per_image = {
         stage: 1000 * seconds[stage] / len(plates)
         for stage in ("decode", "preprocess", "inference", "postprocess")
         if stage in seconds
     }
-    return Measured(
-        compiled,
-        {k: _rounded(v) for k, v in row.items()},
-        readings,
-        right,
-        inference,
-        per_image,
-        check,
-    )
+    rounded = {key: _rounded(value) for key, value in row.items()}
+    return Measured(item, written(Row, rounded), readings, right, inference, per_image, check)
 
 
 def _row(
-    compiled: Compiled,
+    item: Compiled | Reference,
     data: Data,
     decoder: str,
     inference: Inference,
     texts: list[str],
     right: np.ndarray,
 ) -> dict[str, Any]:
-    bmodel, count = compiled.bmodel, len(right)
-    return {
-        "chip": bmodel.chip if bmodel else None,
-        "precision": bmodel.precision if bmodel else "fp32",
-        "batch": compiled.traced.batch,
-        "batch_mean": compiled.traced.batch_mean,
-        "strategy": compiled.strategy,
+    count = len(right)
+    made = (
+        {"chip": None, "precision": "fp32", "strategy": None, "predicted_latency_ms": None}
+        if isinstance(item, Reference)
+        else {
+            "chip": item.bmodel.chip,
+            "precision": item.bmodel.precision,
+            "strategy": item.strategy,
+            "predicted_latency_ms": item.bmodel.predicted_latency_ms,
+        }
+    )
+    return made | {
+        "batch": item.traced.batch,
+        "batch_mean": item.traced.batch_mean,
         "backend": inference.description["backend"],
         "decoder": decoder,
         "images": count,
@@ -159,7 +226,16 @@ def _row(
         "mcnemar_p": None,
         "logits_cosine": None,
         "logits_sqnr_db": None,
-        "predicted_latency_ms": None,
+    }
+
+
+def _loss(right: np.ndarray, reference: np.ndarray, tolerance: float) -> dict[str, Any]:
+    found = decide(right, reference, tolerance)
+    return {
+        "difference": round(found.difference, ROUND),
+        "ci95": [round(found.low, ROUND), round(found.high, ROUND)],
+        "outcome": found.outcome,
+        "decides": found.decides,
     }
 
 
@@ -172,61 +248,9 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def measure_all(
-    parameters: Parameters, data: Data, compiled: list[Compiled], *, progress: bool = True
-) -> list[Measured]:
-    """Measure the float reference of each batch, then every model, with every decoder."""
-    floats = references(parameters, data)
-    scheduler.make(
-        measuring_pieces(parameters, data, compiled), "running models", progress=progress
-    )
-    options = {"backend": parameters.backend, "progress": False}
-    found = []
-    with progress_bar(
-        len(parameters.decoders) * (len(floats) + len(compiled)), "judging models", progress
-    ) as advance:
-        for decoder in parameters.decoders:
-            bases = {}
-            for batch, item in floats.items():
-                bases[batch] = measure(item, None, data, decoder=decoder, **options)
-                advance(1)
-            found += bases.values()
-            for item in compiled:
-                found.append(
-                    measure(item, bases[item.traced.batch], data, decoder=decoder, **options)
-                )
-                advance(1)
-    return found
-
-
-def measuring_pieces(
-    parameters: Parameters, data: Data, models: Sequence[Compiled | Planned]
-) -> list[Piece]:
-    """What `measure_all` makes: logits of floats, models and judge, and their readings."""
-    pieces = []
-    for batch in parameters.batches:
-        inferred = float_pieces(data.weights, data.plates, batch, parameters.batch_mean)
-        pieces += [*inferred, *_score_pieces(f"float_{batch}b", inferred[1:], parameters, data)]
-    for item in models:
-        batch = _batch(item)
-        inferred = model_pieces([item], data.plates, parameters.backend)
-        pieces += [*inferred, *_score_pieces(item.id, inferred[1:], parameters, data)]
-        if inferred[1].arguments["backend"] == "emulator":
-            sample = data.plates.take(slice(sample_size(batch, len(data.plates))))
-            pieces += model_pieces([item], sample, "simulator")
-    return pieces
-
-
-def _score_pieces(
-    identity: str, inferred: list[Piece], parameters: Parameters, data: Data
-) -> list[Piece]:
-    return [
-        score_piece(identity, inferred, data.weights.alphabet, decoder)
-        for decoder in parameters.decoders
-    ]
-
-
-def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[str, Any]:
+def write_metrics(
+    output: Output, parameters: Parameters, data: Data, measured: Sequence[Measured]
+) -> dict[str, Any]:
     """Write ``metrics.json``, ``timings.json``, ``results/`` and ``bmodels/`` of a report.
 
     Returns
@@ -235,57 +259,76 @@ def write_metrics(output: Output, data: Data, measured: list[Measured]) -> dict[
         What went into ``metrics.json``.
     """
     description = data.description()
+    models = {
+        item.compiled.id: item.compiled for item in measured if isinstance(item.compiled, Compiled)
+    }
     metrics = {
         "schema": SCHEMA,
+        "tolerance": parameters.tolerance,
         "dataset": {key: description[key] for key in ("name", "images", "digest")},
         "data": {key: description[key] for key in ("source", "weights", "calibration")},
+        "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
-    output.json("metrics", metrics)
-    output.json(
-        "timings",
-        {
-            "schema": SCHEMA,
-            "note": "wall time per image on this machine, when "
-            "the logits were made; an emulator's or simulator's time says nothing "
-            "of the chip's",
-            "rows": [
-                {
-                    "id": item.compiled.id,
-                    "decoder": item.row["decoder"],
-                    "backend": item.row["backend"],
-                    **{f"{k}_ms": round(v, 4) for k, v in item.milliseconds.items()},
-                }
-                for item in measured
-            ],
-        },
-    )
+    timings = {
+        "schema": SCHEMA,
+        "note": "wall time per image on this machine, when the logits were made; an emulator's or "
+        "simulator's time says nothing of the chip's",
+        "rows": [
+            {
+                "id": item.compiled.id,
+                "decoder": item.row["decoder"],
+                "backend": item.row["backend"],
+                **{f"{k}_ms": round(v, 4) for k, v in item.milliseconds.items()},
+            }
+            for item in measured
+        ],
+    }
+    output.json("metrics", metrics := written(Metrics, metrics))
+    output.json("timings", written(Timings, timings))
     for item in measured:
         name = f"{item.compiled.id}_{item.row['decoder']}"
         output.json(f"results/{name}", dict(zip(data.plates.names, item.readings.texts)))
-    for item in {m.compiled.id: m for m in measured if m.compiled.bmodel}.values():
-        output.json(f"bmodels/{item.compiled.id}", bmodel_facts(item, data))
+    for item in {one.compiled.id: one for one in measured}.values():
+        if isinstance(item.compiled, Compiled):
+            facts = bmodel_facts(item.compiled, item.crosscheck, data)
+            output.json(f"bmodels/{item.compiled.id}", written(BModelFacts, facts))
     return metrics
 
 
-def bmodel_facts(item: Measured, data: Data) -> dict[str, Any]:
-    """All that is known of one BModel, for its page in the report."""
-    from .layers import layer_errors  # which itself stands on this module
+def origin(item: Compiled, data: Data) -> dict[str, Any]:
+    """What made a model, see `schema.Origin`."""
+    quantization = item.quantization
+    if quantization is None:
+        return {"strategy": None, "calibration": None, "tools": item.bmodel.tools}
+    images = data.calibration_images(quantization.images)
+    drawn = {
+        "images": len(images),
+        "seed": CALIBRATION_SEED,
+        "digest": array_digest(images),
+        "among_evaluated": data.overlap,
+    }
+    described = quantization.model_dump(mode="json", exclude={"about"})
+    return {"strategy": described, "calibration": drawn, "tools": item.bmodel.tools}
 
-    bmodel = item.compiled.bmodel
+
+def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) -> dict[str, Any]:
+    """All that is known of one BModel, for its page in the report; see `schema.BModelFacts`."""
+    bmodel = item.bmodel
     facts = inspect_bmodel(bmodel.path)
     quantized = bmodel.precision == "int8" and bmodel.graph is not None
-    errors = layer_errors(item.compiled, data.plates.images[:LAYER_IMAGES]) if quantized else []
+    errors = layer_errors(item, data.plates.images[:LAYER_IMAGES]) if quantized else []
     return {
-        "id": item.compiled.id,
+        "id": item.id,
         "chip": bmodel.chip,
         "precision": bmodel.precision,
         "batch": bmodel.batch,
-        "strategy": item.compiled.strategy,
+        "strategy": item.strategy,
         "form": bmodel.form,
         "predicted_latency_ms": bmodel.predicted_latency_ms,
         "sha256": bmodel.sha256,
         "tools": bmodel.tools,
+        "origin": origin(item, data),
         "info": facts["text"],
         "memory": {
             "device_bytes": facts["device_mem_size"],
@@ -301,5 +344,5 @@ def bmodel_facts(item: Measured, data: Data) -> dict[str, Any]:
             for row in errors
         ],
         "latency_by_layer": latency_by_layer(bmodel.folder),
-        "crosscheck": item.crosscheck,
+        "crosscheck": crosscheck,
     }

@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -27,9 +27,11 @@ from pydantic import (
 )
 
 from ..errors import DataError
+from ..evaluate.decision import Outcome
 from ..toolchain.chips import CHIPS
 
-SCHEMA = 1
+SCHEMA = 2  # has `loss`, `tolerance` and `models`
+Readable = Literal[1, 2]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -74,6 +76,25 @@ class Dataset(_Record):
     )
 
 
+class Loss(_Record):
+    """What a model loses against the float network on the same plates, against the tolerance."""
+
+    difference: Annotated[float, Field(ge=-1, le=1)] = Field(
+        description="Exact match less the float network's; -0.01 is one point lost."
+    )
+    ci95: tuple[float, float] = Field(
+        description="95 % interval of `difference`, for matched pairs (Agresti and Min 2005)."
+    )
+    outcome: Outcome = Field(
+        description='"within": the interval lies above minus the tolerance; "not within": below; '
+        '"too few plates": neither.'
+    )
+    decides: Annotated[int, Field(ge=1)] | None = Field(
+        description="About how many such plates would decide, where these are too few; null "
+        "elsewhere, and where a million would not."
+    )
+
+
 class Row(_Record):
     """One way of reading the images: a model, a backend and a decoder."""
 
@@ -115,6 +136,11 @@ class Row(_Record):
         description="The compiler's own prediction for one call (a whole batch), in milliseconds; "
         "null where it makes none (BM1684)."
     )
+    loss: Loss | None = Field(
+        default=None,
+        description="Against the float network at the same batch, by the same decoder; null for "
+        "that itself and in schema 1.",
+    )
 
     @property
     def id(self) -> str:
@@ -145,6 +171,26 @@ class Calibration(_Record):
     )
 
 
+class Drawn(_Record):
+    """The calibration images of one model."""
+
+    images: int = Field(ge=1, description="How many.")
+    seed: int = Field(description="Of the draw.")
+    digest: Sha256 = Field(description="Of their pixels.")
+    among_evaluated: bool = Field(description="Whether they are among the judged images.")
+
+
+class Origin(_Record):
+    """What made one model."""
+
+    strategy: dict[str, JsonValue] | None = Field(
+        description="The quantization strategy with all its settings: the name that it has itself, "
+        "`method` of the thresholds, `float_roles`, …; null for float precisions."
+    )
+    calibration: Drawn | None = Field(description="null for float precisions.")
+    tools: dict[str, str] = Field(description="Versions of compiler and tracer.")
+
+
 class Source(_Record):
     """Where images and weights are from."""
 
@@ -159,9 +205,15 @@ class Source(_Record):
 class Metrics(_Record):
     """All accuracies of a report. The same parameters give the same bytes."""
 
-    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    schema_: Readable = Field(alias="schema", description="Version of this description.")
+    tolerance: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Points of exact match that a model may lose; null in schema 1."
+    )
     dataset: Dataset
     data: Source | None = Field(default=None, description="Where images and weights are from.")
+    models: dict[Name, Origin] = Field(
+        default_factory=dict, description="What made each BModel, by id; empty in schema 1."
+    )
     rows: tuple[Row, ...] = Field(description="In the order of the report's main table.")
 
     @model_validator(mode="after")
@@ -197,7 +249,7 @@ class TimingRow(_Record):
 class Timings(_Record):
     """All that may differ between two runs with the same parameters."""
 
-    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    schema_: Readable = Field(alias="schema", description="Version of this description.")
     note: str = Field(default="", description="What to bear in mind.")
     rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
     notebooks: dict[str, Annotated[float, Field(ge=0)]] = Field(
@@ -211,7 +263,7 @@ class Timings(_Record):
 class Manifest(_Record):
     """Where a report comes from."""
 
-    schema_: Literal[1] = Field(alias="schema", description="Version of this description.")
+    schema_: Readable = Field(alias="schema", description="Version of this description.")
     profile: str = Field(description='"quick" or "full": the parameters to start from.')
     parameters: dict[str, JsonValue] = Field(description="All parameters, by upper-case name.")
     versions: dict[str, str | None] = Field(
@@ -247,15 +299,13 @@ class LayerLatency(_Record):
 
     name: str = Field(description="Layer or command.")
     unit: str | None = Field(default=None, description='Engine: "BD" computes, "GDMA" moves data.')
-    cycles: Annotated[float, Field(ge=0)] = Field(description="Predicted clock cycles.")
+    cycles: Annotated[int, Field(ge=0)] = Field(description="Predicted clock cycles.")
 
 
 class BModelFacts(_Record):
     """All that is known of one compiled model: ``bmodels/<id>.json``."""
 
-    schema_: Literal[1] = Field(
-        default=1, alias="schema", description="Version of this description."
-    )
+    schema_: Readable = Field(default=1, alias="schema", description="Version of this description.")
     id: Name = Field(description="chip_precision_batch_strategy; the strategy left out for float.")
     chip: Chip = Field(description="Target.")
     precision: Precision = Field(description="Of the compiled network.")
@@ -271,6 +321,7 @@ class BModelFacts(_Record):
     )
     sha256: Sha256 = Field(description="Of the ``.bmodel`` file.")
     tools: dict[str, str] = Field(description="Versions of compiler and tracer.")
+    origin: Origin | None = Field(default=None, description="As in `models` of metrics.json.")
     info: str | None = Field(default=None, description="What ``model_tool --info`` prints.")
     memory: dict[str, int | None] | None = Field(
         default=None, description="Bytes by kind: weight, instruct, runtime, …"
@@ -304,6 +355,18 @@ def model_id(chip: str | None, precision: str, batch: int, strategy: str | None)
     if chip is None:
         return f"float_{batch}b"
     return "_".join(part for part in (chip.lower(), precision, f"{batch}b", strategy) if part)
+
+
+def written(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it goes into a file, checked by the description that it is read with.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        When it is not what the description says.
+    """
+    record = kind.model_validate_json(json.dumps(values))
+    return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def read_metrics(path: str | Path) -> Metrics:
@@ -341,10 +404,12 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}. Make the report again.") from error
     version = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
-    if version != SCHEMA:
+    readable = typing.get_args(Readable)
+    if version not in readable:
         raise DataError(
             f"{path} has schema {version!r}; this version of lprnet-nb reads schema "
-            f"{SCHEMA}. Read it with the version that wrote it, or make it again."
+            f"{' and '.join(map(str, readable))}. Read it with the version that wrote it, or make "
+            "it again."
         )
     try:
         return kind.model_validate_json(text)

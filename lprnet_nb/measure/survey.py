@@ -24,6 +24,7 @@ from ..datasets.images import preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.intervals import wilson
+from ..inputs import find_path
 from ..runtime.inference import kept_description, kept_engine
 from ..work import scheduler
 from ..work.pieces import Piece, decoder_key
@@ -107,7 +108,7 @@ def survey(
         raise ParameterError(
             f"files={files} is not possible. Choose a multiple of the model's batch, {model.batch}."
         )
-    folder = Path(folder).resolve()
+    folder = find_path(folder).resolve()
     total = sum(1 for _ in islice(ccpd.ccpd_files(folder), limit))
     found, started = Survey(errors={}), time.perf_counter()
     shared = {

@@ -1,0 +1,1 @@
+"""The network: forms, weights, tracing, training, quantization-aware training."""

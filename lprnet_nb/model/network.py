@@ -8,7 +8,7 @@ and stride over channels, and the global context is divided by a 0-d mean over t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -16,8 +16,9 @@ from torch import nn
 from ..errors import ParameterError
 
 BatchMean = Literal["batch", "image"]
-BATCH_MEANS: tuple[str, ...] = ("batch", "image")
-FORMS: tuple[str, ...] = ("published", "forked")
+Form = Literal["published", "forked"]
+BATCH_MEANS: tuple[BatchMean, ...] = get_args(BatchMean)
+FORMS: tuple[Form, ...] = get_args(Form)
 STEPS = 18  # time steps of the output
 KEPT = (2, 6, 13, 22)  # backbone layers whose maps form the global context
 
@@ -129,7 +130,7 @@ class LPRNet(nn.Module):
         )
 
     def divisor(self, x: torch.Tensor) -> torch.Tensor:
-        """Mean square of a context map; the dimensions stay, since a 0-d mean cannot be compiled."""
+        """Mean square of a context map; dimensions stay, since a 0-d mean cannot be compiled."""
         dims = (1, 2, 3) if self.batch_mean == "image" else (0, 1, 2, 3)
         return torch.mean(x * x, dim=dims, keepdim=True)
 
@@ -188,13 +189,19 @@ class ForkedLPRNet(nn.Module):
         self.batch_mean = network.batch_mean
         self.divisor = network.divisor
         layers = network.backbone
+        block4, norm4, pool7 = layers[4], layers[5], layers[7]
+        block11, norm11, pool14 = layers[11], layers[12], layers[14]
+        assert isinstance(block4, BasicBlock) and isinstance(block11, BasicBlock)
+        assert isinstance(norm4, nn.BatchNorm2d) and isinstance(norm11, nn.BatchNorm2d)
+        assert isinstance(pool7, ChannelStridedMaxPool)
+        assert isinstance(pool14, ChannelStridedMaxPool)
         self.stem, self.pool3 = layers[:3], layers[3]
-        self.inner4, self.all4 = layers[4].block[:-1], _tail(layers[4], layers[5], 1)
-        self.kept4, self.pool7 = _tail(layers[4], layers[5], layers[7].step), layers[7].pool
-        self.middle = nn.Sequential(*layers[8:11], layers[11].block[:-1])
-        self.all11 = _tail(layers[11], layers[12], 1)
-        self.kept11, self.pool14 = _tail(layers[11], layers[12], layers[14].step), layers[14].pool
-        self.neck = nn.Sequential(*layers[16:19], *layers[20:])  # dropouts left out
+        self.inner4, self.all4 = block4.block[:-1], _tail(block4, norm4, 1)
+        self.kept4, self.pool7 = _tail(block4, norm4, pool7.step), pool7.pool
+        self.middle = nn.Sequential(*list(layers)[8:11], block11.block[:-1])
+        self.all11 = _tail(block11, norm11, 1)
+        self.kept11, self.pool14 = _tail(block11, norm11, pool14.step), pool14.pool
+        self.neck = nn.Sequential(*list(layers)[16:19], *list(layers)[20:])  # dropouts left out
         self.context_pools, self.container = network.context_pools, network.container
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -213,9 +220,11 @@ class ForkedLPRNet(nn.Module):
 def _tail(block: BasicBlock, norm: nn.BatchNorm2d, step: int) -> nn.Sequential:
     """A basic block's last convolution, batch norm and ReLU, for every `step`-th channel."""
     conv = block.block[-1]
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     channels = torch.arange(0, conv.out_channels, step)
     part = nn.Conv2d(conv.in_channels, len(channels), 1)
     part.weight.data.copy_(conv.weight.data[channels])
+    assert part.bias is not None
     part.bias.data.copy_(conv.bias.data[channels])
     part_norm = nn.BatchNorm2d(len(channels), norm.eps)
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -228,4 +237,5 @@ def initialize(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            nn.init.constant_(module.bias, 0.01)
+            if module.bias is not None:
+                nn.init.constant_(module.bias, 0.01)

@@ -28,7 +28,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..datasets.generate import ONE_ROW, Severity, stream_chunks
+from ..datasets.generate import ONE_ROW, stream_chunks
+from ..datasets.generator.camera import Severity
 from ..datasets.images import PlateImages, preprocess
 from ..errors import ParameterError
 from ..memory import keep_memory
@@ -180,8 +181,8 @@ def requantize(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
 def round_away(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Round half away from zero and clip, as weights and the input are; the gradient passes.
 
-    >>> round_away(torch.tensor([-1.5, -0.4, 0.5, 200.0]), -128, 127).tolist()
-    [-2.0, 0.0, 1.0, 127.0]
+    >>> round_away(torch.tensor([-1.5, -0.4, 0.5, 200.0]), -128, 127).int().tolist()
+    [-2, 0, 1, 127]
     """
     return _Round.apply(values, low, high)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunk
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
+from ..inputs import note
 from .network import STEPS, LPRNet, initialize
-from .weights import Weights, load_checked, load_weights
+from .start import carry_over, load_start
+from .weight_files import load_checked
+from .weights import Weights
 
 # Centre, in input columns, of what time step t sees: three unpadded layers of stride 1, two
 # poolings of stride 2 and a convolution of width 4 make 4 t + 11.
@@ -90,8 +94,9 @@ class TrainConfig:
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     start_from
-        Weights (``.pth`` of the same class list) to start from in place of random ones. They read
-        already: ``easy_steps=0`` and ``align_steps=0`` go with them.
+        Weights to start from in place of random ones: "published", "generated" or a file, of the
+        same class list or of another, see `start`. They read already: ``easy_steps=0`` and
+        ``align_steps=0`` go with them.
     """
 
     output: Path
@@ -116,7 +121,7 @@ class TrainConfig:
     workers: int = 1
     threads: int | None = None
     device: str = "auto"
-    start_from: Path | None = None
+    start_from: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "report_every", "report_plates"):
@@ -131,7 +136,7 @@ class TrainConfig:
                 f"training: optimizer={self.optimizer!r} is not known. Choose from "
                 f"{', '.join(OPTIMIZERS)}."
             )
-        if self.objective not in OBJECTIVES or self.objective == "accuracy" and self.align_steps:
+        if self.objective not in OBJECTIVES or (self.objective == "accuracy" and self.align_steps):
             raise ParameterError(
                 f"training: objective={self.objective!r} is not known or does not "
                 f"go with align_steps={self.align_steps}. Choose from "
@@ -195,18 +200,25 @@ def train(
     ParameterError
         When the checkpoint belongs to another run.
     DataError
-        When the plates have no labels or a label does not fit the network.
+        When the plates have no labels, a label does not fit the network, or the class list lacks
+        what generated plates have.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
-    given = load_weights(config.start_from, alphabet) if config.start_from else None
+    if plates is None:
+        _check_classes(alphabet)
+    given = load_start(config.start_from, alphabet) if config.start_from else None
     identity = _identity(config, alphabet, given)
     network, average, optimizer, first = _start(config, identity, alphabet, given, device)
     held_out = plates or generate_plates(
         config.report_plates, config.seed + 1_000_003, forms=config.forms, workers=0
     )
-    batches = _generated(config, first) if plates is None else _own(plates, config, first, alphabet)
+    batches = (
+        _generated(config, first, alphabet)
+        if plates is None
+        else _own(plates, config, first, alphabet)
+    )
     log = config.checkpoint.with_suffix(".jsonl")
     log.parent.mkdir(parents=True, exist_ok=True)
     scorer = deepcopy(network).eval() if config.candidates else None
@@ -249,7 +261,7 @@ def train(
         done = step + 1
         if done % config.report_every == 0 or done == last:
             seconds = time.perf_counter() - started
-            report = {
+            row = {
                 "step": done,
                 "loss": round(float(np.mean(losses)), 4),
                 "rate": round(rate, 6),
@@ -260,7 +272,7 @@ def train(
                 ),
             }
             with log.open("a", encoding="utf8") as lines:
-                lines.write(json.dumps(report) + "\n")
+                lines.write(json.dumps(row) + "\n")
             _save(config.checkpoint, identity, done, network, average, optimizer)
             losses, started = [], time.perf_counter()
     batches.close()
@@ -438,6 +450,17 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _check_classes(alphabet: Alphabet) -> None:
+    """Raise a DataError when generated plates have characters that the class list has not."""
+    missing = "".join(c for c in PUBLISHED.characters[:-3] if c not in alphabet.characters)
+    if missing:  # of the published list, I, O and the blank are on no plate
+        raise DataError(
+            f"the class list has no {missing[:10]}{'…' * (len(missing) > 10)}, which "
+            "generated plates have. Train on plates of your own (--images), or add "
+            "them to the class list."
+        )
+
+
 def _start(
     config: TrainConfig,
     identity: dict,
@@ -447,18 +470,23 @@ def _start(
 ) -> tuple[nn.Module, dict, _Optimizer, int]:
     torch.manual_seed(config.seed)
     network = LPRNet(alphabet.size, "image")
+    initialize(network)
+    with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
+        network.container[0].weight.mul_(0.1)
     if given:
-        network.load_state_dict(given.state)
-    else:
-        initialize(network)
-        with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
-            network.container[0].weight.mul_(0.1)
+        told = carry_over(given, network, alphabet)
+        if not config.checkpoint.exists():
+            note(told)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
         if isinstance(module, nn.ReLU):
             module.inplace = True
     network.to(device, memory_format=torch.channels_last).train()
+    if given and _unfitted(given):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     optimizer = _Optimizer(config, network)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     if not config.checkpoint.exists():
@@ -482,6 +510,19 @@ def _start(
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return network, {k: v.clone() for k, v in state["average"].items()}, optimizer, state["step"]
+
+
+def _unfitted(given: Weights) -> bool:
+    """Whether batch norm was an identity in training, as in the published weights.
+
+    By the statistics of a batch those read nothing at all (0 of 64 test plates, 58 as they are), so
+    training leaves the identity in place.
+    """
+    return all(
+        bool((value == float(name.endswith("running_var"))).all())
+        for name, value in given.state.items()
+        if "running" in name
+    )
 
 
 def _identity(config: TrainConfig, alphabet: Alphabet, given: Weights | None) -> dict:
@@ -540,7 +581,7 @@ class _Optimizer:
 
 
 def _matrix(values: torch.Tensor) -> torch.Tensor:
-    """Convolution weights ``[O, I, H, W]`` as ``[O, H * W * I]``, a view when channels come last."""
+    """Convolution weights ``[O, I, H, W]`` as ``[O, H * W * I]``, a view if channels come last."""
     return values.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -647,7 +688,7 @@ def _choose(
 Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def _generated(config: TrainConfig, first: int) -> Iterator[Batch]:
+def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Iterator[Batch]:
     stages = 5
     severities = {}
     for stage in range(stages):
@@ -664,11 +705,11 @@ def _generated(config: TrainConfig, first: int) -> Iterator[Batch]:
         size=config.candidates or config.batch,
     )
     for chunk in chunks:
-        texts = np.full(chunk.centres.shape, PUBLISHED.blank)
+        texts = np.full(chunk.centres.shape, alphabet.blank)
         for row, label in zip(texts, chunk.labels):
-            row[: len(label)] = PUBLISHED.encode(label)
-        aligned = alignment(chunk.centres, texts, PUBLISHED.blank)
-        yield (chunk.images, *_packed(chunk.labels, PUBLISHED), torch.from_numpy(aligned))
+            row[: len(label)] = alphabet.encode(label)
+        aligned = alignment(chunk.centres, texts, alphabet.blank)
+        yield (chunk.images, *_packed(chunk.labels, alphabet), torch.from_numpy(aligned))
 
 
 def _own(
@@ -677,7 +718,7 @@ def _own(
     if plates.labels is None:
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
     for label in plates.labels:
-        repeats = sum(a == b for a, b in zip(label, label[1:]))
+        repeats = sum(a == b for a, b in pairwise(label))
         if not label or len(alphabet.encode(label)) + repeats > STEPS:
             raise DataError(f"{plates.name}: label {label!r} does not fit {STEPS} time steps.")
     step = first

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,14 @@ from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
 from .network import FORMS, ForkedLPRNet, LPRNet
+from .weight_files import ANCHOR, read_tensors
+
+# `Weights.digest` of the published weights: what is called published is so by this, not by a name.
+PUBLISHED_DIGEST = "01fe2bc002986d5a89908899bc6659d0875775c49ac9dafb97ecac7a18c5d7a4"
+RESERVED = ("auto", "published", "generated")
+
+_COUNTERS = "num_batches_tracked"  # older torch has none; they count for training alone
+_NAMELESS = 0xE000  # Unicode's private use: characters of classes whose list is not known
 
 
 @dataclass(frozen=True)
@@ -61,74 +68,122 @@ class Weights:
 
 
 def load_weights(
-    path: str | Path, alphabet: Alphabet = PUBLISHED, *, name: str | None = None
+    path: str | Path, alphabet: Alphabet | None = PUBLISHED, *, name: str | None = None
 ) -> Weights:
-    """Read a ``.pth`` state dict (`weights_only`: nothing in the file is executed).
+    """Read weights as people save them, see `weight_files`; nothing in the file is executed.
 
     Parameters
     ----------
     path
-        The file; fp16 tensors are widened to float32. Subnormal values become zero: weight decay
-        left the published weights full of them (up to 86 % of a layer), they change no logit, and
-        a CPU computes with them several times slower.
+        The file. Subnormal values become zero: weight decay left the published weights full of
+        them (up to 86 % of a layer), they change no logit, and a CPU computes with them several
+        times slower.
     alphabet
-        Class list of the weights.
+        Class list of the weights. None where it is not known: the published one where the number
+        of classes is its, else characters that no list has.
     name
-        Name in results; the file's stem by default.
+        Name in results. By default "published" for the published weights, whatever the file is
+        called; else the file's stem.
 
     Raises
     ------
     DataError
-        When the file is missing, is not a state dict, or does not fit LPRNet with this class list.
+        When the file is missing, holds no state dict, or does not fit LPRNet with this class list.
     """
     path = Path(path)
-    try:
-        state = load_checked(path)
-    except FileNotFoundError as error:
-        raise DataError(f"weights {path} do not exist. {fetch.HELP}") from error
-    except Exception as error:  # on a damaged file, whatever some part of torch's reader raises
+    state = {
+        layer: _without_subnormals(tensor) if tensor.is_floating_point() else tensor
+        for layer, tensor in read_tensors(path).items()
+    }
+    misfit = _misfit(state)
+    if misfit:
         raise DataError(
-            f"weights {path} cannot be read as a torch state dict: "
-            f"{_first_line(error)}. Fetch them again."
-        ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+            f"weights {path} do not fit LPRNet: {misfit}. Give weights of "
+            "sirius-ai/LPRNet_Pytorch's network, or of a fork that kept its layers."
+        )
+    classes = len(state[ANCHOR])
+    if alphabet is not None and classes != alphabet.size:
         raise DataError(
-            f"weights {path} are not a state dict of tensors. Save "
-            "`network.state_dict()` and name that file."
+            f"weights {path} have {classes} classes, the class list {alphabet.size}. "
+            "Name the class list they were trained with (--classes FILE)."
         )
     state = {
-        k: _without_subnormals(v.float()) if v.is_floating_point() else v for k, v in state.items()
+        layer: state.get(layer, torch.zeros(())).to(kind.dtype)
+        for layer, kind in _layers(classes).items()
     }
-    outputs = state.get("container.0.weight")
-    if outputs is not None and outputs.shape[0] != alphabet.size:
+    broken = [layer for layer, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
         raise DataError(
-            f"weights {path} have {outputs.shape[0]} classes, the class list "
-            f"{alphabet.size}. Name the class list they were trained with."
+            f"weights {path} hold infinite values or NaN, the first in {broken[0]}: "
+            "training diverged, or they are beyond the range of fp16. Take an earlier "
+            "checkpoint, or save them as float32."
         )
-    try:
-        LPRNet(alphabet.size).load_state_dict(state)
-    except RuntimeError as error:
-        raise DataError(
-            f"weights {path} do not fit LPRNet: {_first_misfit(error)}. Use the "
-            "layer names of sirius-ai/LPRNet_Pytorch."
-        ) from error
-    return Weights(name or path.stem, state, alphabet)
+    return _named(Weights(name or path.stem, state, alphabet or _alphabet_of(classes)), path, name)
 
 
-def load_checked(path: Path, device: str | torch.device = "cpu") -> Any:
-    """`torch.load` that runs no code from the file and checks the sums in it, which torch does not.
+def _alphabet_of(classes: int) -> Alphabet:
+    if classes == PUBLISHED.size:
+        return PUBLISHED
+    return Alphabet(tuple(chr(_NAMELESS + place) for place in range(classes)), classes - 1)
 
-    Raises
-    ------
-    Exception
-        Whatever some part of torch's reader raises; ``zipfile.BadZipFile`` where a sum is wrong.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as members:
-            altered = members.testzip()
-        if altered is not None:
-            raise zipfile.BadZipFile(f"{altered} in it was altered")
-    return torch.load(path, map_location=device, weights_only=True)
+
+def _named(weights: Weights, path: Path, name: str | None) -> Weights:
+    if name is None and weights.digest == PUBLISHED_DIGEST:
+        return replace(weights, name="published")
+    if name is None and weights.name in RESERVED:  # a file's name makes no weights the published
+        return replace(weights, name=path.name if path.suffix else f"{path.name} (a file)")
+    return weights
+
+
+def _layers(classes: int) -> dict[str, torch.Tensor]:
+    """Shapes and kinds of LPRNet's tensors by name, without values."""
+    with torch.device("meta"):
+        return LPRNet(classes).state_dict()
+
+
+def _misfit(state: dict[str, torch.Tensor]) -> str:
+    """What of a state dict is not LPRNet's and why that may be; "" where all is."""
+    anchor = state.get(ANCHOR, torch.empty(PUBLISHED.size))
+    layers = _layers(anchor.shape[0] if anchor.ndim else PUBLISHED.size)
+    extra = [_shown(name) for name in state if name not in layers]
+    missing = [name for name in layers if name not in state and not name.endswith(_COUNTERS)]
+    if not state.keys() & layers.keys():
+        return f"none of its {len(state)} tensors ({extra[0]}, …) is a layer of it: another network"
+    if extra:
+        return f"{extra[0]} is not among its layers{_more(extra)}: another fork's layer"
+    if missing:
+        return f"{missing[0]} is missing{_more(missing)}: another fork's layers, or only a part"
+    for name, layer in layers.items():
+        found = state.get(name, layer)
+        if layer.is_floating_point() and not found.is_floating_point():
+            return f"{name} is {str(found.dtype).removeprefix('torch.')}: quantized, not float"
+        if found.shape != layer.shape:
+            return (
+                f"{name} is {_size(found)}, expected {_size(layer)}: {_cause(name, found, layer)}"
+            )
+    return ""
+
+
+def _cause(name: str, found: torch.Tensor, layer: torch.Tensor) -> str:
+    if found.ndim != layer.ndim or found.shape[2:] != layer.shape[2:]:
+        return "another fork's layer, with another kernel"
+    if name == "backbone.0.weight" and found.shape[0] == layer.shape[0]:
+        return "trained on pictures with another number of channels, such as gray ones"
+    if name.startswith(("backbone.20", "backbone.21", "container")):
+        return "another class count than its last layer has"
+    return "a network of another width"
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _shown(name: str) -> str:
+    return re.sub(r"[^\w.-]", "?", name)[:80]
 
 
 def load_published_weights() -> Weights:
@@ -148,12 +203,3 @@ def _without_subnormals(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(
         tensor.abs() < torch.finfo(torch.float32).tiny, torch.zeros((), dtype=tensor.dtype), tensor
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _first_misfit(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1].rstrip(".") if len(lines) > 1 else lines[0].rstrip(".")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ..children import DEVNULL, Child, TimeoutExpired, environment, start
 
 _START_SECONDS = 60.0
 
@@ -50,13 +49,13 @@ class Cluster:
             for cache in caches
         ]
 
-    def _start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self._environment | variables,
+    def _start(self, *arguments: str, **variables: str) -> Child:
+        return start(
+            [sys.executable, "-P", "-m", "dask", *arguments],
+            supervisor=None,  # it is told to end, and ends its own
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            env=environment() | self._environment | variables,
         )
 
     def wait(self) -> None:
@@ -86,7 +85,7 @@ class Cluster:
         for process in [*self.workers, self.scheduler]:
             try:
                 process.wait(20)
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 process.kill()
                 process.wait()
 
@@ -97,18 +96,3 @@ def _allowed_failures(dask_scheduler: Any) -> int:
 
 def _identity() -> dict[str, int]:
     return {"pid": os.getpid()}
-
-
-@contextlib.contextmanager
-def variables(**values: str) -> Iterator[None]:
-    """Environment variables for a while, and then what they were."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ |= values
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -23,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import children
 from ..cache import artifact, file_digest
 from ..datasets.images import PlateImages, preprocess
 from ..errors import EngineError, LprnetError, ParameterError
+from ..files import private_folder
 from ..runtime.engine import open_engine
 from ..runtime.interface import Engine
 from ..toolchain.bmodel import BModel
@@ -143,12 +144,12 @@ def run_contract(
             f"unknown check {', '.join(sorted(unknown))}. There are: {', '.join(known)}."
         )
     waiting = [name for name in known if only is None or name in only]
-    with tempfile.TemporaryDirectory(prefix="lprnet-contract-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="contract-", dir=private_folder()) as scratch:
         report, log = Path(scratch) / "report", Path(scratch) / "log"
         while waiting:
-            report.write_text("")
+            report.write_text("", "utf8")
             end = _run_child(backend, folder, sail_module, waiting, report, log, timeout)
-            lines = [json.loads(line) for line in report.read_text().splitlines()]
+            lines = [json.loads(line) for line in report.read_text("utf8").splitlines()]
             done = [Result(**line) for line in lines if "passed" in line]
             results += done
             begun = [line["check"] for line in lines if "passed" not in line]
@@ -173,25 +174,19 @@ def _run_child(
     """Run checks in a process; returns how it ended."""
     told = {
         "backend": backend,
-        "kit": str(kit),
+        "kit": str(kit.resolve()),
         "sail_module": sail_module,
         "checks": checks,
         "report": str(report),
     }
     with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(told)],
-            stdout=file,
-            stderr=file,
-            stdin=subprocess.DEVNULL,
+        process = children.start(
+            [sys.executable, "-P", "-m", __name__, json.dumps(told)], stdout=file, stderr=file
         )
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            code = children.finish(process, timeout)
+        except TimeoutError:
             return f"did not end within {timeout:g} s"
-        finally:
-            process.kill()
-            process.wait()
     return f"fell with {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
@@ -425,7 +420,7 @@ def _check_refuses_bad_calls(bench: _Bench) -> str:
 def _check_refuses_bad_files(bench: _Bench) -> str:
     record = bench.record(bench.one)
     data = record.path.read_bytes()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=private_folder()) as folder:
         path = Path(folder) / "bad.bmodel"
         for what, content in {
             "a truncated file": data[:-1],
@@ -506,7 +501,7 @@ def _main() -> None:
     told = json.loads(sys.argv[1])
     bench = _Bench(told["backend"], Path(told["kit"]), told["sail_module"])
     checks = _checks(bench)
-    with open(told["report"], "a", buffering=1) as report:
+    with open(told["report"], "a", buffering=1, encoding="utf8") as report:
         for name in told["checks"]:
             report.write(json.dumps({"check": name}) + "\n")
             try:

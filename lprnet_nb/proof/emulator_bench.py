@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from ..datasets.images import PlateImages, preprocess
@@ -169,6 +168,8 @@ def _interpreter(bmodel: BModel, inputs: np.ndarray, processes: int) -> float:
 def _onnxruntime(
     traced: TracedModel, inputs: np.ndarray, cores: int
 ) -> dict[str, Callable[[], float]]:
+    import onnxruntime
+
     def session(threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

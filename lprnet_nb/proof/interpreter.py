@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lprnet_nb.errors import EngineError
+from lprnet_nb.files import private_folder
 from lprnet_nb.toolchain.environment import compiler
 from lprnet_nb.toolchain.process import run_logged
 
@@ -78,7 +79,10 @@ def interpret(
     """
     graph, tool = quantized_graph(bmodel), compiler()
     worker = resources.files("lprnet_nb.toolchain").joinpath("inside", "interpreter_worker.py")
-    with resources.as_file(worker) as script, tempfile.TemporaryDirectory() as scratch:
+    with (
+        resources.as_file(worker) as script,
+        tempfile.TemporaryDirectory(dir=private_folder()) as scratch,
+    ):
         place = Path(scratch)
         np.save(place / "inputs.npy", inputs)
         command = [

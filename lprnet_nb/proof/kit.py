@@ -29,6 +29,7 @@ from .. import __version__
 from ..cache import digest, file_digest, repository
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, PlateImages
 from ..errors import DataError, ParameterError
+from ..files import private_folder, read_bytes
 from ..measure.data import Data, datasets_for
 from ..measure.models import Compiled, compile_all
 from ..measure.parameters import Parameters, check
@@ -470,7 +471,7 @@ def _add_combined(
         return []
     largest = several[max(several)][1]
     path = folder / "models" / f"{largest.precision}_combined.bmodel"
-    with tempfile.TemporaryDirectory(prefix="lprnet-combine-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="combine-", dir=private_folder()) as scratch:
         made = combine_stages([model for model, _ in several.values()], Path(scratch) / "combined")
         shutil.copy(made, path)
     changes = {
@@ -591,7 +592,7 @@ def read_kit(folder: str | Path) -> Kit:
 
 def _read(path: Path, kind: type[_Read], otherwise: str) -> _Read:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_bytes(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; it {otherwise}.") from error
     except ValidationError as error:
@@ -611,7 +612,7 @@ def read_results(path: str | Path) -> Results:
     """
     path = Path(path)
     results = _read(path, Results, "is what a kit's run.py writes")
-    values = json.loads(path.read_bytes())
+    values = json.loads(read_bytes(path))
     seal = values.pop("seal")
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(text.encode("ascii")).hexdigest() != seal:

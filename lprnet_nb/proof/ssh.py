@@ -11,13 +11,13 @@ import io
 import re
 import secrets
 import shlex
-import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from .. import children
 from ..cache import atomic_write
 from ..errors import DataError, EngineError, ParameterError
 from .kit import Kit, kit_digest, read_kit, read_results
@@ -26,7 +26,6 @@ DROPPED = 255  # exit status of ssh itself, against that of the command over the
 TRIES = 5
 _WAIT = 3.0  # seconds before the second try, doubled for each that follows
 _Found = TypeVar("_Found")
-_LIMIT = 24 * 3600.0  # seconds for one connection; run.py has its own limit for each job
 
 
 def run_over_ssh(
@@ -148,31 +147,29 @@ class _Box:
 
     def ask(self, command: Sequence[str], given: bytes = b"") -> bytes:
         """Run a command in the folder over there and return what it printed."""
-        done = _run([*self.command, self._there(command)], given)
-        self.last = done.stderr.decode("utf8", "replace").strip()[-300:] or "no reason given"
-        if done.returncode == DROPPED:
+        whole = [*self.command, self._there(command)]
+        with _start(whole, stdin=children.PIPE, stderr=children.PIPE) as process:
+            try:
+                printed, errors = process.communicate(given)
+            except BaseException:
+                process.kill()
+                raise
+        self.last = errors.decode("utf8", "replace").strip()[-300:] or "no reason given"
+        if process.returncode == DROPPED:
             raise _Dropped
-        if done.returncode:
+        if process.returncode:
             raise EngineError(f"{command[0]} on {self.host} failed: {self.last}")
-        return done.stdout
+        return printed
 
     def follow(self, command: Sequence[str]) -> int:
         """Run a command over there, reporting each line that it prints; returns its status."""
-        with subprocess.Popen(
-            [*self.command, self._there(command)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf8",
-            errors="replace",
-        ) as process:
+        with _start([*self.command, self._there(command)], stderr=children.STDOUT) as process:
             try:
-                for line in process.stdout:
+                for line in io.TextIOWrapper(process.stdout, "utf8", "replace"):
                     self.last = line.strip() or self.last
                     self.report(line.rstrip("\n"))
             except BaseException:
-                process.terminate()
+                process.kill()
                 raise
         if process.returncode == DROPPED:
             raise _Dropped
@@ -192,8 +189,16 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _run(command: Sequence[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
+def _start(command: Sequence[str], **streams: Any) -> children.Child:
+    """Where the user stands, who may name a key from there and may be asked for its phrase."""
     try:
-        return subprocess.run(command, input=given, capture_output=True, timeout=_LIMIT)
+        return children.start(
+            command,
+            cwd=Path.cwd(),
+            supervisor=None,
+            terminal=True,
+            stdout=children.PIPE,
+            **streams,
+        )
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is not installed: {error.strerror}.") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,9 +18,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .. import children
 from ..datasets import ccpd
 from ..datasets.generate import generate_plates
 from ..errors import EngineError, ParameterError
+from ..files import private_folder
 from ..measure.parameters import check
 from ..toolchain.bmodel import BModel
 from .benches import cpu_seconds
@@ -30,6 +31,7 @@ SCENE = (1160, 720)  # height and width of CCPD's pictures, pixels
 SCENES = 40  # that differ; more would only fill the disk
 WHOLE = 300_000  # images of CCPD, about
 CORES = (2, 16, 128)
+LONGEST_SURVEY = 86_400.0  # seconds, of one number of images
 
 
 def write_scenes(folder: Path, count: int) -> Path:
@@ -109,12 +111,11 @@ def bench_ccpd(
         raise ParameterError("give rising numbers of images, such as 1000,10000.")
     rows = []
     for count in counts:
-        with tempfile.TemporaryDirectory(prefix="lprnet-ccpd-") as folder:
+        with tempfile.TemporaryDirectory(prefix="ccpd-", dir=private_folder()) as folder:
             write_scenes(Path(folder) / "scenes", count)
-            done = subprocess.run(
-                [sys.executable, "-m", __name__, str(Path(folder) / "scenes"), chip],
-                text=True,
-                capture_output=True,
+            done = children.run(
+                [sys.executable, "-P", "-m", __name__, Path(folder) / "scenes", chip],
+                timeout=LONGEST_SURVEY,
             )
         if done.returncode:
             raise EngineError(f"the survey of {count} images failed: {done.stderr[-1500:]}")

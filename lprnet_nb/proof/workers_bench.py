@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import cache_dir
+from ..children import variables
 from ..errors import EngineError, ParameterError
+from ..files import private_folder
 from ..measure.survey import FILES, Survey, survey
 from ..toolchain.environment import ENVIRONMENT_VARIABLE, find_compiler
 from ..work import scheduler
 from ..work.transport import receive, send
-from .cluster import Cluster, variables
+from .cluster import Cluster
 from .survey_bench import int8_model, write_scenes
 
 WORKERS = (1, 2)
@@ -90,7 +92,7 @@ def measure_workers(
         )
     sent = send(model, with_files=True)
     load, rows, results = [os.getloadavg()[0]], [], []
-    with tempfile.TemporaryDirectory(prefix="lprnet-workers-") as folder:
+    with tempfile.TemporaryDirectory(prefix="workers-", dir=private_folder()) as folder:
         first = write_scenes(Path(folder) / "first", WORKERS[-1] * files)
         scenes = write_scenes(Path(folder) / "scenes", images)
         for turn, workers in enumerate(WORKERS * rounds):

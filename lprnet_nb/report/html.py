@@ -24,7 +24,7 @@ from markupsafe import Markup, escape
 
 from ..cache import atomic_write
 from ..errors import DataError
-from ..evaluate.published import published_accuracy, published_latency
+from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..measure.schema import (
     BModelFacts,
     Manifest,
@@ -43,7 +43,7 @@ from .notebook_pages import NotebookPage, cell_with, convert
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 _STAGES = ("decode", "preprocess", "inference", "postprocess")
 _SHOWN_DIFFERENCES = 200  # plates on a BModel's page; all of them are in results/
-_NEW_PUBLISHED, _OLD_PUBLISHED = "sophon-demo 2024-10", "sophon-demo 2022-11"
+_OLD_PUBLISHED = "sophon-demo 2022-11"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Table:
         """Which columns hold numbers only."""
         return tuple(
             all(
-                value is None or isinstance(value, int | float) and not isinstance(value, bool)
+                value is None or (isinstance(value, int | float) and not isinstance(value, bool))
                 for value in column
             )
             for column in zip(*self.rows, strict=True)
@@ -274,22 +274,24 @@ def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
         if row.chip is None or row.decoder != judged.decoder:
             continue
         others = [
-            one for one in published_accuracy(row.chip, row.precision) if one.batch == row.batch
+            one
+            for one in published_accuracy(row.chip, row.precision)
+            if one.batch == row.batch and (one.source != LATEST or one.program in OURS)
         ]
         by_source = {
             source: [one for one in others if one.source == source]
-            for source in (_NEW_PUBLISHED, _OLD_PUBLISHED)
+            for source in (LATEST, _OLD_PUBLISHED)
         }
         if not others:
             continue
         inside = [
             bool(row.ci95) and row.ci95[0] <= one.exact_match <= row.ci95[1]
-            for one in by_source[_NEW_PUBLISHED]
+            for one in by_source[LATEST]
         ]
         found.append(
             {
                 "row": row,
-                "new": by_source[_NEW_PUBLISHED],
+                "new": by_source[LATEST],
                 "old": by_source[_OLD_PUBLISHED],
                 "inside": inside[0] if inside else None,
                 "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
@@ -318,7 +320,7 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
         models[row.id] = {
             "row": row,
             "per_image": None if ms is None else ms / row.batch,
-            "new": measured.get(_NEW_PUBLISHED),
+            "new": measured.get(LATEST),
             "old": measured.get(_OLD_PUBLISHED),
             "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
         }
@@ -557,6 +559,7 @@ def _environment() -> Environment:
         "prose": _prose,
         "visible": visible,
         "share": words.share,
+        "points": words.points,
         "interval": words.interval,
         "p": words.probability,
         "count": words.number,

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import re
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +16,13 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
+from .. import children
 from ..cache import atomic_write, file_digest, locked, repository
 from ..errors import LprnetError, ParameterError
 from ..measure.data import datasets_for
 from ..measure.output import to_json
-from ..measure.parameters import Parameters, check
-from ..toolchain.strategies import strategy_named
+from ..measure.parameters import Parameters, check, combinations, placed
+from ..places import reports_dir
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
@@ -103,21 +103,22 @@ def run_notebook(
             f"notebook {name} has no parameter {unknown[0]!r}. It has: "
             f"{', '.join(sorted(declared))}."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        papermill.execute_notebook(
-            str(path),
-            str(output),
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=False,
-            cwd=str(repository()),
-            execution_timeout=NOTEBOOK_TIMEOUT,
-            start_timeout=120,
-            extra_arguments=["--Application.log_level=ERROR"],
-        )  # the kernel's own remarks
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with children.kernel_environment():
+            papermill.execute_notebook(
+                str(path),
+                str(output),
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                cwd=str(repository()),
+                execution_timeout=NOTEBOOK_TIMEOUT,
+                start_timeout=120,
+                extra_arguments=["--Application.log_level=ERROR"],
+            )  # the kernel's own remarks
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
         raise LprnetError(
@@ -129,6 +130,12 @@ def run_notebook(
             f"notebook {name}: its kernel did not start ({error}). It talks over "
             "127.0.0.1: see that the loopback interface is up and that the machine "
             "is not overloaded, and run the same command again."
+        ) from error
+    except OSError as error:
+        raise LprnetError(
+            f"notebook {name}: {error.strerror or error}: {error.filename or output}. Free some "
+            "space, or name a folder that you may write to in LPRNET_REPORTS, and run the same "
+            "command again."
         ) from error
     return output
 
@@ -146,8 +153,7 @@ def report_folder(name: str) -> Path:
             f"report name {name!r} is not possible. Use letters, digits, '.', "
             "'_', '-', at most 81 of them."
         )
-    base = os.environ.get("LPRNET_REPORTS")
-    return (Path(base) if base else repository() / "reports") / name
+    return reports_dir() / name
 
 
 def make_report(
@@ -178,46 +184,49 @@ def make_report(
     Raises
     ------
     ParameterError
-        For an impossible parameter, or fewer images than a strategy calibrates on, before
-        anything runs.
+        For an impossible parameter, before anything runs.
+    DataError
+        When plates or labels are missing or wrong, before anything runs.
     LprnetError
         When a notebook fails; finished work stays in the cache and is not done again.
     """
     values = profile_values(profile, given)
     folder = report_folder(name or profile)
     paths = {stem: notebook_path(stem) for stem in notebooks}
-    _check_calibration(check(**values))
-    with locked(folder, "this report"):
-        started, seconds = time.time(), {}
+    _check_data(check(**values))
+    with locked(folder, "this report", _say):
+        started, seconds = time.monotonic(), {}
         for stem, path in paths.items():
             declared = declared_parameters(path)
             chosen = {
                 k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items() if k in declared
             }
             _say(f"{stem} …")
-            begun = time.time()
+            begun = time.monotonic()
             run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
-            seconds[stem] = round(time.time() - begun, 1)
+            seconds[stem] = round(time.monotonic() - begun, 1)
             _say(f"{stem} done in {seconds[stem]:.0f} s")
         _add_times(folder / "timings.json", seconds)
         atomic_write(folder / "manifest.json", to_json(manifest(profile, values, folder)))
         from .html import write_html
 
         index = write_html(folder)
-        _say(f"report in {time.time() - started:.0f} s: {index}")
+        _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
 
 
-def _check_calibration(parameters: Parameters) -> None:
-    if "int8" in parameters.precisions:
-        data = datasets_for(parameters)
-        for chip in parameters.chips:
-            for name in parameters.strategies:
-                data.check_calibration(strategy_named(name, chip).images)
+def _check_data(parameters: Parameters) -> None:
+    """Find the plates and their labels, and say which strategies get fewer of them than usual."""
+    data = datasets_for(parameters)
+    for chip, _, _, asked in combinations(parameters):
+        if asked:
+            asked.by_chip[chip].cut_to(len(data.pool))
 
 
 def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     """A profile's parameters with those that were given in their place, checked.
+
+    Paths become absolute, or relative to the checkout in which the notebooks run.
 
     With a class list of one's own and no decoders named, they are `OWN_DECODERS`: the default's
     grammar is of Chinese plates, whose characters that list need not have.
@@ -235,7 +244,7 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     if values.get("CLASSES"):
         values.setdefault("DECODERS", OWN_DECODERS)
     check(**values)
-    return values
+    return {key: placed(key, value) for key, value in values.items()}
 
 
 def _add_times(path: Path, seconds: dict[str, float]) -> None:
@@ -273,18 +282,15 @@ def git_revision() -> str | None:
     """Commit of the checkout, with "+changes" when files differ from it; None outside git."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository()), *arguments],
-            text=True,
-            capture_output=True,
-            check=True,
-            timeout=30,
-        ).stdout.strip()
+        done = children.run(["git", "-C", repository(), *arguments], timeout=30)
+        if done.returncode:
+            raise OSError(done.stderr.strip())
+        return done.stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return None
 
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import papermill
 
-from ..cache import NotMade, nothing_made
-from ..lessons.pieces import _PIECES_OF
+from ..lessons import compile as notebook_02
+from ..lessons import infer as notebook_04
+from ..lessons import quantize as notebook_03
+from ..lessons import trace as notebook_01
 from ..measure.data import Data, datasets_for
 from ..measure.parameters import Parameters, check
 from ..work import scheduler
-from ..work.pieces import Piece
+from ..work.pieces import Piece, with_needs
 from .run import NOTEBOOKS, notebook_path, profile_values
 
 DONE, RUNNING, MISSING = "done", "running", "missing"
+PIECES_OF: dict[str, Callable[[Parameters, Data], list[Piece]]] = {
+    "01_trace": notebook_01.pieces,
+    "02_compile": notebook_02.pieces,
+    "03_quantize": notebook_03.pieces,
+    "04_infer": notebook_04.pieces,
+    "05_compare": notebook_04.pieces,
+}
 
 
 @dataclass(frozen=True)
@@ -51,31 +60,24 @@ def report_states(
         As `make_report` raises it.
     """
     values = profile_values(profile, given)
-    pieces: dict[str, Piece] = {}
-    wanted: dict[str, list[str]] = {}
+    wanted: dict[Piece, list[str]] = {}
     loaded: dict[Any, Data] = {}
     for stem in notebooks:
-        if stem in _PIECES_OF:
-            parameters = _parameters(stem, values)
-            named = parameters.data, parameters.weights, parameters.classes, parameters.images
-            data = loaded.get(named) or loaded.setdefault(named, datasets_for(parameters))
-            for piece in _PIECES_OF[stem](parameters, data):
-                pieces.setdefault(piece.name, piece)
-                by = wanted.setdefault(piece.name, [])
-                by += [stem] if stem not in by else []
-    done: dict[str, Any] = {}
-    states = []
-    for name, piece in pieces.items():
-        state = MISSING
-        if set(piece.needs) <= done.keys():
-            try:
-                with nothing_made():
-                    done[name] = scheduler.call(piece, done)
-                state = DONE
-            except NotMade as error:
-                state = RUNNING if error.running else MISSING
-        states.append(State(name, state, tuple(wanted[name])))
-    return states
+        if stem in PIECES_OF:
+            p = _parameters(stem, values)
+            named = p.data, p.weights, p.classes, p.images
+            data = loaded.get(named) or loaded.setdefault(named, datasets_for(p))
+            for piece in with_needs(PIECES_OF[stem](p, data)):
+                wanted.setdefault(piece, []).append(stem)
+    done, running = scheduler.look(list(wanted))
+    return [
+        State(
+            piece.name,
+            DONE if piece in done else RUNNING if piece in running else MISSING,
+            tuple(stems),
+        )
+        for piece, stems in wanted.items()
+    ]
 
 
 def _parameters(stem: str, values: dict[str, Any]) -> Parameters:

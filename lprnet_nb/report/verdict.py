@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..evaluate.paired import holm
 from ..measure.schema import BModelFacts, Metrics, Row
 
-LEVEL = 0.05  # p-values below, after Holm's correction, are called more than chance
+PUBLISHED = 1000  # plates of the published set
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
 
 
@@ -20,21 +19,13 @@ class Comparison:
     ----------
     row
         Its row of ``metrics.json``.
-    difference
-        Plates read right, less those of the float network; None without labels or reference.
-    p
-        McNemar's p-value after Holm's correction over the INT8 rows of this decoder; None where
-        nothing was tested.
     state
-        "same" (every image reads alike), "chance" (the difference may be chance), "worse",
-        "better" or "unknown".
+        "same" (every image reads alike), `decision.Outcome`, or "unknown".
     sentence
         The same for people.
     """
 
     row: Row
-    difference: int | None
-    p: float | None
     state: str
     sentence: str
 
@@ -53,6 +44,8 @@ class Verdict:
         Whether the simulator (or a device) stands behind every number.
     decoder
         That all of it is about.
+    tolerance
+        Points that a model may lose against float; None in reports of schema 1.
     chips
         `Comparison` by chip, in the order of the rows.
     warnings
@@ -67,6 +60,7 @@ class Verdict:
     computed: str
     checked: bool
     decoder: str
+    tolerance: float | None
     chips: dict[str, tuple[Comparison, ...]]
     warnings: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -85,32 +79,34 @@ def judge(metrics: Metrics, facts: Iterable[BModelFacts] = ()) -> Verdict:
     decoders = [row.decoder for row in metrics.rows]
     decoder = "greedy" if "greedy" in decoders or not decoders else decoders[0]
     rows = [row for row in metrics.rows if row.decoder == decoder]
-    floats = {(row.batch, row.batch_mean): row for row in rows if row.chip is None}
-    corrected = _corrected(rows)
+    reference = next((row for row in rows if row.chip is None), None)
     chips: dict[str, list[Comparison]] = {}
     for row in rows:
         if row.chip is not None:
-            chips.setdefault(row.chip, []).append(
-                _compare(
-                    row,
-                    floats.get((row.batch, row.batch_mean)),
-                    corrected.get(id(row)),
-                    len(corrected),
-                )
-            )
+            chips.setdefault(row.chip, []).append(_compare(row, metrics))
     computed, checked = _computed(rows, list(facts))
-    reference = next(iter(floats.values()), None)
     return Verdict(
-        _headline(chips, metrics.dataset.images),
+        _headline(chips, metrics),
         _data(metrics, decoder),
         _reference(reference),
         computed,
         checked,
         decoder,
+        metrics.tolerance,
         {chip: tuple(found) for chip, found in chips.items()},
         tuple(_warnings(metrics)),
         tuple(_notes(metrics, rows)),
     )
+
+
+def losers(metrics: Metrics) -> list[str]:
+    """Compiled models that are not shown to be within the tolerance, each with what was found."""
+    found = []
+    for row in metrics.rows:
+        one = _compare(row, metrics)
+        if row.chip is not None and one.state not in ("same", "within"):
+            found.append(f"{row_name(row)}, batch {row.batch}, {row.decoder}: {one.sentence}")
+    return found
 
 
 def row_name(row: Row) -> str:
@@ -148,59 +144,55 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _corrected(rows: Sequence[Row]) -> dict[int, float]:
-    tested = [row for row in rows if row.precision == "int8" and row.mcnemar_p is not None]
-    return {
-        id(row): float(p)
-        for row, p in zip(tested, holm([row.mcnemar_p for row in tested]), strict=True)
-    }
+def points(share: float) -> str:
+    """A difference of exact match in points, with its sign: ``−0.6``."""
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def _compare(row: Row, base: Row | None, corrected: float | None, tests: int) -> Comparison:
-    p = row.mcnemar_p if corrected is None else corrected
-    difference = row.right - base.right if base and None not in (row.right, base.right) else None
-    if row.agreement_with_float == 1:
-        return Comparison(
-            row, difference, p, "same", "Reads every image as the float network does."
-        )
-    if difference is None or p is None:
+def _compare(row: Row, metrics: Metrics) -> Comparison:
+    alike = row.agreement_with_float == 1
+    # The same function in float is known by its logits; of others as many plates are asked as ever.
+    if alike and (row.precision == "fp32" or row.loss is None or row.loss.outcome == "within"):
+        return Comparison(row, "same", "Reads every image as the float network does.")
+    if row.loss is None or metrics.tolerance is None:
         if row.agreement_with_float is None:
-            return Comparison(row, difference, p, "unknown", "Was not compared with float.")
+            return Comparison(row, "unknown", "Was not compared with float.")
+        agreed = _percent(row.agreement_with_float)
         return Comparison(
-            row,
-            difference,
-            p,
-            "unknown",
-            f"Reads {_percent(row.agreement_with_float)} of the images as the float network does.",
+            row, "unknown", f"Reads {agreed} of the images as the float network does."
         )
-    chance = p >= LEVEL
-    state = "chance" if chance else "worse" if difference < 0 else "better"
-    amount = (
-        (
-            f"Reads {number(abs(difference))} of {number(row.images)} plates "
-            f"{'fewer' if difference < 0 else 'more'} than float"
-        )
-        if difference
-        else "Reads as many plates as float, though not the same ones"
+    loss, may = row.loss, f"{metrics.tolerance:g} {_points(metrics.tolerance)}"
+    seen = (
+        f"{points(loss.difference)} points against float (95 % interval {points(loss.ci95[0])} to "
+        f"{points(loss.ci95[1])})"
     )
-    judged = "may well be chance" if chance else "is more than chance"
-    # Holm's correction changes nothing for a single test.
-    correction = (
-        f", corrected for {tests} comparisons" if tests > 1 and corrected is not None else ""
-    )
-    about = "this difference " if difference else "what differs "
-    return Comparison(
-        row,
-        difference,
-        p,
-        state,
-        f"{amount}; {about}{judged} (McNemar p {_equals(p)}{correction}).",
-    )
+    said = {
+        "within": f"{seen}: no more than {may} lost.",
+        "not within": f"{seen}: more than {may} lost.",
+        "too few plates": f"{seen}: {number(row.images)} {_plates(row.images)} cannot tell whether "
+        f"it loses more than {may}. " + _what_decides(loss.decides, metrics),
+    }
+    return Comparison(row, loss.outcome, said[loss.outcome])
 
 
-def _equals(p: float) -> str:
-    text = probability(p)
-    return text if text.startswith("<") else f"= {text}"
+def _what_decides(count: int | None, metrics: Metrics) -> str:
+    """How many plates would, and how to read them."""
+    if count is None:
+        return "The difference lies on the tolerance: no number of such plates would."
+    source = metrics.data.source if metrics.data else None
+    about = f"About {number(count)} such plates would"
+    if source == "generated" or (source == "published" and count <= PUBLISHED):
+        return f"{about}: scripts/report.sh --images {count}"
+    if source == "published" and metrics.dataset.images < PUBLISHED:
+        return (
+            f"{about}; the published set has {number(PUBLISHED)}, which narrow the interval: "
+            "scripts/report.sh --images 0"
+        )
+    return f"{about}: scripts/report.sh --data FOLDER, with that many of your own."
+
+
+def _points(count: float) -> str:
+    return "point" if count == 1 else "points"
 
 
 def _plates(count: int) -> str:
@@ -222,10 +214,10 @@ def chosen(comparisons: Sequence[Comparison]) -> Comparison | None:
     return next(iter(named or quantized), None)
 
 
-def _headline(chips: dict[str, list[Comparison]], images: int) -> str:
-    judged = {chip: chosen(found) for chip, found in chips.items()}
+def _headline(chips: dict[str, list[Comparison]], metrics: Metrics) -> str:
     by_state: dict[str, list[str]] = {}
-    for chip, one in judged.items():
+    for chip, found in chips.items():
+        one = chosen(found)
         if one is not None:
             by_state.setdefault(one.state, []).append(chip)
     if not by_state:
@@ -237,14 +229,15 @@ def _headline(chips: dict[str, list[Comparison]], images: int) -> str:
             if alike
             else f"No INT8 model was compared on {listed(list(chips))}."
         )
+    images = metrics.dataset.images
+    may = f"{metrics.tolerance or 0:g} {_points(metrics.tolerance or 0)}"
     said = {
         "same": "INT8 reads every image exactly as float does on {}.",
-        "chance": f"INT8 cannot be told from float on {{}}, as far as {number(images)} "
-        f"{_plates(images)} can tell.",
-        "worse": "INT8 reads fewer plates than float on {}, and by more than chance.",
-        "better": "INT8 reads more plates than float on {}, and by more than chance.",
-        "unknown": "Whether INT8 reads as well as float on {} cannot be said: there are no labels "
-        "to judge by.",
+        "within": f"INT8 loses no more than {may} of exact match on {{}}.",
+        "too few plates": f"Whether INT8 loses more than {may} on {{}}, {number(images)} "
+        f"{_plates(images)} cannot tell.",
+        "not within": f"INT8 loses more than {may} of exact match on {{}}.",
+        "unknown": "Whether INT8 reads as well as float on {} was not judged.",
     }
     return " ".join(
         said[state].format(listed(by_state[state])) for state in said if state in by_state

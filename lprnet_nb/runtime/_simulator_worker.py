@@ -12,9 +12,11 @@ import mmap
 import os
 import resource
 import select
+import shutil
 import sys
 import threading
 import time
+from typing import Any
 
 _DIMENSIONS = 8  # of bm_shape_t
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h
@@ -60,6 +62,8 @@ def _end_with(parent: int) -> None:
     poll.register(0, 0)  # asks for hang-up alone
     while not poll.poll(500) and os.getppid() == parent:
         pass
+    if os.getppid() != parent:  # else the parent removes the folder, when the worker is gone
+        shutil.rmtree(os.getcwd(), ignore_errors=True)
     os._exit(0)
 
 
@@ -102,13 +106,13 @@ def _load(settings: dict) -> tuple:
     return runtime, handle, found
 
 
-def _describe(pointer) -> dict:
+def _describe(pointer: Any) -> dict:
     """Shapes of a network's stages as the runtime reads them."""
     if not pointer:
         raise OSError("the runtime does not find a network that the BModel lists")
     info = pointer.contents
 
-    def shapes(of_stage, count):
+    def shapes(of_stage: Any, count: int) -> list[list[int]]:
         return [list(each.sides[: each.rank]) for each in of_stage[:count]]
 
     stages = info.stage[: info.stages]
@@ -118,10 +122,10 @@ def _describe(pointer) -> dict:
     }
 
 
-def _launch(runtime, handle, memory: int, request: dict) -> dict:
+def _launch(runtime: ctypes.CDLL, handle: int, memory: int, request: dict) -> dict:
     """Run one request; arrays are at the offsets that it names in the shared memory."""
 
-    def pointers(offsets):
+    def pointers(offsets: list[int]) -> ctypes.Array:
         return (ctypes.c_void_p * len(offsets))(*(memory + offset for offset in offsets))
 
     inputs, outputs = request["inputs"], request["outputs"]
@@ -169,7 +173,7 @@ def main() -> None:
         reply({"ok": False, "error": str(error)})
         return
     reply({"ok": True, "graphs": found})
-    memory = mapped = None
+    memory, mapped = None, 0
     idle.value = 1
     for line in sys.stdin.buffer:
         request = json.loads(line)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineError
+from ..files import read_bytes
 
 MAGIC = 0xFF55AAEE
 _HEADER = 64  # bytes
@@ -91,7 +92,7 @@ def read_contents(path: str | Path) -> Contents:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise EngineError(f"cannot read BModel {path}: {error.strerror}.") from error
     if not data:
@@ -123,10 +124,13 @@ class _Reader:
     def __init__(self, data: memoryview) -> None:
         self.data = data
 
-    def number(self, kind: str, at: int) -> float:
+    def real(self, kind: str, at: int) -> float:
         if at < 0 or at + struct.calcsize(f"<{kind}") > len(self.data):
             raise IndexError("an offset in its metadata points outside it")
         return struct.unpack_from(f"<{kind}", self.data, at)[0]
+
+    def number(self, kind: str, at: int) -> int:
+        return int(self.real(kind, at))
 
     def follow(self, at: int) -> int:
         return at + self.number("I", at)
@@ -147,7 +151,7 @@ class _Reader:
 
     def scalar(self, table: int, index: int, kind: str, default: float) -> float:
         at = self.field(table, index)
-        return default if at is None else self.number(kind, at)
+        return default if at is None else self.real(kind, at)
 
     def span(self, at: int, size: int) -> tuple[int, int]:
         """Start and item count of the vector that the field at `at` points to."""
@@ -198,7 +202,7 @@ def _stage(read: _Reader, stage: int) -> Stage:
 
 def _tensor(read: _Reader, tensor: int) -> TensorInfo:
     start, count = read.span(read.need(read.tables(tensor, 5)[0], 0), 8)
-    shape = tuple(int(read.number("Q", start + 8 * item)) for item in range(count))
+    shape = tuple(read.number("Q", start + 8 * item) for item in range(count))
     if not shape or not all(0 < side < 1 << 31 for side in shape):
         raise ValueError(f"its metadata gives a tensor the shape {list(shape)}")
     return TensorInfo(
@@ -218,7 +222,7 @@ def _check_weights(read: _Reader, stage: int, binaries: memoryview) -> None:
     expected, where = read.field(table, 1), read.field(table, 2)
     if expected is None or where is None:
         return
-    start, size = int(read.number("Q", where)), int(read.number("Q", where + 8))
+    start, size = read.number("Q", where), read.number("Q", where + 8)
     if start + size > len(binaries):
         raise ValueError("its weights lie beyond the end of the file")
     if hashlib.sha256(binaries[start : start + size]).digest() != read.raw(expected):

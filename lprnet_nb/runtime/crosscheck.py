@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..datasets.images import PlateImages
 from ..errors import EngineError
-from .inference import infer_plates
+from .inference import Inference, infer_plates
 
 SAMPLE = 4  # images; a BM1684X image takes about half a second on the simulator
 
@@ -39,6 +40,37 @@ def crosscheck(
     Returns
     -------
     dict
+        See `compare`.
+
+    Raises
+    ------
+    EngineError
+        See `compare`.
+    """
+    sample = plates.take(slice(sample_size(model.batch, len(plates), images)))
+    judged = infer_plates(model, sample, "simulator", progress=progress)
+    return compare(model, sample.names, logits, judged)
+
+
+def compare(
+    model: Any, names: Sequence[str], logits: np.ndarray, judged: Inference
+) -> dict[str, Any]:
+    """Hold a backend's logits of the first images against the simulator's.
+
+    Parameters
+    ----------
+    model
+        The `BModel`.
+    names
+        File names of the images that the simulator ran.
+    logits
+        float32 ``[N, classes, 18]`` of the backend that is checked, at least of those images.
+    judged
+        What the simulator said.
+
+    Returns
+    -------
+    dict
         ``images``, ``identical`` (bit for bit), ``max_abs_difference``, ``same_classes`` (the
         arg-max of every time step), ``simulator`` (its description).
 
@@ -49,8 +81,7 @@ def crosscheck(
         BModel can be trusted. A single time step may differ where float sums are ordered
         differently and two classes are nearly equal; ``same_classes`` tells.
     """
-    count = sample_size(model.batch, len(plates), images)
-    judged = infer_plates(model, plates.take(slice(count)), "simulator", progress=progress)
+    count = len(names)
     mine, judge = logits[:count], judged.logits
     blank = model.alphabet.blank
     different = [
@@ -59,7 +90,7 @@ def crosscheck(
         if _characters(a, blank) != _characters(b, blank)
     ]
     if different:
-        first = plates.names[different[0]]
+        first = names[different[0]]
         raise EngineError(
             f"{model.chip} {model.name}: {len(different)} of {count} images "
             f"read differently on the chip simulator, the first is {first}. The "

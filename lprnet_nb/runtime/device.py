@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import re
 import sys
@@ -276,8 +277,8 @@ def _keep_stdout() -> None:
         out.flush()
         copy = os.dup(1)
         os.dup2(2, 1)
-        sys.stdout = open(copy, "w", encoding=out.encoding, errors=out.errors)
-        sys.stdout.reconfigure(line_buffering=out.line_buffering)
+        raw = os.fdopen(copy, "wb")
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, out.errors, None, bool(out.line_buffering))
 
 
 def load_sail(name: str = "sophon.sail") -> ModuleType:

@@ -14,6 +14,8 @@ from .bmodel_file import read_contents
 from .interface import Engine
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from ..model.trace import TracedModel
 
 BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
@@ -106,7 +108,7 @@ def _check_made_here(path: str | Path, trust: bool) -> None:
         )
 
 
-def _is_traced(model: Any) -> bool:
+def _is_traced(model: Any) -> TypeIs[TracedModel]:
     """Whether a model is a `TracedModel`, without importing torch where BModels alone are run."""
     trace = sys.modules.get(f"{__package__.rpartition('.')[0]}.model.trace")
     return trace is not None and isinstance(model, trace.TracedModel)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, fit, preprocess
 from ..errors import DataError, EngineError, ParameterError
+from ..files import read_picture
 from ..progress import progress_bar
 from .bmodel_file import Stage
 from .device import DeviceEngine
@@ -85,9 +86,7 @@ def infer_files(
     ):
         logits, seconds = run(engine, files, advance)
         seconds["inference"] = engine.seconds
-        return Inference(
-            logits, engine.description | {"preprocessing": preprocessing}, engine.batch, seconds
-        )
+        return Inference(logits, engine.description | {"preprocessing": preprocessing}, seconds)
 
 
 def _on_processor(
@@ -185,7 +184,7 @@ class _Pictures:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_picture(file)
     except OSError as error:
         raise DataError(
             f"image {file} cannot be read: {error.strerror}. Check the path."

@@ -6,10 +6,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,8 +39,6 @@ class Inference:
         float32 ``[N, classes, 18]``, in the order of the plates.
     description
         `Engine.description` of the engine that made (or, from the cache, would make) them.
-    batch
-        Images per call of the model's largest stage.
     seconds
         Wall time of ``"preprocess"`` and ``"inference"`` when they were made, and of
         ``"runtime"``, the part inside the runtime's own call, where the backend can tell.
@@ -48,7 +46,6 @@ class Inference:
 
     logits: np.ndarray
     description: dict[str, Any]
-    batch: int
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -86,7 +83,7 @@ def infer_plates(
     if not len(plates):
         raise DataError(f"{plates.name} has no images to run.")
     with _Model(model, backend, options) as opened:
-        logits, seconds = [], {}
+        folders = []
         label = f"{opened.description['backend']} {opened.description.get('chip', '')}".strip()
         with progress_bar(len(plates), label, progress) as advance:
             for part in shards(len(plates), opened.batch, opened.description["backend"]):
@@ -97,12 +94,9 @@ def infer_plates(
                     ahead[0] += count
                     advance(count)
 
-                found, times = read_shard(_shard(opened, images, moved))
-                logits.append(found)
-                for step, value in times.items():
-                    seconds[step] = seconds.get(step, 0.0) + value
+                folders.append(_shard(opened, images, moved))
                 advance(len(images) - ahead[0])
-        return Inference(np.concatenate(logits), opened.description, opened.batch, seconds)
+        return replace(read_shards(folders), description=opened.description)
 
 
 def shards(count: int, batch: int, backend: str) -> list[slice]:
@@ -126,7 +120,7 @@ def infer_shard(model: Any, images: np.ndarray, backend: str, cores: int | None 
     Returns
     -------
     Path
-        Folder for `read_shard`.
+        Folder for `read_shards`.
     """
     return _shard(_kept_model(model, backend, cores), images, lambda count: None)
 
@@ -146,9 +140,17 @@ def _kept_model(model: Any, backend: str, cores: int | None) -> _Model:
     return _keep(_Model(model, backend, {option: cores} if option and cores else {}))
 
 
-def read_shard(folder: Path) -> tuple[np.ndarray, dict[str, float]]:
-    """Logits of a shard, float32 ``[N, classes, 18]``, and the seconds of each step."""
-    return np.load(folder / "logits.npy"), json.loads((folder / "seconds.json").read_text())
+def read_shards(folders: Sequence[Path]) -> Inference:
+    """What `infer_shard` left of a set of plates, part by part.
+
+    Its description lacks what changes no logit, such as the number of workers.
+    """
+    seconds: dict[str, float] = {}
+    for folder in folders:
+        for step, value in json.loads((folder / "seconds.json").read_text("utf8")).items():
+            seconds[step] = seconds.get(step, 0.0) + value
+    engine = json.loads((folders[0] / "inputs.json").read_text("utf8"))["engine"]
+    return Inference(np.concatenate([np.load(f / "logits.npy") for f in folders]), engine, seconds)
 
 
 _kept: dict[int, _Model] = {}
@@ -183,7 +185,7 @@ class _Model:
     found by the description alone.
     """
 
-    _facts: dict[Any, tuple[dict[str, Any], int]] = {}
+    _facts: ClassVar[dict[Any, tuple[dict[str, Any], int]]] = {}
 
     def __init__(self, model: Any, backend: str, options: dict[str, Any]) -> None:
         self._open = lambda: open_engine(model, backend, **options)
@@ -267,6 +269,6 @@ def _run_shard(
     seconds = {"preprocess": time.perf_counter() - started}
     np.save(folder / "logits.npy", engine.infer(inputs, moved))
     seconds["inference"] = engine.seconds - before
-    if inside is not None:
+    if inside is not None and engine.runtime_seconds is not None:
         seconds["runtime"] = engine.runtime_seconds - inside
-    (folder / "seconds.json").write_text(json.dumps(seconds))
+    (folder / "seconds.json").write_text(json.dumps(seconds), "utf8")

@@ -7,6 +7,7 @@ or takes the process down where this raises.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -232,7 +233,7 @@ class Engine(ABC):
         for index, job in enumerate(jobs):
             yield index, self._run(*job)
 
-    def _close(self) -> None:
+    def _close(self) -> None:  # noqa: B027, a backend that holds nothing need not say so
         """Let go of what the backend holds."""
 
     # Checks
@@ -356,7 +357,7 @@ def _fits(shape: tuple[int, ...], compiled: tuple[int, ...], dynamic: bool) -> b
 
 def _largest(stages: list[tuple[TensorInfo, ...]]) -> dict[str, list[int]]:
     return {
-        tensors[0].name: list(max((each.shape for each in tensors), key=np.prod))
+        tensors[0].name: list(max((each.shape for each in tensors), key=math.prod))
         for tensors in zip(*stages, strict=True)
     }
 

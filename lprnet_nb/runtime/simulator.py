@@ -12,9 +12,7 @@ import mmap
 import os
 import platform
 import selectors
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import children
 from ..cache import artifact, file_digest
 from ..errors import DataError, EngineError, ParameterError
 from .bmodel_file import Graph, Stage, read_contents
@@ -285,20 +284,19 @@ class _Worker:
                 "replies": replies,
                 "memory": file,
             }
-            environment = {**os.environ, "TPUKERNEL_FIRMWARE_PATH": settings["firmware"]}
+            environment = children.environment(TPUKERNEL_FIRMWARE_PATH=settings["firmware"])
             if settings["preload"]:
-                others = os.environ.get("LD_PRELOAD", "")
+                others = environment.get("LD_PRELOAD", "")
                 environment["LD_PRELOAD"] = f"{settings['preload']} {others}".strip()
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_WORKER), json.dumps(told)],
-                stdin=subprocess.PIPE,
+            self._process = children.start(
+                [sys.executable, "-I", "-S", _WORKER, json.dumps(told)],
+                supervisor=None,  # it watches its parent by itself
+                stdin=children.PIPE,
                 stdout=self._log_file,
                 stderr=self._log_file,
                 env=environment,
-                cwd=tempfile.gettempdir(),
                 pass_fds=(replies, file),
-                start_new_session=True,
-            )  # an interrupt from the keyboard is for the caller alone
+            )
         except OSError as error:
             os.close(self.replies)
             raise EngineError(
@@ -355,7 +353,7 @@ class _Worker:
     def kill(self, died: bool = False) -> None:
         """End the process, keeping how it ended (if it did so itself) and the end of its log."""
         if died:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(children.TimeoutExpired):
                 self.end = _how_it_ended(self._process.wait(1.0))  # seconds, to be gone altogether
         self._process.kill()
         self._process.wait()
@@ -415,25 +413,14 @@ def _chip_library(chip: str, libraries: Path) -> Path:
 
 def _shim() -> tuple[str | None, str]:
     """Path of the compiled shim, or None, and what to say of it."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    compiler = children.program("cc", "gcc", "clang")
     if compiler is None:
         return None, "no: no C compiler found (cc, gcc, clang); runs take about three times longer"
 
     def build(folder: Path) -> None:
-        done = subprocess.run(
-            [
-                compiler,
-                "-O2",
-                "-shared",
-                "-fPIC",
-                "-o",
-                str(folder / "shim.so"),
-                str(_SHIM),
-                "-ldl",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
+        made = str(folder / "shim.so")
+        done = children.run(
+            [compiler, "-O2", "-shared", "-fPIC", "-o", made, _SHIM, "-ldl"], timeout=60
         )
         if done.returncode:
             raise EngineError(f"{compiler} failed: {done.stderr.strip()[-300:]}")
@@ -448,7 +435,7 @@ def _shim() -> tuple[str | None, str]:
             },
             build,
         )
-    except (EngineError, DataError, OSError, subprocess.TimeoutExpired) as error:
+    except (EngineError, DataError, OSError) as error:
         return None, f"no: {error}"
     if any(letter in str(folder) for letter in " :"):
         return None, (

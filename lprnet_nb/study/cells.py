@@ -10,34 +10,32 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, artifact, cache_dir, digest, file_digest
+from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.generate import generate_plates
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
 from ..errors import EngineError, ToolchainError
-from ..model.trace import float_logits, trace_model
+from ..model.trace import TracedModel, float_logits, trace_model
 from ..model.weights import Weights
-from ..progress import Advance, progress_bar
 from ..runtime import emulator
 from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
-from ..toolchain.lowering import Quantizer
+from ..toolchain.lowering import Quantizer, kept_quantizer
 from ..toolchain.process import own_words
 from ..toolchain.strategies import Strategy
-from ..work.pieces import decoder_key
+from ..work import scheduler
+from ..work.pieces import SECONDS, Piece, decoder_key, trace_piece
 
 # Where calibration images come from: outside the fold, among the judged ones, or the generator.
 CROSS_FIT, WITHIN, GENERATED = "cross-fit", "within", "generated"
@@ -135,50 +133,10 @@ class Cell:
     error: str | None = None
 
 
-@dataclass
-class Bench:
-    """What cells share: data, and a warm quantizer per thread."""
-
-    plates: PlateImages
-    weights: Weights
-    log: Path
-    threads: int
-    here: threading.local = field(default_factory=threading.local)
-    all: list[Quantizer] = field(default_factory=list)
-
-    def quantizer(self) -> Quantizer:
-        if not hasattr(self.here, "quantizer"):
-            number = len(self.all)
-            self.here.quantizer = Quantizer(self.log.with_suffix(f".{number}.log"))
-            self.all.append(self.here.quantizer)
-        return self.here.quantizer
-
-    def close(self) -> None:
-        for quantizer in self.all:
-            quantizer.__exit__(None, None, None)
-
-
 def run_cells(
-    plan: Plan,
-    plates: PlateImages,
-    weights: Weights,
-    *,
-    workers: int = 2,
-    progress: bool = True,
-    found: Callable[[Cell], None] | None = None,
+    plan: Plan, plates: PlateImages, weights: Weights, *, progress: bool = True
 ) -> list[Cell]:
     """Run all cells that are not there yet, and give all.
-
-    Parameters
-    ----------
-    plan, plates, weights
-        What to run on what.
-    workers
-        Cells at a time.
-    progress
-        Show a bar over the cells.
-    found
-        Called with each cell as it is done.
 
     Returns
     -------
@@ -186,31 +144,11 @@ def run_cells(
         By strategy, chip, scheme, draw and fold. A setting that a chip or the tool cannot do is a
         cell with its message.
     """
-    bench = Bench(plates, weights, cache_dir() / "logs" / "study.log", max(1, 2 // workers))
-    groups = _groups(plan, plates)
-    total = sum(len(plan.chips_of(s)) for *_, strategies in groups for s in strategies)
-    cells: list[Cell] = []
-    with progress_bar(total, "study", progress) as advance:
-
-        def work(group: tuple) -> None:
-            for cell in _run_group(bench, plan, *group, advance):
-                cells.append(cell)
-                if found is not None:
-                    found(cell)
-
-        try:
-            with ThreadPoolExecutor(workers) as pool:
-                try:
-                    for done in [pool.submit(work, group) for group in groups]:
-                        done.result()
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-        finally:
-            bench.close()
+    wanted = planned_cells(plan, plates, weights)
+    done = scheduler.make([piece for _, piece in wanted], "study", progress=progress)
     names = [strategy.name for strategy in plan.strategies]
     return sorted(
-        cells,
+        (replace(cell, **done[piece]) for cell, piece in wanted),
         key=lambda c: (
             names.index(c.strategy),
             plan.all_chips().index(c.chip),
@@ -219,6 +157,37 @@ def run_cells(
             c.fold,
         ),
     )
+
+
+def planned_cells(plan: Plan, plates: PlateImages, weights: Weights) -> list[tuple[Cell, Piece]]:
+    """Cells without what they found, the important ones first, and the piece that finds it.
+
+    Those of one calibration pass share it.
+    """
+    return [
+        (
+            Cell(strategy.name, chip, scheme, split.draw, split.fold, split.evaluate),
+            Piece(
+                f"cell/{strategy.name}/{chip.lower()}/{scheme}/{split.draw}.{split.fold}",
+                _cell,
+                {
+                    "plates": plates,
+                    "weights": weights,
+                    "strategy": strategy,
+                    "chip": chip,
+                    "scheme": scheme,
+                    "split": split,
+                    "decoder": plan.decoder,
+                },
+                (thresholds,),
+                seconds=SECONDS["emulator"] * len(split.evaluate),
+            ),
+        )
+        for scheme, split, strategies in _groups(plan, plates)
+        for thresholds in [thresholds_piece(plates, weights, scheme, split, strategies)]
+        for strategy in strategies
+        for chip in plan.chips_of(strategy)
+    ]
 
 
 def calibration_key(strategy: Strategy) -> tuple:
@@ -275,52 +244,110 @@ def _calibration_images(plates: PlateImages, scheme: str, split: Split, count: i
     return plates.images[split.calibrate(count)]
 
 
-def _run_group(
-    bench: Bench,
-    plan: Plan,
+@dataclass(frozen=True)
+class Thresholds:
+    """What a pass over calibration images left.
+
+    Parameters
+    ----------
+    graph
+        The network that they are of; None where it could not be translated.
+    tables
+        By method; none for strategies that the tool itself calibrates, see `needs_tool`.
+    error
+        What the tool said where it failed, or None.
+    """
+
+    graph: TopGraph | None
+    tables: Mapping[str, CalibrationTable]
+    error: str | None = None
+
+
+def thresholds_piece(
+    plates: PlateImages,
+    weights: Weights,
     scheme: str,
     split: Split,
     strategies: Sequence[Strategy],
-    advance: Advance,
-) -> Iterator[Cell]:
+) -> Piece:
+    """One calibration pass for strategies of one `calibration_key`."""
     first = strategies[0]
-    images = _calibration_images(bench.plates, scheme, split, first.images)
-    tables: dict[str, CalibrationTable] = {}
-    failure = None
+    return Piece(
+        f"calibrate/{first.name}/{scheme}/{split.draw}.{split.fold}",
+        _thresholds,
+        {
+            "plates": plates,
+            "scheme": scheme,
+            "split": split,
+            "first": first,
+            "methods": sorted({strategy.method for strategy in strategies}),
+        },
+        (trace_piece(weights, 1, "image", first.form),),
+    )
+
+
+def _thresholds(
+    traced: TracedModel,
+    *,
+    plates: PlateImages,
+    scheme: str,
+    split: Split,
+    first: Strategy,
+    methods: Sequence[str],
+) -> Thresholds:
     try:
-        graph = top_graph(
-            trace_model(bench.weights, form=first.form), fuse_preprocess=first.fuse_preprocess
-        )
-        if not needs_tool(first):
-            tables = bench.quantizer().tables(
-                graph,
-                images,
-                sorted({s.method for s in strategies}),
-                tune=tune_of(first),
-                channel_order=first.channel_order,
-                weight_equalization=first.weight_equalization,
-            )
+        graph = top_graph(traced, fuse_preprocess=first.fuse_preprocess)
+        if needs_tool(first):
+            return Thresholds(graph, {})
+        images = _calibration_images(plates, scheme, split, first.images)
+        return Thresholds(graph, tables(kept_quantizer(), graph, images, first, methods))
     except ToolchainError as error:
-        failure = str(error)
-    for strategy in strategies:
-        for chip in plan.chips_of(strategy):
-            place = (strategy.name, chip, scheme, split.draw, split.fold, split.evaluate)
-            try:
-                if failure is not None:
-                    raise ToolchainError(failure)
-                table = (
-                    calibrate(graph, images, strategy, chip)
-                    if needs_tool(strategy)
-                    else tables[strategy.method]
-                )
-                folder = lower(
-                    bench.quantizer(), bench.weights, graph, chip, strategy, table, split.draw
-                )
-                texts = _read(bench, folder, split.evaluate, strategy.fuse_preprocess, plan.decoder)
-                yield Cell(*place, texts=texts)
-            except (ToolchainError, EngineError) as error:
-                yield Cell(*place, error=short(str(error)))
-            advance(1)
+        return Thresholds(None, {}, str(error))
+
+
+def tables(
+    quantizer: Quantizer,
+    graph: TopGraph,
+    images: np.ndarray,
+    strategy: Strategy,
+    methods: Sequence[str],
+) -> dict[str, CalibrationTable]:
+    """Thresholds by several methods in one pass, with what else a strategy asks of it."""
+    return quantizer.tables(
+        graph,
+        images,
+        methods,
+        tune=tune_of(strategy),
+        channel_order=strategy.channel_order,
+        weight_equalization=strategy.weight_equalization,
+    )
+
+
+def _cell(
+    found: Thresholds,
+    *,
+    plates: PlateImages,
+    weights: Weights,
+    strategy: Strategy,
+    chip: str,
+    scheme: str,
+    split: Split,
+    decoder: str,
+) -> dict[str, Any]:
+    """`Cell.texts`, or `Cell.error`."""
+    try:
+        if found.error is not None:
+            raise ToolchainError(found.error)
+        if needs_tool(strategy):
+            images = _calibration_images(plates, scheme, split, strategy.images)
+            table = calibrate(found.graph, images, strategy, chip)
+        else:
+            table = found.tables[strategy.method]
+        folder = lower(kept_quantizer(), weights, found.graph, chip, strategy, table, split.draw)
+        judged = plates.images[split.evaluate]
+        return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}
+    except (ToolchainError, EngineError) as error:
+        return {"error": short(str(error))}
 
 
 def lower(
@@ -353,25 +380,31 @@ def short(message: str) -> str:
 
 
 def _read(
-    bench: Bench, folder: Path, evaluate: np.ndarray, fused: bool, decoder: str
+    folder: Path, images: np.ndarray, weights: Weights, fused: bool, decoder: str
 ) -> tuple[str, ...]:
     inputs = {
-        "graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
-        "images": array_digest(bench.plates.images[evaluate]),
-        "classes": bench.weights.alphabet.classes,
-        "emulator": _emulator_digest(),
+        **graph_key(folder, images),
+        "classes": weights.alphabet.classes,
         **_decoder_key(decoder),
     }
 
     def build(place: Path) -> None:
-        images = bench.plates.images[evaluate]
-        logits = Emulator(folder, threads=bench.threads).run(network_input(images, fused))
-        texts = decode(logits, bench.weights.alphabet, decoder).texts
+        logits = Emulator(folder, threads=1).run(network_input(images, fused))
+        texts = decode(logits, weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
     return tuple(
         json.loads((artifact("study-cell", inputs, build) / "texts.json").read_text("utf8"))
     )
+
+
+def graph_key(folder: Path, images: np.ndarray) -> dict[str, Any]:
+    """What the emulator's logits of a quantized graph depend on."""
+    return {
+        "graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
+        "images": array_digest(images),
+        "emulator": _emulator_digest(),
+    }
 
 
 def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
@@ -493,10 +526,10 @@ def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, A
 
 
 def run_study(
-    plan: Plan, plates: PlateImages, weights: Weights, *, workers: int = 2, progress: bool = True
+    plan: Plan, plates: PlateImages, weights: Weights, *, progress: bool = True
 ) -> dict[str, Any]:
     """Run a plan's cells and give the study as JSON-able data, see `result_rows`."""
-    cells = run_cells(plan, plates, weights, workers=workers, progress=progress)
+    cells = run_cells(plan, plates, weights, progress=progress)
     right = np.array(float_texts(plates, weights, plan.decoder)) == np.array(plates.labels)
     return {
         "format": 1,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cache import cache_dir
+from ..cache import artifact, cache_dir
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import cross_fit
 from ..decode import decode
@@ -25,9 +24,23 @@ from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace
-from ..toolchain.lowering import Quantizer
+from ..toolchain.lowering import Quantizer, kept_quantizer
 from ..toolchain.strategies import ROLES, Strategy
-from .cells import Bench, Plan, calibration_key, lower, needs_tool, network_input, short, tune_of
+from ..work import scheduler
+from ..work.pieces import Piece
+from .cells import (
+    CROSS_FIT,
+    Plan,
+    Thresholds,
+    calibration_key,
+    graph_key,
+    lower,
+    needs_tool,
+    network_input,
+    short,
+    tables,
+    thresholds_piece,
+)
 
 
 def sensitivity(
@@ -38,7 +51,6 @@ def sensitivity(
     *,
     draw: int = 0,
     images: int = 200,
-    workers: int = 2,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """What each role costs: one role in float at a time, and one role quantized at a time.
@@ -53,56 +65,65 @@ def sensitivity(
         ``steps_off`` counts time steps whose class differs from float's, ``sqnr_db`` is that of the
         logits. ``error`` in place of figures where the tool refuses.
     """
+    # Searches would choose roles themselves; what is looked into is the network behind its input.
+    plain = {"search": None, "bias_correction": False, "fuse_preprocess": False}
+    base = base.model_copy(update=plain)
     settings = [("all", None, ())] + [("float", role, (role,)) for role in ROLES]
     settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in ROLES]
     split = cross_fit(len(plates), 2, draw)[0]
     judged = plates.take(split.evaluate[:images])
-    inputs, wanted = preprocess(judged.images), float_logits(weights, judged)
-    graph = top_graph(trace_model(weights, form=base.form))
-    bench = Bench(plates, weights, cache_dir() / "logs" / "sensitivity.log", 1)
+    thresholds = thresholds_piece(plates, weights, CROSS_FIT, split, [base])
+    pieces = [
+        Piece(
+            f"role/{chip.lower()}/{mode}/{role}",
+            _role,
+            {
+                "plates": judged,
+                "weights": weights,
+                "strategy": base.model_copy(update={"float_roles": float_roles}),
+                "line": {"chip": chip, "mode": mode, "role": role},
+            },
+            (thresholds,),
+        )
+        for chip in chips
+        for mode, role, float_roles in settings
+    ]
+    done = scheduler.make(pieces, "roles", progress=progress)
+    return [done[piece] for piece in pieces]
 
-    def one(job: tuple) -> dict[str, Any]:
-        chip, mode, role, float_roles = job
-        line = {"chip": chip, "mode": mode, "role": role}
-        try:
-            table = bench.quantizer().tables(
-                graph,
-                plates.images[split.calibrate(base.images)],
-                [base.method],
-                tune=tune_of(base),
-            )
-            folder = bench.quantizer().lower(
-                graph,
-                chip,
-                base.model_copy(update={"float_roles": float_roles}),
-                table[base.method],
-            )
-            logits = Emulator(folder, threads=1).run(inputs)
-        except (ToolchainError, EngineError) as error:
-            return {**line, "error": short(str(error))}
-        texts = decode(logits, weights.alphabet).texts
-        noise = sqnr_db(wanted, logits)
-        return {
-            **line,
-            "images": len(judged),
-            "correct": int(correct(judged.labels, texts).sum()),
-            "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
-            "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
-        }
 
-    jobs = [(chip, *setting) for chip in chips for setting in settings]
-    with progress_bar(len(jobs), "roles", progress) as advance:
+def _role(
+    found: Thresholds,
+    *,
+    plates: PlateImages,
+    weights: Weights,
+    strategy: Strategy,
+    line: dict[str, Any],
+) -> dict[str, Any]:
+    try:
+        if found.error is not None:
+            raise ToolchainError(found.error)
+        table = found.tables[strategy.method]
+        folder = kept_quantizer().lower(found.graph, line["chip"], strategy, table)
+        inputs = {**graph_key(folder, plates.images), "weights": weights.digest}
 
-        def work(job: tuple) -> dict[str, Any]:
-            line = one(job)
-            advance(1)
-            return line
+        def build(place: Path) -> None:
+            logits = Emulator(folder, threads=1).run(preprocess(plates.images))
+            np.savez(place / "logits.npz", wanted=float_logits(weights, plates), found=logits)
 
-        try:
-            with ThreadPoolExecutor(workers) as pool:
-                return list(pool.map(work, jobs))
-        finally:
-            bench.close()
+        with np.load(artifact("study-role", inputs, build) / "logits.npz") as kept:
+            wanted, logits = kept["wanted"], kept["found"]
+    except (ToolchainError, EngineError) as error:
+        return {**line, "error": short(str(error))}
+    texts = decode(logits, weights.alphabet).texts
+    noise = sqnr_db(wanted, logits)
+    return {
+        **line,
+        "images": len(plates),
+        "correct": int(correct(plates.labels, texts).sum()),
+        "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
+        "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
+    }
 
 
 def company(
@@ -223,14 +244,7 @@ def _model(
         methods = {
             s.method for s in plan.strategies if calibration_key(s) == calibration_key(strategy)
         }
-        table = quantizer.tables(
-            graph,
-            images,
-            sorted(methods),
-            tune=tune_of(strategy),
-            channel_order=strategy.channel_order,
-            weight_equalization=strategy.weight_equalization,
-        )[strategy.method]
+        table = tables(quantizer, graph, images, strategy, sorted(methods))[strategy.method]
     draw = plan.draws[0]
     folder = lower(quantizer, weights, graph, chip, strategy, table, draw)
     if strategy.finetune:

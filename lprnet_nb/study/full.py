@@ -15,9 +15,9 @@ from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
 from ..errors import DataError, ParameterError
 from ..measure.data import datasets_for
-from ..measure.parameters import check
+from ..measure.parameters import Asked, check
 from ..model.weights import Weights
-from ..toolchain.strategies import STRATEGIES, strategy_named
+from ..toolchain.strategies import STRATEGIES, Strategy
 from .cells import Plan, run_study
 from .details import company, models, sensitivity
 from .results import read_study, study_text, write_recommendations
@@ -32,14 +32,17 @@ SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")
 
 
 def full_plan(
-    names: Sequence[str] = (), chips: Sequence[str] = (), draws: int = 5, decoder: str = "greedy"
+    strategies: Sequence[Strategy] = (),
+    chips: Sequence[str] = (),
+    draws: int = 5,
+    decoder: str = "greedy",
 ) -> Plan:
     """What the study runs.
 
     Parameters
     ----------
-    names
-        Strategies, see `strategies.strategy_named`; none for the whole registry.
+    strategies
+        Which; none for the whole registry.
     chips
         Chips that all of them run on; none for those of the study.
     draws
@@ -47,7 +50,7 @@ def full_plan(
     decoder
         How logits are read. With another than greedy, cells are cross-fitted only.
     """
-    chosen = tuple(map(strategy_named, names)) or tuple(STRATEGIES.values())
+    chosen = tuple(strategies) or tuple(STRATEGIES.values())
     elsewhere = CALIBRATED_ELSEWHERE if decoder == "greedy" else ()
     return Plan(
         chosen,
@@ -57,7 +60,7 @@ def full_plan(
         calibrated_on_generated=elsewhere,
         fewer_draws=FEWER_DRAWS,
         decoder=decoder,
-        more_chips={} if chips else {chip: ON_MORE_CHIPS for chip in MORE_CHIPS},
+        more_chips={} if chips else dict.fromkeys(MORE_CHIPS, ON_MORE_CHIPS),
     )
 
 
@@ -68,7 +71,6 @@ def grow_study(
     weights: Weights,
     *,
     simulated: int = 4,
-    workers: int = 2,
 ) -> Path:
     """Run a plan and put what it finds into a study's file, made where it is not there.
 
@@ -84,12 +86,10 @@ def grow_study(
     EngineError
         See `study_details.models`.
     """
-    made = run_study(plan, plates, weights, workers=workers)
+    made = run_study(plan, plates, weights)
     made["models"] = models(plan, plates, weights, images=simulated, progress=True)
     if plan.decoder == "greedy" and any(s.name == LOOKED_INTO for s in plan.strategies):
-        made["sensitivity"] = sensitivity(
-            plates, weights, plan.chips, STRATEGIES[LOOKED_INTO], workers=workers
-        )
+        made["sensitivity"] = sensitivity(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
         made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
     return atomic_write(path, study_text(merge(read_study(path), made) if path.exists() else made))
 
@@ -108,12 +108,22 @@ def grow_published(path: Path, **given: Any) -> Path:
         raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
     data = datasets_for(p)
     plan = full_plan(
-        p.strategies if "STRATEGIES" in given else (),
+        [_on_all_chips(asked) for asked in p.strategies] if "STRATEGIES" in given else (),
         p.chips if "CHIPS" in given else (),
         p.draws,
         decoders[0],
     )
     return grow_study(path, plan, data.plates, data.weights)
+
+
+def _on_all_chips(asked: Asked) -> Strategy:
+    first, *others = asked.by_chip.values()
+    if any(other != first for other in others):
+        raise ParameterError(
+            f"strategy {asked.name!r} depends on the chip, and a study runs a strategy on all of "
+            f"them. Name one of {', '.join(STRATEGIES)}, or a strategy's JSON file."
+        )
+    return first
 
 
 def recommend_from(path: Path, folder: Path | None = None) -> list[Path]:

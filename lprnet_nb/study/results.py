@@ -335,7 +335,8 @@ def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
                     "scheme": scheme,
                     "mean": line["mean"],
                     **found,
-                    "sentence": f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: {line['mean']:.4f}. "
+                    "sentence": f"{chip}, {name}, calibrated {CALIBRATED[scheme]}: "
+                    f"{line['mean']:.4f}. "
                     f"That is {found['difference'] * 100:+.1f} points (95 % interval "
                     f"{low * 100:+.1f} to {high * 100:+.1f}, {found['draws']} draws) against "
                     f"calibration {CALIBRATED[CROSS_FIT]}.",
@@ -559,9 +560,9 @@ def nested(
 ) -> dict[str, Any]:
     """What a strategy reads that was chosen on other images than it is judged on.
 
-    The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its choice
-    is judged on that one, in every draw, and so in turn for each part. The best of many, judged on
-    the images that made it the best, looks better than it is; this does not.
+    The images are cut into `parts`; `recommendations`' rule chooses on all parts but one, its
+    choice is judged on that one, in every draw, and so in turn for each part. The best of many,
+    judged on the images that made it the best, looks better than it is; this does not.
 
     Returns
     -------

@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cache import atomic_write, file_digest
+from ..cache import atomic_write, digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ToolchainError
+from ..files import private_folder, read_bytes
 from .environment import compiler
 
+RECORD = 2  # form of the records: a part of the keys of what holds one
 NETWORK = "lprnet"  # the network's name inside every BModel of ours
 TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
 _TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
+_LISTS = ("record.json", "inputs.json", "files.json")
 _HEADER = 64  # bytes before the metadata, whose length is at byte 8
 
 
@@ -92,7 +95,8 @@ class BModel:
     def save(self, folder: Path) -> None:
         """Write ``record.json`` into the folder of the compile."""
         graph = self.graph.name if self.graph else None
-        (folder / "record.json").write_text(self._record(self.path.name, graph), encoding="utf8")
+        files = _list_digest(folder)  # of all that the compile left there; comes last
+        atomic_write(folder / "record.json", self._record(self.path.name, graph, files))
 
     def save_beside(self, target: Path) -> Path:
         """Write the record of a copy at `target` as ``<stem>.json`` beside it.
@@ -106,9 +110,16 @@ class BModel:
             graph = self.graph.name if beside else str(self.graph)
         return atomic_write(target.with_suffix(".json"), self._record(target.name, graph))
 
-    def _record(self, path: str, graph: str | None) -> str:
+    def _record(self, path: str, graph: str | None, files: str | None = None) -> str:
         values = asdict(self) | {"path": path, "graph": graph}
         values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
+        if self.cores == 1:
+            del values["cores"]  # records for one core stay as they were, and with them the cache
+        values["seals"] = {
+            "graph": _graph_digest(self.graph) if self.graph else None,
+            "alphabet": digest(values["alphabet"]),
+            "files": files,
+        }
         return json.dumps(values, indent=1, ensure_ascii=False)
 
     @classmethod
@@ -118,22 +129,26 @@ class BModel:
         Raises
         ------
         DataError
-            When there is no record or the BModel differs from what the record says.
+            When there is no record, or the BModel, its graph, its class list or what lies beside
+            it differ from what the record says.
         """
         place = Path(place)
         record = place / "record.json" if place.is_dir() else place.with_suffix(".json")
         try:
-            values = json.loads(record.read_text("utf8"))
+            values = dict(json.loads(read_bytes(record)))
+            seals = values.pop("seals", None)
             path = record.parent / values["path"]
             values["path"] = path
             graph = record.parent / values["graph"] if values["graph"] else None
             values["graph"] = graph if graph and graph.is_dir() else None
+            classes = digest(values["alphabet"])
             values["alphabet"] = Alphabet(
                 tuple(values["alphabet"]["classes"]), values["alphabet"]["blank"]
             )
             for shape in ("input_shape", "output_shape"):
                 values[shape] = tuple(values[shape])
             model = cls(**values)
+            altered = _altered(model, record.parent, classes, seals)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{place} has no readable record ({record.name}: {error}). Compile it "
@@ -143,7 +158,35 @@ class BModel:
             raise DataError(
                 f"{path} is missing or differs from its record (SHA-256). Compile it again."
             )
+        if altered:
+            raise DataError(f"{record}: {altered}. Compile it again.")
         return model
+
+
+def _altered(
+    model: BModel, folder: Path, classes: str, seals: dict[str, str | None] | None
+) -> str | None:
+    """What a record's seals find changed since it was written; None for nothing."""
+    if seals is None:
+        return "this record is of an older version, which did not seal graph and classes"
+    if classes != seals["alphabet"]:
+        return "its class list is not the one that it was written with"
+    if model.graph and _graph_digest(model.graph) != seals["graph"]:
+        return f"{model.graph} is not the graph that the BModel was made from (SHA-256)"
+    # A copy of some of the files, such as a contract kit's, has no list of its own.
+    if (folder / "files.json").exists() and _list_digest(folder) != seals["files"]:
+        return f"{folder} does not hold what the compile left there (SHA-256)"
+    return None
+
+
+def _graph_digest(folder: Path) -> str:
+    return digest({name: file_digest(folder / name) for name in ("graph.json", "graph.npz")})
+
+
+def _list_digest(folder: Path) -> str:
+    """Digest of the names and contents in a folder, the lists and records of these left out."""
+    names = [name for name in files_below(folder) if name not in _LISTS]
+    return digest({name: file_digest(folder / name) for name in names})
 
 
 def without_time(path: Path) -> None:
@@ -188,7 +231,7 @@ def inspect_bmodel(path: str | Path) -> dict[str, Any]:
         When the tool refuses the file.
     """
     path = Path(path).resolve()
-    with tempfile.TemporaryDirectory(prefix="lprnet-info-") as folder:
+    with tempfile.TemporaryDirectory(prefix="info-", dir=private_folder()) as folder:
         log = Path(folder) / "info.log"
         compiler().run(
             ["model_tool", "--info", path], cwd=Path(folder), log=log, what=f"reading {path}"

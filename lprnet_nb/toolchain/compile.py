@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +26,7 @@ from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
-from .bmodel import BModel, predicted_latency_ms, without_time
+from .bmodel import RECORD, BModel, predicted_latency_ms, without_time
 from .chips import check_cores, check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
@@ -182,7 +184,7 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
     return TopGraph(folder, layers, fuse_preprocess, digest(inputs))
 
 
-def _script(name: str):
+def _script(name: str) -> AbstractContextManager[Path]:
     return resources.as_file(resources.files(__package__).joinpath("inside", name))
 
 
@@ -213,11 +215,11 @@ def equalized(graph: TopGraph) -> TopGraph:
                     "--dataset",
                     "images",
                     "--input_num",
-                    1,
+                    "1",
                     "--cali_method",
                     "max",
                     "--tune_num",
-                    0,
+                    "0",
                     "--we",
                     "-o",
                     "table",
@@ -269,7 +271,7 @@ def calibrate(
     tool = compiler()
     if strategy.channel_order == "rgb":
         images = np.ascontiguousarray(images[..., ::-1])
-    inputs = {
+    inputs: dict[str, Any] = {
         "top": graph.digest,
         "images": array_digest(images),
         "options": strategy.calibration_options(),
@@ -292,11 +294,11 @@ def calibrate(
             "--dataset",
             "images",
             "--input_num",
-            len(images),
+            str(len(images)),
             "--cali_method",
             strategy.method,
             "--tune_num",
-            min(strategy.tune, len(images)),
+            str(min(strategy.tune, len(images))),
             "-o",
             "table",
         ]
@@ -308,7 +310,7 @@ def calibrate(
                 "--chip",
                 chip.lower(),
                 "--bc_inference_num",
-                min(SEARCH_IMAGES, len(images)),
+                str(min(SEARCH_IMAGES, len(images))),
             ]
         if strategy.search:
             command += [
@@ -319,7 +321,7 @@ def calibrate(
                 "--chip",
                 chip.lower(),
                 "--inference_num",
-                min(SEARCH_IMAGES, len(images)),
+                str(min(SEARCH_IMAGES, len(images))),
             ]
         with kept_log(folder, "calibration.log") as log:
             tool.run([*command, *insist], cwd=folder, log=log, what="calibrating", timeout=3600)
@@ -391,7 +393,7 @@ def compile_bmodel(
         )
     fused = strategy is not None and strategy.fuse_preprocess
     graph = top_graph(traced, fuse_preprocess=fused)
-    if strategy is not None and table is None:
+    if strategy is not None and table is None and calibration_images is not None:
         first = top_graph(single, fuse_preprocess=fused) if single is not None else graph
         table = calibrate(first, calibration_images, strategy, chip)
     tool = compiler()
@@ -403,6 +405,7 @@ def compile_bmodel(
         "table": table.digest if table else None,
         "strategy": strategy.key() if strategy else None,
         "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py"),
+        "record": RECORD,
     }
     if cores > 1:
         inputs["cores"] = cores
@@ -452,7 +455,7 @@ def _deploy(
         if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
             shutil.copy(path, folder / path.name)
     options: list[str] = []
-    if strategy is not None:
+    if strategy is not None and table is not None:
         # Weight equalization and bias correction rewrite the weights beside the table.
         for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
             shutil.copy(path, folder / path.name)
@@ -514,7 +517,7 @@ def float_lines(
 
 
 def _export(tool: Compiler, folder: Path, log: Path) -> None:
-    lowered = [path for path in folder.glob("lprnet_*_tpu.mlir")]
+    lowered = list(folder.glob("lprnet_*_tpu.mlir"))
     if len(lowered) != 1:
         raise ToolchainError(
             f"expected one quantized graph in {folder}, found {[path.name for path in lowered]}."

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..cache import about_to_make, atomic_write, cache_dir, locked
+from .. import children
+from ..cache import about_to_make, atomic_write, cache_dir, locked, untrusted_part
 from ..errors import ToolchainError
+from ..files import keep_from_others, make_folder, read_bytes
 from .process import run_logged
 
 VERSION = "1.30.2"
@@ -85,11 +86,10 @@ class Compiler:
         """Environment variables that its tools need: they call one another through PATH."""
         keep = {
             k: v
-            for k, v in os.environ.items()
+            for k, v in children.environment().items()
             if k
             not in (
                 "PYTHONPATH",
-                "PYTHONHOME",
                 "VIRTUAL_ENV",
                 "LD_PRELOAD",
                 "TPUKERNEL_FIRMWARE_PATH",
@@ -97,7 +97,7 @@ class Compiler:
             )
         }
         lib = self.library_folder
-        places = (self.prefix / "bin", keep.get("PATH", ""), STAND_INS)
+        places = (self.prefix / "bin", keep.get("PATH", os.defpath), STAND_INS)
         return {
             **keep,
             "PATH": os.pathsep.join(map(str, places)),
@@ -140,7 +140,8 @@ def find_compiler() -> Compiler | None:
     Raises
     ------
     ToolchainError
-        When `LPRNET_TPU_MLIR` names something that is not a TPU-MLIR installation.
+        When `LPRNET_TPU_MLIR` names something that is not a TPU-MLIR installation, or others than
+        the user may write to the one in the cache.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
@@ -150,8 +151,17 @@ def find_compiler() -> Compiler | None:
     ready = default_prefix() / "ready.json"
     if not ready.exists():
         return None
-    facts = json.loads(ready.read_text("utf8"))
-    return Compiler(default_prefix(), default_prefix() / facts["package"], facts["version"])
+    facts = json.loads(read_bytes(ready))
+    found = Compiler(default_prefix(), default_prefix() / facts["package"], facts["version"])
+    for place in (found.python.parent, found.package, found.library_folder):
+        why = untrusted_part(place, inside=False)
+        if why:
+            raise ToolchainError(
+                f"the compiler in {found.prefix} is not run: {why}. Take that right away (chmod), "
+                "name a cache folder of your own in LPRNET_CACHE, or, if you trust it all the "
+                f"same, say {ENVIRONMENT_VARIABLE}={found.prefix}."
+            )
+    return found
 
 
 def compiler() -> Compiler:
@@ -178,14 +188,12 @@ def _describe(prefix: Path, named: str) -> Compiler:
         "print(m.version('tpu_mlir')); print(u.find_spec('tpu_mlir').origin)"
     )
     try:
-        answer = subprocess.run(
-            [prefix / "bin" / "python", "-c", script],
-            text=True,
-            capture_output=True,
-            timeout=120,
-            check=True,
-        ).stdout.split()
-    except (OSError, subprocess.SubprocessError) as error:
+        python = prefix / "bin" / "python"
+        said = children.run([python, "-I", "-c", script], timeout=120)
+        answer = said.stdout.split()
+        if said.returncode or len(answer) != 2:
+            raise OSError(said.stderr.strip()[-300:] or f"{python} ended with {said.returncode}")
+    except OSError as error:
         raise ToolchainError(
             f"{named} is not a Python environment with TPU-MLIR ({error}). Name "
             "its folder (with bin/python in it) or its Python."
@@ -200,7 +208,7 @@ def python310_candidates() -> Iterator[str]:
         return
     if sys.version_info[:2] == (3, 10):
         yield sys.executable
-    found = shutil.which("python3.10")
+    found = children.program("python3.10")
     if found:
         yield found
     home = Path.home()
@@ -218,7 +226,7 @@ def python310_candidates() -> Iterator[str]:
     roots += [str(home / ".local/share/uv/python/cpython-3.10*")]
     for root in roots:
         yield from sorted(glob.glob(f"{root}/bin/python3.10"), reverse=True)
-    uv = shutil.which("uv")
+    uv = children.program("uv")
     if uv:
         yield from _from_uv(uv)
 
@@ -230,8 +238,8 @@ def _from_uv(uv: str) -> Iterator[str]:
         ["python", "find", "3.10"],
     ):
         try:
-            answer = subprocess.run([uv, *command], text=True, capture_output=True, timeout=600)
-        except (OSError, subprocess.SubprocessError):
+            answer = children.run([uv, *command], timeout=600)
+        except OSError:
             return
         if command[1] == "find" and answer.returncode == 0:
             yield answer.stdout.strip()
@@ -250,10 +258,8 @@ def find_python310() -> str:
     for candidate in python310_candidates():
         check = "import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))"
         try:
-            code = subprocess.run(
-                [candidate, "-c", check], capture_output=True, timeout=60
-            ).returncode
-        except (OSError, subprocess.SubprocessError):
+            code = children.run([candidate, "-I", "-c", check], timeout=60).returncode
+        except OSError:
             code = -1
         if code == 0:
             return candidate
@@ -265,10 +271,10 @@ def find_python310() -> str:
 def _install(prefix: Path) -> Compiler:
     python = find_python310()
     log = prefix.parent / f"{prefix.name}.install.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     log.unlink(missing_ok=True)
     shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    env = {k: v for k, v in children.environment().items() if k != "PYTHONPATH"}
     constraints = resources.files(__package__).joinpath("compiler-constraints.txt")
     print(
         f"Installing the compiler (TPU-MLIR {VERSION}, once, up to 6.5 GB) into {prefix}",
@@ -276,9 +282,10 @@ def _install(prefix: Path) -> Compiler:
     )
     with resources.as_file(constraints) as file:
         steps = (
-            [python, "-m", "venv", str(prefix)],
+            [python, "-I", "-m", "venv", str(prefix)],
             [
                 str(prefix / "bin" / "python"),
+                "-I",
                 "-m",
                 "pip",
                 "install",
@@ -304,6 +311,7 @@ def _install(prefix: Path) -> Compiler:
             package = prefix / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
             _mend(package)
             made = Compiler(prefix, package, VERSION)
+            keep_from_others(prefix)
             self_test(made, log)
         except BaseException:
             shutil.rmtree(prefix, ignore_errors=True)

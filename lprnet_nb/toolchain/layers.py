@@ -9,7 +9,11 @@ from .strategies import ROLES
 
 # Height and width of a convolution's output tell where it stands, in the published form as in the
 # forked one (input 24x94, arXiv 1806.10447, table 2).
-_CONV_BY_SIZE = {(22, 92): "input", (20, 90): "block4", (16, 18): "neck"}
+_CONV_BY_SIZE: dict[tuple[int, ...], str] = {
+    (22, 92): "input",
+    (20, 90): "block4",
+    (16, 18): "neck",
+}
 
 
 def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -69,7 +73,8 @@ def role_of_convolution(
     if after == (18, 44):
         return "block8" if earlier < 4 else "block11"
     if after == (4, 18):
-        return {(16, 18): "output", after: "container"}.get(before, "context-pool")
+        by_input: dict[tuple[int, ...], str] = {(16, 18): "output", after: "container"}
+        return by_input.get(before, "context-pool")
     return _CONV_BY_SIZE.get(after)
 
 

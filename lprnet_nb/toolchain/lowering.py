@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-import subprocess
+import threading
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from ..cache import array_digest, artifact, digest, file_digest
+from .. import children
+from ..cache import array_digest, artifact, cache_dir, digest, file_digest
 from ..errors import ToolchainError
 from .chips import parse_chip
 from .compile import CalibrationTable, TopGraph, equalized, float_lines, write_images
@@ -27,11 +30,6 @@ from .process import log_tail
 from .strategies import Strategy
 
 WORKER = "quantize_worker.py"
-# Starts the worker so that it dies with us, see `process`.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.execvpe(sys.argv[1], sys.argv[1:], os.environ)"
-)
 
 
 class Quantizer:
@@ -48,7 +46,7 @@ class Quantizer:
     def __init__(self, log: Path) -> None:
         self.log = log.absolute()
         self.tool: Compiler = compiler()
-        self._process: subprocess.Popen | None = None
+        self._process: children.Child | None = None
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Quantizer:
@@ -57,10 +55,9 @@ class Quantizer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             with contextlib.suppress(BrokenPipeError):  # it died with a request half sent
-                self._process.stdin.close()
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
+                _pipe(self._process.stdin).close()
+            children.kill_group(self._process)
+            _pipe(self._process.stdout).close()
             self._process = None
         self._files.close()
 
@@ -177,12 +174,13 @@ class Quantizer:
 
     def _ask(self, request: dict, what: str) -> None:
         if self._process is None:
-            self._start()
+            self._process = self._started()
         start = self.log.stat().st_size
+        asked, answers = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            answer = json.loads(self._process.stdout.readline())
+            asked.write(json.dumps(request) + "\n")
+            asked.flush()
+            answer = json.loads(answers.readline())
         except (OSError, ValueError) as error:
             self.__exit__()
             raise ToolchainError(
@@ -197,29 +195,56 @@ class Quantizer:
                 f"{what} failed: {said[-1].strip() if said else answer['error']} (log: {self.log})"
             )
 
-    def _start(self) -> None:
+    def _started(self) -> children.Child:
         folder = resources.files(__package__).joinpath("inside")
         script = self._files.enter_context(resources.as_file(folder.joinpath(WORKER)))
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         python = str(self.tool.python)
-        self._process = subprocess.Popen(
-            [python, "-c", _DIE_WITH_PARENT, python, str(script), str(self.log)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        return children.start(
+            [python, script, self.log],
+            supervisor=python,
+            stdin=children.PIPE,
+            stdout=children.PIPE,
+            stderr=children.DEVNULL,
             text=True,
             encoding="utf8",
             env=self.tool.environment(),
-            cwd=self.log.parent,
         )
 
 
+def _pipe(end: IO[str] | None) -> IO[str]:
+    assert end is not None  # Popen was told to make it
+    return end
+
+
+_kept: dict[int, Quantizer] = {}
+_keeping = threading.Lock()
+
+
+def kept_quantizer() -> Quantizer:
+    """A quantizer that stays open for this thread's next piece of work."""
+    with _keeping:
+        thread = threading.get_ident()
+        if thread not in _kept:
+            log = cache_dir() / "logs" / "quantizers" / f"{os.getpid()}-{len(_kept)}.log"
+            _kept[thread] = Quantizer(log)
+        return _kept[thread]
+
+
+def close_quantizers() -> None:
+    """Let go of those that `kept_quantizer` keeps open, with their processes and logs."""
+    with _keeping:
+        quantizers = list(_kept.values())
+        _kept.clear()
+    for quantizer in quantizers:
+        quantizer.__exit__()
+        quantizer.log.unlink(missing_ok=True)
+
+
 def _worker_digest() -> str:
-    here = Path(__file__)
-    return digest(
-        [file_digest(here.with_name(WORKER)), file_digest(here.with_name("export_graph.py"))]
-    )
+    inside = Path(__file__).parent / "inside"
+    return digest([file_digest(inside / WORKER), file_digest(inside / "export_graph.py")])
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """What the compiler predicts of a BModel's run: which unit works on which layer, and when.
 
-The compiler writes ``compiler_profile_0.txt`` (not for the BM1684, of which it predicts nothing): one
-line per command, the compute unit's in the left column, the memory unit's in the right one, each as
-``Conv2D_24|CONV|s:1662|b:15|g:2|e:2167|t:506``: layer, kind, start, ids, end, duration in cycles.
+The compiler writes ``compiler_profile_0.txt`` (not for the BM1684, of which it predicts nothing):
+one line per command, the compute unit's in the left column, the memory unit's in the right one,
+each as ``Conv2D_24|CONV|s:1662|b:15|g:2|e:2167|t:506``: layer, kind, start, ids, end, duration in
+cycles.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from ..errors import ToolchainError
 
@@ -58,6 +60,14 @@ class Command:
         return self.end - self.start + 1
 
 
+class LayerCycles(TypedDict):
+    """Cycles that one unit spends on one layer."""
+
+    name: str
+    unit: str
+    cycles: int
+
+
 @dataclass(frozen=True)
 class Profile:
     """A predicted run.
@@ -82,8 +92,8 @@ class Profile:
     operations: int
     traffic_percent: float
 
-    def by_layer(self) -> list[dict[str, str | int]]:
-        """``{"name", "unit", "cycles"}`` for each layer and unit, in order of their first start."""
+    def by_layer(self) -> list[LayerCycles]:
+        """One for each layer and unit, in order of their first start."""
         total: dict[tuple[str, str], int] = {}
         for command in sorted(self.commands, key=lambda c: c.start):
             key = (command.layer, command.unit)
@@ -183,11 +193,12 @@ def read_profile(folder: str | Path) -> Profile | None:
     return parse_profile(path.read_text("utf8", "replace")) if path.exists() else None
 
 
-def latency_by_layer(folder: str | Path) -> list[dict[str, str | int]]:
+def latency_by_layer(folder: str | Path) -> list[LayerCycles]:
     """`Profile.by_layer` of a compile's folder, units by the vendor's names (BD, GDMA).
 
     Empty where the compiler left no profile.
     """
     profile = read_profile(folder)
     vendor = {COMPUTE: "BD", MEMORY: "GDMA"}
-    return [{**row, "unit": vendor[row["unit"]]} for row in profile.by_layer()] if profile else []
+    rows = profile.by_layer() if profile else []
+    return [LayerCycles(name=r["name"], unit=vendor[r["unit"]], cycles=r["cycles"]) for r in rows]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
+from ..inputs import note, read_json
+from ..model.network import Form
 from .chips import CHIPS, parse_chip
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
@@ -83,7 +84,7 @@ class Strategy(BaseModel):
     float_roles: tuple[str, ...] = ()
     fuse_preprocess: bool = False
     search: Search | None = None
-    form: Literal["published", "forked"] = "published"
+    form: Form = "published"
     finetune: bool = False
 
     @field_validator("float_roles")
@@ -106,12 +107,24 @@ class Strategy(BaseModel):
             "fuse_preprocess": self.fuse_preprocess,
         }
 
+    def cut_to(self, images: int) -> Strategy:
+        """This strategy on at most so many calibration images; a note says where that is fewer."""
+        if self.images <= images:
+            return self
+        note_fewer(self.name, self.images, images)
+        return self.model_copy(update={"images": images, "tune": min(self.tune, images)})
+
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
         return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
 
 
-def make_strategy(**fields: object) -> Strategy:
+def note_fewer(name: str, wanted: int, images: int) -> None:
+    """Say that a strategy takes fewer calibration images than it would."""
+    note(f"strategy {name} calibrates on {images} images instead of {wanted}: there are no more.")
+
+
+def make_strategy(**fields: Any) -> Strategy:
     """A validated strategy.
 
     Raises
@@ -137,10 +150,7 @@ def read_strategy(path: str | Path) -> Strategy:
     ParameterError
         When the file is missing, not JSON, or not a strategy.
     """
-    try:
-        fields = json.loads(Path(path).read_text("utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    fields = read_json(path, "strategy file", ParameterError)
     # A recommendation carries its evidence beside the strategy.
     if isinstance(fields, dict):
         fields = fields.get("strategy", fields)

@@ -1,57 +1,67 @@
-"""The work of a report as named pieces: trace, translate, calibrate, compile, infer, score.
+"""Work described once: pieces that say what they make, what they need and what they are known by.
 
 A piece is one call of one function whose result lies in the cache under the digest of all that it
-depends on. So a piece can be asked for by name, found instead of made, and made by any process that
-has the package and the cache folder; `scheduler.make` does that.
+depends on. Its key, a digest of the call and of the keys of what it needs, is its identity: pieces
+of one key are one piece, whatever they are called. So a piece can be found instead of made, and
+made by any process that has the package and the cache folder; `scheduler.make` does that, and gives
+the results by piece.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from .. import decode as decode_stage
-from ..cache import array_digest, artifact, file_digest
+from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode, load_grammar
+from ..errors import ParameterError
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
-from ..runtime.inference import infer_shard, read_shard, shards
+from ..runtime.crosscheck import compare, sample_size
+from ..runtime.inference import Inference, infer_shard, read_shards, shards
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace
+from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.strategies import Strategy
 
 # Seconds of one image on one core, to tell a moment's work from a long one; measured, rounded up.
-_SECONDS = {"emulator": 0.005, "torch": 0.01, "simulator": 0.5, "device": 0.001}
+SECONDS = {"emulator": 0.005, "torch": 0.01, "simulator": 0.5, "device": 0.001}
 _COMPILE_SECONDS = 20.0
 _TUNE_SECONDS = 120.0
+SHARED = (np.ndarray, PlateImages, Weights)  # arguments that many pieces have and that are large
 _LIMIT = 7200.0  # seconds; the longest piece, a calibration with a search, takes minutes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
-    """One call that leaves one result in the cache.
+    """One call that leaves one result in the cache; equal to every piece of the same `key`.
 
     Parameters
     ----------
     name
-        Such as ``infer/bm1684x_int8_1b_kl/emulator/000000-000255``.
+        For people, such as ``infer/bm1684x_int8_1b_kl/emulator/000000-000255``.
     make
         A function of a module, which finds or makes the result.
     arguments
         Its keyword arguments.
     needs
-        Names of the pieces whose results are its first arguments.
+        Pieces whose results are its first arguments.
     here
         Made in the process that asks: quick, or not safe beside others in one process.
+    shares_cores
+        `make` takes ``cores``, how many it may use where others work beside it.
     seconds
         About how long it takes on one core.
     limit
@@ -61,15 +71,91 @@ class Piece:
     name: str
     make: Callable[..., Any]
     arguments: dict[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    needs: tuple[Piece, ...] = ()
     here: bool = False
+    shares_cores: bool = False
     seconds: float = 1.0
     limit: float = _LIMIT
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all that decides the result."""
+        return digest(
+            {
+                "make": f"{self.make.__module__}.{self.make.__qualname__}",
+                "arguments": _described(self.arguments),
+                "needs": [piece.key for piece in self.needs],
+            }
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Piece) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @property
     def kind(self) -> str:
         """First part of the name."""
         return self.name.split("/")[0]
+
+
+def _described(value: Any) -> Any:
+    """What of an argument decides a result, JSON-able."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        return array_digest(value)
+    if isinstance(value, BaseModel):  # a strategy, whose name decides nothing
+        return value.model_dump(mode="json", exclude={"name", "about"})
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    if hasattr(value, "digest"):
+        return value.digest
+    if is_dataclass(value):
+        return {item.name: _described(getattr(value, item.name)) for item in fields(value)}
+    raise TypeError(f"{type(value).__name__} cannot be an argument of a piece: it has no digest.")
+
+
+def with_needs(pieces: Iterable[Piece]) -> list[Piece]:
+    """Pieces and all that they need, each once, what is needed first.
+
+    Raises
+    ------
+    ParameterError
+        When different pieces have one name: people, and logs, could not tell them apart.
+    """
+    found: dict[Piece, None] = {}
+    names: dict[str, Piece] = {}
+
+    def add(piece: Piece) -> None:
+        if names.setdefault(piece.name, piece) != piece:
+            raise ParameterError(
+                f"two different pieces of work are called {piece.name!r}. Give the strategy, model "
+                "or decoder that they are named by a name of its own."
+            )
+        if piece not in found:
+            for need in piece.needs:
+                add(need)
+            found[piece] = None
+
+    for piece in pieces:
+        add(piece)
+    return list(found)
+
+
+def given(name: str, value: Any) -> Piece:
+    """A piece whose result is at hand."""
+    return Piece(name, _same, {"value": value}, here=True)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+# ---- Traces and BModels ------------------------------------------------------------------------
 
 
 def trace_piece(weights: Weights, batch: int, batch_mean: str, form: str) -> Piece:
@@ -86,66 +172,67 @@ def _size(batch: int, batch_mean: str) -> str:
     return f"{batch}b" + ("" if batch_mean == "image" else f"_{batch_mean}-mean")
 
 
-def compile_pieces(
+def compile_piece(
     identity: str,
+    trace: Piece,
     chip: str,
     precision: str,
-    batch: int,
-    batch_mean: str,
-    weights: Weights,
     strategy: Strategy | None,
     images: np.ndarray | None,
-) -> list[Piece]:
-    """All that one BModel of TPU-MLIR takes: traces, translations, calibration, compile.
+) -> Piece:
+    """A BModel of TPU-MLIR, with the translations and the calibration that it takes.
 
     Parameters
     ----------
     identity
         Name of the BModel, such as ``bm1684x_int8_1b_kl``.
-    chip, precision, batch, batch_mean
+    trace
+        See `trace_piece`; of the form that the strategy asks for.
+    chip, precision
         See `compile_bmodel`.
-    weights
-        What to trace.
     strategy, images
         How to quantize, and uint8 BGR ``[N, 24, 94, 3]`` to calibrate on; None for float.
     """
-    form = strategy.form if strategy else "published"
+    arguments = {"chip": chip, "precision": precision, "strategy": strategy}
     fused = strategy is not None and strategy.fuse_preprocess
-    wanted = trace_piece(weights, batch, batch_mean, form)
-    graph = _translate_piece(wanted, fused)
-    pieces, needs = [wanted, graph], [wanted.name, graph.name]
-    if strategy is not None:
-        single = trace_piece(weights, 1, batch_mean, form)
-        first = _translate_piece(single, fused)
-        on_chip = strategy.search or strategy.bias_correction
-        table = Piece(
-            f"calibrate/{strategy.name}" + (f"/{chip.lower()}" if on_chip else ""),
-            _calibrate,
-            {"images": images, "strategy": strategy, "chip": chip},
-            (first.name,),
-            seconds=_COMPILE_SECONDS,
+    graph = _translate_piece(trace, fused)
+    if strategy is None:
+        return Piece(
+            f"compile/{identity}", _compile, arguments, (trace, graph), seconds=_COMPILE_SECONDS
         )
-        pieces += [single, first, table]
-        needs.append(table.name)
-    tuned = strategy is not None and strategy.finetune
-    compiled = Piece(
-        f"compile/{identity}",
-        _compile_tuned if tuned else _compile,
-        {"chip": chip, "precision": precision, "strategy": strategy}
-        | ({"weights": weights} if tuned else {}),
-        tuple(needs),
-        seconds=_TUNE_SECONDS if tuned else _COMPILE_SECONDS,
+    on_chip = bool(strategy.search or strategy.bias_correction)
+    table = Piece(
+        f"calibrate/{strategy.name}" + (f"/{chip.lower()}" if on_chip else ""),
+        calibrate,
+        {"images": images, "strategy": strategy, "chip": chip if on_chip else ""},
+        (_translate_piece(_single(trace), fused),),
+        seconds=_COMPILE_SECONDS,
     )
-    return [*pieces, compiled]
+    if not strategy.finetune:
+        make, seconds = _compile, _COMPILE_SECONDS
+    else:
+        make, seconds = _compile_tuned, _TUNE_SECONDS
+        arguments["weights"] = trace.arguments["weights"]
+    return Piece(f"compile/{identity}", make, arguments, (trace, graph, table), seconds=seconds)
 
 
-def other_compile_piece(
-    identity: str, compile_one: Callable[..., BModel], trace: Piece, arguments: dict[str, Any]
+def nntc_piece(
+    identity: str,
+    trace: Piece,
+    chip: str,
+    precision: str,
+    strategy: NntcStrategy | None,
+    images: np.ndarray | None,
 ) -> Piece:
-    """A BModel of a compiler that does all in one step (TPU-NNTC)."""
-    return Piece(
-        f"compile/{identity}", compile_one, arguments, (trace.name,), seconds=_COMPILE_SECONDS
-    )
+    """A BModel of TPU-NNTC, which does all in one step; as `compile_piece`."""
+    arguments = {"chip": chip, "precision": precision, "strategy": strategy, "images": images}
+    needs = (trace,) if strategy is None else (trace, _single(trace))
+    return Piece(f"compile/{identity}", _compile_nntc, arguments, needs, seconds=_COMPILE_SECONDS)
+
+
+def _single(trace: Piece) -> Piece:
+    """The same network at batch 1, on which thresholds are chosen."""
+    return trace_piece(**{**trace.arguments, "batch": 1})
 
 
 def _translate_piece(trace: Piece, fused: bool) -> Piece:
@@ -154,15 +241,9 @@ def _translate_piece(trace: Piece, fused: bool) -> Piece:
         f"translate/{name}",
         top_graph,
         {"fuse_preprocess": fused},
-        (trace.name,),
+        (trace,),
         seconds=_COMPILE_SECONDS / 2,
     )
-
-
-def _calibrate(
-    graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
-) -> CalibrationTable:
-    return calibrate(graph, images, strategy, chip)
 
 
 def _compile(
@@ -193,17 +274,55 @@ def _compile_tuned(
     return _compile(tuned, graph, table, chip=chip, precision=precision, strategy=strategy)
 
 
-def infer_pieces(
-    identity: str, model: str, plates: PlateImages, backend: str, batch: int
-) -> list[Piece]:
-    """Run a model over plates, a piece for each shard.
+def _compile_nntc(
+    traced: TracedModel,
+    single: TracedModel | None = None,
+    *,
+    chip: str,
+    precision: str,
+    strategy: NntcStrategy | None,
+    images: np.ndarray | None,
+) -> BModel:
+    from ..toolchain.nntc.compile import compile_bmodel as compile_one
+
+    return compile_one(
+        traced, chip, precision, strategy=strategy, calibration_images=images, single=single
+    )
+
+
+# ---- Logits, readings and their judge ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model over a set of plates on a backend.
 
     Parameters
     ----------
     identity
         Name of what is run, such as ``bm1684x_int8_1b_kl`` or ``float_1b``.
     model
-        Name of the piece that makes it.
+        The piece that makes it.
+    shards
+        A piece for each part of the plates.
+    """
+
+    identity: str
+    model: Piece
+    shards: tuple[Piece, ...]
+
+    def read(self, done: Mapping[Piece, Any]) -> Inference:
+        """The logits, from the results of `scheduler.make`."""
+        return read_shards([done[piece] for piece in self.shards])
+
+
+def model_run(identity: str, model: Piece, plates: PlateImages, backend: str, batch: int) -> Run:
+    """Run a model over plates, a piece for each shard.
+
+    Parameters
+    ----------
+    identity, model
+        See `Run`.
     plates
         The images.
     backend
@@ -211,49 +330,66 @@ def infer_pieces(
     batch
         Images per call of the model.
     """
-    return [
+    parts = [
         Piece(
             f"infer/{identity}/{backend}/{part.start:06d}-{part.stop - 1:06d}",
             infer_shard,
             {"images": plates.images[part], "backend": backend},
             (model,),
             here=backend == "device",  # it is in this machine
-            seconds=_SECONDS[backend] * (part.stop - part.start),
+            shares_cores=True,
+            seconds=SECONDS[backend] * (part.stop - part.start),
         )
         for part in shards(len(plates), batch, backend)
     ]
+    return Run(identity, model, tuple(parts))
 
 
-def float_pieces(weights: Weights, plates: PlateImages, batch: int, batch_mean: str) -> list[Piece]:
+def float_run(weights: Weights, plates: PlateImages, batch: int, batch_mean: str) -> Run:
     """Trace the published form, and run it over plates in float."""
     trace = trace_piece(weights, batch, batch_mean, "published")
-    return [
-        trace,
-        *infer_pieces(f"float_{_size(batch, batch_mean)}", trace.name, plates, "torch", batch),
-    ]
+    return model_run(f"float_{_size(batch, batch_mean)}", trace, plates, "torch", batch)
 
 
-def score_piece(
-    identity: str, inferred: Iterable[Piece], alphabet: Alphabet, decoder: str
-) -> Piece:
-    """Read the plates off a model's logits."""
-    label = decoder if decoder in DECODERS else Path(decoder).stem
+def crosscheck_piece(run: Run, plates: PlateImages, batch: int) -> Piece:
+    """The simulator's judgement on the first plates of a run, see `runtime.crosscheck.compare`."""
+    sample = plates.take(slice(sample_size(batch, len(plates))))
+    judge = model_run(run.identity, run.model, sample, "simulator", batch)
     return Piece(
-        f"score/{identity}/{label}",
-        _score,
-        {"alphabet": alphabet, "decoder": decoder},
-        tuple(piece.name for piece in inferred),
+        f"crosscheck/{run.identity}",
+        _crosscheck,
+        {"names": sample.names},
+        (run.model, run.shards[0], *judge.shards),  # a sample is part of the first shard
         here=True,
     )
 
 
-def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Readings:
-    logits = np.concatenate([read_shard(folder)[0] for folder in folders])
-    return score(logits, alphabet, decoder)[0]
+def _crosscheck(model: BModel, mine: Path, *judge: Path, names: Sequence[str]) -> dict[str, Any]:
+    return compare(model, names, read_shards([mine]).logits, read_shards(judge))
 
 
-def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Readings, float]:
-    """Readings of logits ``[N, classes, 18]``, made once, and the seconds that making them took."""
+@dataclass(frozen=True)
+class Scored:
+    """Readings of logits, and the seconds that making them took."""
+
+    readings: Readings
+    seconds: float
+
+
+def score_piece(run: Run, alphabet: Alphabet, decoder: str) -> Piece:
+    """Read the plates off a run's logits."""
+    label = decoder if decoder in DECODERS else Path(decoder).stem
+    return Piece(
+        f"score/{run.identity}/{label}",
+        _score,
+        {"alphabet": alphabet, "decoder": decoder},
+        run.shards,
+        here=True,
+    )
+
+
+def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Scored:
+    logits = read_shards(folders).logits
     inputs = {
         "logits": array_digest(logits),
         "classes": alphabet.classes,
@@ -279,7 +415,7 @@ def score(logits: np.ndarray, alphabet: Alphabet, decoder: str) -> tuple[Reading
         values[key] = np.array(values[key], np.float64)
     if values["exact"] is not None:
         values["exact"] = np.array(values["exact"], bool)
-    return Readings(**values), found["seconds"]
+    return Scored(Readings(**values), found["seconds"])
 
 
 def decoder_key(decoder: str) -> dict[str, Any]:
@@ -293,11 +429,3 @@ def decoder_key(decoder: str) -> dict[str, Any]:
             if path.suffix in (".py", ".toml")
         },
     }
-
-
-def unique(pieces: Sequence[Piece]) -> list[Piece]:
-    """Each piece once, in the order of their first mention."""
-    found: dict[str, Piece] = {}
-    for piece in pieces:
-        found.setdefault(piece.name, piece)
-    return list(found.values())

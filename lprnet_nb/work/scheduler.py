@@ -17,21 +17,22 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
+from ..children import clean_own_environment, stop_tools
 from ..errors import EngineError, ParameterError
+from ..files import make_folder
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
-from ..toolchain.process import stop_tools
-from .pieces import Piece, unique
+from ..toolchain.lowering import close_quantizers
+from .pieces import SHARED, Piece, with_needs
 from .transport import receive, send
 
 SCHEDULER_VARIABLE = "LPRNET_SCHEDULER"
@@ -51,14 +52,14 @@ _AHEAD = 16  # pieces of a stream for each worker, handed out at a time
 
 
 def make(
-    pieces: Sequence[Piece], label: str, *, progress: bool = True, limit: float | None = None
-) -> dict[str, Any]:
-    """Find or make pieces, each once.
+    pieces: Iterable[Piece], label: str, *, progress: bool = True, limit: float | None = None
+) -> dict[Piece, Any]:
+    """Find or make pieces and all that they need, each once.
 
     Parameters
     ----------
     pieces
-        What is wanted, with all that it needs.
+        What is wanted.
     label
         What the progress bar says.
     progress
@@ -69,37 +70,35 @@ def make(
     Returns
     -------
     dict
-        Results by name.
+        Results by piece.
 
     Raises
     ------
     LprnetError
-        What a piece raised; `EngineError` when its worker died too often or ran out of time, with
-        the log's place and end, and when the scheduler is lost. Finished pieces are kept, and the
-        same call goes on with the rest.
+        What a piece raised; `ParameterError` when different pieces have one name; `EngineError`
+        when its worker died too often or ran out of time, with the log's place and end, and when
+        the scheduler is lost. Finished pieces are kept, and the same call goes on with the rest.
     """
-    pieces = unique(pieces)
-    done = find(pieces)
-    missing = [piece for piece in pieces if piece.name not in done]
-    with progress_bar(len(pieces), label, progress) as advance:
+    pieces = with_needs(pieces)
+    done, _ = look(pieces)
+    missing = [piece for piece in pieces if piece not in done]
+    with progress_bar(len(pieces), label, progress) as advance, contextlib.ExitStack() as stack:
         advance(len(done))
-        if missing:
-            with contextlib.ExitStack() as stack:
-                cluster: _Cluster | None = None
-                while missing:
-                    for piece in [p for p in missing if p.here and set(p.needs) <= done.keys()]:
-                        done[piece.name] = call(piece, done)
-                        missing.remove(piece)
-                        advance(1)
-                    ready = _without_here(missing)
-                    if ready and cluster is None:
-                        cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
-                    if ready:
-                        for name, result in cluster.run(ready, done, limit):
-                            done[name] = result
-                            advance(1)
-                    missing = [piece for piece in missing if piece.name not in done]
-                close_models()
+        stack.callback(_let_go)
+        cluster: _Cluster | None = None
+        while missing:
+            for piece in missing:
+                if piece.here and done.keys() >= set(piece.needs):
+                    done[piece] = _call(piece, done)
+                    advance(1)
+            ready = _without_here([piece for piece in missing if piece not in done])
+            if ready and cluster is None:
+                cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
+            if ready:
+                for piece, result in cluster.run(ready, done, limit):
+                    done[piece] = result
+                    advance(1)
+            missing = [piece for piece in missing if piece not in done]
     return done
 
 
@@ -135,50 +134,70 @@ def stream(
         waiting = iter(pieces)
         while True:
             for piece in waiting:
-                done = find([piece])
+                done, _ = look([piece])
                 if done:
-                    yield piece, done[piece.name]
+                    yield piece, done[piece]
                     advance(1)
                     continue
                 missing.append(piece)
                 if cluster is None:
                     cluster = stack.enter_context(_cluster(seconds >= PROCESSES_PAY, progress))
-                    stack.callback(close_models)
+                    stack.callback(_let_go)
                 if len(missing) == _AHEAD * cluster.size():
                     break
             if not missing:
                 return
-            names = {piece.name: piece for piece in missing}
-            for name, result in cluster.run(missing, {}, None):
-                yield names[name], result
+            for piece, result in cluster.run(missing, {}, None):
+                yield piece, result
                 advance(1)
             missing = []
 
 
-def find(pieces: Sequence[Piece]) -> dict[str, Any]:
-    """Results of the pieces that are in the cache, by name."""
-    done: dict[str, Any] = {}
+def look(pieces: Sequence[Piece]) -> tuple[dict[Piece, Any], set[Piece]]:
+    """Results that are in the cache, and the pieces that some process is making at this moment.
+
+    A piece is looked for by making it where nothing may be made. The names of its artifacts cannot
+    be told beforehand: they are digests of what it needs as that came out (a BModel's bytes), of
+    what an opened engine says of its libraries, and some pieces leave one artifact after another.
+    What makes them is the one place that knows them.
+
+    Parameters
+    ----------
+    pieces
+        Those that are needed before those that need them, as `with_needs` gives them.
+    """
+    done: dict[Piece, Any] = {}
+    running: set[Piece] = set()
     for piece in pieces:
-        if set(piece.needs) <= done.keys():
-            with contextlib.suppress(NotMade), nothing_made():
-                done[piece.name] = call(piece, done)
-    return done
+        if done.keys() >= set(piece.needs):
+            try:
+                with nothing_made():
+                    done[piece] = _call(piece, done)
+            except NotMade as error:
+                if error.running:
+                    running.add(piece)
+    return done, running
 
 
-def call(piece: Piece, done: dict[str, Any]) -> Any:
-    """Find or make one piece in this process, from the results of those that it needs."""
-    return piece.make(*(done[name] for name in piece.needs), **piece.arguments)
+def _call(piece: Piece, done: Mapping[Piece, Any]) -> Any:
+    return piece.make(*(done[need] for need in piece.needs), **piece.arguments)
+
+
+def _let_go() -> None:
+    """Close what pieces of this process kept open for the next one."""
+    close_models()
+    close_quantizers()
 
 
 def _without_here(missing: list[Piece]) -> list[Piece]:
     """Pieces that wait for none that is made here."""
-    blocked = {piece.name for piece in missing if piece.here}
+    blocked = {piece for piece in missing if piece.here}
     ready = []
     for piece in missing:
-        if not piece.here and not blocked & set(piece.needs):
+        if not piece.here and blocked.isdisjoint(piece.needs):
             ready.append(piece)
         else:
-            blocked.add(piece.name)
+            blocked.add(piece)
     return ready
 
 
@@ -210,10 +229,11 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 with_files = False
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
+                clean_own_environment()  # workers and their successors start from it
                 local = stack.enter_context(
                     LocalCluster(
                         n_workers=count or 1,
-                        threads_per_worker=1 if count else _cores(),
+                        threads_per_worker=1 if count else workers_here(),
                         processes=bool(count),
                         silence_logs=logging.CRITICAL,
                         memory_limit=None,
@@ -228,6 +248,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 yield _Cluster(client, address, cores, with_files, contained=bool(address or count))
             except BaseException:
                 stop_tools()  # threads of this process would wait for theirs
+                close_quantizers()
                 raise
     except CommClosedError as error:  # between two answers of the scheduler
         raise _gone(address) from error
@@ -291,7 +312,7 @@ def _shared(client: Any) -> bool:
     Not known of a worker that dies meanwhile: then files travel, which is never wrong.
     """
     token = cache_dir() / "artifacts" / f".seen-{secrets.token_hex(8)}"
-    token.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(token.parent)
     token.touch()
     try:
         answers = client.run(_sees, token.name, on_error="return")
@@ -338,68 +359,65 @@ class _Cluster:
         return max(1, sum(self.client.nthreads().values()))
 
     def run(
-        self, pieces: list[Piece], done: dict[str, Any], limit: float | None
-    ) -> Iterator[tuple[str, Any]]:
-        """Make pieces; yields names and results as they come."""
+        self, pieces: list[Piece], done: Mapping[Piece, Any], limit: float | None
+    ) -> Iterator[tuple[Piece, Any]]:
+        """Make pieces; yields them and their results as they come."""
         from distributed import CancelledError
 
-        futures: dict[str, Any] = {}
-        names: dict[Any, Piece] = {}
-        arrays: dict[int, Any] = {}
+        futures: dict[Piece, Any] = {}
+        shared: dict[int, Any] = {}
         run = uuid.uuid4().hex  # dask knows results by name; ours are in our own cache
         try:
             for piece in pieces:
                 values = dict(piece.arguments)
                 large = {
-                    key: values.pop(key) for key in [*values] if isinstance(values[key], np.ndarray)
+                    key: values.pop(key) for key in [*values] if isinstance(values[key], SHARED)
                 }
-                for array in large.values():
-                    if id(array) not in arrays:
+                for value in large.values():
+                    if id(value) not in shared:
                         # A task, not scattered data: it is made again when its holder dies.
-                        arrays[id(array)] = self.client.submit(
-                            _same, array, key=f"array-{len(arrays)}#{run}", pure=False
+                        shared[id(value)] = self.client.submit(
+                            _same, value, key=f"shared-{len(shared)}#{run}", pure=False
                         )
-                known = {
-                    name: send(done[name], self.with_files) for name in piece.needs if name in done
-                }
                 task = _Task(
                     piece.name,
                     piece.make,
                     limit or piece.limit,
                     self.contained,
                     self.with_files,
-                    self.cores,
+                    {"cores": self.cores} if piece.shares_cores else {},
                 )
-                future = self.client.submit(
+                futures[piece] = self.client.submit(
                     _work,
                     task,
                     send(values, self.with_files),
-                    {key: arrays[id(array)] for key, array in large.items()},
-                    [known.get(name) or futures[name] for name in piece.needs],
+                    {key: shared[id(value)] for key, value in large.items()},
+                    [
+                        send(done[need], self.with_files) if need in done else futures[need]
+                        for need in piece.needs
+                    ],
                     key=f"{piece.name}#{run}",
                     pure=False,
                 )
-                futures[piece.name], names[future.key] = future, piece
-            yield from self._gather(set(futures.values()), names)
+            yield from self._gather({future: piece for piece, future in futures.items()})
         except CancelledError as error:  # the connection was lost, and perhaps is there again
             raise _gone(self.address) from error
         finally:
-            self.client.cancel([*futures.values(), *arrays.values()], force=True)
+            self.client.cancel([*futures.values(), *shared.values()], force=True)
 
-    def _gather(self, waiting: set[Any], names: dict[Any, Piece]) -> Iterator[tuple[str, Any]]:
+    def _gather(self, waiting: dict[Any, Piece]) -> Iterator[tuple[Piece, Any]]:
         from distributed import TimeoutError as Late
         from distributed import wait
 
         while waiting:
             with contextlib.suppress(Late):
-                wait(waiting, _POLL_SECONDS, return_when="FIRST_COMPLETED")
+                wait(list(waiting), _POLL_SECONDS, return_when="FIRST_COMPLETED")
             if self.client.status not in ("running", "newly-created"):
                 raise _gone(self.address)
             for future in [each for each in waiting if each.done()]:
-                waiting.remove(future)
-                yield names[future.key].name, self._result(future, names[future.key])
+                yield waiting.pop(future), self._result(future)
 
-    def _result(self, future: Any, piece: Piece) -> Any:
+    def _result(self, future: Any) -> Any:
         from distributed.scheduler import KilledWorker
 
         if future.cancelled() or future.status == "lost":
@@ -427,18 +445,16 @@ class _Task:
     limit: float
     contained: bool
     with_files: bool
-    cores: int | None
+    cores: dict[str, int | None]
 
 
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
+def _same(value: Any) -> Any:
+    return value
 
 
-def _work(task: _Task, values: bytes, arrays: dict[str, np.ndarray], needs: list[bytes]) -> bytes:
+def _work(task: _Task, values: bytes, shared: dict[str, Any], needs: list[bytes]) -> bytes:
     """Make one piece, in a worker."""
-    arguments = receive(values) | arrays
-    if "backend" in arguments:
-        arguments["cores"] = task.cores
+    arguments = receive(values) | shared | task.cores
     if task.contained:  # a process of its own
         keep_memory()
     with _watched(task) if task.contained else contextlib.nullcontext():
@@ -457,7 +473,7 @@ def _watched(task: _Task) -> Iterator[None]:
     The worker is then replaced and the piece tried again, as after any other death.
     """
     log = log_path(task.name)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     with open(log, "a", encoding="utf8", buffering=1) as file:
         file.write(
             f"{time.strftime('%F %T')} {task.name} on {socket.gethostname()}, process "

@@ -70,15 +70,19 @@ def read_kit(folder):
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Wrong("%s is no kit: %s. `lprnet-nb kit CHIP -o FOLDER` makes one." % (folder, error))
     if kit.get("format") != FORMAT:
-        raise Wrong("%s has format %r, this program reads %d. Use the run.py that came with it."
-                    % (path, kit.get("format"), FORMAT))
+        raise Wrong(
+            "%s has format %r, this program reads %d. Use the run.py that came with it."
+            % (path, kit.get("format"), FORMAT)
+        )
     for name in sorted(files):
         target = os.path.join(folder, *name.split("/"))
         if not os.path.isfile(target):
             raise Wrong("%s is missing from the kit. Copy the kit again." % target)
         if sha256(target) != files[name]:
-            raise Wrong("%s was changed on the way: its SHA-256 is not the one that kit.json says. "
-                        "Copy the kit again." % target)
+            raise Wrong(
+                "%s was changed on the way: its SHA-256 is not the one that kit.json says. "
+                "Copy the kit again." % target
+            )
     kit["folder"], kit["digest"] = folder, sha256(path)
     return kit
 
@@ -109,7 +113,8 @@ def os_name():
     try:
         with open("/etc/os-release", encoding="utf8", errors="replace") as file:
             return dict(line.rstrip().split("=", 1) for line in file if "=" in line)[
-                "PRETTY_NAME"].strip('"')
+                "PRETTY_NAME"
+            ].strip('"')
     except (OSError, LookupError):
         return None
 
@@ -130,8 +135,7 @@ def runtime_files():
             path = line.rstrip("\n").partition("/")[2]
             if re.search(r"lib(bmrt|bmlib|bmcv|sophon|tpu|cmodel)[^/]*\.so[^/]*$", path):
                 found["/" + path] = None
-    return {os.path.basename(path): sha256(path) for path in sorted(found)
-            if os.path.isfile(path)}
+    return {os.path.basename(path): sha256(path) for path in sorted(found) if os.path.isfile(path)}
 
 
 def temperatures(sail, tpu):
@@ -153,7 +157,8 @@ def clocks():
     """Hertz of the TPU's and the processor's clocks, where they can be read."""
     found = {}
     for path in glob.glob("/sys/kernel/debug/clk/*tpu*/clk_rate") + glob.glob(
-            "/sys/kernel/debug/clk/*tpll*/clk_rate"):
+        "/sys/kernel/debug/clk/*tpll*/clk_rate"
+    ):
         text = read_text(path)
         if text and text.isdigit():
             found[os.path.basename(os.path.dirname(path))] = int(text)
@@ -176,6 +181,7 @@ def describe_box(sail, module):
     chip = SAME_CHIP.get(target, target)
     try:
         import cv2
+
         opencv = cv2.__version__
     except ImportError:
         opencv = None
@@ -192,8 +198,12 @@ def describe_box(sail, module):
         "memory_mb": int(memory.group(1)) // 1024 if memory else None,
         "host": platform.node(),
         "sdk": sdk(),
-        "driver": first_text("/proc/bmsophon/driver_version", "/sys/module/bmtpu/version",
-                             "/sys/module/bmsophon/version", "/sys/module/tpu/version"),
+        "driver": first_text(
+            "/proc/bmsophon/driver_version",
+            "/sys/module/bmtpu/version",
+            "/sys/module/bmsophon/version",
+            "/sys/module/tpu/version",
+        ),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "opencv": opencv,
@@ -219,11 +229,16 @@ def load_sail(name):
         sail = importlib.import_module(name)
     except ImportError as error:
         raise Wrong(no_sail(name, error))
-    missing = [part for part in ("Engine", "Handle", "IOMode", "Tensor", "get_available_tpu_num")
-               if not hasattr(sail, part)]
+    missing = [
+        part
+        for part in ("Engine", "Handle", "IOMode", "Tensor", "get_available_tpu_num")
+        if not hasattr(sail, part)
+    ]
     if missing:
-        raise Wrong("the module %s (%s) is not Sophgo's sail: it has no %s." % (
-            name, getattr(sail, "__file__", "built in"), ", ".join(missing)))
+        raise Wrong(
+            "the module %s (%s) is not Sophgo's sail: it has no %s."
+            % (name, getattr(sail, "__file__", "built in"), ", ".join(missing))
+        )
     return sail
 
 
@@ -236,16 +251,20 @@ def no_sail(name, error):
             tag = re.search(r"cpython-3(\d+)", os.path.basename(path))
             others.add("3." + tag.group(1) if tag else os.path.basename(path))
     if others and "3.%d" % sys.version_info[1] not in others:
-        return ("%s is here for Python %s, and this is %s. Run the kit with that Python, or "
-                "install the wheel of this one." % (name, ", ".join(sorted(others)), here))
-    return ("%s cannot be imported by %s: %s. Install the sail wheel of this machine's SDK "
-            "(`pip3 install sophon*.whl`); on a box it may lie below /opt/sophon." % (
-                name, here, error))
+        return (
+            "%s is here for Python %s, and this is %s. Run the kit with that Python, or "
+            "install the wheel of this one." % (name, ", ".join(sorted(others)), here)
+        )
+    return (
+        "%s cannot be imported by %s: %s. Install the sail wheel of this machine's SDK "
+        "(`pip3 install sophon*.whl`); on a box it may lie below /opt/sophon." % (name, here, error)
+    )
 
 
 def bmrt_test_program():
     return shutil.which("bmrt_test") or next(
-        (path for path in sorted(glob.glob("/opt/sophon/libsophon*/bin/bmrt_test"))), None)
+        (path for path in sorted(glob.glob("/opt/sophon/libsophon*/bin/bmrt_test"))), None
+    )
 
 
 # One model on one device
@@ -264,8 +283,9 @@ class Model:
         self.seconds = 0.0  # inside process() of a run by tensors
 
     def stage(self, batch):
-        return next(stage for stage in self.entry["stages"]
-                    if stage["inputs"][0]["shape"][0] == batch)
+        return next(
+            stage for stage in self.entry["stages"] if stage["inputs"][0]["shape"][0] == batch
+        )
 
     def run(self, inputs, cores=()):
         """Arrays in, logits out: sail copies (SYSIO)."""
@@ -282,8 +302,12 @@ class Model:
         source.update_data(stored(inputs, given))
         source.sync_s2d()
         started = time.perf_counter()
-        self.engine.process(self.graph, {given["name"]: source}, {given["name"]: given["shape"]},
-                            {made["name"]: target})
+        self.engine.process(
+            self.graph,
+            {given["name"]: source},
+            {given["name"]: given["shape"]},
+            {made["name"]: target},
+        )
         self.seconds = time.perf_counter() - started
         target.sync_d2s()
         return from_stored(target.asnumpy(), made)
@@ -293,8 +317,12 @@ class Model:
         stage = self.stage(batch)
         given, made = stage["inputs"][0], stage["outputs"][0]
         target = self.tensor(made)
-        self.engine.process(self.graph, {given["name"]: source}, {given["name"]: given["shape"]},
-                            {made["name"]: target})
+        self.engine.process(
+            self.graph,
+            {given["name"]: source},
+            {given["name"]: given["shape"]},
+            {made["name"]: target},
+        )
         target.sync_d2s()
         return from_stored(target.asnumpy(), made)
 
@@ -302,7 +330,8 @@ class Model:
         key = (about["name"], tuple(about["shape"]))
         if key not in self.tensors:
             self.tensors[key] = self.sail.Tensor(
-                self.handle, about["shape"], getattr(self.sail.Dtype, about["dtype"]), True, True)
+                self.handle, about["shape"], getattr(self.sail.Dtype, about["dtype"]), True, True
+            )
         return self.tensors[key]
 
 
@@ -311,13 +340,21 @@ def to_float(array, stage):
 
     array = np.array(array, np.float32)
     if list(array.shape) != stage["outputs"][0]["shape"]:
-        raise AssertionError("sail returned the shape %s, the BModel says %s" % (
-            list(array.shape), stage["outputs"][0]["shape"]))
+        raise AssertionError(
+            "sail returned the shape %s, the BModel says %s"
+            % (list(array.shape), stage["outputs"][0]["shape"])
+        )
     return array
 
 
-_KINDS = {"BM_FLOAT32": "float32", "BM_FLOAT16": "float16", "BM_INT8": "int8", "BM_UINT8": "uint8",
-          "BM_INT16": "int16", "BM_UINT16": "uint16"}
+_KINDS = {
+    "BM_FLOAT32": "float32",
+    "BM_FLOAT16": "float16",
+    "BM_INT8": "int8",
+    "BM_UINT8": "uint8",
+    "BM_INT16": "int16",
+    "BM_UINT16": "uint16",
+}
 
 
 def stored(array, about):
@@ -360,8 +397,11 @@ def read_plates(logits, kit):
     classes, blank = kit["classes"], kit["blank"]
     texts = []
     for row in logits.argmax(1).tolist():
-        kept = [best for place, best in enumerate(row)
-                if best != blank and (place == 0 or best != row[place - 1])]
+        kept = [
+            best
+            for place, best in enumerate(row)
+            if best != blank and (place == 0 or best != row[place - 1])
+        ]
         texts.append("".join(classes[best] for best in kept))
     return texts
 
@@ -371,7 +411,7 @@ def padded(images, batch):
     import numpy as np
 
     for start in range(0, len(images), batch):
-        part = images[start:start + batch]
+        part = images[start : start + batch]
         size = len(part)
         if size < batch:
             part = np.concatenate([part, np.repeat(part[-1:], batch - size, axis=0)])
@@ -390,8 +430,9 @@ class Bench:
         self.sail, self.kit, self.entry = sail, kit, entry
         self.images = np.load(os.path.join(kit["folder"], "plates.npy"), mmap_mode="r")
         expected = entry["expected"]
-        self.expected = np.load(os.path.join(kit["folder"], *expected["file"].split("/")),
-                                mmap_mode="r")
+        self.expected = np.load(
+            os.path.join(kit["folder"], *expected["file"].split("/")), mmap_mode="r"
+        )
         self.batch = entry["batch"]
 
     def open(self, mode="SYSIO", tpu=0):
@@ -402,21 +443,26 @@ class Bench:
 
     def first(self):
         """The first whole batch, and how many plates are in it (fewer in a small kit)."""
-        return next((size, preprocess(part, self.entry, self.kit))
-                    for _, size, part in padded(self.images[:self.batch], self.batch))
+        return next(
+            (size, preprocess(part, self.entry, self.kit))
+            for _, size, part in padded(self.images[: self.batch], self.batch)
+        )
 
     def same(self, logits, start, stop):
         import numpy as np
 
         expected = self.expected[start:stop]
         if logits.shape != expected.shape:
-            raise AssertionError("logits have the shape %s, expected %s" % (
-                list(logits.shape), list(expected.shape)))
+            raise AssertionError(
+                "logits have the shape %s, expected %s" % (list(logits.shape), list(expected.shape))
+            )
         largest = float(np.abs(logits - expected).max())
         allowed = self.allowed()
         if not largest <= allowed:  # NaN too
-            raise AssertionError("logits differ from the %s's by up to %.3g, %.3g is allowed" % (
-                self.entry["expected"]["backend"], largest, allowed))
+            raise AssertionError(
+                "logits differ from the %s's by up to %.3g, %.3g is allowed"
+                % (self.entry["expected"]["backend"], largest, allowed)
+            )
         return "%d plates, largest difference %.3g" % (stop - start, largest)
 
     def allowed(self):
@@ -430,8 +476,9 @@ def check_describes(bench):
     engine, entry = bench.open().engine, bench.entry
     graph, stage = entry["graph"], entry["stages"][0]
     if list(engine.get_graph_names()) != [graph]:
-        raise AssertionError("it has the graphs %s, expected %s" % (
-            engine.get_graph_names(), [graph]))
+        raise AssertionError(
+            "it has the graphs %s, expected %s" % (engine.get_graph_names(), [graph])
+        )
     for side in ("input", "output"):
         names = list(getattr(engine, "get_%s_names" % side)(graph))
         known = {each["name"]: each for each in stage[side + "s"]}
@@ -448,8 +495,10 @@ def check_describes(bench):
             if len(entry["stages"]) > 1:  # which stage is first is sail's to choose
                 seen["shape"] = wanted["shape"] = seen["shape"][1:]
                 wanted["shape"] = known[name]["shape"][1:]
-            if abs(seen.pop("scale") - wanted.pop("scale")) > 1e-6 * abs(known[name]["scale"]) \
-                    or seen != wanted:
+            if (
+                abs(seen.pop("scale") - wanted.pop("scale")) > 1e-6 * abs(known[name]["scale"])
+                or seen != wanted
+            ):
                 raise AssertionError("%s %s is %s, expected %s" % (side, name, seen, wanted))
     return "graph %s, %d stages" % (graph, len(entry["stages"]))
 
@@ -490,8 +539,10 @@ def check_padding(bench):
 def check_stages(bench):
     """A BModel of several batch sizes runs each of them, in any order, as they run alone."""
     model = bench.open()
-    alone = {int(batch): Bench(bench.sail, bench.kit, model_of(bench.kit, name))
-             for batch, name in bench.entry["parts"].items()}
+    alone = {
+        int(batch): Bench(bench.sail, bench.kit, model_of(bench.kit, name))
+        for batch, name in bench.entry["parts"].items()
+    }
     sizes = sorted(alone)
     for size in (sizes[-1], sizes[0], sizes[-1]):
         count, inputs = alone[size].first()
@@ -515,9 +566,15 @@ def check_cores(bench):
     return "cores %s: %s" % (cores, bench.same(bench.open().run(first, cores)[:size], 0, size))
 
 
-CHECKS = {"describes": check_describes, "process": check_process, "tensors": check_tensors,
-          "padding": check_padding, "stages": check_stages, "devices": check_devices,
-          "cores": check_cores}
+CHECKS = {
+    "describes": check_describes,
+    "process": check_process,
+    "tensors": check_tensors,
+    "padding": check_padding,
+    "stages": check_stages,
+    "devices": check_devices,
+    "cores": check_cores,
+}
 
 
 def checks_of(entry):
@@ -542,7 +599,7 @@ def measure_model(bench, settings):
     model = bench.open()
     logits = np.empty((len(bench.images),) + tuple(bench.expected.shape[1:]), np.float32)
     for start, size, part in padded(bench.images, batch):
-        logits[start:start + size] = model.run(preprocess(part, entry, kit))[:size]
+        logits[start : start + size] = model.run(preprocess(part, entry, kit))[:size]
     allowed = bench.allowed()
     digests, different = [], {}
     largest, within = 0.0, 0
@@ -561,16 +618,28 @@ def measure_model(bench, settings):
     for _ in range(settings["warm_up"] + settings["repetitions"]):
         by_tensors.run_tensors(inputs)
         runtime.append(by_tensors.seconds)
-    times["runtime"] = per_image(runtime[settings["warm_up"]:], batch)
+    times["runtime"] = per_image(runtime[settings["warm_up"] :], batch)
     if within < len(logits):
-        passed, seen = False, "%d of %d plates differ from the %s's logits by up to %.3g" % (
-            len(logits) - within, len(logits), entry["expected"]["backend"], largest)
+        passed, seen = (
+            False,
+            "%d of %d plates differ from the %s's logits by up to %.3g"
+            % (len(logits) - within, len(logits), entry["expected"]["backend"], largest),
+        )
     else:
-        passed, seen = True, "%d plates, %d equal to the bit, largest difference %.3g" % (
-            len(logits), len(logits) - len(different), largest)
-    return {"passed": passed, "detail": seen, "digests": digests, "different": different,
-            "largest_difference": largest if largest < float("inf") else None,
-            "readings": read_plates(logits, kit), "times_ms": times}
+        passed, seen = (
+            True,
+            "%d plates, %d equal to the bit, largest difference %.3g"
+            % (len(logits), len(logits) - len(different), largest),
+        )
+    return {
+        "passed": passed,
+        "detail": seen,
+        "digests": digests,
+        "different": different,
+        "largest_difference": largest if largest < float("inf") else None,
+        "readings": read_plates(logits, kit),
+        "times_ms": times,
+    }
 
 
 def time_program(model, bench, settings):
@@ -596,8 +665,14 @@ def time_program(model, bench, settings):
                     image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
                 images.append(image)
             marks.append(time.perf_counter())
-            images = np.stack([image if image.shape[:2] == (height, width)
-                               else cv2.resize(image, (width, height)) for image in images])
+            images = np.stack(
+                [
+                    image
+                    if image.shape[:2] == (height, width)
+                    else cv2.resize(image, (width, height))
+                    for image in images
+                ]
+            )
         else:
             images = np.stack([bench.images[index] for index in chosen])
             marks = [time.perf_counter()] * 2
@@ -620,9 +695,14 @@ def per_image(seconds, batch):
     values = sorted(1000.0 * each / batch for each in seconds)
     half = len(values) // 2
     lower, upper = values[:half] or values, values[-half:] or values
-    return {"median": statistics.median(values), "quartiles": [statistics.median(lower),
-            statistics.median(upper)], "least": values[0], "most": values[-1],
-            "calls": len(values), "images_per_call": batch}
+    return {
+        "median": statistics.median(values),
+        "quartiles": [statistics.median(lower), statistics.median(upper)],
+        "least": values[0],
+        "most": values[-1],
+        "calls": len(values),
+        "images_per_call": batch,
+    }
 
 
 def measure_bmcv(bench, settings):
@@ -638,7 +718,7 @@ def measure_bmcv(bench, settings):
     whole = list(range(0, len(files), batch))
     for call in range(max(settings["warm_up"] + settings["repetitions"], len(whole))):
         start = whole[call % len(whole)]
-        part = files[start:start + batch]
+        part = files[start : start + batch]
         size, part = len(part), part + part[-1:] * (batch - len(part))
         marks = [time.perf_counter()]
         images = [pictures.decode(path) for path in part]
@@ -649,16 +729,20 @@ def measure_bmcv(bench, settings):
         marks.append(time.perf_counter())
         texts = read_plates(logits, kit)
         marks.append(time.perf_counter())
-        readings[start:start + size] = texts[:size]
-        largest = max(largest, float(
-            np.abs(logits[:size] - bench.expected[start:start + size]).max()))
+        readings[start : start + size] = texts[:size]
+        largest = max(
+            largest, float(np.abs(logits[:size] - bench.expected[start : start + size]).max())
+        )
         if call >= settings["warm_up"]:
             for step, began, ended in zip(STEPS[:4], marks, marks[1:]):
                 seconds[step].append(ended - began)
-    return {"passed": True, "readings": readings, "largest_difference": largest,
-            "detail": "bmcv: largest difference of a logit %.3g" % largest,
-            "times_ms": {step: per_image(values or [0.0], batch)
-                         for step, values in seconds.items()}}
+    return {
+        "passed": True,
+        "readings": readings,
+        "largest_difference": largest,
+        "detail": "bmcv: largest difference of a logit %.3g" % largest,
+        "times_ms": {step: per_image(values or [0.0], batch) for step, values in seconds.items()},
+    }
 
 
 class Bmcv:
@@ -694,13 +778,15 @@ class Bmcv:
     def scaled(self, image, dtype, scale, shift):
         height, width = self.how["size"]
         planar = self.sail.Format.FORMAT_BGR_PLANAR
-        colours = self.sail.BMImage(self.handle, image.height(), image.width(), planar,
-                                    image.dtype())
+        colours = self.sail.BMImage(
+            self.handle, image.height(), image.width(), planar, image.dtype()
+        )
         self.bmcv.convert_format(image, colours)
         if (image.height(), image.width()) != (height, width):
             colours = self.bmcv.resize(colours, width, height)
-        made = self.sail.BMImage(self.handle, height, width, planar,
-                                 self.bmcv.get_bm_image_data_format(dtype))
+        made = self.sail.BMImage(
+            self.handle, height, width, planar, self.bmcv.get_bm_image_data_format(dtype)
+        )
         self.bmcv.convert_to(colours, made, ((scale, shift),) * 3)
         return made
 
@@ -708,17 +794,30 @@ class Bmcv:
 def measure_bmrt_test(kit, entry, settings):
     """The SDK's own benchmark: the `calculate time` of its loops."""
     path = os.path.join(kit["folder"], *entry["file"].split("/"))
-    command = [bmrt_test_program(), "--bmodel", path, "--devid", "0",
-               "--loopnum", str(settings["repetitions"])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          stdin=subprocess.DEVNULL)
+    command = [
+        bmrt_test_program(),
+        "--bmodel",
+        path,
+        "--devid",
+        "0",
+        "--loopnum",
+        str(settings["repetitions"]),
+    ]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+    )
     text = done.stdout.decode("utf8", "replace")
     found = [float(value) for value in re.findall(r"calculate\s+time\(s\)\s*:\s*([0-9.]+)", text)]
     if done.returncode or not found:
-        raise AssertionError("bmrt_test ended with status %d and %d times: %s" % (
-            done.returncode, len(found), text.strip()[-300:]))
-    return {"passed": True, "detail": "bmrt_test: %d loops" % len(found),
-            "times_ms": {"bmrt_test": per_image(found, entry["batch"])}}
+        raise AssertionError(
+            "bmrt_test ended with status %d and %d times: %s"
+            % (done.returncode, len(found), text.strip()[-300:])
+        )
+    return {
+        "passed": True,
+        "detail": "bmrt_test: %d loops" % len(found),
+        "times_ms": {"bmrt_test": per_image(found, entry["batch"])},
+    }
 
 
 # Jobs in child processes
@@ -757,6 +856,7 @@ def child(told):
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     kit, settings = told["kit"], told["settings"]
     with open(told["report"], "a", encoding="ascii") as report:
+
         def tell(value):
             try:
                 report.write(json.dumps(value) + "\n")
@@ -776,8 +876,14 @@ def child(told):
                 except Exception as error:
                     traceback.print_exc()
                     found = {"passed": False, "detail": "%s: %s" % (type(error).__name__, error)}
-                tell(dict(found, job=job, seconds=time.time() - started,
-                          temperature=temperatures(sail, 0)))
+                tell(
+                    dict(
+                        found,
+                        job=job,
+                        seconds=time.time() - started,
+                        temperature=temperatures(sail, 0),
+                    )
+                )
         except Wrong as wrong:
             tell({"wrong": str(wrong)})
     os._exit(0)  # the runtime's threads may fall while the interpreter ends
@@ -792,15 +898,19 @@ def run_child(told, on_line, timeout, scratch):
         json.dump(told, file)
     read = 0
     with open(os.path.join(scratch, "log"), "wb") as log, open(told["report"], "rb") as report:
-        process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--child", paper],
-                                   stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "--child", paper],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
         try:
             limit = time.time() + timeout
             while True:
                 ended = process.poll()
                 report.seek(read)
                 block = report.read()
-                block = block[:block.rfind(b"\n") + 1]
+                block = block[: block.rfind(b"\n") + 1]
                 read += len(block)
                 for line in block.splitlines():
                     on_line(json.loads(line.decode("ascii")))
@@ -816,9 +926,10 @@ def run_child(told, on_line, timeout, scratch):
                 process.kill()
             process.wait()
     if process.returncode == NO_SPACE:
-        raise Wrong("cannot write below %s: is the disk full? Finished jobs are kept; free some "
-                    "space, or name another place by TMPDIR, and run the same command again."
-                    % scratch)
+        raise Wrong(
+            "cannot write below %s: is the disk full? Finished jobs are kept; free some "
+            "space, or name another place by TMPDIR, and run the same command again." % scratch
+        )
     if process.returncode < 0:
         return "fell with " + signal.Signals(-process.returncode).name
     return "ended with status %d" % process.returncode if process.returncode else None
@@ -839,13 +950,16 @@ def last_words(scratch):
 
 def find_box(settings, scratch):
     seen = {}
-    end = run_child({"kit": None, "settings": settings, "jobs": None}, seen.update,
-                    settings["timeout"], scratch)
+    end = run_child(
+        {"kit": None, "settings": settings, "jobs": None}, seen.update, settings["timeout"], scratch
+    )
     if "wrong" in seen:
         raise Wrong(seen["wrong"])
     if "box" not in seen:
-        raise Wrong("sail could not be asked what this machine is: the process %s. %s" % (
-            end, last_words(scratch)))
+        raise Wrong(
+            "sail could not be asked what this machine is: the process %s. %s"
+            % (end, last_words(scratch))
+        )
     return seen["box"]
 
 
@@ -865,11 +979,12 @@ class Part:
             say("another run of this kit is at work; waiting for it")
             fcntl.flock(self.file, fcntl.LOCK_EX)
         except OSError as error:
-            raise Wrong("cannot write %s: %s. Name another place by --output." % (
-                path, error.strerror))
+            raise Wrong(
+                "cannot write %s: %s. Name another place by --output." % (path, error.strerror)
+            )
         self.file.seek(0)
         raw = self.file.read()
-        whole = raw[:raw.rfind(b"\n") + 1]
+        whole = raw[: raw.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line.decode("ascii")) for line in whole.splitlines()]
         except ValueError:
@@ -878,8 +993,9 @@ class Part:
         ended = any("finished" in line for line in lines)
         if same and not (ended and (not session or lines[-1].get("finished") != session)):
             self.file.truncate(len(whole))  # a line that was cut short
-            self.done = {tuple(line["job"]): line for line in lines
-                         if line.get("passed") and "job" in line}
+            self.done = {
+                tuple(line["job"]): line for line in lines if line.get("passed") and "job" in line
+            }
         else:
             self.file.truncate(0)
             self.write({"header": header})
@@ -889,9 +1005,10 @@ class Part:
             self.file.write(json.dumps(line).encode("ascii") + b"\n")
             self.file.flush()
         except OSError as error:
-            raise Wrong("cannot write %s: %s. Finished jobs are kept; mend that, or name another "
-                        "place by --output, and run the same command again." % (
-                            self.path, error.strerror))
+            raise Wrong(
+                "cannot write %s: %s. Finished jobs are kept; mend that, or name another "
+                "place by --output, and run the same command again." % (self.path, error.strerror)
+            )
 
     def add(self, found):
         self.write(found)
@@ -911,8 +1028,10 @@ def write_results(path, results):
     except OSError as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise Wrong("cannot write %s: %s. Finished jobs are kept; mend that and run the same "
-                    "command again." % (path, error.strerror))
+        raise Wrong(
+            "cannot write %s: %s. Finished jobs are kept; mend that and run the same "
+            "command again." % (path, error.strerror)
+        )
 
 
 def gather(kit, box, settings, jobs, done):
@@ -922,20 +1041,39 @@ def gather(kit, box, settings, jobs, done):
         mine = [each for each in found if each["job"][2] == entry["id"]]
         if not mine:
             continue
-        model = {"id": entry["id"], "sha256": entry["sha256"],
-                 "expected": entry["expected"]["sha256"], "programs": {}}
+        model = {
+            "id": entry["id"],
+            "sha256": entry["sha256"],
+            "expected": entry["expected"]["sha256"],
+            "programs": {},
+        }
         for each in mine:
             if each["job"][0] != "check":
                 model["programs"][each["job"][0]] = {
-                    key: value for key, value in each.items() if key != "job"}
+                    key: value for key, value in each.items() if key != "job"
+                }
         models.append(model)
-    checks = [{"check": each["job"][1], "model": each["job"][2], "passed": each["passed"],
-               "detail": each["detail"], "seconds": each["seconds"]}
-              for each in found if each["job"][0] == "check"]
-    return {"format": FORMAT, "kit": kit["digest"], "chip": kit["chip"], "box": box,
-            "settings": {key: settings[key] for key in ("warm_up", "repetitions", "timeout")},
-            "plates": [plate["sha256"] for plate in kit["plates"]], "checks": checks,
-            "models": models}
+    checks = [
+        {
+            "check": each["job"][1],
+            "model": each["job"][2],
+            "passed": each["passed"],
+            "detail": each["detail"],
+            "seconds": each["seconds"],
+        }
+        for each in found
+        if each["job"][0] == "check"
+    ]
+    return {
+        "format": FORMAT,
+        "kit": kit["digest"],
+        "chip": kit["chip"],
+        "box": box,
+        "settings": {key: settings[key] for key in ("warm_up", "repetitions", "timeout")},
+        "plates": [plate["sha256"] for plate in kit["plates"]],
+        "checks": checks,
+        "models": models,
+    }
 
 
 # What is printed
@@ -948,8 +1086,20 @@ def say(*parts):
 
 
 def show_box(box):
-    for key in ("board", "chip", "devices", "system", "machine", "memory_mb", "sdk", "driver",
-                "python", "numpy", "opencv", "sail"):
+    for key in (
+        "board",
+        "chip",
+        "devices",
+        "system",
+        "machine",
+        "memory_mb",
+        "sdk",
+        "driver",
+        "python",
+        "numpy",
+        "opencv",
+        "sail",
+    ):
         if box[key] is not None:
             say("%-10s %s" % (key, box[key]))
     if box["chip"] is None:
@@ -964,8 +1114,10 @@ def show_box(box):
 
 def show_times(results, kit):
     settings = results["settings"]
-    say("\nMilliseconds an image, median of %d calls after %d to warm up (± half the middle half)"
-        % (settings["repetitions"], settings["warm_up"]))
+    say(
+        "\nMilliseconds an image, median of %d calls after %d to warm up (± half the middle half)"
+        % (settings["repetitions"], settings["warm_up"])
+    )
     say(" | ".join(["%-34s" % "program, model", "exact    "] + ["%-15s" % s for s in STEPS]))
     for model in results["models"]:
         program = {"plates": "opencv" if results["box"]["opencv"] else "numpy", "bmcv": "bmcv"}
@@ -977,10 +1129,16 @@ def show_times(results, kit):
             other = model["programs"].get("bmrt_test", {}).get("times_ms") or {}
             times.update(other if kind == "plates" else {})
             cells = ["%-15s" % cell(times.get(step)) for step in STEPS]
-            exact = "%d of %d" % (len(kit["plates"]) - len(found["different"]),
-                                  len(kit["plates"])) if "different" in found else "-"
-            say(" | ".join(["%-34s" % ("%s %s" % (program[kind], model["id"])), "%-9s" % exact]
-                           + cells))
+            exact = (
+                "%d of %d" % (len(kit["plates"]) - len(found["different"]), len(kit["plates"]))
+                if "different" in found
+                else "-"
+            )
+            say(
+                " | ".join(
+                    ["%-34s" % ("%s %s" % (program[kind], model["id"])), "%-9s" % exact] + cells
+                )
+            )
 
 
 def cell(times):
@@ -1014,14 +1172,54 @@ def checked_settings(given, kit):
     unknown = [name for name in only if name not in known]
     if unknown:
         raise Wrong("the kit has no model %s. It has: %s." % (", ".join(unknown), ", ".join(known)))
-    return {"sail_module": given.sail_module, "only": only, "timeout": given.timeout,
-            "warm_up": given.warm_up, "repetitions": given.repetitions}
+    return {
+        "sail_module": given.sail_module,
+        "only": only,
+        "timeout": given.timeout,
+        "warm_up": given.warm_up,
+        "repetitions": given.repetitions,
+    }
 
 
 def check_chip(kit, box):
     if box["chip"] is not None and box["chip"] != kit["chip"]:
-        raise Wrong("this kit is for %s, and this machine has a %s. Make one for it: "
-                    "`lprnet-nb kit %s -o FOLDER`." % (kit["chip"], box["chip"], box["chip"]))
+        raise Wrong(
+            "this kit is for %s, and this machine has a %s. Make one for it: "
+            "`lprnet-nb kit %s -o FOLDER`." % (kit["chip"], box["chip"], box["chip"])
+        )
+
+
+def do_pending(kit, settings, part, jobs, scratch):
+    """Do the jobs that are left in one child process, which may end before it is through."""
+    pending = [job for job in jobs if tuple(job) not in part.done]
+    begun = []
+
+    def finish(found):
+        part.add(found)
+        passed = "ok  " if found["passed"] else "FAIL"
+        _, name, model = found["job"]
+        say(
+            "%d/%d %s %s %s: %s" % (len(part.done), len(jobs), passed, name, model, found["detail"])
+        )
+
+    def on_line(line):
+        if "begun" in line:
+            begun.append(line["begun"])
+        elif "wrong" in line:
+            raise Wrong(line["wrong"])
+        else:
+            finish(line)
+
+    slim = {key: value for key, value in kit.items() if key != "files"}
+    told = {"kit": slim, "settings": settings, "jobs": pending}
+    end = run_child(told, on_line, settings["timeout"], scratch)
+    left = [job for job in pending if tuple(job) not in part.done]
+    if left:  # it fell, in the job that it had begun, or before it began one
+        fallen = begun[-1] if begun and begun[-1] in left else left[0]
+        detail = "the process %s. %s" % (end, last_words(scratch))
+        finish(
+            {"job": fallen, "passed": False, "seconds": None, "temperature": {}, "detail": detail}
+        )
 
 
 def run(given, scratch):
@@ -1030,8 +1228,10 @@ def run(given, scratch):
     output = os.path.abspath(given.output or os.path.join(kit["folder"], "results.json"))
     box = find_box(settings, scratch)
     check_chip(kit, box)
-    say("kit        %s for %s, %d models, %d plates" % (
-        kit["digest"][:16], kit["chip"], len(kit["models"]), len(kit["plates"])))
+    say(
+        "kit        %s for %s, %d models, %d plates"
+        % (kit["digest"][:16], kit["chip"], len(kit["models"]), len(kit["plates"]))
+    )
     show_box(box)
     jobs = jobs_of(kit, box, settings)
     same = {key: settings[key] for key in ("sail_module", "warm_up", "repetitions")}
@@ -1039,33 +1239,8 @@ def run(given, scratch):
     part = Part(os.path.splitext(output)[0] + ".part", header, given.session)
     if part.done:
         say("%d of %d jobs were finished before; going on" % (len(part.done), len(jobs)))
-    pending = [job for job in jobs if tuple(job) not in part.done]
-    slim = {key: value for key, value in kit.items() if key != "files"}
-    while pending:
-        begun = []
-
-        def on_line(line):
-            if "begun" in line:
-                begun.append(line["begun"])
-            elif "wrong" in line:
-                raise Wrong(line["wrong"])
-            else:
-                finish(line)
-
-        def finish(line):
-            part.add(line)
-            say("%d/%d %s %s %s: %s" % (len(part.done), len(jobs),
-                "ok  " if line["passed"] else "FAIL", line["job"][1], line["job"][2],
-                line["detail"]))
-
-        end = run_child({"kit": slim, "settings": settings, "jobs": pending}, on_line,
-                        settings["timeout"], scratch)
-        left = [job for job in pending if tuple(job) not in part.done]
-        if left:  # it fell, in the job that it had begun, or before it began one
-            fallen = begun[-1] if begun and begun[-1] in left else left[0]
-            finish({"job": fallen, "passed": False, "seconds": None, "temperature": {},
-                    "detail": "the process %s. %s" % (end, last_words(scratch))})
-        pending = [job for job in pending if tuple(job) not in part.done]
+    while any(tuple(job) not in part.done for job in jobs):
+        do_pending(kit, settings, part, jobs, scratch)
     results = gather(kit, box, settings, jobs, part.done)
     write_results(output, results)
     part.write({"finished": given.session})
@@ -1091,9 +1266,12 @@ def main():
     except (KeyboardInterrupt, BrokenPipeError):
         return 130
     except OSError as error:
-        sys.stderr.buffer.write(("run.py: %s: %s. Finished jobs are kept; mend that and run the "
-                                 "same command again.\n" % (error.filename or "writing",
-                                                            error.strerror)).encode("utf8"))
+        sys.stderr.buffer.write(
+            (
+                "run.py: %s: %s. Finished jobs are kept; mend that and run the "
+                "same command again.\n" % (error.filename or "writing", error.strerror)
+            ).encode("utf8")
+        )
         return 2
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

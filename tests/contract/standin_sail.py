@@ -1,11 +1,11 @@
 """A stand-in for sophon.sail on the compiler package's runtime libraries, as unforgiving as sail.
 
-Written from the documented API of sail 3.10.7 and what that does on these libraries: it casts arrays
-silently, writes into the caller's memory when an array is not contiguous, runs again on old input
-when given none, refuses a wrong rank, holds Python's lock for the whole of a call with arrays, and
-takes the process down for an unknown graph or device. The runtime prints to stdout. Device memory
-is a buffer of its own, so that a forgotten synchronization shows. There is no bmcv, and
-`Handle.get_target()` answers 'Error', as on the simulator.
+Written from the documented API of sail 3.10.7 and what that does on these libraries: it casts
+arrays silently, writes into the caller's memory when an array is not contiguous, runs again on old
+input when given none, refuses a wrong rank, holds Python's lock for the whole of a call with
+arrays, and takes the process down for an unknown graph or device. The runtime prints to stdout.
+Device memory is a buffer of its own, so that a forgotten synchronization shows. There is no bmcv,
+and `Handle.get_target()` answers 'Error', as on the simulator.
 
 `TPUKERNEL_FIRMWARE_PATH` names the chip's simulator library, the others lie beside it;
 `STANDIN_DEVICES` is how many devices to pretend to have, `STANDIN_TARGET` what chip to call them.

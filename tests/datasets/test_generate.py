@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from lprnet_nb.datasets.alphabet import PROVINCES, PUBLISHED
+from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.datasets.generate import (
     Severity,
     contact_sheet,
@@ -19,7 +21,7 @@ from lprnet_nb.datasets.generate import (
 )
 from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
-from lprnet_nb.datasets.images import PlateImages, load_folder, read_labels
+from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.grammar import compile_grammar, load_grammar
 from lprnet_nb.errors import ParameterError
 
@@ -234,8 +236,7 @@ def test_what_is_impossible_is_said():
 
 def test_a_written_set_reads_back(tmp_path):
     plates = generate_plates(3, 9)
-    labels = read_labels(write_plates(plates, tmp_path / "set"))
-    again = load_folder(tmp_path / "set", labels)
+    again = load_plates(write_plates(plates, tmp_path / "set").parent)
     assert again.names == plates.names and again.labels == plates.labels
     np.testing.assert_array_equal(again.images, plates.images)
 
@@ -269,3 +270,10 @@ def _runs(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_plates_without_labels_are_not_written(tmp_path):
+    plates = replace(generate_plates(2, seed=0), labels=None)
+    with pytest.raises(ParameterError, match="no labels"):
+        write_plates(plates, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

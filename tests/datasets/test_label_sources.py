@@ -11,6 +11,7 @@ import pytest
 
 from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.datasets.images import HEIGHT, WIDTH, fit, read_image
+from lprnet_nb.errors import DataError
 
 NAMES, TEXTS = ("京A11111_0.png", "京A11111_1.png"), ("皖A12345", "苏B67890")
 
@@ -39,13 +40,16 @@ def write_beside(folder: Path, texts) -> None:
     )
 
 
-def test_json_goes_before_csv_before_the_file_beside_before_names(folder):
+def test_a_label_file_goes_before_one_beside_before_names_and_two_are_refused(folder):
     assert load_plates(folder).labels == ("京A11111", "京A11111")
     write_beside(folder, ("沪A00000", "沪A00000"))
     assert load_plates(folder).labels == ("沪A00000", "沪A00000")
     write_csv(folder, ("粤A00000", "粤A00000"))
     assert load_plates(folder).labels == ("粤A00000", "粤A00000")
     write_json(folder, TEXTS)
+    with pytest.raises(DataError, match=r"several label files: .*labels\.csv, .*labels\.json"):
+        load_plates(folder)
+    (folder / "labels.csv").unlink()
     assert load_plates(folder).labels == TEXTS
 
 

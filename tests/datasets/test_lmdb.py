@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from lprnet_nb.datasets import lmdb as dataset
-from lprnet_nb.datasets.images import load_folder, preprocess
+from lprnet_nb.datasets.folder import load_images
+from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.errors import DataError, ParameterError
 
 # data.mdb of 25 arrays (below), written by ufwio 0.0.2 with lmdb 3.0, 4,096-byte pages.
@@ -106,13 +107,13 @@ def test_map_grows(tmp_path, monkeypatch):
 
 def test_conversion_is_the_preprocessing(tmp_path, crops):
     assert dataset.convert_imageset(crops, tmp_path / "set") == 7
-    expected = preprocess(load_folder(crops).images)
+    expected = preprocess(load_images(crops).images)
     made = np.concatenate([array for _, array in dataset.read_lmdb(tmp_path / "set")])
     assert np.array_equal(made, expected)
 
 
 def test_options_of_the_vendor(tmp_path, crops):
-    bgr = preprocess(load_folder(crops).images)
+    bgr = preprocess(load_images(crops).images)
     dataset.convert_imageset(crops, tmp_path / "rgb", bgr2rgb=True)
     rgb = np.concatenate([array for _, array in dataset.read_lmdb(tmp_path / "rgb")])
     assert np.array_equal(rgb, bgr[:, ::-1])
@@ -142,7 +143,7 @@ def test_stopped_conversion_goes_on(tmp_path, crops, monkeypatch):
     assert dataset.convert_imageset(crops, tmp_path / "set", advance=later.append) == 7
     assert sum(later) == 3
     made = np.concatenate([array for _, array in dataset.read_lmdb(tmp_path / "set")])
-    assert np.array_equal(made, preprocess(load_folder(crops).images))
+    assert np.array_equal(made, preprocess(load_images(crops).images))
     with pytest.raises(DataError, match="other images or options"):
         dataset.convert_imageset(crops, tmp_path / "set", bgr2rgb=True)
 

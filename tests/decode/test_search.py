@@ -138,7 +138,7 @@ def test_every_reading_is_in_the_grammar(seed, spread, name, score):
     for text in readings.texts + readings.runner_up:
         assert automaton.accepts(PUBLISHED.encode(text)), text
     assert all(a != b for a, b in zip(readings.texts, readings.runner_up))
-    assert ((0 <= readings.confidence) & (readings.confidence <= 1)).all()
+    assert ((readings.confidence >= 0) & (readings.confidence <= 1)).all()
 
 
 def test_hopeless_logits_are_searched_in_the_log_domain():

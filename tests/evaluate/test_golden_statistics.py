@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from lprnet_nb.decode import decode
 from lprnet_nb.evaluate import (
@@ -74,5 +75,8 @@ def test_grammars_read_significantly_better(plates, logits):
     golden = GOLDEN["greedy_against_plate"]
     result = mcnemar_exact(greedy, plate)
     assert (result.b, result.c) == pytest.approx((golden["b"], golden["c"]), abs=1)
-    assert result.p == pytest.approx(golden["p"], rel=1.1)
+    # One plate more or less moves p by a factor of up to 12, so p itself is held by other means.
+    for b, c, p in ((result.b, result.c, result.p), (golden["b"], golden["c"], golden["p"])):
+        assert p == pytest.approx(binomtest(b, b + c).pvalue, rel=1e-9, abs=0)
+    assert result.p < 0.05
     assert cochran_q([greedy, plate, ordinary]).q == near(GOLDEN["cochran_q"])

@@ -51,7 +51,8 @@ NASTY = tuple(
         "\x1b[31m",
         "../../etc/passwd",
     )
-) + (
+)
+NASTY += (
     b"\xff\xfe\0\0",
     b"\x80abc",
     b"\x93NUMPY",

@@ -23,9 +23,10 @@ import torch
 
 from lprnet_nb.cache import adopt_artifact, cache_dir, pack_artifact
 from lprnet_nb.datasets import fetch
-from lprnet_nb.datasets.ccpd import load_ccpd
+from lprnet_nb.datasets.ccpd import stream_ccpd
+from lprnet_nb.datasets.folder import load_images, load_plates
 from lprnet_nb.datasets.generate import generate_plates
-from lprnet_nb.datasets.images import load_folder, read_image
+from lprnet_nb.datasets.images import read_image
 from lprnet_nb.measure.output import Output
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
@@ -48,7 +49,7 @@ _NAMES = (
     " leading space.png",
     "<script>alert(1)<.script>.png",
     "&amp;.png",
-    "..png.png",
+    "x..png.png",
     "京A·12345.png",
     "ünï.png",
     "\u202eright to left.png",
@@ -67,7 +68,8 @@ def _in_folder(world: World) -> str:
         for name, image, label in zip(_NAMES, plates.images, plates.labels):
             (folder / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
             labels[name] = label
-        read = load_folder(folder, labels)
+        (folder / "labels.json").write_text(json.dumps(labels), "utf8")
+        read = load_plates(folder)
         out = Output(world.folder / "names-out")
         out.json("results", dict(zip(read.names, read.labels)))
         out.json("labels", labels)
@@ -95,7 +97,7 @@ def _not_utf8(world: World) -> str:
         image = generate_plates(1, seed=3).images[0]
         with open(folder + b"/\xff\xfe.png", "wb") as file:
             file.write(cv2.imencode(".png", image)[1].tobytes())
-        return world.error(lambda: load_folder(os.fsdecode(folder)), "not UTF-8")
+        return world.error(lambda: load_images(os.fsdecode(folder)), "not UTF-8")
     finally:
         shutil.rmtree(folder)
 
@@ -186,7 +188,7 @@ def _archive(members: dict[str, bytes], cut: bool = False) -> Callable[[World], 
                     lambda: fetch.fetch_published(url=url, progress=False),
                     "x.zip" if cut or "a/weights/x" not in members else "SHA-256",
                 )
-            escaped = [path for path in place.parent.rglob("evil*")]
+            escaped = list(place.parent.rglob("evil*"))
             if escaped:
                 raise AssertionError(f"written outside: {escaped}")
             return said
@@ -238,7 +240,7 @@ def _ccpd(name: str, contains: str) -> Callable[[World], str]:
         folder.mkdir()
         try:
             (folder / name).write_bytes(cv2.imencode(".jpg", np.zeros((200, 300, 3), np.uint8))[1])
-            return world.error(lambda: load_ccpd(folder), contains)
+            return world.error(lambda: list(stream_ccpd(folder)), contains)
         finally:
             shutil.rmtree(folder)
 

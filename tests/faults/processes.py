@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from lprnet_nb.cache import artifact
+from lprnet_nb.children import variables
 from lprnet_nb.errors import EngineError
-from lprnet_nb.proof.cluster import _START_SECONDS, Cluster, variables
+from lprnet_nb.proof.cluster import _START_SECONDS, Cluster
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.work import scheduler

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, folders that may not be written, and runs that share a cache."""
+"""Disks that are full or read-only, folders that are not ours, and runs that share a cache."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _two_runs(world: World) -> str:
         shutil.rmtree(world.cache / "artifacts" / kind)
     both = [world.start(), world.start()]
     ended = {world.finish(process) for process in both}
-    built = [path for path in (world.cache / "artifacts").glob("*/.altered-*")]
+    built = list((world.cache / "artifacts").glob("*/.altered-*"))
     if built:
         raise AssertionError(f"one run set the other's work aside: {built}")
     return ended.pop()
@@ -202,19 +202,16 @@ def _rubbish(world: World) -> str:
 
 
 def _vanished_image(world: World) -> str:
-    from lprnet_nb.datasets import images as reading
+    from lprnet_nb.datasets.folder import list_plates
     from lprnet_nb.datasets.generate import write_plates
 
     folder = world.folder / "vanishing"
     write_plates(generate_plates(5, seed=9), folder)
-    files = reading.image_files(folder)
-    original = reading.image_files
-    reading.image_files = lambda _: files  # the folder was listed
-    files[2].unlink()
+    files = list_plates(folder)
+    (folder / files.names[2]).unlink()
     try:
-        return world.error(lambda: reading.load_folder(folder), files[2].name)
+        return world.error(files.read, files.names[2])
     finally:
-        reading.image_files = original
         shutil.rmtree(folder)
 
 

@@ -25,7 +25,8 @@ from lprnet_nb.cache import digest, file_digest
 from lprnet_nb.datasets import ccpd
 from lprnet_nb.datasets.alphabet import PUBLISHED_CLASSES, read_alphabet
 from lprnet_nb.datasets.folder import load_plates
-from lprnet_nb.datasets.images import read_image, read_labels
+from lprnet_nb.datasets.images import read_image
+from lprnet_nb.datasets.labels import read_labels
 from lprnet_nb.datasets.lmdb import decode_datum, encode_datum
 from lprnet_nb.decode.grammar import load_grammar
 from lprnet_nb.errors import LprnetError
@@ -46,7 +47,7 @@ FEW = 30
 LONGEST = 10.0  # seconds of processor time for one input
 
 NAME = "025-95_113-154&383_386&473-386&473_177&454_154&383_363&402-0_0_22_27_27_33_16-37-15.jpg"
-GRAMMAR = """description = "two digits"
+GRAMMAR = b"""description = "two digits"
 include = ["plate-ordinary"]
 [sets]
 digit = "0123456789"
@@ -56,7 +57,7 @@ slots = ["digit", "digit"]
 limits = [{ set = "digit", from = 1, to = 2, at_most = 2 }]
 [pairs]
 "1" = "0123"
-""".encode()
+"""
 PROFILE = b"""ENGINE_BD                       ENGINE_GDMA
                                 Load_1|GDMA_TENSOR|s:0|b:0|g:1|e:499|t:500|dr:0|sz:64|bw:1
 Conv2D_2|CONV|s:500|b:1|g:1|e:999|t:500
@@ -156,6 +157,11 @@ def record() -> dict[str, Any]:
         "network": "lprnet",
         "graph": None,
         "alphabet": {"classes": PUBLISHED_CLASSES, "blank": 67},
+        "seals": {
+            "graph": None,
+            "alphabet": digest({"classes": PUBLISHED_CLASSES, "blank": 67}),
+            "files": None,
+        },
     }
 
 

@@ -12,14 +12,22 @@ from typing import Any
 
 from lprnet_nb.cache import array_digest
 from lprnet_nb.datasets.generate import generate_plates
-from lprnet_nb.decode import Readings
 from lprnet_nb.errors import LprnetError
 from lprnet_nb.model.own import load_own_weights
-from lprnet_nb.runtime.inference import read_shard
+from lprnet_nb.runtime.inference import read_shards
 from lprnet_nb.toolchain.compile import CalibrationTable
 from lprnet_nb.toolchain.strategies import make_strategy
 from lprnet_nb.work import scheduler
-from lprnet_nb.work.pieces import Piece, compile_pieces, float_pieces, infer_pieces, score_piece
+from lprnet_nb.work.pieces import (
+    Piece,
+    Scored,
+    compile_piece,
+    float_run,
+    model_run,
+    score_piece,
+    trace_piece,
+    with_needs,
+)
 
 CHIP = "BM1688"  # the quickest to simulate
 MODEL = "bm1688_int8_1b_faults"
@@ -30,37 +38,32 @@ def pieces() -> list[Piece]:
     """Trace, compile, infer in float, on the emulator and on the simulator, and read."""
     weights, plates = load_own_weights(), generate_plates(IMAGES, seed=5)
     strategy = make_strategy(name="faults", method="max", images=CALIBRATION, tune=0)
-    floats = float_pieces(weights, plates, 1, "image")
-    model = compile_pieces(
+    model = compile_piece(
         MODEL,
+        trace_piece(weights, 1, "image", strategy.form),
         CHIP,
         "int8",
-        1,
-        "image",
-        weights,
         strategy,
         generate_plates(CALIBRATION, seed=6).images,
     )
-    emulated = infer_pieces(MODEL, model[-1].name, plates, "emulator", 1)
-    simulated = infer_pieces(MODEL, model[-1].name, plates.take(slice(SIMULATED)), "simulator", 1)
-    return [
-        *floats,
-        *model,
-        *emulated,
-        *simulated,
-        score_piece("float_1b", floats[1:], weights.alphabet, "greedy"),
-        score_piece(MODEL, emulated, weights.alphabet, "greedy"),
+    runs = [
+        float_run(weights, plates, 1, "image"),
+        model_run(MODEL, model, plates, "emulator", 1),
+        model_run(MODEL, model, plates.take(slice(SIMULATED)), "simulator", 1),
     ]
+    scores = [score_piece(run, weights.alphabet, "greedy") for run in runs[:2]]
+    return with_needs([*(piece for run in runs for piece in run.shards), *scores])
 
 
-def summary(results: dict[str, Any]) -> str:
+def summary(results: dict[Piece, Any]) -> str:
     """Logits by digest, thresholds and texts, as JSON."""
     found: dict[str, Any] = {}
-    for name, value in sorted(results.items()):
+    named = {piece.name: value for piece, value in results.items()}
+    for name, value in sorted(named.items()):
         if name.startswith("infer/"):
-            found[name] = array_digest(read_shard(value)[0])
-        elif isinstance(value, Readings):
-            found[name] = value.texts
+            found[name] = array_digest(read_shards([value]).logits)
+        elif isinstance(value, Scored):
+            found[name] = value.readings.texts
         elif isinstance(value, CalibrationTable):
             found[name] = value.thresholds()
     return json.dumps(found, ensure_ascii=False, sort_keys=True)

@@ -67,11 +67,11 @@ def parameters(data: str, images: int, strategy: str) -> Parameters:
 def checked(found: Data, judged: int) -> None:
     assert len(found.plates) == judged and not found.overlap
     assert found.description()["calibration"]["among_evaluated"] is False
-    assert not pixels(found.plates.images) & pixels(found.pool.images)
+    assert not pixels(found.plates.images) & pixels(found.pool.read().images)
     for count in (1, 20):
         chosen = found.calibration_images(count)
         assert len(chosen) == count and not pixels(chosen) & pixels(found.plates.images)
-        assert pixels(chosen) <= pixels(found.pool.images)
+        assert pixels(chosen) <= pixels(found.pool.read().images)
 
 
 @pytest.mark.parametrize("images", [7, 100, 0])
@@ -97,7 +97,7 @@ def test_a_report_on_a_folder(folder, strategy, images):
 def test_where_too_few_are_left_the_overlap_is_said(folder, strategy, images):
     found = datasets_for(parameters(str(folder), images, strategy))
     assert found.overlap and found.description()["calibration"]["among_evaluated"] is True
-    assert pixels(found.plates.images) <= pixels(found.pool.images)
+    assert pixels(found.plates.images) <= pixels(found.pool.read().images)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])

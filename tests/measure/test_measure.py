@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb import inputs
+from lprnet_nb.datasets import folder as datasets_folder
+from lprnet_nb.datasets.generate import generate_plates, write_plates
+from lprnet_nb.errors import DataError, EngineError, ParameterError
 from lprnet_nb.evaluate.intervals import wilson
 from lprnet_nb.measure.data import _found_source, _source, datasets_for
-from lprnet_nb.measure.models import compile_all
+from lprnet_nb.measure.models import compile_all, planned
 from lprnet_nb.measure.output import Output
 from lprnet_nb.measure.parameters import check, combinations
 from lprnet_nb.measure.rows import measure_all, write_metrics
-from lprnet_nb.toolchain.strategies import make_strategy
+from lprnet_nb.runtime.crosscheck import crosscheck
+from lprnet_nb.runtime.inference import infer_plates
+from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
+from lprnet_nb.work import scheduler
+from lprnet_nb.work.pieces import Piece, crosscheck_piece, given, model_run, with_needs
 
 COLUMNS = [
     "chip",
@@ -34,6 +43,7 @@ COLUMNS = [
     "logits_cosine",
     "logits_sqnr_db",
     "predicted_latency_ms",
+    "loss",
 ]
 
 
@@ -60,24 +70,94 @@ def data(published, parameters):
 @pytest.fixture(scope="module")
 def measured(compiler, parameters, data):
     compiled = compile_all(parameters, data, progress=False)
-    named = [
-        dataclasses.replace(c, id=c.id.split("_/")[0].rstrip("_"), strategy=c.strategy and "kl-20")
-        for c in compiled
-    ]
-    return measure_all(parameters, data, named, progress=False)
+    return measure_all(parameters, data, compiled, progress=False)
+
+
+def test_a_strategy_file_of_a_registrys_name_is_not_the_registrys(measured, data):
+    """`parameters` names a file of the name kl-20 that is tuned on one image, not on five."""
+    mine = measured[2].compiled
+    registry = check(CHIPS="BM1684X", PRECISIONS="int8", STRATEGIES="kl-20", IMAGES=20)
+    [theirs] = planned(registry, data)
+    assert theirs.id == mine.id == "bm1684x_int8_1b_kl-20"
+    done, _ = scheduler.look(with_needs([theirs.model]))
+    assert theirs.model not in done or done[theirs.model].digest != mine.bmodel.digest
+    with pytest.raises(ParameterError, match="different pieces of work are called"):
+        with_needs([theirs.model, mine.planned.model])
 
 
 def test_calibration_and_evaluation_do_not_share_an_image(data):
     assert len(data.plates) == 20 and len(data.pool) == 980 and not data.overlap
     assert not set(data.plates.names) & set(data.pool.names)
     assert data.description()["calibration"]["among_evaluated"] is False
-    with pytest.raises(ParameterError, match="takes 981 images, and published-1000 has 980"):
-        data.calibration_images(981)
+    assert len(data.calibration_images(981)) == 980  # what there is
 
 
 def test_when_all_images_are_evaluated_the_overlap_is_said(published, parameters):
     everything = datasets_for(dataclasses.replace(parameters, images=0))
     assert everything.overlap and everything.description()["calibration"]["among_evaluated"]
+
+
+def own_folder(path, count):
+    write_plates(generate_plates(count, seed=5, workers=0), path)
+    return path
+
+
+def own(folder, **given):
+    return check(DATA=str(folder), WEIGHTS="generated", CHIPS="BM1684X", PRECISIONS="int8", **given)
+
+
+@pytest.mark.parametrize(
+    "count, images, judged, pool, overlap",
+    [
+        (60, 0, 60, 60, True),
+        (60, 100, 60, 60, True),  # more than there are: all
+        (60, 40, 40, 20, False),  # calibration takes what there is
+        (60, 41, 41, 60, True),
+        (25, 100, 25, 25, True),
+    ],
+)
+def test_a_small_set_is_judged_and_calibrated_on_what_there_is(
+    tmp_path, capsys, monkeypatch, count, images, judged, pool, overlap
+):
+    monkeypatch.setattr(inputs, "_said", set())
+    found = datasets_for(own(own_folder(tmp_path / "mine", count), IMAGES=images))
+    assert (len(found.plates), len(found.pool), found.overlap) == (judged, pool, overlap)
+    assert len(found.calibration_images(100)) == pool
+    told = capsys.readouterr().err
+    assert ("calibration draws from them too" in told) == overlap
+    assert not overlap or f"Set IMAGES to {count - 20} or less to keep them apart" in told
+    shared = set(found.plates.names) & set(found.pool.names)
+    assert bool(shared) == overlap
+
+
+def test_strategies_are_cut_to_the_pool_and_so_is_what_they_are_known_by(tmp_path):
+    folder = own_folder(tmp_path / "mine", 60)
+    wanted = own(folder, IMAGES=40, STRATEGIES="kl,kl-20,qat", BATCHES="1")
+    found = planned(wanted, datasets_for(wanted))
+    sizes = [item.pieces[-1].arguments["strategy"].images for item in found]
+    assert sizes == [20, 20, 20] and [item.strategy for item in found] == ["kl", "kl-20", "qat"]
+    assert all(len(item.pieces[-2].arguments["images"]) == 20 for item in found)
+    assert STRATEGIES["kl"].images == 100  # the registry's own is as it was
+    assert STRATEGIES["kl"].cut_to(3).tune == 3 and STRATEGIES["kl"].cut_to(100).images == 100
+
+
+def test_what_is_not_judged_needs_no_labels_and_a_folder_is_read_when_asked(tmp_path, monkeypatch):
+    folder = own_folder(tmp_path / "test_md5", 30)
+    (folder / "labels.json").unlink()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(path.with_name(f"{number * 7919:032x}.png"))
+    wanted = own(folder, IMAGES=0)
+    with pytest.raises(DataError, match="test_md5 has no labels"):
+        datasets_for(wanted)
+    read = []
+    original = datasets_folder.read_image
+    monkeypatch.setattr(
+        datasets_folder, "read_image", lambda path: read.append(path) or original(path)
+    )
+    found = datasets_for(wanted, labels=False)
+    assert len(found.pool) == 30 and not read
+    assert len(found.calibration_images(4)) == len(read) == 4
+    assert found.plates.labels is None and found.seconds > 0 and len(read) == 34
 
 
 def test_rows_have_the_documented_columns_and_consistent_values(measured, data):
@@ -99,19 +179,37 @@ def test_rows_have_the_documented_columns_and_consistent_values(measured, data):
     assert fp32["predicted_latency_ms"] > 2 * int8["predicted_latency_ms"] > 0
 
 
-def test_the_simulator_judged_every_bmodel(measured):
+def test_the_simulator_judged_every_bmodel(measured, data):
     reference, fp32, int8 = measured
     assert reference.crosscheck is None
     for item in (fp32, int8):
         assert item.crosscheck["images"] == 4 and item.crosscheck["same_classes"]
         assert item.crosscheck["simulator"]["backend"] == "simulator"
+        few = data.plates.take(slice(4))
+        judged = infer_plates(item.compiled.bmodel, few, "simulator").logits
+        difference = float(np.abs(item.inference.logits[:4] - judged).max())
+        assert item.crosscheck["max_abs_difference"] == difference
+        assert item.crosscheck["identical"] == (difference == 0)
     assert fp32.crosscheck["max_abs_difference"] < 1e-3
 
 
-def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data):
-    from lprnet_nb.errors import EngineError
-    from lprnet_nb.runtime.crosscheck import crosscheck
+def test_the_piece_that_checks_sets_the_run_against_the_simulator(measured, data, tmp_path):
+    int8 = measured[2]
+    model = given("model", int8.compiled.bmodel)
+    run = model_run("int8", model, data.plates, "emulator", 1)
+    done = scheduler.make([crosscheck_piece(run, data.plates, 1)], "x", progress=False)
+    assert done[crosscheck_piece(run, data.plates, 1)] == int8.crosscheck
+    shutil.copytree(done[run.shards[0]], tmp_path / "altered")
+    logits = np.array(int8.inference.logits)
+    logits[1, 0, 3] = logits[1].max() + 1
+    np.save(tmp_path / "altered" / "logits.npy", logits)
+    shard = Piece("shard", Path, {}, (given("folder", str(tmp_path / "altered")),), here=True)
+    altered = dataclasses.replace(run, shards=(shard,))
+    with pytest.raises(EngineError, match=f"1 of 4 .* first is {data.plates.names[1]}"):
+        scheduler.make([crosscheck_piece(altered, data.plates, 1)], "x", progress=False)
 
+
+def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data):
     int8 = measured[2]
     wrong = np.array(int8.inference.logits)
     wrong[1, 0, 3] = wrong[1].max() + 1
@@ -119,16 +217,16 @@ def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data)
         crosscheck(int8.compiled.bmodel, data.plates, wrong)
 
 
-def test_what_is_written_says_where_it_came_from(measured, data, tmp_path):
-    metrics = write_metrics(Output(tmp_path), data, measured)
+def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp_path):
+    metrics = write_metrics(Output(tmp_path), parameters, data, measured)
     assert json.loads((tmp_path / "metrics.json").read_text("utf8")) == metrics
-    assert metrics["schema"] == 1 and metrics["dataset"] == {
+    assert metrics["schema"] == 2 and metrics["dataset"] == {
         "name": "published-1000",
         "images": 20,
         "digest": data.plates.digest,
     }
     first = (tmp_path / "metrics.json").read_bytes()
-    write_metrics(Output(tmp_path), data, measured)
+    write_metrics(Output(tmp_path), parameters, data, measured)
     assert (tmp_path / "metrics.json").read_bytes() == first
     results = json.loads(
         (tmp_path / "results" / f"{measured[1].compiled.id}_greedy.json").read_text("utf8")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lprnet_nb.errors import ParameterError
+from lprnet_nb.measure import parameters
 from lprnet_nb.measure.parameters import check
+from lprnet_nb.toolchain.nntc.strategies import NNTC_STRATEGIES
+from lprnet_nb.toolchain.strategies import recommended
 
 
 def test_lists_are_parsed_from_text_and_from_sequences():
@@ -19,10 +23,56 @@ def test_lists_are_parsed_from_text_and_from_sequences():
         OUTPUT_DIR="out",
     )
     assert p.chips == ("BM1684X", "BM1684") and p.precisions == ("int8", "fp32")
-    assert p.batches == (1, 4) and p.images == 0 and p.strategies == ("kl", "mse")
+    assert p.batches == (1, 4) and p.images == 0
+    assert [asked.name for asked in p.strategies] == ["kl", "mse"]
     assert p.output == Path("out")
     assert check(CHIPS=["BM1688"], BATCHES=2).batches == (2,)
     assert check().output is None and check(OUTPUT_DIR="").output is None
+
+
+def strategy_file(folder: Path, **fields: object) -> str:
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(fields))
+    return str(path)
+
+
+def test_strategies_are_what_they_are_on_each_chip_of_the_toolchain():
+    [asked] = check(CHIPS="BM1684X,BM1684", STRATEGIES="recommended").strategies
+    assert asked.by_chip == {chip: recommended(chip) for chip in ("BM1684X", "BM1684")}
+    [asked] = check(CHIPS="BM1684", STRATEGIES="tutorial", TOOLCHAIN="nntc").strategies
+    assert asked.by_chip == {"BM1684": NNTC_STRATEGIES["tutorial"]}
+    assert [asked.name for asked in check(PRECISIONS="int8").strategies] == ["kl", "recommended"]
+    assert check(PRECISIONS="fp32", TOOLCHAIN="nntc").strategies == ()  # nothing to quantize
+
+
+def test_two_strategies_of_one_name_are_refused(tmp_path):
+    file = strategy_file(tmp_path, name="kl", method="mse")
+    [asked] = check(CHIPS="BM1684", STRATEGIES=file).strategies
+    assert (asked.name, asked.by_chip["BM1684"].method) == ("kl", "mse")
+    for names in (("kl", file), (file, "kl")):
+        with pytest.raises(ParameterError, match=f"two of {', '.join(names)} are called 'kl'"):
+            check(STRATEGIES=names)
+
+
+def test_a_recommendation_under_a_registry_name_that_is_another_strategy(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPRNET_DATA", str(tmp_path))
+    place = tmp_path / "models" / "BM1684X" / "recommended.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"strategy": {"name": "mse", "method": "mse", "about": "Here."}}))
+    check(CHIPS="BM1684X", STRATEGIES="mse,recommended")  # the same, described otherwise
+    place.write_text(json.dumps({"strategy": {"name": "mse", "method": "max"}}))
+    with pytest.raises(ParameterError, match="mse and recommended for BM1684X are different"):
+        check(CHIPS="BM1684X", STRATEGIES="mse,recommended")
+
+
+def test_auto_is_a_backend_by_name(monkeypatch):
+    monkeypatch.setattr(parameters, "device_there", lambda: False)
+    assert check().backend == check(BACKEND="auto").backend == "emulator"
+    assert check(TOOLCHAIN="nntc", PRECISIONS="fp32").backend == "simulator"
+    assert check(BACKEND="simulator").backend == "simulator"
+    monkeypatch.setattr(parameters, "device_there", lambda: True)
+    assert check().backend == check(TOOLCHAIN="nntc", PRECISIONS="fp32").backend == "device"
+    assert check(BACKEND="emulator").backend == "emulator"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.measure.data import Data
 from lprnet_nb.measure.models import Compiled
 from lprnet_nb.measure.output import Output
-from lprnet_nb.measure.rows import Measured, measure
+from lprnet_nb.measure.parameters import check
+from lprnet_nb.measure.rows import Measured, measure_all
 from lprnet_nb.measure.schema import Row
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import TracedModel, trace_model
@@ -68,15 +69,15 @@ def pair(plates) -> tuple[Weights, Weights]:
 
 @pytest.fixture(scope="module")
 def measured(plates, pair) -> tuple[Measured, Measured]:
-    base, wrong = (trace_model(weights, BATCH, "batch") for weights in pair)
+    wrong = trace_model(pair[1], BATCH, "batch")
     data = Data(plates, plates.take(range(7)), True, pair[0], "generated", "chosen", READ_IN)
     model = WrongModel(
         **{field.name: getattr(wrong, field.name) for field in dataclasses.fields(wrong)}
     )
-    reference = measure(Compiled("float_2b", base, None), None, data, progress=False)
-    return reference, measure(
-        Compiled("wrong", wrong, model, "mine"), reference, data, backend="torch", progress=False
-    )
+    asked = check(BATCHES=BATCH, BATCH_MEAN="batch", DECODERS="greedy", BACKEND="torch")
+    compiled = [Compiled("wrong", wrong, model, "mine")]
+    reference, measured = measure_all(asked, data, compiled, progress=False)
+    return reference, measured
 
 
 @pytest.fixture(scope="module")

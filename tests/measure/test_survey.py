@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lprnet_nb.datasets.ccpd import load_ccpd
+from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.measure import survey as s
@@ -28,7 +28,7 @@ def model(tmp_path, monkeypatch):
 
 
 def test_by_pieces_as_all_at_once_and_again_from_the_cache(scenes, model, monkeypatch):
-    plates = load_ccpd(scenes)
+    plates = load_plates(scenes)
     texts = decode(infer_plates(model, plates, "torch").logits, model.alphabet).texts
     right = sum(a == b for a, b in zip(texts, plates.labels))
     found = s.survey(model, scenes, backend="torch", files=4, progress=False).facts()

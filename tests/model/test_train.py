@@ -242,7 +242,7 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
     again = train(config_in(tmp_path / "other", steps=1, seed=2))
     with pytest.raises(ParameterError, match="start_from"):
         train(replace(warm, start_from=again, steps=2))
-    with pytest.raises(DataError, match="do not exist"):
+    with pytest.raises(DataError, match="No such file"):
         train(replace(warm, checkpoint=tmp_path / "c.pt", start_from=tmp_path / "none.pth"))
 
 

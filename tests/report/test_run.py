@@ -7,8 +7,10 @@ import json
 import nbformat
 import pytest
 
+from lprnet_nb import inputs
 from lprnet_nb.datasets.generate import generate_plates, write_plates
-from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.errors import DataError, LprnetError, ParameterError
+from lprnet_nb.measure.parameters import check
 from lprnet_nb.report import run as r
 
 
@@ -16,7 +18,7 @@ from lprnet_nb.report import run as r
 def notebooks(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(r, "repository", lambda: tmp_path)
-    monkeypatch.delenv("LPRNET_REPORTS", raising=False)
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     parameters = nbformat.v4.new_code_cell('CHIPS = "BM1684X"\nOUTPUT_DIR = ""')
     parameters.metadata["tags"] = ["parameters"]
 
@@ -37,6 +39,34 @@ def test_parameters_reach_the_notebook_and_its_output_is_kept(notebooks, tmp_pat
     done = r.run_notebook("01_x", tmp_path / "out" / "01_x.ipynb", {"CHIPS": "BM1688"})
     outputs = [o for cell in nbformat.read(done, 4).cells for o in cell.get("outputs", [])]
     assert outputs[0]["text"] == "BM1688!\n"
+
+
+def test_a_users_own_settings_and_files_do_not_reach_the_kernel(notebooks, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-mine.py").write_text("import builtins; builtins.mine = 'startup'\n")
+    (tmp_path / "start.py").write_text("import builtins; builtins.mine = 'PYTHONSTARTUP'\n")
+    (tmp_path / "ipython" / "matplotlibrc").write_text("text.usetex: True\nfont.size: 77\n")
+    (tmp_path / "csv.py").write_text("raise SystemExit\n")
+    for name, value in {
+        "IPYTHONDIR": tmp_path / "ipython",
+        "PYTHONSTARTUP": tmp_path / "start.py",
+        "MATPLOTLIBRC": tmp_path / "ipython" / "matplotlibrc",
+        "PYTHONPATH": "",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    notebooks(
+        "01_x",
+        "import builtins, matplotlib\n"
+        "print(getattr(builtins, 'mine', None), matplotlib.rcParams['text.usetex'])\n"
+        "matplotlib.rcParams['text.usetex'] = True\n"
+        "from lprnet_nb.figures import style\n"
+        "import csv\n"
+        "print(matplotlib.rcParams['text.usetex'], csv.QUOTE_ALL)",
+    )
+    done = r.run_notebook("01_x", tmp_path / "out.ipynb", {})
+    outputs = [o for cell in nbformat.read(done, 4).cells for o in cell.get("outputs", [])]
+    assert "".join(o["text"] for o in outputs) == "None False\nFalse 1\n"
 
 
 def test_an_undeclared_parameter_is_an_error_before_anything_runs(notebooks, tmp_path):
@@ -70,17 +100,56 @@ def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):
             r.report_folder(name)
 
 
-def test_too_few_images_to_calibrate_on_are_told_before_anything_runs(notebooks, tmp_path):
+def test_strategies_are_cut_to_the_images_there_are_and_that_is_told_first(
+    notebooks, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(inputs, "_said", set())
     notebooks("01_x", "1/0")
     folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
     given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20}
-    with pytest.raises(
-        ParameterError, match="calibration takes 100 images, and plates.* has [57]0"
-    ):
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):
         r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20,mse", **given)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert told == ["note: strategy mse calibrates on 50 images instead of 100: there are no more."]
+
+
+def test_plates_without_labels_are_refused_before_anything_runs(notebooks, tmp_path):
+    notebooks("01_x", "1/0")
+    labels = write_plates(generate_plates(30, 3, workers=0), tmp_path / "plates")
+    labels.unlink()
+    for number, path in enumerate(labels.parent.iterdir()):
+        path.rename(path.with_name(f"{number:04d}.png"))
+    with pytest.raises(DataError, match="plates has no labels"):
+        r.make_report("quick", notebooks=("01_x",), DATA=str(labels.parent), WEIGHTS="generated")
     assert not (tmp_path / "reports").exists()
-    with pytest.raises(LprnetError, match="ZeroDivisionError"):  # not for want of images
-        r.make_report("quick", notebooks=("01_x",), STRATEGIES="kl-20", **given)
+
+
+def test_paths_are_from_where_the_user_stands_then_from_the_checkout(tmp_path, monkeypatch):
+    (tmp_path / "plates").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"DATA": "plates", "STRATEGIES": "kl"}
+    assert r.profile_values("quick", given)["DATA"] == str(tmp_path / "plates")
+    assert check(DATA="plates").data == str(tmp_path / "plates")
+    # A notebook runs in the checkout, and what lies there keeps its short name on every machine.
+    monkeypatch.chdir(r.repository() / "notebooks")
+    for written in ("data/models", "../data/models"):
+        assert r.profile_values("quick", {"DATA": written})["DATA"] == "data/models"
+        assert check(DATA=written).data == str(r.repository() / "data" / "models")
+    with pytest.raises(ParameterError, match=f"'nowhere' is not known.*{r.repository()}"):
+        check(DATA="nowhere")
+
+
+def test_a_report_of_tpu_nntc_takes_that_toolchains_strategies(notebooks, tmp_path):
+    """What is checked before anything runs is checked where the notebooks look, too."""
+    notebooks("01_x", "1/0")
+    folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
+    given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20, "TOOLCHAIN": "nntc"}
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps({"name": "few", "toolchain": "nntc", "iterations": 20}))
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES=str(few), **given)
+    with pytest.raises(ParameterError, match="calibration takes 450 images"):
+        r.make_report("quick", notebooks=("01_x",), STRATEGIES="tutorial", **given)
 
 
 def test_the_manifest_says_where_a_report_came_from(tmp_path):

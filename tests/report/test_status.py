@@ -11,12 +11,17 @@ from lprnet_nb.cache import digest, locked
 from lprnet_nb.cli import app
 from lprnet_nb.datasets.generate import generate_plates, write_plates
 from lprnet_nb.errors import ParameterError
+from lprnet_nb.lessons import compile, trace
+from lprnet_nb.measure.data import datasets_for
+from lprnet_nb.measure.models import compile_all
+from lprnet_nb.measure.rows import measure_all
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.report import status as s
 from lprnet_nb.runtime import inference
 from lprnet_nb.toolchain import compile as c
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
+from lprnet_nb.work import scheduler
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,7 @@ def test_pieces_are_listed_by_name_and_nothing_is_made(empty, values):
         "score/bm1688_fp32_1b/greedy",
         "score/bm1688_fp32_1b/plate",
         "infer/bm1688_fp32_1b/simulator/000000-000003",
+        "crosscheck/bm1688_fp32_1b",
     ]
     assert {row.state for row in states.values()} == {"missing"}
     assert {row.notebooks for row in states.values()} == {("05_compare",)}
@@ -80,6 +86,41 @@ def test_what_is_done_and_what_is_running_is_told_apart(empty, values):
     with locked(lock, "a test"):
         states = s.report_states("quick", notebooks=("05_compare",), **values)
     assert [row.name for row in states if row.state == "running"] == ["translate/published_1b"]
+
+
+def notebook_01(p, data):
+    trace.coupling(data.weights, data.plates, p.batches)
+
+
+def notebook_02(p, data):
+    compile.proof_on_simulator(compile_all(p, data, progress=False), data.plates.take(slice(4)))
+
+
+def notebook_05(p, data):
+    measure_all(p, data, compile_all(p, data, progress=False), progress=False)
+
+
+@pytest.mark.parametrize(
+    "stem, run",
+    [("01_trace", notebook_01), ("02_compile", notebook_02), ("05_compare", notebook_05)],
+)
+def test_what_a_notebook_makes_is_what_is_listed_and_done(compiler, values, stem, run, monkeypatch):
+    """In the common cache: what is compiled there is found."""
+    made, make = set(), scheduler.make
+
+    def recorded(*arguments, **options):
+        done = make(*arguments, **options)
+        made.update(piece.name for piece in done)
+        return done
+
+    monkeypatch.setattr(scheduler, "make", recorded)
+    given = values | {"BATCHES": "1"}
+    parameters = s._parameters(stem, s.profile_values("quick", given))
+    run(parameters, datasets_for(parameters))
+    states = s.report_states("quick", notebooks=(stem,), **given)
+    # A model that was compiled before is handed on with its trace, under names of its own.
+    assert {row.name for row in states} == {name for name in made if name != "trace/bm1688_fp32_1b"}
+    assert {row.state for row in states} == {"done"}
 
 
 def test_an_impossible_parameter_is_refused():

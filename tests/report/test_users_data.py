@@ -106,7 +106,7 @@ def test_labels_are_the_same_wherever_they_are_written(toy):
     sets = {name: load_plates(toy / name, alphabet) for name in ("named", "csv", "json")}
     assert sets["csv"].labels == sets["json"].labels
     assert sorted(sets["named"].labels) == sorted(sets["csv"].labels)
-    by_text = {text: image for text, image in zip(sets["named"].labels, sets["named"].images)}
+    by_text = dict(zip(sets["named"].labels, sets["named"].images))
     for text, image in zip(sets["csv"].labels, sets["csv"].images):
         np.testing.assert_array_equal(image, by_text[text])
 

@@ -61,8 +61,8 @@ def _int8(
 def test_sentences_of_the_sample() -> None:
     judged = verdict.judge(_metrics())
     assert judged.headline == (
-        "INT8 cannot be told from float on BM1684X, as far as 1,000 plates can tell. "
-        "INT8 reads fewer plates than float on BM1684, and by more than chance."
+        "INT8 loses no more than 1 point of exact match on BM1684X. "
+        "Whether INT8 loses more than 1 point on BM1684, 1,000 plates cannot tell."
     )
     assert judged.data == (
         "Measured on all 1,000 published test plates, read with the published "
@@ -75,57 +75,84 @@ def test_sentences_of_the_sample() -> None:
     assert not judged.warnings
 
 
-def test_p_values_are_corrected_over_the_int8_rows() -> None:
-    chips = verdict.judge(_metrics()).chips
-    found = {
-        (chip, one.row.strategy): one.p
-        for chip, members in chips.items()
-        for one in members
-        if one.row.precision == "int8"
-    }
-    # Holm by hand: 4 x 2.1e-6, 3 x 0.00031, 2 x 0.0241, 1 x 0.8145
-    assert found == pytest.approx(
-        {
-            ("BM1684", "kl"): 8.4e-6,
-            ("BM1684X", "kl"): 0.00093,
-            ("BM1684", "recommended"): 0.0482,
-            ("BM1684X", "recommended"): 0.8145,
-        }
+def _judged(loss: dict[str, Any], agreement: float = 0.95, **changes: Any) -> verdict.Verdict:
+    metrics = copy.deepcopy(report_sample.metrics("published"))
+    rows = [report_sample.row(*FLOAT), report_sample.row(*_int8(880, agreement, 0.01))]
+    rows[1]["loss"] = {"decides": None, **loss}
+    return verdict.judge(
+        Metrics.model_validate_json(json.dumps({**metrics, "rows": rows, **changes}))
     )
-    [worse] = [one for one in chips["BM1684"] if one.row.strategy == "recommended"]
-    assert worse.difference == -13
-    assert worse.sentence == (
-        "Reads 13 of 1,000 plates fewer than float; this difference is more "
-        "than chance (McNemar p = 0.048, corrected for 4 comparisons)."
-    )
+
+
+WITHIN = {"difference": -0.002, "ci95": [-0.008, 0.004], "outcome": "within"}
+BEYOND = {"difference": -0.03, "ci95": [-0.042, -0.018], "outcome": "not within"}
+OPEN = {"difference": -0.006, "ci95": [-0.0154, 0.0034], "outcome": "too few plates"}
 
 
 @pytest.mark.parametrize(
-    ("row", "state", "headline"),
+    ("loss", "headline", "sentence"),
     [
-        (_int8(894, 1.0, 1.0), "same", "INT8 reads every image exactly as float does on BM1684X."),
         (
-            _int8(894, 0.9, 1.0),
-            "chance",
-            "INT8 cannot be told from float on BM1684X, as far as 1,000 plates can tell.",
+            WITHIN,
+            "INT8 loses no more than 1 point of exact match on BM1684X.",
+            "−0.2 points against float (95 % interval −0.8 to +0.4): no more than 1 point lost.",
         ),
         (
-            _int8(850, 0.9, 0.001),
-            "worse",
-            "INT8 reads fewer plates than float on BM1684X, and by more than chance.",
+            BEYOND,
+            "INT8 loses more than 1 point of exact match on BM1684X.",
+            "−3.0 points against float (95 % interval −4.2 to −1.8): more than 1 point lost.",
         ),
         (
-            _int8(930, 0.9, 0.001),
-            "better",
-            "INT8 reads more plates than float on BM1684X, and by more than chance.",
+            {**OPEN, "decides": 5400},
+            "Whether INT8 loses more than 1 point on BM1684X, 1,000 plates cannot tell.",
+            "−0.6 points against float (95 % interval −1.5 to +0.3): 1,000 plates cannot tell "
+            "whether it loses more than 1 point. About 5,400 such plates would: scripts/report.sh "
+            "--data FOLDER, with that many of your own.",
         ),
     ],
 )
-def test_states(row: tuple, state: str, headline: str) -> None:
-    judged = verdict.judge(_metrics([FLOAT, row]))
+def test_a_loss_is_put_into_words(loss: dict, headline: str, sentence: str) -> None:
+    judged = _judged(loss)
     [only] = judged.chips["BM1684X"]
-    assert (only.state, judged.headline) == (state, headline)
-    assert "corrected" not in only.sentence
+    assert (only.state, judged.headline, only.sentence) == (loss["outcome"], headline, sentence)
+
+
+def test_what_would_decide_is_a_command_that_can_be_run() -> None:
+    few = {"name": "published-1000", "images": 100, "digest": "ab" * 32}
+    [only] = _judged({**OPEN, "decides": 810}, dataset=few).chips["BM1684X"]
+    assert only.sentence.endswith("About 810 such plates would: scripts/report.sh --images 810")
+    [only] = _judged({**OPEN, "decides": 5400}, dataset=few).chips["BM1684X"]
+    assert only.sentence.endswith("scripts/report.sh --images 0")
+    [only] = _judged(OPEN, dataset=few).chips["BM1684X"]
+    assert only.sentence.endswith("no number of such plates would.")
+
+
+def test_reading_all_plates_alike_is_enough_only_where_there_are_enough() -> None:
+    alike = {"difference": 0.0, "ci95": [-0.019, 0.019], "outcome": "too few plates"}
+    [only] = _judged({**alike, "decides": 200}, agreement=1.0).chips["BM1684X"]
+    assert only.state == "too few plates"
+    [only] = _judged({**WITHIN, "difference": 0.0}, agreement=1.0).chips["BM1684X"]
+    assert only.state == "same"
+
+
+def test_a_gate_names_every_model_that_is_not_within() -> None:
+    metrics = _metrics([FLOAT, _int8(893, 0.99, 0.9), _int8(850, 0.9, 0.0001, chip="BM1684")])
+    [line] = verdict.losers(metrics)
+    few = _metrics([FLOAT, _int8(888, 0.99, 0.9)])
+    assert ["cannot tell" in each for each in verdict.losers(few)] == [True]
+    assert line.startswith("BM1684 INT8 kl, batch 1, greedy: −4.4 points against float")
+    assert not verdict.losers(_metrics([FLOAT, _int8(893, 0.99, 0.9)]))
+
+
+def test_reports_of_schema_1_are_read_and_not_judged() -> None:
+    value = copy.deepcopy(report_sample.metrics("published"))
+    del value["tolerance"]
+    for row in value["rows"]:
+        del row["loss"]
+    judged = verdict.judge(Metrics.model_validate_json(json.dumps({**value, "schema": 1})))
+    assert judged.headline == (
+        "Whether INT8 reads as well as float on BM1684X and BM1684 was not judged."
+    )
 
 
 def test_the_judged_model_is_named_beforehand_not_the_best() -> None:
@@ -133,7 +160,7 @@ def test_the_judged_model_is_named_beforehand_not_the_best() -> None:
         _metrics([FLOAT, _int8(893, 0.99, 0.9), _int8(850, 0.9, 0.0001, strategy="recommended")])
     )
     assert verdict.chosen(judged.chips["BM1684X"]).row.strategy == "recommended"
-    assert "fewer plates" in judged.headline
+    assert "loses more than 1 point" in judged.headline
 
 
 def test_without_labels_only_agreement_is_said() -> None:
@@ -144,11 +171,12 @@ def test_without_labels_only_agreement_is_said() -> None:
             ci95=None,
             character_accuracy=None,
             mcnemar_p=None,
+            loss=None,
         )
     )
     [only] = judged.chips["BM1684X"]
     assert only.sentence == "Reads 99.9 % of the images as the float network does."
-    assert "no labels" in judged.headline and "no labels" in judged.reference
+    assert "was not judged" in judged.headline and "no labels" in judged.reference
 
 
 def test_float_models_alone() -> None:

@@ -209,17 +209,101 @@ class Builder:
             rshift=0,
         )
 
-    def concat(self, *sources: str) -> str:
+    def concat(self, *sources: str, axis=1) -> str:
         shape = list(self.kinds[sources[0]]["shape"])
-        shape[1] = sum(self.kinds[s]["shape"][1] for s in sources)
+        shape[axis] = sum(self.kinds[s]["shape"][axis] for s in sources)
         return self.add(
             "tpu.Concat",
             [*sources],
             self.kinds[sources[0]] | {"shape": shape},
-            axis=1,
+            axis=axis,
             do_relu=False,
             only_merge=False,
         )
+
+    def grouped(self, source: str, channels: int, group: int, kernel, pads, **options: Any) -> str:
+        """A convolution whose weights are for one group."""
+        n, in_channels, height, width = self.kinds[source]["shape"]
+        whole = self.kinds[source]
+        self.kinds[source] = whole | {"shape": [n, in_channels // group, height, width]}
+        name = self.convolution(source, channels, kernel, pads, **options)
+        self.kinds[source] = whole
+        self.ops[-1]["attributes"]["group"] = group
+        return name
+
+    def transposed(self, source: str, channels: int, kernel, stride: int) -> str:
+        """A transposed convolution and its requantization, ties away from zero."""
+        n, in_channels, height, width = self.kinds[source]["shape"]
+        weight = self.random.integers(-127, 128, (channels, in_channels, *kernel)).astype(np.int8)
+        bias = self.random.integers(-999, 999, (1, channels, 1, 1)).astype(np.int32)
+        shape = (
+            n,
+            channels,
+            (height - 1) * stride + kernel[0] - 1,
+            (width - 1) * stride + kernel[1] - 1,
+        )
+        sums = self.add(
+            "tpu.Deconv",
+            [source, self.weight(weight, "i8"), self.weight(bias, "i32")],
+            kind(shape, "i32"),
+            kernel_shape=[*kernel],
+            strides=[stride, stride],
+            pads=[0, 1, 1, 0],
+            dilations=[1, 1],
+            group=1,
+            with_bias=True,
+            output_padding=[0, 0],
+            do_relu=False,
+            quant_mode="MultiplierShift",
+        )
+        rows = [
+            [int(self.random.integers(1, 4)), -int(self.random.integers(8, 11)), 0]
+            for _ in range(channels)
+        ]
+        table = self.weight(np.array(rows, np.int32).reshape(1, channels, 1, 3), "i32")
+        return self.add(
+            "tpu.RequantIntAxis",
+            [sums, table],
+            kind(shape, "i8", 0.1),
+            rq_axis=1,
+            fuse_rq_axis=False,
+            quant_mode="MultiplierShift",
+            round_mode="HalfAwayFromZero",
+        )
+
+    def matmul(self, a: str, b: str | int, transposed=False) -> str:
+        """With constants of so many columns, or with another tensor."""
+        shape = [*self.kinds[a]["shape"]]
+        operands = [a, b, None, None, None]
+        if isinstance(b, int):
+            weight = self.random.integers(-127, 128, (shape[-1], b)).astype(np.int8)
+            bias = self.random.integers(-9999, 9999, b).astype(np.int32)
+            operands[1:3] = self.weight(weight, "i8"), self.weight(bias, "i32")
+            shape[-1] = b
+        else:
+            shape[-1] = self.kinds[b]["shape"][-2 if transposed else -1]
+        return self.add(
+            "tpu.MatMul",
+            operands,
+            kind(shape, "i8", 0.1),
+            right_transpose=transposed,
+            do_relu=False,
+            multipliers=[401],
+            rshifts=[20],
+            input_zp=0,
+            right_zp=0,
+            quant_mode="MultiplierShift",
+            hdim_is_batch=False,
+        )
+
+    def binary(self, op: str, a: str, b: str, **attributes: Any) -> str:
+        shape = np.broadcast_shapes(self.kinds[a]["shape"], self.kinds[b]["shape"])
+        return self.add(
+            op, [a, b], kind(shape, "i8", 0.1), do_relu=False, relu_limit=-1.0, **attributes
+        )
+
+    def moved(self, op: str, source: str, shape, **attributes: Any) -> str:
+        return self.add(op, [source], self.kinds[source] | {"shape": list(shape)}, **attributes)
 
     def slice(self, source: str, step: int) -> str:
         shape = list(self.kinds[source]["shape"])
@@ -352,4 +436,39 @@ def floats(storage: str) -> Builder:
     if storage == "f32":
         ratio = b.scale(ratio, "f32")
     b.cast(ratio, "f32")
+    return b
+
+
+def other_networks(batch=1) -> Builder:
+    """What other networks than LPRNet are made of, in odd sizes."""
+    b = Builder(seed=3)
+    x = b.cast(b.input((batch, 3, 9, 11)), "i8", 0.02)
+    stem = b.convolution(x, 22, (3, 3), (1, 1, 1, 1), storage="i8", relu=False)
+    depth = b.grouped(stem, 22, 22, (3, 5), (1, 2, 1, 2), storage="i8", relu=False)
+    pair = b.grouped(stem, 30, 2, (3, 3), (1, 1, 1, 1))
+    alone = b.grouped(pair, 5, 5, (1, 3), (0, 1, 0, 1), storage="i8", relu=False)
+    up = b.transposed(alone, 7, (3, 3), 2)
+    b.pool(up, "Max", (3, 3), (2, 2))
+    b.ops[-1]["attributes"]["pads"] = [1, 1, 1, 1]
+    b.ops[-1]["result"]["shape"][2:] = [9, 11]
+    summed = b.binary("tpu.Add", stem, depth, multipliers=[77, 51], rshifts=[7, 6])
+    gate = b.pool(summed, "Avg", (9, 11), (1, 1), multiplier=83, rshift=13)
+    scaled = b.binary(
+        "tpu.Mul", summed, gate, multiplier=93, rshift=11, quant_mode="MultiplierShift"
+    )
+    apart = b.binary("tpu.Sub", scaled, gate, multipliers=[127, 64], rshifts=[7, 8])
+    leaky = b.moved("tpu.LeakyRelu", apart, (batch, 22, 9, 11), multiplier=51, rshift=8)
+    joined = b.concat(leaky, alone, alone, stem, depth, alone)
+    tall = b.concat(joined, joined, axis=2)
+    wide = b.moved(
+        "tpu.Upsample", b.concat(tall, tall, axis=3), (batch, 81, 36, 22), scale_h=2, scale_w=1
+    )
+    means = b.pool(wide, "Avg", (36, 3), (1, 2), multiplier=61, rshift=12)
+    steps = b.moved("tpu.Squeeze", means, (batch, 81, 10), axes=[2])
+    turned = b.moved("tpu.Permute", steps, (batch, 10, 81), order=[0, 2, 1])
+    linear = b.matmul(turned, 33)
+    attention = b.matmul(linear, linear, transposed=True)
+    back = b.matmul(attention, linear)
+    flat = b.moved("tpu.Reshape", back, (batch, 330))
+    b.cast(b.matmul(flat, 19), "f32")
     return b

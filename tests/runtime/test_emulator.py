@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import emulator_graphs
@@ -13,8 +14,9 @@ import torch
 
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime.emulator import Emulator, load_graph, native, torch_executor
-from lprnet_nb.runtime.emulator import lower as l
-from lprnet_nb.runtime.emulator.lower import lower
+from lprnet_nb.runtime.emulator.convolution import Convolution
+from lprnet_nb.runtime.emulator.lower import ARITHMETIC, lower
+from lprnet_nb.runtime.emulator.steps import Requant, round_float
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "emulator.json").read_text())
 GRAPHS = {
@@ -24,6 +26,8 @@ GRAPHS = {
     "asymmetric": emulator_graphs.asymmetric,
     "bm1684": emulator_graphs.bm1684,
     "lookup": emulator_graphs.lookup,
+    "other networks": emulator_graphs.other_networks,
+    "other networks, batch of 2": lambda: emulator_graphs.other_networks(2),
 }
 HAS_COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here")
@@ -74,7 +78,7 @@ def test_right_shift(case):
 
 @pytest.mark.parametrize("case", GOLDEN["requantize"], ids=str)
 def test_requantize(case):
-    requant = l.Requant(
+    requant = Requant(
         np.array(case["multiplier"]),
         np.array(case["shift"]),
         case["rounding"],
@@ -125,13 +129,13 @@ def test_chip_reciprocal():
 
 def test_round_float_to_bf16_and_f16():
     values = np.array([1.00390625, 1.01171875, 3.1415927, 65519.0], np.float32)
-    assert l.round_float(values, "bf16").tolist() == [1.0, 1.015625, 3.140625, 65536.0]
-    assert l.round_float(values[2:], "f16").tolist() == [3.140625, 65504.0]
+    assert round_float(values, "bf16").tolist() == [1.0, 1.015625, 3.140625, 65536.0]
+    assert round_float(values[2:], "f16").tolist() == [3.140625, 65504.0]
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("arithmetic", l.ARITHMETIC)
+@pytest.mark.parametrize("arithmetic", ARITHMETIC)
 @needs_compiler
 def test_native_kernels_equal_torch_on_every_layer(name, target, arithmetic, tmp_path):
     graph = load_graph(GRAPHS[name]().write(tmp_path))
@@ -176,7 +180,7 @@ def test_float_convolution_sums_in_the_vendors_order(channels, tmp_path):
     starts = native.float_blocks(channels * 2)
     taps = [(c, k) for c in range(channels) for k in range(2)]
     total = None
-    for begin, end in zip(starts, starts[1:]):
+    for begin, end in pairwise(starts):
         block = np.zeros((2, 5, 2, 2), np.float32)
         for c, k in taps[begin:end]:
             # a fused multiply-add: one rounding
@@ -225,7 +229,7 @@ def test_torch_executor_convolution_against_plain_integers(tmp_path):
     inputs = inputs_for(graph, 2)
     values = torch_executor.TorchExecutor(graph, tuple(steps.values())).run(inputs, steps)
     for step in steps.values():
-        if not isinstance(step, l.Convolution):
+        if not isinstance(step, Convolution):
             continue
         q = step.requant
         x = values[step.inputs[0]][1].astype(np.int64).astype(object)
@@ -354,3 +358,23 @@ def test_cuda_equals_the_cpu(name, tmp_path):
     on_cpu = Emulator(folder, kernels="torch").tensors(inputs)
     for layer, values in on_cpu.items():
         assert np.array_equal(on_device[layer], values), layer
+
+
+@pytest.mark.parametrize("kernels", ["torch", pytest.param("native", marks=needs_compiler)])
+def test_several_inputs_and_outputs(kernels, tmp_path):
+    builder = emulator_graphs.Builder()
+    first, second = (builder.input((1, 3, 4, 5)) for _ in range(2))
+    total = builder.add("tpu.Sub", [first, second], builder.kinds[first])
+    folder = builder.write(tmp_path)
+    record = json.loads((folder / "graph.json").read_text())
+    record |= {"inputs": [first, second], "outputs": [total, second]}
+    (folder / "graph.json").write_text(json.dumps(record))
+    emulator = Emulator(folder, kernels=kernels)
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((7, 3, 4, 5)).astype(np.float32) for _ in range(2))
+    found = emulator.tensors({first: a, second: b}, emulator.graph.outputs)
+    assert np.array_equal(found[total], a - b) and np.array_equal(found[second], b)
+    with pytest.raises(ParameterError, match="the graph has 2 outputs"):
+        emulator.run({first: a, second: b})
+    with pytest.raises(EngineError, match="the graph takes input0, input1, of one length"):
+        emulator.tensors(a)

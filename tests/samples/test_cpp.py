@@ -157,11 +157,8 @@ def test_cross_build_for_a_box(tmp_path):
     (sdk / "lib").mkdir()
     for name in ("bmrt", "bmlib", "opencv_core", "opencv_imgcodecs", "opencv_imgproc"):
         library = sdk / "lib" / f"lib{name}.so"
-        subprocess.run(
-            ["aarch64-linux-gnu-g++", "-shared", "-x", "c++", "/dev/null", "-o", library]
-            + [f"-Wl,-soname,lib{name}.so"],
-            check=True,
-        )
+        options = ["-shared", "-x", "c++", "/dev/null", f"-Wl,-soname,{library.name}", "-o"]
+        subprocess.run(["aarch64-linux-gnu-g++", *options, library], check=True)
     made = configured(
         tmp_path / "build",
         f"-DCMAKE_TOOLCHAIN_FILE={SAMPLE / 'aarch64.cmake'}",

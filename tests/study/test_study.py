@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_equal_means_go_to_the_faster():
 
 
 def test_nested_choice_pays_for_luck():
-    """Strategies of one true accuracy: the best looks better than it is, the nested one does not."""
+    """Strategies of one true accuracy: the best looks better than it is, the nested does not."""
     rng = np.random.default_rng(5)
     made = known()
     made["rows"] = [
@@ -293,9 +294,9 @@ def test_plan_says_what_runs_where():
 
 def test_generated_calibration_plates_are_those_of_the_draw():
     plates = PlateImages("none", np.zeros((8, 24, 94, 3), np.uint8), tuple("abcdefgh"))
-    split = [
+    split = next(
         split for scheme, split in Plan((), (), draws=(2,)).splits(8) if scheme == study.GENERATED
-    ][0]
+    )
     images = study._calibration_images(plates, study.GENERATED, split, 3)
     assert np.array_equal(images, generate_plates(3, study.GENERATED_SEED + 2).images)
 
@@ -345,6 +346,25 @@ def test_groups_do_the_first_strategies_first():
         ("within", 0, ["mse"]),
         ("within", 1, ["mse"]),
     ]
+
+
+def test_cells_are_pieces_that_share_calibration_passes(weights):
+    mine = make_strategy(name="mine", method="max", images=2)
+    plan = Plan((STRATEGIES["mse-20"], mine, STRATEGIES["mse"]), ("BM1684",), draws=(0, 1))
+    images = PlateImages("none", np.zeros((8, 24, 94, 3), np.uint8), tuple("abcdefgh"))
+    plan = dataclasses.replace(
+        plan, strategies=tuple(s.model_copy(update={"images": 2}) for s in plan.strategies)
+    )
+    cells, pieces = zip(*study.planned_cells(plan, images, weights))
+    assert len({piece.needs[0].key for piece in pieces}) == 2 * 2  # of each draw and fold
+    assert pieces[0].needs[0].arguments["methods"] == ["max", "mse"]
+    # Two of the three are now the same under two names: one piece, and cells of both names.
+    assert len({piece.key for piece in pieces}) == 2 * 2 * 2
+    places = {(c.strategy, c.chip, c.scheme, c.draw, c.fold) for c in cells}
+    assert len(places) == len(cells) == 3 * 2 * 2
+    again = dataclasses.replace(plan, strategies=(mine, mine.model_copy(update={"images": 3})))
+    with pytest.raises(ParameterError, match="two different pieces of work are called 'cell/mine"):
+        study.run_cells(again, images, weights, progress=False)
 
 
 def test_figures_of_every_case():
@@ -482,12 +502,12 @@ def test_the_full_plan():
     assert {s.name for s in plan.strategies} == set(STRATEGIES) and len(plan.draws) == 5
     named = {*full.ON_MORE_CHIPS, *full.FEWER_DRAWS, full.LOOKED_INTO, *full.CALIBRATED_ELSEWHERE}
     assert named <= set(STRATEGIES)
-    few = full.full_plan(["mse"], ["BM1688"], 2)
+    few = full.full_plan([STRATEGIES["mse"]], ["BM1688"], 2)
     assert (few.all_chips(), few.draws) == (("BM1688",), (0, 1))
 
 
 def test_a_study_with_another_decoder():
-    plan = full.full_plan(["mse"], decoder="plate")
+    plan = full.full_plan([STRATEGIES["mse"]], decoder="plate")
     assert plan.decoder == "plate" and not plan.calibrated_within
     assert not plan.calibrated_on_generated
     with pytest.raises(ParameterError, match="greedy, plate: a study reads with one"):
@@ -532,6 +552,7 @@ def test_a_tiny_study_resumes(published, weights, compiler):
     plan = Plan(
         (
             make_strategy(name="mse", method="mse", images=4),
+            make_strategy(name="again", method="mse", images=4),
             make_strategy(
                 name="mse-in-out", method="mse", images=4, float_roles=("input", "output")
             ),
@@ -540,7 +561,14 @@ def test_a_tiny_study_resumes(published, weights, compiler):
         draws=(0,),
     )
     made = study.run_study(plan, few, weights, progress=False)
-    assert {row["strategy"]: row["images"] for row in made["rows"]} == {"mse": 20, "mse-in-out": 20}
-    assert made == study.run_study(plan, few, weights, progress=False, workers=1)
-    (model, _) = details.models(plan, few, weights, images=2)
+    rows = {row.pop("strategy"): row for row in made["rows"]}
+    assert {name: row["images"] for name, row in rows.items()} == {
+        "mse": 20,
+        "again": 20,
+        "mse-in-out": 20,
+    }
+    assert rows["again"] == rows["mse"] != rows["mse-in-out"]
+    made = study.run_study(plan, few, weights, progress=False)
+    assert made == study.run_study(plan, few, weights, progress=False)
+    (model, *_) = details.models(plan, few, weights, images=2)
     assert model["same_graph"] and model["simulator"]["identical"]

@@ -139,7 +139,8 @@ def install(folder: Path) -> None:
         script(
             binaries / tool,
             f"#!{sys.executable} -S\nimport sys\n"
-            f"sys.path.insert(0, {str(modules)!r})\nimport standin\nstandin.main({tool!r}, sys.argv[1:])\n",
+            f"sys.path.insert(0, {str(modules)!r})\nimport standin\n"
+            f"standin.main({tool!r}, sys.argv[1:])\n",
         )
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from lprnet_nb.datasets.alphabet import PUBLISHED
 from lprnet_nb.datasets.lmdb import read_lmdb, write_lmdb
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
+from lprnet_nb.model.network import FORMS
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.nntc import compile, strategies
@@ -32,7 +34,7 @@ from lprnet_nb.toolchain.nntc.strategies import (
     prototxt_layers,
     read_nntc_strategy,
 )
-from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
+from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, make_strategy
 
 FEW = NntcStrategy(name="few", iterations=3)
 TUTORIAL = NNTC_STRATEGIES["tutorial"].model_copy(update={"iterations": 3})
@@ -292,6 +294,11 @@ def test_common_strategies_translate(name, options):
     strategy = from_common(STRATEGIES[name])
     assert strategy.options(layers_of_roles(PROTOTXT, strategy.float_roles)) == options
     assert strategy.name == name and strategy.images == STRATEGIES[name].images
+
+
+@pytest.mark.parametrize("kind", [Strategy, NntcStrategy])
+def test_a_strategy_takes_the_forms_that_the_network_has(kind):
+    assert set(get_args(kind.model_fields["form"].annotation)) == set(FORMS)
 
 
 def test_form_and_channel_order_translate():
@@ -597,7 +604,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     from lprnet_nb.datasets.images import PlateImages
     from lprnet_nb.measure import parameters
     from lprnet_nb.measure.data import Data
-    from lprnet_nb.measure.models import compile_all, study_backend
+    from lprnet_nb.measure.models import compile_all
     from lprnet_nb.model.network import LPRNet
     from lprnet_nb.model.weights import Weights
 
@@ -607,7 +614,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     data = Data(
         plates, plates, True, Weights("seeded", LPRNet(68).eval().state_dict()), "folder", "", 0.0
     )
-    monkeypatch.setattr(steps, "datasets_for", lambda parameters: data)
+    monkeypatch.setattr(steps, "datasets_for", lambda parameters, labels: data)
     wanted = parameters.check(
         CHIPS="BM1684X",
         PRECISIONS="fp32,fp16,int8",
@@ -624,7 +631,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
         "bm1684x_int8_1b_few",
         "bm1684x_int8_2b_few",
     ]
-    assert study_backend("auto", compiled[0].bmodel) in ("simulator", "device")
+    assert wanted.backend in ("simulator", "device")  # there is no graph to emulate
     paths = steps.gen_bmodels(replace(wanted, precisions=("fp32",)))
     both = steps.combine(paths, tmp_path / "both.bmodel")
     assert BModel.load(both).batch == 2

@@ -77,8 +77,8 @@ def test_a_tool_dies_with_the_process_that_started_it(tmp_path):
                 "import os, sys; from pathlib import Path; "
                 "from lprnet_nb.toolchain.process import run_logged; "
                 f"run_logged([sys.executable, '-c', {tool!r}], cwd=Path({str(tmp_path)!r}), "
-                f"log=Path({str(tmp_path / 'log')!r}), env=dict(os.environ), python=sys.executable, "
-                "timeout=60, what='x')"
+                f"log=Path({str(tmp_path / 'log')!r}), env=dict(os.environ), "
+                "python=sys.executable, timeout=60, what='x')"
             ),
         ]
     )

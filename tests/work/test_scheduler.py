@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import IPython.display
+import numpy as np
 import pytest
 
 from lprnet_nb.cache import NotMade, artifact, locked, nothing_made
+from lprnet_nb.datasets.generate import generate_plates
+from lprnet_nb.datasets.splits import cross_fit
 from lprnet_nb.errors import DataError, EngineError, ParameterError
+from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.proof.cluster import Cluster
+from lprnet_nb.toolchain.strategies import make_strategy
 from lprnet_nb.work import scheduler
-from lprnet_nb.work.pieces import Piece, unique
+from lprnet_nb.work.pieces import Piece, given, trace_piece, with_needs
 from lprnet_nb.work.transport import receive, send
 
 
@@ -50,34 +56,32 @@ def cache(tmp_path, monkeypatch):
 
 
 def sums() -> list[Piece]:
-    return [
-        Piece("a", number, {"plus": 1}),
-        Piece("b", number, {"plus": 2}),
-        Piece("c", number, {"plus": 10}, ("a", "b")),
-        Piece("d", number, {"plus": 100}, ("c",), here=True),
-        Piece("e", number, {"plus": 1000}, ("d", "a")),
-    ]
+    a, b = Piece("a", number, {"plus": 1}), Piece("b", number, {"plus": 2})
+    c = Piece("c", number, {"plus": 10}, (a, b))
+    d = Piece("d", number, {"plus": 100}, (c,), here=True)
+    return [a, b, c, d, Piece("e", number, {"plus": 1000}, (d, a))]
+
+
+def made(pieces: list[Piece]) -> dict[str, int]:
+    """Results by name."""
+    done = scheduler.make(pieces, "x", progress=False)
+    return {piece.name: value for piece, value in done.items()}
 
 
 def test_what_is_made_is_found_and_the_rest_is_made_once(cache):
-    assert scheduler.find(sums()) == {} and cache() == []
-    assert scheduler.make(sums()[:2], "x", progress=False) == {"a": 1, "b": 2}
-    assert scheduler.make([*sums(), *sums()], "x", progress=False) == {
-        "a": 1,
-        "b": 2,
-        "c": 13,
-        "d": 113,
-        "e": 1114,
-    }
+    assert scheduler.look(sums()) == ({}, set()) and cache() == []
+    assert made(sums()[:2]) == {"a": 1, "b": 2}
+    whole = {"a": 1, "b": 2, "c": 13, "d": 113, "e": 1114}
+    assert made(sums()[-1:]) == whole  # with all that the last one needs
     assert sorted(cache()) == [1, 2, 10, 100, 1000]
-    assert scheduler.find(sums())["e"] == 1114
-    assert scheduler.make(sums(), "x", progress=False)["e"] == 1114 and len(cache()) == 5
+    assert scheduler.look(sums())[0][sums()[-1]] == 1114
+    assert made([*sums(), *sums()]) == whole and len(cache()) == 5
 
 
 def test_an_error_of_a_piece_comes_through_and_finished_ones_stay(cache):
     with pytest.raises(DataError, match="no such luck"):
-        scheduler.make([*sums()[:1], Piece("f", refuse, {}, ("a",))], "x", progress=False)
-    assert scheduler.find(sums())["a"] == 1
+        made([Piece("f", refuse, {}, (sums()[0],))])
+    assert scheduler.look(sums())[0] == {sums()[0]: 1}
 
 
 def test_a_stream_takes_any_number_and_makes_each_once(cache):
@@ -106,9 +110,64 @@ def test_nothing_is_made_while_only_looking(cache, tmp_path):
     assert missing.value.running
 
 
-def test_each_piece_once_in_the_order_of_first_mention():
-    first, again, other = (Piece("a", number, {"plus": n}) for n in (1, 2, 3))
-    assert unique([first, Piece("b", number), again, other]) == [first, Piece("b", number)]
+def test_a_piece_is_known_by_all_that_decides_its_result_and_by_nothing_else():
+    first = Piece("a", number, {"plus": 1}, (given("n", 2),))
+    assert first == Piece("b", number, {"plus": 1}, (given("m", 2),), here=True, seconds=9.0)
+    for other in (
+        Piece("a", number, {"plus": 2}, (given("n", 2),)),
+        Piece("a", number, {"plus": 1}, (given("n", 3),)),
+        Piece("a", number, {"plus": 1}),
+        Piece("a", refuse, {"plus": 1}, (given("n", 2),)),
+    ):
+        assert first != other
+        with pytest.raises(ParameterError, match="two different pieces of work are called 'a'"):
+            with_needs([first, Piece("b", number), other])
+
+
+def test_arguments_are_told_apart_by_what_they_hold():
+    plates = generate_plates(3, seed=1, workers=0)
+    split, weights = cross_fit(3, 2, 0)[0], load_own_weights()
+    mine = make_strategy(name="mine", images=20)
+    values = [
+        plates.images,
+        plates.images.astype(np.int8),
+        plates,
+        plates.take([0, 1]),
+        split,
+        cross_fit(3, 2, 1)[0],
+        weights,
+        mine,
+        mine.model_copy(update={"finetune": True}),
+        (1, "a"),
+        (1, "b"),
+        None,
+    ]
+    assert len({Piece("a", number, {"plus": value}).key for value in values}) == len(values)
+    named = mine.model_copy(update={"name": "other", "about": "The same."})
+    assert given("a", mine) == given("b", named)
+    with pytest.raises(TypeError, match="object cannot be an argument of a piece"):
+        _ = given("a", object()).key
+    assert trace_piece(weights, 1, "image", "forked") != trace_piece(
+        weights, 1, "image", "published"
+    )
+
+
+def test_what_is_needed_comes_first_and_each_piece_once():
+    a, b, c, d, e = sums()
+    assert with_needs([e, b, e, a]) == [a, b, c, d, e]
+
+
+def cores_of(cores: int | None = 7, backend: str = "") -> tuple[int | None, str]:
+    """What it was told of cores."""
+    return cores, backend
+
+
+def test_cores_are_told_to_pieces_that_ask_for_them_and_to_no_others(cache):
+    asks = Piece("a", cores_of, {"backend": "x"}, shares_cores=True)
+    with scheduler._cluster(False, False) as cluster:
+        shared = dataclasses.replace(cluster, cores=3)
+        found = dict(shared.run([asks, Piece("b", cores_of, {"backend": "y"})], {}, None))
+    assert sorted(found.values()) == [(3, "x"), (7, "y")]
 
 
 def test_paths_into_the_cache_follow_the_cache(cache, tmp_path, monkeypatch):
@@ -129,7 +188,7 @@ def test_processes_of_this_machine(cache, monkeypatch):
     monkeypatch.setattr(scheduler, "PROCESSES_PAY", 0.0)
     monkeypatch.setattr(scheduler, "workers_here", lambda: 2)
     pieces = [Piece(f"infer/{n}", number, {"plus": n}) for n in range(6)]
-    assert scheduler.make(pieces, "x", progress=False) == {f"infer/{n}": n for n in range(6)}
+    assert made(pieces) == {f"infer/{n}": n for n in range(6)}
     assert sorted(cache()) == list(range(6))
 
 
@@ -137,18 +196,18 @@ def test_processes_of_this_machine(cache, monkeypatch):
 def test_a_cluster_with_caches_of_its_own(cache, tmp_path, monkeypatch):
     """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
     hosts = [tmp_path / name / "cache" for name in ("one", "two")]
-    made = Cluster(dict(os.environ), hosts)
-    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, made.address)
+    hosts_cluster = Cluster(dict(os.environ), hosts)
+    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, hosts_cluster.address)
     try:
-        made.wait()
-        assert scheduler.make(sums(), "x", progress=False)["e"] == 1114
-        made.scheduler.kill()
+        hosts_cluster.wait()
+        assert made(sums())["e"] == 1114
+        hosts_cluster.scheduler.kill()
         started = time.monotonic()
         with pytest.raises(ParameterError, match="no scheduler answers"):
-            scheduler.make([Piece("z", number, {"plus": 9})], "x", progress=False)
+            made([Piece("z", number, {"plus": 9})])
         assert time.monotonic() - started < 60
     finally:
-        made.close()
+        hosts_cluster.close()
 
 
 def see_or_die(name: str) -> bool:
@@ -163,14 +222,14 @@ def see_or_die(name: str) -> bool:
 @pytest.mark.slow
 def test_a_worker_that_dies_while_the_cache_is_looked_for(cache, tmp_path, monkeypatch):
     """``scripts/test.sh -m slow tests/report/test_scheduler.py``."""
-    made = Cluster(dict(os.environ), [tmp_path / "cache"] * 2)
-    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, made.address)
+    cluster = Cluster(dict(os.environ), [tmp_path / "cache"] * 2)
+    monkeypatch.setenv(scheduler.SCHEDULER_VARIABLE, cluster.address)
     monkeypatch.setattr(scheduler, "_sees", see_or_die)
     try:
-        made.wait()
-        assert scheduler.make(sums(), "x", progress=False)["e"] == 1114
+        cluster.wait()
+        assert made(sums())["e"] == 1114
     finally:
-        made.close()
+        cluster.close()
     assert sorted(cache()) == [1, 2, 10, 100, 1000] and list(tmp_path.glob("*.died"))
 
 
@@ -210,7 +269,7 @@ def test_the_dashboard_is_linked_while_the_work_lasts(monkeypatch):
     assert "http://host:8787/status" in told[-1]
 
 
-def test_processes_are_started_for_long_inference_alone():
+def test_processes_are_hosts_clusterfor_long_inference_alone():
     slow, quick = Piece("infer/a", number, seconds=31.0), Piece("infer/b", number, seconds=1.0)
     compiling = Piece("compile/a", number, seconds=1000.0)
     assert scheduler._in_processes([slow]) and not scheduler._in_processes([quick, compiling])

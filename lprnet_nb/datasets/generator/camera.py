@@ -309,15 +309,17 @@ def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.n
     image += noise.astype(np.float32) * rng.standard_normal(image.shape, np.float32)
     sharp = np.where(rng.random(count) < 0.4, rng.uniform(0.3, 1.5, count), 0) * hard
     quality = np.where(rng.random(count) < 0.8, rng.integers(45, 96, count), 100)
-    image = np.clip(image * 255, 0, 255).astype(np.uint8).reshape(crops.shape)
+    seen = np.clip(image * 255, 0, 255).astype(np.uint8).reshape(crops.shape)
     for i in range(count):
         if sharp[i]:
-            soft = cv2.GaussianBlur(image[i], (0, 0), 1.0)
-            image[i] = cv2.addWeighted(image[i], 1 + sharp[i], soft, -sharp[i], 0)
+            soft = cv2.GaussianBlur(seen[i], (0, 0), 1.0)
+            seen[i] = cv2.addWeighted(seen[i], 1 + sharp[i], soft, -sharp[i], 0)
         if hard and quality[i] < 100:
-            packed = cv2.imencode(".jpg", image[i], [cv2.IMWRITE_JPEG_QUALITY, int(quality[i])])[1]
-            image[i] = cv2.imdecode(packed, cv2.IMREAD_COLOR)
-    return image
+            packed = cv2.imencode(".jpg", seen[i], [cv2.IMWRITE_JPEG_QUALITY, int(quality[i])])[1]
+            decoded = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            assert decoded is not None  # it was encoded just now
+            seen[i] = decoded
+    return seen
 
 
 def _each_colour(fields: np.ndarray) -> np.ndarray:

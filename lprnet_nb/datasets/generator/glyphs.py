@@ -34,7 +34,8 @@ CHINESE_FACES = (
     *(("NotoSansSC-Bold", t) for t in ((0, 0), (2, 0))),
     *(("WenQuanYiMicroHei", t) for t in ((0, 0), (2, 0), (3.5, 0.5), (3, 2))),
 )
-# Parts of the cell's width and height that a province fills: photographs show it lower than letters.
+# Parts of the cell's width and height that a province fills: photographs show it lower than
+# letters.
 CHINESE_SIZES = ((1.0, 1.0), (1.0, 0.88), (0.9, 0.84))
 NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
 
@@ -148,7 +149,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 @cache
 def _ink(name: str, character: str) -> np.ndarray:
     font = _font(name)
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = (round(side) for side in font.getbbox(character))
     page = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(page).text((-left, -top), character, font=font, fill=255)
     return np.asarray(page)
@@ -192,7 +193,7 @@ def font_glyph(
     )
     if any(thickening):
         sides = tuple(max(1, round(t * FINE)) for t in thickening)
-        cell = cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
+        return cv2.dilate(cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, sides))
     return cell
 
 

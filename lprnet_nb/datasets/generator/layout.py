@@ -6,6 +6,7 @@ yet coloured, at `DRAWN` pixels per mm.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,7 +52,7 @@ class Form:
 
 
 def _row(
-    start: float, top: float, widths: list[int], height: int, gaps: list[float]
+    start: float, top: float, widths: list[int], height: int, gaps: Sequence[float]
 ) -> tuple[tuple[float, float, int, int], ...]:
     lefts = start + np.cumsum([0.0, *(w + g for w, g in zip(widths, gaps))])
     return tuple((float(x), top, w, height) for x, w in zip(lefts, widths))
@@ -134,7 +135,11 @@ def blank_plate(form: str) -> tuple[np.ndarray, np.ndarray]:
     for x in (r, w - 1 - r):
         for y in (r, h - 1 - r):
             cv2.circle(outline, (x, y), r, 255, -1)
-    return tuple(cv2.resize(m, size[::-1], interpolation=cv2.INTER_AREA) for m in (ink, outline))
+    drawn = size[::-1]
+    return (
+        cv2.resize(ink, drawn, interpolation=cv2.INTER_AREA),
+        cv2.resize(outline, drawn, interpolation=cv2.INTER_AREA),
+    )
 
 
 def _rounded(
@@ -191,10 +196,16 @@ def strayed(
     amount *= rng.random()
     nodes = [max(2, round(side / DRAWN / STRAY_EVERY)) for side in mask.shape]
     coarse = rng.standard_normal((*nodes, 2), np.float32) * np.float32(amount * STRAY * DRAWN)
-    way = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    way = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     way[..., 0] += np.arange(width, dtype=np.float32)
     way[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    moved = cv2.remap(mask, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.remap(  # one map of pairs is meant; the stubs know of two only
+        mask,
+        way,
+        None,  # type: ignore[call-overload]
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     x, y, across, down = (round(v * DRAWN) for v in first)
     province = _heavier(moved[y : y + down, x : x + across], rng.normal(0, WEIGHT * amount))
     moved = _heavier(moved, rng.normal(0, WEIGHT * amount))

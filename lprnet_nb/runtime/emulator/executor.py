@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from lprnet_nb.errors import EngineError, ParameterError
-from lprnet_nb.runtime.emulator.graph import Graph, load_graph
+from lprnet_nb.runtime.emulator.graph import Arrays, Graph, load_graph
 from lprnet_nb.runtime.emulator.lower import ARITHMETIC, lower
+from lprnet_nb.runtime.emulator.movement import Constant
 from lprnet_nb.runtime.emulator.native import NativeExecutor, Unsupported
 from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
 
@@ -80,27 +81,37 @@ class Emulator:
     @property
     def names(self) -> tuple[str, ...]:
         """All layers, in execution order."""
-        return tuple(step.name for step in self.steps)
+        return tuple(s.name for s in self.steps if not isinstance(s, Constant))
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
+    def run(self, inputs: Arrays) -> np.ndarray:
         """Logits of any number of images.
 
         Parameters
         ----------
         inputs
             float32 ``[N, 3, 24, 94]``, or what the graph's input is (uint8 with fused
-            preprocessing).
+            preprocessing); for a graph with several, ``{name: array}``.
 
         Returns
         -------
         float32 ``[N, classes, 18]``. A graph compiled for batch B with ``batch_mean="batch"``
         couples the images of a group of B, in order; the last group is filled up with its last
         image.
+
+        Raises
+        ------
+        ParameterError
+            For a graph with several outputs, which `tensors` gives by name.
         """
+        if len(self.graph.outputs) > 1:
+            raise ParameterError(
+                f"the graph has {len(self.graph.outputs)} outputs; take them by "
+                "tensors(inputs, emulator.graph.outputs)"
+            )
         return self.tensors(inputs, [self.graph.output])[self.graph.output]
 
     def tensors(
-        self, inputs: np.ndarray, names: Iterable[str] | None = None, raw: bool = False
+        self, inputs: Arrays, names: Iterable[str] | None = None, raw: bool = False
     ) -> dict[str, np.ndarray]:
         """Output of layers: dequantized (float32), or as stored with ``raw=True``.
 
@@ -112,32 +123,44 @@ class Emulator:
         Returns
         -------
         ``{name: float32 [N, ...]}``; a tensor that a compiled batch shares has one entry for it.
+        Where the first axis is not the batch, those of the compiled batches follow one another.
         """
         names = list(self.names) if names is None else list(names)
         unknown = sorted(set(names) - set(self.names))
         if unknown:
             raise ParameterError(f"unknown layer {unknown[0]!r}; the graph has {self.names}")
         inputs = self._check(inputs)
-        count, batch = len(inputs), self.batch
+        count, batch = len(inputs[self.graph.input]), self.batch
         if not count:
             return {n: np.zeros((0, *self.graph.types[n].shape[1:]), np.float32) for n in names}
-        if count % batch:
-            filler = np.repeat(inputs[-1:], batch - count % batch, axis=0)
-            inputs = np.concatenate([inputs, filler])
+        missing = -count % batch
+        if missing:
+            inputs = {
+                name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+                for name, array in inputs.items()
+            }
         stored = self._executor.run(inputs, names)
         results = {}
         for name in names:
-            values = stored[name]
-            if len(values) == len(inputs):
+            values, kind = stored[name], self.graph.types[name]
+            if kind.shape[0] == batch:
                 values = values[:count]
-            kind = self.graph.types[name]
             if kind.is_quantized and not raw:
                 values = (values - np.float32(kind.zero_point)) * np.float32(kind.scale)
             results[name] = values
         return results
 
-    def _check(self, inputs: np.ndarray) -> np.ndarray:
-        wanted = self.graph.types[self.graph.input]
+    def _check(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        arrays = self.graph.named(inputs)
+        if set(arrays) != set(self.graph.inputs) or len(set(map(len, arrays.values()))) > 1:
+            raise EngineError(
+                f"inputs {sorted(arrays)}; the graph takes "
+                f"{', '.join(self.graph.inputs)}, of one length"
+            )
+        return {name: self._checked(name, array) for name, array in arrays.items()}
+
+    def _checked(self, name: str, inputs: np.ndarray) -> np.ndarray:
+        wanted = self.graph.types[name]
         inputs = np.asarray(inputs)
         if inputs.ndim != len(wanted.shape) or inputs.shape[1:] != wanted.shape[1:]:
             raise EngineError(

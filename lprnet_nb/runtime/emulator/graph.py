@@ -6,17 +6,20 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lprnet_nb.errors import EngineError
+from lprnet_nb.files import open_input, read_bytes
 
 FORMAT = 1
 FLOATS = ("f32", "f16", "bf16")
 # Smallest and largest stored value of the integer kinds an activation can have.
 INTEGER_RANGE = {"i8": (-128, 127), "u8": (0, 255), "i16": (-32768, 32767), "u16": (0, 65535)}
+Arrays = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Graph:
-    """A quantized graph: operations in execution order, one input, one output.
+    """A quantized graph: operations in execution order, names of its inputs and outputs.
 
     ``types`` covers every tensor, activations and weights; ``weights`` holds the arrays.
     ``batch`` is the batch size that the graph was compiled for.
@@ -69,16 +72,30 @@ class Graph:
     chip: str
     mode: str
     asymmetric: bool
-    input: str
-    output: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     ops: tuple[Op, ...]
     types: dict[str, TensorType]
     weights: dict[str, np.ndarray]
     folder: Path
 
     @property
+    def input(self) -> str:
+        """The first input."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> str:
+        """The first output."""
+        return self.outputs[0]
+
+    @property
     def batch(self) -> int:
         return self.types[self.input].shape[0]
+
+    def named(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """Arrays by the name of their input; a bare array is the only input's."""
+        return dict(inputs) if isinstance(inputs, Mapping) else {self.input: inputs}
 
 
 # What json, numpy, zipfile and the code below raise on files that are not an exported graph.
@@ -119,11 +136,11 @@ def load_graph(folder: str | Path) -> Graph:
     Raises
     ------
     EngineError
-        Files missing or damaged, another format, or more than one input or output.
+        Files missing or damaged, or another format.
     """
     folder = Path(folder)
     try:
-        return _graph(folder, json.loads((folder / "graph.json").read_text("utf8")))
+        return _graph(folder, json.loads(read_bytes(folder / "graph.json")))
     except EngineError:
         raise
     except _DAMAGED as error:
@@ -134,17 +151,16 @@ def load_graph(folder: str | Path) -> Graph:
 
 
 def _graph(folder: Path, record: dict) -> Graph:
-    with np.load(folder / "graph.npz") as stored:
+    with open_input(folder / "graph.npz") as file, np.load(file) as stored:
         weights = {name: stored[name] for name in stored.files}
     if record.get("format") != FORMAT:
         raise EngineError(
             f"{folder / 'graph.json'}: format {record.get('format')}, this version reads {FORMAT}; "
             "compile the model again"
         )
-    if len(record["inputs"]) != 1 or len(record["outputs"]) != 1:
+    if not record["inputs"] or not record["outputs"]:
         raise EngineError(
-            f"{folder / 'graph.json'}: {len(record['inputs'])} inputs and "
-            f"{len(record['outputs'])} outputs; the emulator runs graphs with one of each"
+            f"{folder / 'graph.json'}: no inputs or no outputs; compile the model again"
         )
     ops = tuple(
         Op(o["type"], o["name"], tuple(o["operands"]), _tensor_type(o["result"]), o["attributes"])
@@ -156,8 +172,8 @@ def _graph(folder: Path, record: dict) -> Graph:
         chip=record["module"]["module.chip"].upper(),
         mode=record["module"]["module.mode"],
         asymmetric=record["module"]["module.asymmetric"],
-        input=record["inputs"][0],
-        output=record["outputs"][0],
+        inputs=tuple(record["inputs"]),
+        outputs=tuple(record["outputs"]),
         ops=ops,
         types=types,
         weights=weights,

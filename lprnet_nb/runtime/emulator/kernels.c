@@ -27,7 +27,7 @@ enum { F32, F16, BF16 };
 
 typedef struct {
     int32_t kind, src[4], dst, scratch, n_src;
-    int32_t i[24];
+    int32_t i[32];
     float f[4];
     const void *p[11];
 } Op;
@@ -224,13 +224,15 @@ INLINE float round_half_away(float x) {
  * the one that is wanted: no threshold can be missed. native.py checks the three bounds.
  *
  * The long way: 64-bit integers with AVX-512, else float64 (exact below 2**53, also checked).
+ *
+ * `away` rounds ties of negative products down, away from zero.
  */
 typedef struct {
     const int32_t *bias, *multiplier, *shift, *least, *most;
     const int64_t *half;
     const double *factor;
     const float *line;
-    int32_t low, high, add;
+    int32_t low, high, add, away;
 } Requant;
 
 #define LINE_START 6291456.5f /* 1.5 * 2**22 + 1/2 */
@@ -254,6 +256,13 @@ INLINE ivec on_line(ivec acc, const Requant *q, long c) {
 }
 #endif
 
+#if defined(WIDE)
+INLINE ivec less_if_negative(ivec product, ivec half) {
+    __mmask8 which = _mm512_movepi64_mask(product) & _mm512_test_epi64_mask(half, half);
+    return _mm512_mask_sub_epi64(product, which, product, _mm512_set1_epi64(1));
+}
+#endif
+
 INLINE void requant_store(uint8_t *out, ivec acc, const Requant *q, long c, int lanes) {
 #if defined(WIDE)
     __m512i v;
@@ -266,6 +275,10 @@ INLINE void requant_store(uint8_t *out, ivec acc, const Requant *q, long c, int 
         __m512i even = _mm512_mul_epi32(v, m);
         __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(v, 32), _mm512_srli_epi64(m, 32));
         /* half is stored as the eight even lanes, then the eight odd ones */
+        if (q->away) { /* one less of what is negative, where a half is added */
+            even = less_if_negative(even, iload(q->half + c));
+            odd = less_if_negative(odd, iload(q->half + c + 8));
+        }
         even = _mm512_add_epi64(even, iload(q->half + c));
         odd = _mm512_add_epi64(odd, iload(q->half + c + 8));
         even = _mm512_srav_epi64(even, _mm512_and_si512(s, _mm512_set1_epi64(63)));
@@ -297,7 +310,9 @@ INLINE void requant_store(uint8_t *out, ivec acc, const Requant *q, long c, int 
     for (int j = 0; j < VL; j++) {
         int32_t x = v[j] > q->least[c + j] ? v[j] : q->least[c + j];
         x = x < q->most[c + j] ? x : q->most[c + j];
-        int32_t y = (int32_t)floor((double)x * q->factor[c + j] + 0.5) + q->add;
+        double product = (double)x * q->factor[c + j];
+        int32_t y = (int32_t)(q->away && product < 0 ? ceil(product - 0.5) : floor(product + 0.5));
+        y += q->add;
         y = y > q->low ? y : q->low;
         r[j] = y < q->high ? y : q->high;
     }
@@ -453,7 +468,12 @@ INLINE void widen(elem *restrict to, const uint8_t *restrict from, long count) {
 
 /* Geometry shared by both convolutions, in Op.i */
 enum { IH, IW, IC, TOP, LEFT, BOTTOM, RIGHT, PAD, OH, OW, OC, OCS, SH, SW, GROUPS, BLOCKS, COPY,
-       LOW, HIGH, ADD, RELU, STORAGE, PARTS };
+       LOW, HIGH, ADD, RELU, STORAGE, PARTS, AWAY, SRC_H, SRC_W, STEP_H, STEP_W };
+
+/* Of each block of output channels: vectors, first channel, channels, where its offsets start */
+typedef struct {
+    int32_t vectors, first, valid, offsets;
+} Block;
 
 /* Rows of output that can run as one, because the input is as wide as the output. */
 static void runs(const int32_t *i, long n, long *images, long *rows, long *columns) {
@@ -465,75 +485,242 @@ static void runs(const int32_t *i, long n, long *images, long *rows, long *colum
     }
 }
 
-static void convolve_bytes(const Op *op, void **buffers, long n) {
+/* The input with its pads; with values in between, where the steps are above 1. */
+static const elem *padded_bytes(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i;
     const uint8_t *src = buffers[op->src[0]];
+    long ph = i[IH] + i[TOP] + i[BOTTOM], pw = i[IW] + i[LEFT] + i[RIGHT], ic = i[IC];
+    if (!i[COPY]) return (const elem *)src;
+    elem *copy = buffers[op->scratch];
+    long left = i[LEFT] * ic, middle = i[IW] * ic, right = i[RIGHT] * ic;
+    elem pad = (elem)i[PAD];
+    for (long image = 0; image < n; image++)
+        for (long r = -i[TOP]; r < ph - i[TOP]; r++, copy += pw * ic) {
+            if (r < 0 || r >= i[IH] || r % i[STEP_H]) {
+                fill(copy, pad, pw * ic);
+                continue;
+            }
+            const uint8_t *row = src + (image * i[SRC_H] + r / i[STEP_H]) * i[SRC_W] * ic;
+            if (i[STEP_W] == 1) {
+                fill(copy, pad, left);
+                widen(copy + left, row, middle);
+                fill(copy + left + middle, pad, right);
+                continue;
+            }
+            fill(copy, pad, pw * ic);
+            for (long w = 0; w < i[SRC_W]; w++)
+                widen(copy + left + w * i[STEP_W] * ic, row + w * ic, ic);
+        }
+    return buffers[op->scratch];
+}
+
+static Requant requant_of(const Op *op) {
+    const int32_t *i = op->i;
+    return (Requant){.bias = op->p[2], .multiplier = op->p[3], .shift = op->p[4],
+                     .half = op->p[5], .least = op->p[6], .most = op->p[7], .factor = op->p[8],
+                     .line = op->p[10], .low = i[LOW], .high = i[HIGH], .add = i[ADD],
+                     .away = i[AWAY]};
+}
+
+/* The short way of AVX2 needs rounding down as the processor's mode. */
+INLINE unsigned begin_requant(const Requant *q) {
+    unsigned before = 0;
+#if !defined(WIDE) && !defined(PLAIN)
+    before = _mm_getcsr();
+    if (q->line) _mm_setcsr((before & ~(unsigned)_MM_ROUND_MASK) | _MM_ROUND_DOWN);
+    __asm__ volatile("" ::: "memory");
+#endif
+    (void)q;
+    return before;
+}
+
+INLINE void end_requant(unsigned before) {
+#if !defined(WIDE) && !defined(PLAIN)
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(before);
+#endif
+    (void)before;
+}
+
+/* Padding channels: byte 0, and the weights that meet it are 0. */
+INLINE void clear_padding(uint8_t *y, long pixels, long channels, long stride) {
+    if (stride > channels)
+        for (long p = 0; p < pixels; p++)
+            memset(y + p * stride + channels, 0, (size_t)(stride - channels));
+}
+
+static void convolve_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
     uint8_t *dst = buffers[op->dst];
     long ph = i[IH] + i[TOP] + i[BOTTOM], pw = i[IW] + i[LEFT] + i[RIGHT], ic = i[IC];
-    const elem *x;
-    if (i[COPY]) {
-        elem *copy = buffers[op->scratch];
-        x = copy;
-        long left = i[LEFT] * ic, middle = i[IW] * ic, right = i[RIGHT] * ic;
-        elem pad = (elem)i[PAD];
-        for (long image = 0; image < n; image++)
-            for (long r = -i[TOP]; r < ph - i[TOP]; r++, copy += pw * ic) {
-                if (r < 0 || r >= i[IH]) {
-                    fill(copy, pad, pw * ic);
-                    continue;
-                }
-                fill(copy, pad, left);
-                widen(copy + left, src + (image * i[IH] + r) * middle, middle);
-                fill(copy + left + middle, pad, right);
-            }
-    } else {
-        x = (const elem *)src;
-    }
-    Requant q = {.bias = op->p[2], .multiplier = op->p[3], .shift = op->p[4], .half = op->p[5],
-                 .least = op->p[6], .most = op->p[7], .factor = op->p[8], .line = op->p[10],
-                 .low = i[LOW], .high = i[HIGH], .add = i[ADD]};
-    const int32_t *offsets = op->p[1], *vectors = op->p[9];
+    const elem *x = padded_bytes(op, buffers, n);
+    Requant q = requant_of(op);
+    const int32_t *offsets = op->p[1];
+    const Block *blocks = op->p[9];
     long images, rows, columns, step = i[SW] * ic;
     runs(i, n, &images, &rows, &columns);
     const int8_t *weights = op->p[0];
-    long c = 0;
-#if !defined(WIDE) && !defined(PLAIN)
-    unsigned rounding = _mm_getcsr();
-    if (q.line) _mm_setcsr((rounding & ~(unsigned)_MM_ROUND_MASK) | _MM_ROUND_DOWN);
-    __asm__ volatile("" ::: "memory");
-#endif
+    long c = 0; /* place in the packed constants */
+    unsigned before = begin_requant(&q);
     for (int block = 0; block < i[BLOCKS]; block++) {
-        int nv = vectors[block], mp = PIXELS[nv];
-        int valid = i[OC] - c < (long)nv * VL ? (int)(i[OC] - c) : nv * VL;
+        int nv = blocks[block].vectors, mp = PIXELS[nv], valid = blocks[block].valid;
+        const int32_t *taps = offsets + blocks[block].offsets;
         int together = q.line && q.low == 0 && q.high == 255 && valid >= 4 * VL;
         for (long image = 0; image < images; image++)
             for (long r = 0; r < rows; r++) {
                 const elem *xr = x + (image * ph + r * i[SH]) * pw * ic;
-                uint8_t *out = dst + (image * i[OH] + r) * i[OW] * (long)i[OCS] + c;
+                uint8_t *out = dst + (image * i[OH] + r) * i[OW] * (long)i[OCS]
+                               + blocks[block].first;
                 long m = 0;
                 for (; m < columns; m += mp) {
                     if (m + mp > columns) {
                         if (columns < mp) break;
                         m = columns - mp; /* the last tile overlaps the one before */
                     }
-                    PICK(byte_tile, nv, 0)(xr + m * step, step, weights, offsets, i[GROUPS], &q, c,
+                    PICK(byte_tile, nv, 0)(xr + m * step, step, weights, taps, i[GROUPS], &q, c,
                                            out + m * i[OCS], i[OCS], valid, together);
                 }
                 for (; m < columns; m++)
-                    PICK(byte_tile, nv, 1)(xr + m * step, step, weights, offsets, i[GROUPS], &q, c,
+                    PICK(byte_tile, nv, 1)(xr + m * step, step, weights, taps, i[GROUPS], &q, c,
                                            out + m * i[OCS], i[OCS], valid, together);
             }
         weights += (long)i[GROUPS] * nv * (long)sizeof(ivec);
         c += (long)nv * VL;
     }
-#if !defined(WIDE) && !defined(PLAIN)
-    __asm__ volatile("" ::: "memory");
-    _mm_setcsr(rounding);
+    end_requant(before);
+    clear_padding(dst, n * i[OH] * i[OW], i[OC], i[OCS]);
+}
+
+/* Depthwise: one vector of channels at a time, two taps in each multiply-add. A pair of taps has
+ * its weights side by side as int16; an odd last one is paired with itself and weight 0. */
+#if defined(PLAIN)
+INLINE ivec two_taps(ivec acc, const elem *a, const elem *b, const int16_t *w) {
+    for (int j = 0; j < VL; j++) acc.v[j] += a[j] * w[2 * j] + b[j] * w[2 * j + 1];
+    return acc;
+}
+#elif defined(WIDE)
+INLINE ivec channels_of(const elem *p) {
+#if KSTEP == 4
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+#else
+    return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p));
 #endif
-    /* Padding channels: byte 0, and the weights that meet it are 0. */
-    if (i[OCS] > i[OC])
-        for (long p = 0; p < n * i[OH] * i[OW]; p++)
-            memset(dst + p * i[OCS] + i[OC], 0, (size_t)(i[OCS] - i[OC]));
+}
+INLINE ivec two_taps(ivec acc, const elem *a, const elem *b, const int16_t *w) {
+    ivec pair = _mm512_or_si512(channels_of(a), _mm512_slli_epi32(channels_of(b), 16));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pair, iload(w)));
+}
+#else
+INLINE ivec channels_of(const elem *p) {
+#if KSTEP == 4
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#else
+    return _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p));
+#endif
+}
+INLINE ivec two_taps(ivec acc, const elem *a, const elem *b, const int16_t *w) {
+    ivec pair = _mm256_or_si256(channels_of(a), _mm256_slli_epi32(channels_of(b), 16));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pair, iload(w)));
+}
+#endif
+
+#define DEPTH_START(m) ivec a##m = iload(q->bias + c);
+#define DEPTH_TAPS(m) a##m = two_taps(a##m, one + m * step, two + m * step, w);
+#define DEPTH_STORE(m) requant_store(out + m * out_step, a##m, q, c, lanes);
+#define DEPTH_TILE(MP)                                                                            \
+    INLINE void depth_tile_##MP(const elem *x, long step, const int16_t *weights,                 \
+                                const int32_t *offsets, long pairs, const Requant *q, long c,     \
+                                uint8_t *out, long out_step, int lanes) {                         \
+        M##MP(DEPTH_START)                                                                        \
+        for (long g = 0; g < pairs; g++) {                                                        \
+            const elem *one = x + offsets[2 * g], *two = x + offsets[2 * g + 1];                  \
+            const int16_t *w = weights + g * 2 * VL;                                              \
+            M##MP(DEPTH_TAPS)                                                                     \
+        }                                                                                         \
+        M##MP(DEPTH_STORE)                                                                        \
+    }
+DEPTH_TILE(1)
+DEPTH_TILE(4)
+
+static void convolve_depth(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    uint8_t *dst = buffers[op->dst];
+    long ph = i[IH] + i[TOP] + i[BOTTOM], pw = i[IW] + i[LEFT] + i[RIGHT], ic = i[IC];
+    const elem *x = padded_bytes(op, buffers, n);
+    Requant q = requant_of(op);
+    long step = i[SW] * ic, pairs = i[GROUPS], columns = i[OW];
+    unsigned before = begin_requant(&q);
+    for (long line = 0; line < n * i[OH]; line++) {
+        const elem *xr = x + (line / i[OH] * ph + line % i[OH] * i[SH]) * pw * ic;
+        uint8_t *out = dst + line * columns * i[OCS];
+        const int16_t *weights = op->p[0];
+        for (long c = 0; c < i[OC]; c += VL, weights += pairs * 2 * VL) {
+            int lanes = i[OC] - c < VL ? (int)(i[OC] - c) : VL;
+            long m = 0;
+            for (; m + 4 <= columns; m += 4)
+                depth_tile_4(xr + c + m * step, step, weights, op->p[1], pairs, &q, c,
+                             out + c + m * i[OCS], i[OCS], lanes);
+            for (; m < columns; m++)
+                depth_tile_1(xr + c + m * step, step, weights, op->p[1], pairs, &q, c,
+                             out + c + m * i[OCS], i[OCS], lanes);
+        }
+    }
+    end_requant(before);
+    clear_padding(dst, n * i[OH] * columns, i[OC], i[OCS]);
+}
+
+/* i: products, rows of the left, rows of the right (columns of the result), length, its stride,
+ * stride of the result, zero bytes of both, multiplier, low, high, what is added, away; f: none;
+ * p: shift and half as int64, bias or 0. Both operands as rows of `length`. */
+static void matmul_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    long m = i[1], columns = i[2], length = i[3], stride = i[4];
+    const int64_t *shift = op->p[0];
+    const int32_t *bias = op->p[1];
+    int32_t za = i[6], zb = i[7];
+    for (long product = 0; product < n * i[0]; product++) {
+        const uint8_t *a = (const uint8_t *)buffers[op->src[0]] + product * m * stride;
+        for (long r = 0; r < m; r++, a += stride) {
+            uint8_t *y = (uint8_t *)buffers[op->dst] + (product * m + r) * i[5];
+            const uint8_t *b = (const uint8_t *)buffers[op->src[1]] + product * columns * stride;
+            int32_t left = 0;
+            for (long k = 0; k < length; k++) left += a[k];
+            for (long c = 0; c < columns; c++, b += stride) {
+                int32_t sum = 0, right = 0;
+                for (long k = 0; k < length; k++) sum += (int32_t)a[k] * b[k], right += b[k];
+                sum += (int32_t)length * za * zb - zb * left - za * right + (bias ? bias[c] : 0);
+                int64_t v = (int64_t)sum * i[8];
+                v = ((v + shift[1] - (i[12] && v < 0 && shift[1])) >> shift[0]) + i[11];
+                v = v > i[9] ? v : i[9];
+                y[c] = (uint8_t)(v < i[10] ? v : i[10]);
+            }
+            memset(y + columns, 0, (size_t)(i[5] - columns));
+        }
+    }
+}
+
+/* A chip's float32 product. i: products, rows of the left, columns of the result, length, ReLU;
+ * p: bias or 0. The left one as rows of `length`, the right one as `length` rows of columns. */
+static void matmul_floats(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    const float *restrict bias = op->p[0];
+    long m = i[1], columns = i[2], length = i[3];
+    float odd[WIDEST_CHANNELS];
+    for (long row = 0; row < n * i[0] * m; row++) {
+        const float *a = (const float *)buffers[op->src[0]] + row * length;
+        const float *restrict b = (const float *)buffers[op->src[1]] + row / m * length * columns;
+        float *restrict y = (float *)buffers[op->dst] + row * columns;
+        for (long c = 0; c < columns; c++) y[c] = odd[c] = 0.0f;
+        for (long k = 0; k < length; k++, b += columns) {
+            float *restrict sum = k % 2 ? odd : y, value = a[k];
+            for (long c = 0; c < columns; c++) sum[c] += value * b[c];
+        }
+        for (long c = 0; c < columns; c++) y[c] += odd[c];
+        if (bias)
+            for (long c = 0; c < columns; c++) y[c] += bias[c];
+        if (i[4])
+            for (long c = 0; c < columns; c++) y[c] = y[c] > 0 ? y[c] : 0;
+    }
 }
 
 static void convolve_floats(const Op *op, void **buffers, long n) {
@@ -545,34 +732,41 @@ static void convolve_floats(const Op *op, void **buffers, long n) {
         float *copy = buffers[op->scratch];
         x = copy;
         memset(copy, 0, sizeof(float) * (size_t)(n * ph * pw * ic));
-        for (long image = 0; image < n; image++)
-            for (long r = 0; r < i[IH]; r++)
-                memcpy(copy + ((image * ph + r + i[TOP]) * pw + i[LEFT]) * ic,
-                       src + (image * i[IH] + r) * i[IW] * ic,
-                       sizeof(float) * (size_t)(i[IW] * ic));
+        for (long line = 0; line < n * i[SRC_H]; line++) {
+            long row = line / i[SRC_H] * ph + line % i[SRC_H] * i[STEP_H] + i[TOP];
+            float *to = copy + (row * pw + i[LEFT]) * ic;
+            const float *from = src + line * i[SRC_W] * ic;
+            if (i[STEP_W] == 1)
+                memcpy(to, from, sizeof(float) * (size_t)(i[IW] * ic));
+            else
+                for (long w = 0; w < i[SRC_W]; w++)
+                    memcpy(to + w * i[STEP_W] * ic, from + w * ic, sizeof(float) * (size_t)ic);
+        }
     }
-    const int32_t *offsets = op->p[1], *starts = op->p[3], *vectors = op->p[9];
+    const int32_t *offsets = op->p[1], *starts = op->p[3];
+    const Block *blocks = op->p[9];
     const float *weights = op->p[0], *bias = op->p[2];
     long images, rows, columns, step = i[SW] * ic, c = 0;
     runs(i, n, &images, &rows, &columns);
     for (int block = 0; block < i[BLOCKS]; block++) {
-        int nv = vectors[block], mp = PIXELS[nv];
-        int valid = i[OC] - c < (long)nv * VL ? (int)(i[OC] - c) : nv * VL;
+        int nv = blocks[block].vectors, mp = PIXELS[nv], valid = blocks[block].valid;
+        const int32_t *taps = offsets + blocks[block].offsets;
         for (int part = 0; part < i[PARTS]; part++) {
             int last = part == i[PARTS] - 1;
             const float *part_bias = last && bias ? bias + c : 0;
             for (long image = 0; image < images; image++)
                 for (long r = 0; r < rows; r++) {
                     const float *xr = x + (image * ph + r * i[SH]) * pw * ic;
-                    float *out = dst + (image * i[OH] + r) * i[OW] * (long)i[OC] + c;
+                    float *out = dst + (image * i[OH] + r) * i[OW] * (long)i[OC]
+                                 + blocks[block].first;
                     long m = 0;
                     /* No overlap here: a later part adds to what the earlier one left. */
                     for (; m + mp <= columns; m += mp)
-                        PICK(float_tile, nv, 0)(xr + m * step, step, weights, offsets, starts[part],
+                        PICK(float_tile, nv, 0)(xr + m * step, step, weights, taps, starts[part],
                                                 starts[part + 1], part_bias, last && i[RELU],
                                                 out + m * i[OC], i[OC], valid);
                     for (; m < columns; m++)
-                        PICK(float_tile, nv, 1)(xr + m * step, step, weights, offsets, starts[part],
+                        PICK(float_tile, nv, 1)(xr + m * step, step, weights, taps, starts[part],
                                                 starts[part + 1], part_bias, last && i[RELU],
                                                 out + m * i[OC], i[OC], valid);
                 }
@@ -586,8 +780,11 @@ static void convolve_floats(const Op *op, void **buffers, long n) {
 /* ---- pooling -------------------------------------------------------------------------------- */
 
 enum { P_IH, P_IW, P_C, P_OH, P_OW, P_KH, P_KW, P_SH, P_SW, P_OFF_IN, P_MUL, P_SHIFT, P_LOW, P_HIGH,
-       P_ADD, P_STORAGE, P_MODE };
-enum { MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS };
+       P_ADD, P_STORAGE, P_MODE, P_COPY, P_TOP, P_LEFT, P_SRC_H, P_SRC_W, P_PAD, P_EDGES };
+enum { MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS, MEAN_LANES };
+/* What is made of windows that reach into the pads: nothing, as the interpreter does with the sum,
+ * or as a chip does with the mean. */
+enum { EDGES_NONE, EDGES_COUNT, EDGES_UP, EDGES_AWAY, EDGES_FLOAT };
 
 #if defined(WIDE)
 #define BYTES 64
@@ -602,6 +799,27 @@ INLINE bvec bload(const void *p) { return _mm256_loadu_si256(p); }
 INLINE void bstore(void *p, bvec v) { _mm256_storeu_si256(p, v); }
 INLINE bvec bmax(bvec a, bvec b) { return _mm256_max_epu8(a, b); }
 #endif
+
+/* The input with its pads. */
+static const void *padded_windows(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    const uint8_t *src = buffers[op->src[0]];
+    if (!i[P_COPY]) return src;
+    int floats = i[P_MODE] == MAX_FLOATS || i[P_MODE] >= MEAN_FLOATS;
+    long pixel = (long)i[P_C] * (floats ? 4 : 1), row = i[P_IW] * pixel, size = n * i[P_IH] * row;
+    uint8_t *copy = buffers[op->scratch];
+    if (floats)
+        for (long j = 0; j < size / 4; j++)
+            ((float *)copy)[j] = i[P_MODE] == MAX_FLOATS ? -INFINITY : 0;
+    else
+        memset(copy, i[P_PAD], (size_t)size);
+    for (long line = 0; line < n * i[P_SRC_H]; line++) {
+        long to = line / i[P_SRC_H] * i[P_IH] + line % i[P_SRC_H] + i[P_TOP];
+        memcpy(copy + to * row + i[P_LEFT] * pixel, src + line * i[P_SRC_W] * pixel,
+               (size_t)(i[P_SRC_W] * pixel));
+    }
+    return copy;
+}
 
 INLINE void max_bytes(uint8_t *restrict out, const uint8_t *restrict x, long c, long kh, long kw,
                       long row) {
@@ -637,36 +855,58 @@ INLINE void max_floats(float *restrict out, const float *restrict x, long c, lon
 
 /* Window sums one row of the window after the other, as the vendor's loop does. */
 INLINE void mean_floats(float *restrict out, const float *restrict x, long c, long kh, long kw,
-                        long row, int storage) {
+                        long row, int storage, float count) {
     for (long j = 0; j < c; j++) out[j] = x[j];
     for (long a = 0; a < kh; a++)
         for (long b = a ? 0 : 1; b < kw; b++) {
             const float *restrict y = x + a * row + b * c;
             for (long j = 0; j < c; j++) out[j] += y[j];
         }
-    float count = (float)(kh * kw);
     for (long j = 0; j < c; j++) out[j] /= count;
     round_storage(out, c, storage);
+}
+
+/* A chip's: every value times 1/count, even and odd places apart (float32 only). */
+INLINE void mean_lanes_floats(float *restrict out, const float *restrict x, long c, long kh,
+                              long kw, long row) {
+    float odd[WIDEST_CHANNELS], share = 1.0f / (float)(kh * kw);
+    for (long j = 0; j < c; j++) out[j] = x[j] * share, odd[j] = 0.0f;
+    for (long k = 1; k < kh * kw; k++) {
+        const float *restrict y = x + k / kw * row + k % kw * c;
+        float *restrict sum = k % 2 ? odd : out;
+        for (long j = 0; j < c; j++) sum[j] += y[j] * share;
+    }
+    for (long j = 0; j < c; j++) out[j] += odd[j];
 }
 
 static void pool(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i;
     long c = i[P_C], row = i[P_IW] * c, kh = i[P_KH], kw = i[P_KW];
+    /* Of the input, in each window; or what its mean is multiplied by. */
+    const float *rows = op->p[1], *columns = op->p[2];
+    const void *x = padded_windows(op, buffers, n);
     for (long image = 0; image < n; image++)
         for (long r = 0; r < i[P_OH]; r++) {
             long first = (image * i[P_IH] + r * i[P_SH]) * row;
             long to = (image * i[P_OH] + r) * i[P_OW] * c;
-            for (long w = 0; w < i[P_OW]; w++, first += i[P_SW] * c, to += c)
+            for (long w = 0; w < i[P_OW]; w++, first += i[P_SW] * c, to += c) {
+                float *out = (float *)buffers[op->dst] + to;
+                const float *from = (const float *)x + first;
                 if (i[P_MODE] == MAX_BYTES)
-                    max_bytes((uint8_t *)buffers[op->dst] + to,
-                              (const uint8_t *)buffers[op->src[0]] + first, c, kh, kw, row);
+                    max_bytes((uint8_t *)buffers[op->dst] + to, (const uint8_t *)x + first, c, kh,
+                              kw, row);
                 else if (i[P_MODE] == MAX_FLOATS)
-                    max_floats((float *)buffers[op->dst] + to,
-                               (const float *)buffers[op->src[0]] + first, c, kh, kw, row);
-                else
-                    mean_floats((float *)buffers[op->dst] + to,
-                                (const float *)buffers[op->src[0]] + first, c, kh, kw, row,
-                                i[P_STORAGE]);
+                    max_floats(out, from, c, kh, kw, row);
+                else if (i[P_MODE] == MEAN_FLOATS)
+                    mean_floats(out, from, c, kh, kw, row, i[P_STORAGE],
+                                i[P_EDGES] ? rows[r] * columns[w] : (float)(kh * kw));
+                else {
+                    mean_lanes_floats(out, from, c, kh, kw, row);
+                    if (i[P_EDGES]) {
+                        for (long j = 0; j < c; j++) out[j] = out[j] * rows[r] * columns[w];
+                    }
+                }
+            }
         }
 }
 
@@ -692,16 +932,33 @@ INLINE void affine_means(uint8_t *restrict out, const int32_t *restrict sums, lo
     }
 }
 
+/* Sums of windows that reach into the pads, as they would be without. */
+INLINE void count_edges(int32_t *restrict sums, long c, long kh, long kw, float count) {
+    for (long j = 0; j < c; j++)
+        sums[j] = (int32_t)round_half_away((float)sums[j] / count * (float)kh * (float)kw);
+}
+
+INLINE void scale_edges(uint8_t *restrict out, long c, float ratio, int away, int32_t add,
+                        int32_t low, int32_t high) {
+    for (long j = 0; j < c; j++) {
+        float v = (float)((int32_t)out[j] - add) * ratio;
+        int32_t whole = (int32_t)(away ? round_half_away(v) : floorf(v + 0.5f)) + add;
+        whole = whole > low ? whole : low;
+        out[j] = (uint8_t)(whole < high ? whole : high);
+    }
+}
+
 /* The sum over the window's rows is shared by all windows of an output row; it fits 16 bits. */
 static void mean_bytes(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i;
     long c = i[P_C], row = i[P_IW] * c, kh = i[P_KH], kw = i[P_KW];
     uint16_t columns[WIDEST_ROW];
     int32_t sums[WIDEST_CHANNELS];
+    const uint8_t *input = padded_windows(op, buffers, n);
+    const float *rows = op->p[1], *across = op->p[2];
     for (long image = 0; image < n; image++)
         for (long r = 0; r < i[P_OH]; r++) {
-            const uint8_t *x = (const uint8_t *)buffers[op->src[0]]
-                               + (image * i[P_IH] + r * i[P_SH]) * row;
+            const uint8_t *x = input + (image * i[P_IH] + r * i[P_SH]) * row;
             uint8_t *out = (uint8_t *)buffers[op->dst] + (image * i[P_OH] + r) * i[P_OW] * c;
             for (long j = 0; j < row; j++) columns[j] = x[j];
             for (long a = 1; a < kh; a++) {
@@ -714,12 +971,18 @@ static void mean_bytes(const Op *op, void **buffers, long n) {
                 for (long j = 0; j < c; j++) sums[j] = start;
                 for (long b = 0; b < kw; b++, first += c)
                     for (long j = 0; j < c; j++) sums[j] += first[j];
+                if (i[P_EDGES] == EDGES_COUNT) count_edges(sums, c, kh, kw, rows[r] * across[w]);
                 if (i[P_MODE] == MEAN_BYTES)
                     requant_means(out, sums, c, i[P_MUL], i[P_SHIFT], i[P_LOW], i[P_HIGH],
                                   i[P_ADD]);
                 else
                     affine_means(out, sums, c, kh, kw, op->p[0], (float)i[P_LOW],
                                  (float)i[P_HIGH], (float)i[P_ADD]);
+                if (i[P_EDGES] > EDGES_COUNT) {
+                    int away = i[P_EDGES] == EDGES_AWAY;
+                    scale_edges(out, c, rows[r], away, i[P_ADD], i[P_LOW], i[P_HIGH]);
+                    scale_edges(out, c, across[w], away, i[P_ADD], i[P_LOW], i[P_HIGH]);
+                }
             }
         }
 }
@@ -810,6 +1073,25 @@ static void multiply_bytes(const Op *op, void **buffers, long n) {
     }
 }
 
+/* i: values per image (padding included); of each operand what is subtracted, multiplier, shift;
+ * sign of the second, low, high, what is added to the result */
+static void add_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i;
+    const uint8_t *restrict a = buffers[op->src[0]], *restrict b = buffers[op->src[1]];
+    uint8_t *restrict y = buffers[op->dst];
+    int32_t za = i[1], ma = i[2], sa = i[3], zb = i[4], mb = i[5], sb = i[6];
+    int32_t half_a = sa ? 1 << (sa - 1) : 0, half_b = sb ? 1 << (sb - 1) : 0;
+    int32_t sign = i[7], low = i[8], high = i[9], add = i[10];
+    long count = n * i[0];
+    for (long j = 0; j < count; j++) {
+        int32_t left = (((int32_t)a[j] - za) * ma + half_a) >> sa;
+        int32_t right = (((int32_t)b[j] - zb) * mb + half_b) >> sb;
+        int32_t v = left + sign * right + add;
+        v = v > low ? v : low;
+        y[j] = (uint8_t)(v < high ? v : high);
+    }
+}
+
 static void lookup(const Op *op, void **buffers, long n) {
     long count = n * op->i[0];
     const uint8_t *restrict x = buffers[op->src[0]], *restrict table = op->p[0];
@@ -850,12 +1132,45 @@ static void float_scale(const Op *op, void **buffers, long n) {
         }
 }
 
-/* i: elements per image, storage */
-static void multiply_floats(const Op *op, void **buffers, long n) {
-    const float *a = buffers[op->src[0]], *b = buffers[op->src[1]];
-    float *y = buffers[op->dst];
+/* i: elements per image, storage, operation, ReLU; f: sign of the second operand of a sum */
+enum { SUM, PRODUCT, QUOTIENT };
+
+static void two_floats(const Op *op, void **buffers, long n) {
+    const float *restrict a = buffers[op->src[0]], *restrict b = buffers[op->src[1]];
+    float *restrict y = buffers[op->dst], sign = op->f[0];
     long count = n * op->i[0];
-    for (long j = 0; j < count; j++) y[j] = a[j] * b[j];
+    if (op->i[2] == SUM)
+        for (long j = 0; j < count; j++) y[j] = a[j] + sign * b[j];
+    else if (op->i[2] == PRODUCT)
+        for (long j = 0; j < count; j++) y[j] = a[j] * b[j];
+    else
+        for (long j = 0; j < count; j++) y[j] = a[j] / b[j];
+    if (op->i[3])
+        for (long j = 0; j < count; j++) y[j] = y[j] > 0 ? y[j] : 0;
+    round_storage(y, count, op->i[1]);
+}
+
+/* i: elements per image, storage, operation, ReLU; p: constants */
+enum { LEAKY, CLIP, TIMES, PLUS, MINUS_FROM };
+
+static void float_unary(const Op *op, void **buffers, long n) {
+    const float *restrict x = buffers[op->src[0]];
+    float *restrict y = buffers[op->dst];
+    const double *constants = op->p[0];
+    double first = constants[0], second = constants[1];
+    long count = n * op->i[0];
+    for (long j = 0; j < count; j++) switch (op->i[2]) {
+        case LEAKY: y[j] = x[j] > 0 ? x[j] : x[j] * (float)first; break;
+        case CLIP:
+            y[j] = x[j] > (float)first ? x[j] : (float)first;
+            y[j] = y[j] < (float)second ? y[j] : (float)second;
+            break;
+        case TIMES: y[j] = (float)((double)x[j] * first); break;
+        case PLUS: y[j] = (float)((double)x[j] + first); break;
+        default: y[j] = (float)(first - (double)x[j]);
+        }
+    if (op->i[3])
+        for (long j = 0; j < count; j++) y[j] = y[j] > 0 ? y[j] : 0;
     round_storage(y, count, op->i[1]);
 }
 
@@ -952,7 +1267,7 @@ static float even_and_odd(float *x, long count, int storage) {
     return x[0];
 }
 
-/* A chip's sum of a run of values, as lower.Mean describes it; count is padded to whole rows. */
+/* A chip's sum of a run of values, as pooling.Mean describes it; count is padded to whole rows. */
 static float lane_sum(const float *restrict x, long count, int lanes, float coefficient,
                       int storage) {
     float sums[WIDEST_LANES];
@@ -1015,21 +1330,67 @@ static void mean_lanes(const Op *op, void **buffers, long n) {
     }
 }
 
-/* i: channels, rows, columns, storage, a chip's order (four rows): mean over rows */
+/* i: results per image, values per image, values of a mean, storage, a chip's order (even and odd
+ * values apart), 1/n at the end of it; p: where each mean starts, where its values lie from there
+ */
+static void mean_places(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i, *starts = op->p[0], *places = op->p[1];
+    long results = i[0], count = i[2];
+    int storage = i[3];
+    float share = op->f[0], late = i[5] ? share : 1.0f, early = i[5] ? 1.0f : share;
+    for (long image = 0; image < n; image++) {
+        const float *x = (const float *)buffers[op->src[0]] + image * i[1];
+        float *y = (float *)buffers[op->dst] + image * results;
+        for (long r = 0; r < results; r++) {
+            const float *from = x + starts[r];
+            float sums[2] = {0, 0};
+            if (i[4]) {
+                for (long k = 0; k < count; k++) {
+                    float v = from[places[k]] * early;
+                    round_storage(&v, 1, storage);
+                    sums[k % 2] += v;
+                    round_storage(sums + k % 2, 1, storage);
+                }
+                sums[0] += sums[1];
+                round_storage(sums, 1, storage);
+                y[r] = sums[0] * late;
+            } else {
+                for (long k = 0; k < count; k++) sums[0] += from[places[k]];
+                y[r] = sums[0] * share;
+            }
+        }
+        round_storage(y, results, storage);
+    }
+}
+
+/* i: channels, rows, columns, storage, a chip's order (even and odd rows apart), 1/n at the end of
+ * it: mean over rows */
 static void mean_rows(const Op *op, void **buffers, long n) {
     long c = op->i[0], rows = op->i[1], size = op->i[2] * c;
-    int storage = op->i[3];
+    int storage = op->i[3], late = op->i[5];
     for (long image = 0; image < n; image++) {
         const float *restrict x = (const float *)buffers[op->src[0]] + image * rows * size;
         float *restrict y = (float *)buffers[op->dst] + image * size;
         if (op->i[4]) {
-            float *restrict odd = buffers[op->scratch];
-            for (long j = 0; j < size; j++) y[j] = x[j] + x[2 * size + j];
-            for (long j = 0; j < size; j++) odd[j] = x[size + j] + x[3 * size + j];
-            round_storage(y, size, storage), round_storage(odd, size, storage);
-            for (long j = 0; j < size; j++) y[j] *= op->f[0], odd[j] *= op->f[0];
-            round_storage(y, size, storage), round_storage(odd, size, storage);
+            float early = late ? 1.0f : op->f[0];
+            float *restrict odd = buffers[op->scratch], *restrict row = odd + size;
+            for (long j = 0; j < size; j++) odd[j] = 0.0f;
+            for (long r = 0; r < rows; r++) {
+                float *restrict sum = r % 2 ? odd : y;
+                for (long j = 0; j < size; j++) row[j] = x[r * size + j] * early;
+                if (!late) round_storage(row, size, storage);
+                if (r < 2) {
+                    memcpy(sum, row, sizeof(float) * (size_t)size);
+                    continue;
+                }
+                for (long j = 0; j < size; j++) sum[j] += row[j];
+                round_storage(sum, size, storage);
+            }
             for (long j = 0; j < size; j++) y[j] += odd[j];
+            if (late) {
+                round_storage(y, size, storage);
+                for (long j = 0; j < size; j++) y[j] *= op->f[0];
+            }
         } else {
             for (long j = 0; j < size; j++) y[j] = 0.0f;
             for (long r = 0; r < rows; r++)
@@ -1040,16 +1401,52 @@ static void mean_rows(const Op *op, void **buffers, long n) {
     }
 }
 
-/* i: pixels, bytes per channel, stride of the result (channels), then channels of each operand */
+/* i: pieces per image, bytes of a piece of the result, where the first operand's go, whether its
+ * last bytes are padding, bytes without padding; then bytes of each operand's piece, and how far
+ * apart they lie */
 static void concat(const Op *op, void **buffers, long n) {
-    long pixels = n * op->i[0], width = op->i[1], stride = op->i[2] * width, at = 0;
+    const int32_t *i = op->i;
+    long pieces = n * i[0], stride = i[1], at = i[2];
     for (int s = 0; s < op->n_src; s++) {
-        long part = op->i[3 + s] * width;
+        long part = i[5 + s], apart = i[5 + 4 + s];
         const uint8_t *x = buffers[op->src[s]];
         uint8_t *y = (uint8_t *)buffers[op->dst] + at;
-        for (long p = 0; p < pixels; p++) memcpy(y + p * stride, x + p * part, (size_t)part);
+        for (long p = 0; p < pieces; p++) memcpy(y + p * stride, x + p * apart, (size_t)part);
         at += part;
     }
+    if (i[3]) clear_padding(buffers[op->dst], pieces, i[4], stride);
+}
+
+/* i: values per image of the result and of the operand, bytes of a value, runs or 0; p: runs of
+ * (to, from, length), or for each value of the result where it comes from; what is -1 is filled
+ * with the value f, or byte i[4]. */
+static void gather(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i, *table = op->p[0];
+    long count = i[0], size = i[1], width = i[2];
+    for (long image = 0; image < n; image++) {
+        const uint8_t *x = (const uint8_t *)buffers[op->src[0]] + image * size * width;
+        uint8_t *y = (uint8_t *)buffers[op->dst] + image * count * width;
+        if (i[3]) {
+            for (const int32_t *run = table; run < table + 3L * i[3]; run += 3)
+                if (run[1] >= 0)
+                    memcpy(y + run[0] * width, x + run[1] * width, (size_t)(run[2] * width));
+                else if (width == 1)
+                    memset(y + run[0], i[4], (size_t)run[2]);
+                else
+                    for (long j = 0; j < run[2]; j++) ((float *)y)[run[0] + j] = op->f[0];
+        } else if (width == 1) {
+            for (long j = 0; j < count; j++) y[j] = table[j] < 0 ? (uint8_t)i[4] : x[table[j]];
+        } else {
+            for (long j = 0; j < count; j++)
+                ((float *)y)[j] = table[j] < 0 ? op->f[0] : ((const float *)x)[table[j]];
+        }
+    }
+}
+
+/* i: bytes per image; p: the constant */
+static void constant(const Op *op, void **buffers, long n) {
+    for (long image = 0; image < n; image++)
+        memcpy((uint8_t *)buffers[op->dst] + image * op->i[0], op->p[0], (size_t)op->i[0]);
 }
 
 /* Every second or fourth byte is the low byte of a wider word; compilers know how to pack those. */
@@ -1093,9 +1490,10 @@ static void slice(const Op *op, void **buffers, long n) {
 
 typedef void (*Kernel)(const Op *, void **, long);
 static const Kernel KERNELS[] = {
-    input_floats, input_bytes, convolve_bytes, convolve_floats, pool, mean_bytes, quantize,
-    dequantize, lookup, channel_scale, float_scale, multiply_floats, multiply_bytes, divide,
-    float_cast, mean_all, mean_lanes, mean_rows, concat, slice};
+    input_floats, input_bytes, convolve_bytes, convolve_depth, convolve_floats, matmul_bytes,
+    matmul_floats, pool, mean_bytes, quantize, dequantize, lookup, float_unary, channel_scale,
+    float_scale, add_bytes, multiply_bytes, two_floats, divide, float_cast, mean_all, mean_lanes,
+    mean_rows, mean_places, concat, slice, gather, constant};
 
 /* Run a program on n images.
  *

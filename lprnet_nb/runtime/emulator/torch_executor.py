@@ -14,8 +14,20 @@ import torch
 import torch.nn.functional as functional
 
 from lprnet_nb.errors import EngineError
-from lprnet_nb.runtime.emulator import lower as l
-from lprnet_nb.runtime.emulator.graph import Graph
+from lprnet_nb.runtime.emulator.arithmetic import (
+    Add,
+    ChannelScale,
+    Divide,
+    FloatScale,
+    Multiply,
+)
+from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
+from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
+from lprnet_nb.runtime.emulator.graph import Arrays, Graph
+from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
+from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
+from lprnet_nb.runtime.emulator.steps import DOWN, HALF_AWAY, HALF_UP, Input, Requant, Step
+from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
 
 # Images that run together, rounded up to a multiple of the graph's batch.
 CHUNK = 32
@@ -25,24 +37,34 @@ DEVICE_CHUNK = 256
 def right_shift(values: torch.Tensor, shift: torch.Tensor, rounding: str) -> torch.Tensor:
     """``values / 2**shift`` rounded; int64 in, int64 out; a negative shift is a left shift."""
     right = shift.clamp(min=0)
-    if rounding == l.HALF_UP:
-        # At shift 0 nothing is added: 1 << 0 >> 1 is 0.
-        values = values + (torch.ones_like(right) << right >> 1)
-    elif rounding != l.DOWN:
+    half = torch.ones_like(right) << right >> 1  # 0 at shift 0
+    if rounding == HALF_UP:
+        values = values + half
+    elif rounding == HALF_AWAY:
+        values = values + half - ((values < 0) & (half > 0)).long()
+    elif rounding != DOWN:
         raise AssertionError(rounding)
     return (values >> right) << (-shift).clamp(min=0)
 
 
-def requantize(values: torch.Tensor, requant: l.Requant) -> torch.Tensor:
-    """int64 ``[N, C, H, W]`` to the stored result, as float32."""
-    device = values.device
-    multiplier = torch.as_tensor(requant.multiplier, device=device).view(1, -1, 1, 1)
-    shift = torch.as_tensor(requant.shift, device=device).view(1, -1, 1, 1)
+def requantize(values: torch.Tensor, requant: Requant, axis: int = 1) -> torch.Tensor:
+    """int64 ``[N, C, ...]`` to the stored result, as float32; channels along ``axis``."""
+    multiplier, shift = (
+        _along(torch.as_tensor(constant, device=values.device), values, axis)
+        for constant in (requant.multiplier, requant.shift)
+    )
     values = values * multiplier
     if requant.before:
         values = values.clamp(*requant.before)
     values = right_shift(values, shift, requant.rounding) + requant.zero_point
     return values.clamp(requant.low, requant.high).float()
+
+
+def _along(constant: torch.Tensor, values: torch.Tensor, axis: int) -> torch.Tensor:
+    """A constant for each entry of an axis, or one for all, ready to be broadcast."""
+    if constant.numel() == 1:
+        return constant.reshape(())
+    return constant.reshape(-1, *[1] * (values.ndim - 1 - axis % values.ndim))
 
 
 def round_half_away(values: torch.Tensor) -> torch.Tensor:
@@ -62,7 +84,7 @@ def round_storage(values: torch.Tensor, storage: str) -> torch.Tensor:
 
 
 def sequential_sum(values: torch.Tensor) -> torch.Tensor:
-    """Strictly sequential float32 sum over the last axis (see `lower.Mean`).
+    """Strictly sequential float32 sum over the last axis (see `pooling.Mean`).
 
     torch's own ``cumsum`` accumulates in float64 on the CPU; numpy's accumulates in float32, one
     element after the other.
@@ -73,7 +95,7 @@ def sequential_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def lane_sum(values: torch.Tensor, lanes: int, coefficient: float, storage: str) -> torch.Tensor:
-    """A chip's sum over the last axis, times a coefficient (see `lower.Mean`)."""
+    """A chip's sum over the last axis, times a coefficient (see `pooling.Mean`)."""
     padding = -values.shape[-1] % lanes
     rows = functional.pad(values, (0, padding)).unflatten(-1, (-1, lanes))
     total = rows[..., 0, :]
@@ -94,7 +116,7 @@ def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> tor
 
 
 def reciprocal(values: torch.Tensor) -> torch.Tensor:
-    """A chip's 1/x for positive float32 (see `lower.Divide`)."""
+    """A chip's 1/x for positive float32 (see `arithmetic.Divide`)."""
     root = (0x5F3759DF - (values.view(torch.int32) >> 1)).view(torch.float32)
     half = values * 0.5
     for _ in range(3):
@@ -102,12 +124,27 @@ def reciprocal(values: torch.Tensor) -> torch.Tensor:
     return root * root
 
 
-def _convolution(step: l.Convolution, x: torch.Tensor) -> torch.Tensor:
-    top, left, bottom, right = step.pads
-    x = functional.pad(x, (left, right, top, bottom), value=float(step.pad_value))
+def _inserted(x: torch.Tensor, inserts: tuple[int, int], value: float) -> torch.Tensor:
+    """``value`` between neighbouring rows and columns."""
+    rows, columns = (count + 1 for count in inserts)
+    *outer, height, width = x.shape
+    spread = x.new_full((*outer, (height - 1) * rows + 1, (width - 1) * columns + 1), value)
+    spread[..., ::rows, ::columns] = x
+    return spread
+
+
+def _padded(x: torch.Tensor, pads: tuple[int, int, int, int], value: float) -> torch.Tensor:
+    top, left, bottom, right = pads
+    return functional.pad(x, (left, right, top, bottom), value=value)
+
+
+def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
+    if any(step.inserts):
+        x = _inserted(x, step.inserts, float(step.pad_value))
+    x = _padded(x, step.pads, float(step.pad_value))
     weight = torch.as_tensor(step.weight, device=x.device)
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
-    geometry = {"stride": step.strides, "dilation": step.dilations}
+    geometry = {"stride": step.strides, "dilation": step.dilations, "groups": step.group}
     if step.requant is None:
         result = functional.conv2d(x, weight.float(), bias, **geometry)
         return round_storage(result.relu() if step.relu else result, step.type.storage)
@@ -117,65 +154,146 @@ def _convolution(step: l.Convolution, x: torch.Tensor) -> torch.Tensor:
     return requantize(sums, step.requant)
 
 
-def _average_pool(step: l.AveragePool, x: torch.Tensor) -> torch.Tensor:
-    count = step.kernel[0] * step.kernel[1]
+def two_lanes(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A chip's float32 matrix product (see `MatMul`)."""
+    sums = [torch.zeros(()), torch.zeros(())]
+    for k in range(left.shape[-1]):
+        sums[k % 2] = sums[k % 2] + left[..., k, None] * right[..., None, k, :]
+    return sums[0] + sums[1]
+
+
+def _matmul(step: MatMul, left: torch.Tensor, right: torch.Tensor | None = None) -> torch.Tensor:
+    if right is None:
+        right = torch.as_tensor(step.weight, device=left.device)
+    if step.transposed:
+        right = right.transpose(-1, -2)
+    bias = None if step.bias is None else torch.as_tensor(step.bias, device=left.device)
+    if step.requant is None:
+        product = two_lanes if step.lanes else torch.matmul
+        result = product(left, right.float())
+        result = result if bias is None else result + bias
+        return round_storage(result.relu() if step.relu else result, step.type.storage)
+    left, right = (x.double() - zero for x, zero in zip((left, right), step.zero_points))
+    sums = torch.matmul(left, right).round().long()
+    return requantize(sums if bias is None else sums + bias.long(), step.requant, -1)
+
+
+def _max_pool(step: MaxPool, x: torch.Tensor) -> torch.Tensor:
+    return functional.max_pool2d(_padded(x, step.pads, -torch.inf), step.kernel, step.strides)
+
+
+def _average_pool(step: AveragePool, x: torch.Tensor) -> torch.Tensor:
+    size = step.kernel[0] * step.kernel[1]
+    size_of_input = x.shape[2:]
+    rows, columns = (torch.as_tensor(n, device=x.device) for n in step.edges(*size_of_input))
+    counts = rows[:, None] * columns
+    x = _padded(x, step.pads, float(step.pad_value))
     if step.requant is not None:
         sums = functional.avg_pool2d(x.double(), step.kernel, step.strides, divisor_override=1)
-        return requantize(sums.round().long(), step.requant)
+        if step.exclude_pads and step.edge_rounding is None:
+            sums = round_half_away(sums.float() / counts * step.kernel[0] * step.kernel[1])
+        return _edges(step, requantize(sums.round().long(), step.requant), size_of_input)
     # Sums in the window's memory order, as a window loop does it.
-    rows, columns = step.kernel
-    windows = x.unfold(2, rows, step.strides[0]).unfold(3, columns, step.strides[1])
-    windows = windows.reshape(*windows.shape[:4], count)
+    windows = x.unfold(2, step.kernel[0], step.strides[0]).unfold(
+        3, step.kernel[1], step.strides[1]
+    )
+    windows = windows.reshape(*windows.shape[:4], size)
+    if step.lanes:
+        return _edges(
+            step,
+            _even_and_odd(windows, float(np.float32(1) / np.float32(size)), step.type.storage),
+            size_of_input,
+        )
     total = windows[..., 0]
-    for index in range(1, count):
+    for index in range(1, size):
         total = total + windows[..., index]
-    mean = total / count
+    mean = total / (counts if step.exclude_pads else size)
     if step.affine is None:
         return round_storage(mean, step.type.storage)
     scale, offset = step.affine
-    value = ((mean * rows * columns).double() * scale + offset).float()
+    value = ((mean * step.kernel[0] * step.kernel[1]).double() * scale + offset).float()
     return round_half_away(value).clamp(*step.type.limits)
 
 
-def _channel_scale(step: l.ChannelScale, x: torch.Tensor) -> torch.Tensor:
+def _edges(step: AveragePool, mean: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """A chip's correction of windows that are padded (see `AveragePool`)."""
+    if step.edge_rounding is None:
+        return mean
+    down, across = (torch.as_tensor(ratio, device=mean.device) for ratio in step.edge_ratios(*size))
+    for ratio in (down[:, None], across):
+        mean = mean * ratio
+        if step.edge_rounding == HALF_UP:
+            mean = (mean + 0.5).floor()
+        elif step.edge_rounding == HALF_AWAY:
+            mean = round_half_away(mean)
+        else:
+            mean = round_storage(mean, step.edge_rounding)
+        if not step.type.is_float:
+            mean = mean.clamp(*step.type.limits)
+    return mean
+
+
+def _channel_scale(step: ChannelScale, x: torch.Tensor) -> torch.Tensor:
     scale = torch.as_tensor(step.scale, device=x.device).view(1, -1, 1, 1)
     bias = torch.as_tensor(step.bias, device=x.device).view(1, -1, 1, 1)
     return requantize(x.long() * scale + bias, step.requant)
 
 
-def _float_scale(step: l.FloatScale, x: torch.Tensor) -> torch.Tensor:
+def _float_scale(step: FloatScale, x: torch.Tensor) -> torch.Tensor:
     scale = torch.as_tensor(step.scale, device=x.device).view(1, -1, 1, 1)
     bias = torch.as_tensor(step.bias, device=x.device).view(1, -1, 1, 1)
     result = x * scale + bias
     return result.relu() if step.relu else result
 
 
-def _lookup(step: l.Lookup, x: torch.Tensor) -> torch.Tensor:
+def _lookup(step: Lookup, x: torch.Tensor) -> torch.Tensor:
     table = torch.as_tensor(step.table.astype(np.float32), device=x.device)
     return table[x.long() & 255]
 
 
-def _pair(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two operands with equal first dimension: one per image, however they were kept.
+def _float_unary(step: FloatUnary, x: torch.Tensor) -> torch.Tensor:
+    first = step.constants[0]
+    if step.kind == "leaky":
+        result = torch.where(x > 0, x, x * torch.tensor(first, dtype=torch.float32))
+    elif step.kind == "clip":
+        result = x.clamp(*step.constants)
+    elif step.kind == "multiply":
+        result = (x.double() * first).float()
+    else:
+        result = ((x if step.kind == "add" else -x).double() + first).float()
+    return round_storage(result.relu() if step.relu else result, step.type.storage)
 
-    A mean over a whole compiled batch has one entry for several images.
-    """
-    if len(a) < len(b):
-        a = a.repeat_interleave(len(b) // len(a), dim=0)
-    elif len(b) < len(a):
-        b = b.repeat_interleave(len(a) // len(b), dim=0)
-    return a, b
+
+def _add(step: Add, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if step.type.is_float:
+        result = a - b if step.subtract else a + b
+        return round_storage(result.relu() if step.relu else result, step.type.storage)
+    a, b = (
+        right_shift((x - zero).long() * multiplier, torch.tensor(shift), HALF_UP)
+        for x, zero, multiplier, shift in zip(
+            (a, b), step.zero_points, step.multipliers, step.shifts, strict=True
+        )
+    )
+    low, high = step.type.limits
+    low = max(low, step.type.zero_point) if step.relu else low
+    return ((a - b if step.subtract else a + b) + step.type.zero_point).clamp(low, high).float()
 
 
-def _multiply(step: l.Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    a, b = _pair(a, b)
+def _multiply(step: Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if step.requant is None:
-        return round_storage(a * b, step.type.storage)
+        result = a * b
+        return round_storage(result.relu() if step.relu else result, step.type.storage)
     product = (a - step.zero_points[0]).long() * (b - step.zero_points[1]).long()
     return requantize(product, step.requant)
 
 
-def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
+def _divide(step: Divide, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if step.reciprocal:
+        return a * reciprocal(b)
+    return round_storage(a / b, step.type.storage)
+
+
+def _mean(step: Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
     axes = step.axes
     if axes[0] == 0:
         # One mean for each compiled batch.
@@ -190,6 +308,9 @@ def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
         planes = flat.unflatten(-1, (-1, shape[-1] * shape[-2]))
         sums = lane_sum(planes, step.lanes, 1.0, step.type.storage)
         result = lane_sum(sums, step.lanes, 1.0, step.type.storage) * coefficient
+    elif step.lanes == 2:
+        sums = _even_and_odd(flat, 1.0 if step.late else step.coefficient, step.type.storage)
+        result = sums * coefficient if step.late else sums
     elif step.groups > 1:
         groups = flat.unflatten(-1, (step.groups, -1))
         means = lane_sum(groups, step.lanes, step.coefficient, step.type.storage)
@@ -203,13 +324,19 @@ def _mean(step: l.Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
     return round_storage(result, step.type.storage)
 
 
-def _quantize(step: l.Quantize, x: torch.Tensor) -> torch.Tensor:
+def _quantize(step: Quantize, x: torch.Tensor) -> torch.Tensor:
     scaled = x * torch.tensor(step.inverse_scale, dtype=torch.float32)
     whole = round_half_away(round_storage(scaled, step.expressed))
     return (whole + step.type.zero_point).clamp(*step.type.limits)
 
 
-def _slice(step: l.Slice, x: torch.Tensor) -> torch.Tensor:
+def _dequantize(step: Dequantize, x: torch.Tensor) -> torch.Tensor:
+    centred = round_storage(x - step.zero_point, step.type.storage)
+    product = centred * torch.tensor(step.scale, dtype=torch.float32)
+    return round_storage(product, step.type.storage)
+
+
+def _slice(step: Slice, x: torch.Tensor) -> torch.Tensor:
     index = tuple(
         slice(offset, offset + (size - 1) * stride + 1, stride)
         for offset, stride, size in zip(step.offset[1:], step.steps[1:], step.type.shape[1:])
@@ -217,42 +344,50 @@ def _slice(step: l.Slice, x: torch.Tensor) -> torch.Tensor:
     return x[(slice(None), *index)]
 
 
-def execute(step: l.Step, inputs: list[torch.Tensor], batch: int) -> torch.Tensor:
-    """Run one step."""
-    if isinstance(step, l.Convolution):
-        return _convolution(step, *inputs)
-    if isinstance(step, l.MaxPool):
-        return functional.max_pool2d(inputs[0], step.kernel, step.strides)
-    if isinstance(step, l.AveragePool):
-        return _average_pool(step, *inputs)
-    if isinstance(step, l.ChannelScale):
-        return _channel_scale(step, *inputs)
-    if isinstance(step, l.FloatScale):
-        return _float_scale(step, *inputs)
-    if isinstance(step, l.Lookup):
-        return _lookup(step, *inputs)
-    if isinstance(step, l.Multiply):
-        return _multiply(step, *inputs)
-    if isinstance(step, l.Divide):
-        a, b = _pair(*inputs)
-        if step.reciprocal:
-            return a * reciprocal(b)
-        return round_storage(a / b, step.type.storage)
-    if isinstance(step, l.Mean):
-        return _mean(step, inputs[0], batch)
-    if isinstance(step, l.Quantize):
-        return _quantize(step, *inputs)
-    if isinstance(step, l.Dequantize):
-        centred = round_storage(inputs[0] - step.zero_point, step.type.storage)
-        product = centred * torch.tensor(step.scale, dtype=torch.float32)
-        return round_storage(product, step.type.storage)
-    if isinstance(step, l.FloatCast):
-        return round_storage(inputs[0], step.type.storage)
-    if isinstance(step, l.Concat):
-        return torch.cat(inputs, dim=step.axis)
-    if isinstance(step, l.Slice):
-        return _slice(step, *inputs)
-    raise AssertionError(type(step))
+def _move(step: Move, x: torch.Tensor, runs: int) -> torch.Tensor:
+    index = torch.as_tensor(step.index, device=x.device)
+    moved = x.reshape(runs, -1)[:, index.clamp(min=0)]
+    return torch.where(index >= 0, moved, torch.tensor(float(step.fill), device=x.device))
+
+
+# What a step makes of operands that lie as they are kept.
+_PLAIN = {
+    Convolution: _convolution,
+    MaxPool: _max_pool,
+    AveragePool: _average_pool,
+    ChannelScale: _channel_scale,
+    FloatScale: _float_scale,
+    Lookup: _lookup,
+    FloatUnary: _float_unary,
+    Quantize: _quantize,
+    Dequantize: _dequantize,
+    FloatCast: lambda step, x: round_storage(x, step.type.storage),
+    Concat: lambda step, *inputs: torch.cat(inputs, dim=step.axis),
+    Slice: _slice,
+}
+# And of two that are broadcast, run by run.
+_PAIRED = {Add: _add, Multiply: _multiply, Divide: _divide, MatMul: _matmul}
+
+
+def execute(step: Step, inputs: list[torch.Tensor], graph: Graph, runs: int) -> torch.Tensor:
+    """Run one step on ``runs`` compiled batches."""
+    if isinstance(step, Mean):
+        return _mean(step, inputs[0], graph.batch)
+    if isinstance(step, Constant):
+        return torch.as_tensor(step.values).float().repeat(runs, *[1] * (step.values.ndim - 1))
+    if isinstance(step, Move):
+        result = _move(step, inputs[0], runs)
+    elif type(step) in _PAIRED and len(inputs) == 2:
+        shapes = [graph.types[name].shape for name in step.inputs]
+        rank = max(map(len, shapes))
+        inputs = [
+            x.reshape(runs, *[1] * (rank - len(shape)), *shape)
+            for x, shape in zip(inputs, shapes, strict=True)
+        ]
+        result = _PAIRED[type(step)](step, *inputs)
+    else:
+        result = (_PLAIN | _PAIRED)[type(step)](step, *inputs)
+    return result.reshape(runs * step.type.shape[0], *step.type.shape[1:])
 
 
 class TorchExecutor:
@@ -261,7 +396,7 @@ class TorchExecutor:
     def __init__(
         self,
         graph: Graph,
-        steps: tuple[l.Step, ...],
+        steps: tuple[Step, ...],
         device: str = "cpu",
         threads: int | None = None,
     ):
@@ -272,12 +407,14 @@ class TorchExecutor:
         except (RuntimeError, AssertionError) as error:
             raise EngineError(f"torch has no device {device!r} here: {error}") from error
 
-    def run(self, inputs: np.ndarray, keep: Iterable[str]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Arrays, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``.
 
-        ``inputs`` is ``[N, ...]`` with N a multiple of the graph's batch.
+        ``inputs`` is ``[N, ...]`` with N a multiple of the graph's batch, by name where the graph
+        has several. Compiled batches follow one another along the first axis.
         """
-        keep = set(keep)
+        keep, inputs = set(keep), self.graph.named(inputs)
+        count = len(inputs[self.graph.input])
         images = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
         chunk = -(-images // self.graph.batch) * self.graph.batch
         before = torch.get_num_threads()
@@ -285,23 +422,25 @@ class TorchExecutor:
             torch.set_num_threads(self.threads)
         try:
             parts = [
-                self._run_chunk(inputs[start : start + chunk], keep)
-                for start in range(0, len(inputs), chunk)
+                self._run_chunk({n: x[start : start + chunk] for n, x in inputs.items()}, keep)
+                for start in range(0, count, chunk)
             ]
         finally:
             torch.set_num_threads(before)
         return {name: np.concatenate([part[name] for part in parts]) for name in keep}
 
-    def _run_chunk(self, inputs: np.ndarray, keep: set[str]) -> dict[str, np.ndarray]:
+    def _run_chunk(self, inputs: dict[str, np.ndarray], keep: set[str]) -> dict[str, np.ndarray]:
+        runs = len(inputs[self.graph.input]) // self.graph.batch
         last_use = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
         values: dict[str, torch.Tensor] = {}
         kept: dict[str, np.ndarray] = {}
         with torch.inference_mode():
             for position, step in enumerate(self.steps):
-                if isinstance(step, l.Input):
-                    value = torch.as_tensor(inputs, device=self.device).float()
+                if isinstance(step, Input):
+                    value = torch.as_tensor(inputs[step.name], device=self.device).float()
                 else:
-                    value = execute(step, [values[n] for n in step.inputs], self.graph.batch)
+                    operands = [values[n] for n in step.inputs]
+                    value = execute(step, operands, self.graph, runs).to(self.device)
                 values[step.name] = value
                 if step.name in keep:
                     kept[step.name] = value.cpu().numpy()

@@ -1,8 +1,8 @@
 """Run by the compiler environment's Python: model_deploy.py, but what it makes is kept.
 
-Usage: ``python deploy.py ARGUMENTS_OF_MODEL_DEPLOY``. Its ``--debug`` keeps the quantized graph too,
-but puts debugging information into the BModel, which then is ten times the size and not the one
-that users ship.
+Usage: ``python deploy.py ARGUMENTS_OF_MODEL_DEPLOY``. Its ``--debug`` keeps the quantized graph
+too, but puts debugging information into the BModel, which then is ten times the size and not the
+one that users ship.
 """
 
 import runpy

@@ -150,7 +150,7 @@ def export(mlir_file: Path, folder: Path) -> None:
 
     context = ir.Context()
     context.allow_unregistered_dialects = True
-    module = ir.Module.parse(mlir_file.read_text(), context)
+    module = ir.Module.parse(mlir_file.read_text("utf8"), context)
     attributes = {a.name: attribute_value(a.attr, "module") for a in module.operation.attributes}
     functions = list(module.body.operations)
     if len(functions) != 1:
@@ -203,7 +203,9 @@ def export(mlir_file: Path, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "graph.npz", **arrays)
-    (folder / "graph.json").write_text(json.dumps(graph, ensure_ascii=False, sort_keys=True))
+    (folder / "graph.json").write_text(
+        json.dumps(graph, ensure_ascii=False, sort_keys=True), "utf8"
+    )
 
 
 if __name__ == "__main__":

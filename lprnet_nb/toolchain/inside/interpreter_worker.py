@@ -32,8 +32,10 @@ def main() -> None:
     inputs_path, output_path = arguments.inputs.resolve(), arguments.output.resolve()
     os.chdir(arguments.graph.resolve().parent)
 
-    import pymlir
     import tpu_mlir  # noqa: F401  (puts the interpreter on the path)
+
+    # isort: split
+    import pymlir
 
     # Without this, layers share buffers and only the last one of each buffer can be read.
     pymlir.set_mem_mode("force_value_mem" if arguments.tensors else "value_mem")

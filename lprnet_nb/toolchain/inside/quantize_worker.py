@@ -1,8 +1,8 @@
 """Run by the compiler environment's Python: calibrate and lower again and again in one process.
 
-Usage: ``python quantize_worker.py LOG``, requests on standard input, answers on standard output, one
-JSON object a line. Starting one of the compiler's tools takes longer than its work on a network of
-this size; a study needs hundreds of them.
+Usage: ``python quantize_worker.py LOG``, requests on standard input, answers on standard output,
+one JSON object a line. Starting one of the compiler's tools takes longer than its work on a network
+of this size; a study needs hundreds of them.
 
 Requests
 --------
@@ -31,7 +31,7 @@ from calibration.simple_tunner import SimpleTuner
 from tpu_mlir.python.utils.mlir_shell import mlir_lowering
 
 sys.path.insert(0, str(Path(__file__).parent))
-from export_graph import export  # noqa: E402
+from export_graph import export
 
 TUNED = ("kl", "aciq_gauss", "aciq_laplace")  # the others are left as they are by the tool too
 # One pass serves these; the tool's own branches for the rest disturb one another.

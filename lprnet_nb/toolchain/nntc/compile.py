@@ -18,7 +18,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,12 +28,14 @@ from typing import Any
 
 import numpy as np
 
+from ... import children
 from ...cache import array_digest, artifact, digest, file_digest
 from ...datasets.images import HEIGHT, WIDTH, preprocess
 from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
+from ...files import private_folder
 from ...model.trace import TracedModel
-from ..bmodel import NETWORK, BModel
+from ..bmodel import NETWORK, RECORD, BModel
 from ..chips import parse_chip, parse_precision
 from ..process import log_tail, run_logged
 from ..strategies import Strategy
@@ -169,14 +170,14 @@ class Nntc:
             )
         except BaseException:
             if self.image:  # killing docker's client leaves the container running
-                with contextlib.suppress(OSError, subprocess.SubprocessError):
-                    subprocess.run(["docker", "kill", container], capture_output=True, timeout=60)
+                with contextlib.suppress(OSError):
+                    children.run(["docker", "kill", container], timeout=60)
             raise
 
 
 def environment() -> dict[str, str]:
     """Environment of the tools: ours without the workbook's own Python, which has no TPU-NNTC."""
-    keep = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    keep = {k: v for k, v in children.environment().items() if k != "VIRTUAL_ENV"}
     if sys.prefix != sys.base_prefix:
         own = Path(sys.prefix, "bin")
         keep["PATH"] = os.pathsep.join(
@@ -210,7 +211,7 @@ def _found(programs: tuple[str, ...], modules: tuple[str, ...]) -> Nntc:
             f"{DOCKER_VARIABLE}={image} needs {SDK_VARIABLE} too: the image holds "
             f"the system that the SDK runs on, not the SDK. {_HELP}"
         )
-    if image and not shutil.which("docker"):
+    if image and not children.program("docker"):
         raise ToolchainError(
             f"{DOCKER_VARIABLE}={image} needs docker, which is not on the PATH. "
             "Install docker, or run where the SDK's own tools run."
@@ -239,7 +240,7 @@ def _probe(
 ) -> dict[str, str]:
     """Digest of each program and "+" for each module that is there, "-" for what is not."""
     script = _PROBE.format(programs=" ".join(programs), modules=" ".join(modules))
-    with tempfile.TemporaryDirectory(prefix="lprnet-nntc-") as folder:
+    with tempfile.TemporaryDirectory(prefix="nntc-", dir=private_folder()) as folder:
         log = Path(folder) / "probe.log"
         tools.run(
             ["bash", "-c", script],
@@ -399,9 +400,10 @@ def compile_bmodel(
         "precision": precision,
         "batch": traced.batch,
         "tpu_nntc": tools.version,
+        "record": RECORD,
     }
     what = f"compiling for {chip} {precision}"
-    if precision == "int8":
+    if isinstance(strategy, NntcStrategy) and calibration_images is not None:
         umodel, key = _quantize(tools, first, calibration_images, strategy)
         inputs |= {"umodel": key, "strategy": strategy.key()}
 
@@ -522,7 +524,11 @@ def combine_bmodels(models: Sequence[BModel]) -> BModel:
                 f"{', '.join(sorted(map(str, values)))}."
             )
     tools = _found(("tpu_model",), ())
-    inputs = {"combined": [model.sha256 for model in models], "tpu_nntc": tools.version}
+    inputs = {
+        "combined": [model.sha256 for model in models],
+        "tpu_nntc": tools.version,
+        "record": RECORD,
+    }
     largest = max(models, key=lambda model: model.batch)
 
     def build(folder: Path) -> None:

@@ -6,16 +6,17 @@ of it was run against the real tool, which comes only with the vendor's SDK; see
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import DataError, ParameterError, ToolchainError
-from ..strategies import STRATEGIES, Strategy
+from ...inputs import read_json
+from ...model.network import Form
+from ..strategies import STRATEGIES, Strategy, note_fewer
 from ..strategies import strategy_named as common_strategy_named
 
 ThMethod = Literal["KL", "SYMKL", "JSD", "ADMM", "ACIQ", "MAX", "MSE", "PERCENTILE9999"]
@@ -118,7 +119,7 @@ class NntcStrategy(BaseModel):
     dump_dist: bool = False
     load_dist: str | None = None
     channel_order: Literal["bgr", "rgb"] = "bgr"
-    form: Literal["published", "forked", "convolved"] = "published"
+    form: Form = "published"
 
     @field_validator("fpfwd_inputs", "fpfwd_outputs", "fpfwd_blocks")
     @classmethod
@@ -154,6 +155,13 @@ class NntcStrategy(BaseModel):
                 "dump_dist and load_dist exclude one another: what is loaded is not measured again"
             )
         return self
+
+    def cut_to(self, images: int) -> NntcStrategy:
+        """As `Strategy.cut_to`."""
+        if self.iterations <= images:
+            return self
+        note_fewer(self.name, self.iterations, images)
+        return self.model_copy(update={"iterations": images})
 
     @property
     def images(self) -> int:
@@ -198,7 +206,7 @@ class NntcStrategy(BaseModel):
         return found
 
 
-def make_nntc_strategy(**fields: object) -> NntcStrategy:
+def make_nntc_strategy(**fields: Any) -> NntcStrategy:
     """A validated strategy.
 
     Raises
@@ -329,10 +337,7 @@ def read_nntc_strategy(path: str | Path) -> NntcStrategy:
     ParameterError
         When the file is missing, not JSON, or not a strategy that TPU-NNTC can do.
     """
-    try:
-        fields = json.loads(Path(path).read_text("utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"strategy file {path} cannot be read: {error}.") from error
+    fields = read_json(path, "strategy file", ParameterError)
     if isinstance(fields, dict) and fields.get("toolchain") == "nntc":
         return make_nntc_strategy(**fields)
     return from_common(common_strategy_named(str(path)))
