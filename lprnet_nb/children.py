@@ -31,7 +31,7 @@ from typing import Any
 from .files import private_folder
 
 Child = subprocess.Popen  # so that nobody else has to import subprocess
-PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
+PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 TimeoutExpired = subprocess.TimeoutExpired
 GONE_SECONDS = 2.0  # that killed processes are given to be gone
 
@@ -195,6 +195,7 @@ def start(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     supervisor: str | None = sys.executable,
+    terminal: bool = False,
     **streams: Any,
 ) -> Child:
     """Start a program; it leaves no core file, and gets no interrupt from the keyboard.
@@ -211,6 +212,9 @@ def start(
     supervisor
         A Python that stands between and ends the child, and all that it starts, when this process
         is gone. None for a child that sees to it by itself.
+    terminal
+        For a program that may ask the user for a password: it stays in our session, where it has
+        the terminal and gets the keyboard's interrupt too. It is ended by `Popen.kill`.
     streams
         ``stdin`` (nothing by default), ``stdout``, ``stderr``, ``pass_fds``, ``text`` and
         ``encoding`` of `subprocess.Popen`.
@@ -230,7 +234,7 @@ def start(
         whole,
         cwd=cwd or folder,
         env=environment() if env is None else env,
-        start_new_session=True,
+        start_new_session=not terminal,
         **{"stdin": subprocess.DEVNULL, **streams},
     )
     with contextlib.suppress(OSError):  # it has ended already

@@ -57,6 +57,17 @@ Scheduler = Annotated[
 Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
 
 
+def _counts(text: str) -> list[int]:
+    from .errors import ParameterError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ParameterError(
+            f"--cores={text!r} are not numbers separated by commas, such as 1,2."
+        ) from None
+
+
 def _upper(**values: Any) -> dict[str, Any]:
     return {key.upper(): value for key, value in values.items() if value is not None}
 
@@ -505,29 +516,108 @@ def study(
 
 
 @app.command()
+def kit(
+    what: Annotated[
+        str, typer.Argument(help="Chip to make a kit for, such as BM1684X; or a kit's folder.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New folder for the kit.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Box to copy the kit to and run it on: user@box.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Where a run's results go; results.json in the kit.")
+    ] = None,
+    precisions: Precisions = "fp32,fp16,int8",
+    batches: Batches = "1,4",
+    cores: Annotated[
+        str, typer.Option(help="TPU cores a model is spread over, such as 1,2 on BM1688.")
+    ] = "1",
+    strategies: Strategies = "recommended",
+    images: Images = 100,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    batch_mean: BatchMean = None,
+    backend: Annotated[
+        str, typer.Option(help="Who makes the expected logits: simulator, or emulator (faster).")
+    ] = "simulator",
+    ssh: Annotated[str, typer.Option(help='With options: "ssh -p 2222".')] = "ssh",
+    python: Annotated[str, typer.Option(help="Python on the box.")] = "python3",
+    option: Annotated[
+        list[str] | None, typer.Option(help="For run.py, such as --repetitions=50; again for more.")
+    ] = None,
+) -> None:
+    """Make a folder that proves and measures a port on a box; or run one there over ssh.
+
+    The box needs Python 3.6, numpy and sail; see docs/device.md.
+    """
+    folder = Path(what)
+    if not (folder / "kit.json").is_file():
+        from .proof.kit import kit_for
+        from .report.run import git_revision
+
+        folder = kit_for(
+            output,
+            cores=_counts(cores),
+            backend=backend,
+            revision=git_revision(),
+            **_upper(
+                chips=what,
+                precisions=precisions,
+                batches=batches,
+                strategies=strategies,
+                images=images,
+                data=data,
+                weights=weights,
+                classes=classes,
+                batch_mean=batch_mean,
+            ),
+        )
+        print(folder)
+    elif run is None:
+        from .proof.kit import read_kit
+
+        found = read_kit(folder)
+        print(f"{folder}: {found.chip}, {len(found.models)} models, {len(found.plates)} plates")
+    if run is not None:
+        from .proof.ssh import run_over_ssh
+
+        print(
+            run_over_ssh(
+                run,
+                folder,
+                results,
+                ssh=ssh,
+                python=python,
+                options=option or (),
+                report=lambda line: print(line, file=sys.stderr),
+            )
+        )
+
+
+@app.command()
 def contract(
     backend: Annotated[str, typer.Option(help="device, simulator or emulator.")] = "device",
     chip: Annotated[str, typer.Option(help="Chip to make the BModels for.")] = "BM1688",
     kit: Annotated[
-        Path | None, typer.Option(help="Kit made on another machine, for one without the compiler.")
+        Path | None, typer.Option(help="Folder that `lprnet-nb kit` made, such as elsewhere.")
     ] = None,
     sail_module: Annotated[str, typer.Option(help="Import path of sail.")] = "sophon.sail",
     only: Annotated[
         list[str] | None, typer.Option(help="Name of a check to run; may be given again.")
     ] = None,
-    save_kit: Annotated[
-        Path | None,
-        typer.Option(help="New folder: put the kit there, to carry it to a device; run nothing."),
-    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for one process of checks: all, where none falls.")
+    ] = 600.0,
 ) -> None:
     """Prove a backend: the same checks for device, simulator and emulator."""
     from .proof.contract import run_contract
-    from .proof.contract import save_kit as save
 
-    if save_kit is not None:
-        print(save(save_kit, chip))
-        return
-    results = run_contract(backend, chip=chip, kit=kit, sail_module=sail_module, only=only)
+    results = run_contract(
+        backend, chip=chip, kit=kit, sail_module=sail_module, only=only, timeout=timeout
+    )
     for result in results:
         print(f"{'ok  ' if result.passed else 'FAIL'} {result.check}: {result.detail}")
     failed = sum(not result.passed for result in results)

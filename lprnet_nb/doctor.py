@@ -105,7 +105,14 @@ def _nntc() -> str:
 def _device() -> str:
     if find_spec("sophon") is None:
         raise LookupError("no sophon.sail; install the wheel of your device's SDK")
-    return "sophon.sail is importable"
+    from .runtime.device import load_sail
+
+    sail = load_sail()
+    count = sail.get_available_tpu_num()
+    if not count:
+        raise LookupError("sophon.sail is here, but finds no device; is the driver loaded?")
+    version = getattr(sail, "__version__", "of unknown version")
+    return f"sophon.sail {version} finds {count} device{'s' * (count > 1)}"
 
 
 def _published() -> str:

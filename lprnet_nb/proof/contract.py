@@ -1,9 +1,9 @@
 """Prove a backend: the same checks against every one, each in a process that may fall.
 
-A *kit* holds BModels with their SHA-256, inputs, and the logits that the chip simulator gives for
-them. It is made where the compiler is, and can be copied to a machine with a device. The checks run
-in a child process, since sail takes its process down on what it does not like: a check during which
-that happens has failed, and the rest go on in a new process.
+The checks run on a *kit* (see `kit`), whose own ``run.py`` proves a box that has nothing but numpy
+and sail; here it is this package's engines that are proven. They run in a child process, since sail
+takes its process down on what it does not like: a check during which that happens has failed, and
+the rest go on in a new process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -25,20 +24,17 @@ import numpy as np
 
 from .. import children
 from ..cache import artifact, file_digest
-from ..datasets.images import preprocess
+from ..datasets.images import PlateImages, preprocess
 from ..errors import EngineError, LprnetError, ParameterError
 from ..files import private_folder
 from ..runtime.engine import open_engine
 from ..runtime.interface import Engine
-from ..toolchain.bmodel import BModel, without_time
-from ..toolchain.environment import compiler
+from ..toolchain.bmodel import BModel
+from . import kit as kits
+from .kit import KitModel, Wanted, emulator_tolerance, fill_kit, programs_digest, read_kit
 
 BACKENDS = ("device", "simulator", "emulator")
 _IMAGES = 5  # one batch of four, and one more to pad
-# The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
-# part of the largest logit. Its INT8 graphs agree to the bit.
-_EMULATOR_TOLERANCE = {"fp32": 2e-5, "int8": 0.0}
-_COMBINED = "combined"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +47,17 @@ class Result:
 
 
 def make_kit(chip: str = "BM1688") -> Path:
-    """BModels, inputs and expected logits of a chip; needs the compiler.
+    """A small kit of a chip, from the cache; needs the compiler.
 
     Returns
     -------
     Path
-        A folder that can be copied: one folder for each model with its record, graph and
-        `expected.npy`, and `inputs.npy`.
+        See `kit`: FP32 at batch 1 and 4 and both in one (but not on BM1684), INT8 at batch 1, the
+        emulator's graphs, and five pictures of noise.
 
     Notes
     -----
-    The weights are seeded at random, so no published data is needed. One model has a stage for
-    batch 4 and one for batch 1, but not on BM1684, whose BModels the compiler's `model_tool` does
-    not combine ("inconsistent kernel module mode").
+    The weights are seeded at random, so no published data is needed.
     """
     import torch  # here, since a machine with a device may well be without it
 
@@ -77,91 +71,26 @@ def make_kit(chip: str = "BM1688") -> Path:
     weights = Weights("seeded", LPRNet(68).eval().state_dict())
     images = np.random.default_rng(3).integers(0, 256, (_IMAGES, 24, 94, 3), dtype=np.uint8)
     images[1::2] = np.sort(images[1::2], axis=2)
+    plates = PlateImages("seeded noise", images, tuple(f"{i}.png" for i in range(_IMAGES)))
     traced = {batch: trace_model(weights, batch) for batch in (1, 4)}
-    models = {
-        "fp32_1b": compile_bmodel(traced[1], chip, "fp32"),
-        "fp32_4b": compile_bmodel(traced[4], chip, "fp32"),
-        "int8_1b": compile_bmodel(
-            traced[1], chip, "int8", strategy=STRATEGIES["kl"], calibration_images=images
+    models = [
+        Wanted("fp32_1b", compile_bmodel(traced[1], chip, "fp32")),
+        Wanted("fp32_4b", compile_bmodel(traced[4], chip, "fp32")),
+        Wanted(
+            "int8_1b",
+            compile_bmodel(
+                traced[1], chip, "int8", strategy=STRATEGIES["kl"], calibration_images=images
+            ),
         ),
-    }
-
-    def build(folder: Path) -> None:
-        np.save(folder / "inputs.npy", preprocess(images))
-        for name, model in models.items():
-            place = folder / name
-            place.mkdir()
-            shutil.copy(model.path, place / "lprnet.bmodel")
-            shutil.copytree(model.graph, place / "graph")
-            dataclasses.replace(model, path=place / "lprnet.bmodel", graph=place / "graph").save(
-                place
-            )
-        if chip != "BM1684":
-            combine_stages([models["fp32_1b"], models["fp32_4b"]], folder / _COMBINED)
-        for place in sorted(each.parent for each in folder.glob("*/lprnet.bmodel")):
-            with open_engine(
-                place / "lprnet.bmodel" if place.name == _COMBINED else place, "simulator"
-            ) as engine:
-                np.save(place / "expected.npy", engine.infer(preprocess(images)))
-
+    ]
     return artifact(
         "contract-kit",
         {
-            "models": {name: model.digest for name, model in models.items()},
-            "code": file_digest(__file__),
+            "models": {each.id: each.bmodel.digest for each in models},
+            "code": [file_digest(__file__), file_digest(kits.__file__), programs_digest()],
         },
-        build,
+        lambda folder: fill_kit(folder, models, plates, graphs=True, progress=False),
     )
-
-
-def combine_stages(models: Sequence[BModel], place: Path) -> Path:
-    """Put the same network at several batch sizes into one BModel with TPU-MLIR's tool.
-
-    The largest batch goes first whatever the order given: the other way round, batch 1 gives wrong
-    logits on BM1684X (TPU-MLIR 1.30.2, chip simulator).
-
-    Parameters
-    ----------
-    models
-        One for each batch size.
-    place
-        Folder to make, for ``lprnet.bmodel`` and the tool's log.
-
-    Raises
-    ------
-    ToolchainError
-        When the tool fails, as it does for BM1684.
-    """
-    place.mkdir()
-    ordered = sorted(models, key=lambda model: -model.batch)
-    compiler().run(
-        [
-            "model_tool",
-            "--combine",
-            *(model.path for model in ordered),
-            "-o",
-            place / "lprnet.bmodel",
-        ],
-        cwd=place,
-        log=place / "combine.log",
-        what="combining BModels",
-    )
-    without_time(place / "lprnet.bmodel")
-    return place / "lprnet.bmodel"
-
-
-def save_kit(target: str | Path, chip: str = "BM1688") -> Path:
-    """Make a chip's kit and copy it to a new folder, to be carried to a machine with a device.
-
-    Raises
-    ------
-    ParameterError
-        When the folder is there already.
-    """
-    target = Path(target)
-    if target.exists():
-        raise ParameterError(f"{target} is there already. Name a new folder for the kit.")
-    return Path(shutil.copytree(make_kit(chip), target))
 
 
 def run_contract(
@@ -182,13 +111,13 @@ def run_contract(
     chip
         Chip to make the kit for, where `kit` is not given.
     kit
-        Folder that `make_kit` returned, perhaps on another machine.
+        A kit's folder, perhaps of another machine: `lprnet-nb kit` makes one.
     sail_module
         Import path of sail, for "device".
     only
         Names of the checks to run; all by default.
     timeout
-        Seconds for one process of checks.
+        Seconds for one process of checks: all of them, where none falls.
 
     Returns
     -------
@@ -198,18 +127,17 @@ def run_contract(
     Raises
     ------
     ParameterError
-        For a backend that has no contract, a folder that is no kit, or an unknown check.
+        For a backend that has no contract, a kit without the models that the checks need, or an
+        unknown check.
+    DataError
+        For a folder that is no kit, or one that was changed.
     """
     if backend not in BACKENDS:
         raise ParameterError(
             f"backend {backend!r} has no contract. Choose one of {', '.join(BACKENDS)}."
         )
     folder = Path(kit) if kit else make_kit(chip)
-    if not (folder / "inputs.npy").is_file():
-        raise ParameterError(
-            f"{folder} is no contract kit. `lprnet-nb contract` makes one where the compiler is."
-        )
-    known, results = list(_checks(backend, folder)), []
+    known, results = list(_checks(_Bench(backend, folder, sail_module))), []
     unknown = set(only or ()) - set(known)
     if unknown:
         raise ParameterError(
@@ -268,43 +196,74 @@ def _run_child(
 class _Bench:
     """Opens the kit's models on the backend under test."""
 
-    def __init__(self, backend: str, kit: Path, sail_module: str) -> None:
-        self.backend, self.kit = backend, kit
+    def __init__(self, backend: str, folder: Path, sail_module: str) -> None:
+        self.backend, self.folder, self.kit = backend, folder, read_kit(folder)
         self.options = {"sail_module": sail_module} if backend == "device" else {}
-        self.inputs = np.load(kit / "inputs.npy")
+        self.images = np.load(folder / "plates.npy", mmap_mode="r")
+        models = [model for model in self.kit.models if model.record]
+        self.single = {model.id: model for model in models}
+        plain = [model for model in models if _takes_floats(model) and model.batch == 1]
+        if not plain:
+            raise ParameterError(
+                f"{folder} has no model of batch 1 that takes floats, which the checks need. Make "
+                "a kit with --batches 1,4."
+            )
+        self.one = plain[0].id
+        self.precisions: dict[str, str] = {}
+        for each in plain:
+            self.precisions.setdefault(each.precision, each.id)
+        larger = [model.id for model in models if _takes_floats(model) and model.batch > 1]
+        self.larger = larger[0] if larger else None
+        self.combined = next((model.id for model in self.kit.models if model.parts), None)
+        if backend == "emulator" and any(self.record(name).graph is None for name in self.single):
+            raise ParameterError(
+                f"{folder} holds no graphs for the emulator. Name no kit: one with graphs is made."
+            )
+
+    def model(self, name: str) -> KitModel:
+        return next(model for model in self.kit.models if model.id == name)
 
     def record(self, name: str) -> BModel:
-        return BModel.load(self.kit / name)
+        return BModel.load(self.folder / self.model(name).file)
 
-    def open(self, model: Any = "fp32_1b", **options: Any) -> Engine:
-        if model == _COMBINED:
-            model = self.kit / _COMBINED / "lprnet.bmodel"
-        elif isinstance(model, str):
-            model = self.record(model)
+    def inputs(self, name: str) -> np.ndarray:
+        """A batch and one plate more, to be padded; where padding changes results a batch alone."""
+        model = self.model(name)
+        count = model.batch + 1 if model.batch_mean == "image" else model.batch
+        return preprocess(self.images[:count])
+
+    def open(self, model: Any = None, **options: Any) -> Engine:
+        if model is None or isinstance(model, str):
+            about = self.model(model or self.one)
+            model = self.record(about.id) if about.record else self.folder / about.file
         # The kit was named by the user.
         return open_engine(model, self.backend, trust=True, **self.options, **options)
 
-    def expected(self, name: str) -> np.ndarray:
-        return np.load(self.kit / name / "expected.npy")
-
-    def same(self, name: str, logits: np.ndarray, rows: slice = slice(None)) -> str:
-        """Compare with the simulator's logits."""
-        expected = self.expected(name)[rows]
+    def same(self, name: str, logits: np.ndarray, start: int = 0) -> str:
+        """Compare with the kit's logits, from a plate on."""
+        model = self.model(name)
+        whole = np.load(self.folder / model.expected.file, mmap_mode="r")
+        expected = whole[start : start + len(logits)]
         _must(
             logits.shape == expected.shape and logits.dtype == np.float32,
             f"logits are {logits.dtype} {list(logits.shape)}",
         )
         largest = float(np.abs(logits - expected).max())
-        allowed = 0.0
+        tolerance = model.expected.tolerance
         if self.backend == "emulator":
-            allowed = _EMULATOR_TOLERANCE[name[:4]] * float(np.abs(expected).max())
+            tolerance = max(tolerance, emulator_tolerance(model.precision))
+        allowed = tolerance * float(np.abs(whole).max())
         _must(
             largest <= allowed,
-            f"{name}: logits differ from the simulator's by up to "
+            f"{name}: logits differ from the {model.expected.backend}'s by up to "
             f"{largest:.3g}, {allowed:.3g} is allowed",
         )
         _must(np.array_equal(logits.argmax(1), expected.argmax(1)), f"{name}: readings differ")
         return f"{name}: {len(logits)} images, largest difference {largest:.3g}"
+
+
+def _takes_floats(model: KitModel) -> bool:
+    return model.stages[0].inputs[0].dtype == "BM_FLOAT32"
 
 
 def _must(condition: bool, otherwise: str) -> None:
@@ -323,12 +282,13 @@ def _refused(what: str, act: Callable[[], Any], kind: type = LprnetError) -> Non
 def _check_describes_itself(bench: _Bench) -> str:
     with bench.open() as engine:
         _must(engine.backend == engine.description["backend"] == bench.backend, "wrong backend")
-        _must(engine.description["model"] == bench.record("fp32_1b").sha256, "wrong model digest")
+        sha256 = bench.model(bench.one).sha256
+        _must(engine.description["model"] == sha256, "wrong model digest")
         return json.dumps(engine.description, ensure_ascii=False)
 
 
 def _check_names_shapes_dtypes(bench: _Bench) -> str:
-    record = bench.record("fp32_1b")
+    record = bench.record(bench.one)
     with bench.open() as engine:
         [graph] = engine.get_graph_names()
         [name], [output] = engine.get_input_names(graph), engine.get_output_names(graph)
@@ -348,7 +308,7 @@ def _check_names_shapes_dtypes(bench: _Bench) -> str:
         _must(
             seen
             == [
-                "lprnet",
+                bench.model(bench.one).graph,
                 shape,
                 result,
                 "BM_FLOAT32",
@@ -365,83 +325,100 @@ def _check_names_shapes_dtypes(bench: _Bench) -> str:
     return f"{name} {shape} -> {output} {result}"
 
 
+def _names(engine: Engine) -> tuple[str, str, str]:
+    [graph] = engine.get_graph_names()
+    [name], [output] = engine.get_input_names(graph), engine.get_output_names(graph)
+    return graph, name, output
+
+
 def _check_process(bench: _Bench) -> str:
+    inputs = bench.inputs(bench.one)
     with bench.open() as engine:
-        [name], [output] = engine.get_input_names("lprnet"), engine.get_output_names("lprnet")
-        found = [
-            engine.process("lprnet", {name: bench.inputs[i : i + 1]})[output] for i in (0, 1, 0)
-        ]
-        bench.same("fp32_1b", found[1], slice(1, 2))
+        graph, name, output = _names(engine)
+        last = len(inputs) - 1
+        found = [engine.process(graph, {name: inputs[i : i + 1]})[output] for i in (0, last, 0)]
+        bench.same(bench.one, found[1], last)
         _must(np.array_equal(found[0], found[2]), "the same input gave other logits later")
-        rotated = np.asfortranarray(bench.inputs[:1])
+        rotated = np.asfortranarray(inputs[:1])
+        before = rotated.copy()
         _must(
-            np.array_equal(engine.process("lprnet", {name: rotated})[output], found[0]),
+            np.array_equal(engine.process(graph, {name: rotated})[output], found[0]),
             "an array that is not contiguous gave other logits",
         )
-        return bench.same("fp32_1b", found[0], slice(0, 1))
+        _must(np.array_equal(rotated, before), "the caller's array was written to")
+        return bench.same(bench.one, found[0])
 
 
-def _check_logits_fp32(bench: _Bench) -> str:
-    with bench.open() as engine:
-        return bench.same("fp32_1b", engine.infer(bench.inputs))
+def _logits_check(precision: str) -> Callable[[_Bench], str]:
+    def check(bench: _Bench) -> str:
+        name = bench.precisions[precision]
+        with bench.open(name) as engine:
+            return bench.same(name, engine.infer(bench.inputs(name)))
+
+    return check
 
 
-def _check_logits_int8(bench: _Bench) -> str:
-    with bench.open("int8_1b") as engine:
-        return bench.same("int8_1b", engine.infer(bench.inputs))
-
-
-def _check_batch_4_and_padding(bench: _Bench) -> str:
-    with bench.open("fp32_4b") as engine:
-        _must(engine.batch == 4, f"batch is {engine.batch}")
-        return bench.same("fp32_4b", engine.infer(bench.inputs))
+def _check_larger_batch_and_padding(bench: _Bench) -> str:
+    name = bench.larger
+    with bench.open(name) as engine:
+        _must(engine.batch == bench.model(name).batch, f"batch is {engine.batch}")
+        return bench.same(name, engine.infer(bench.inputs(name)))
 
 
 def _check_combined_stages(bench: _Bench) -> str:
-    with bench.open(_COMBINED) as engine:
-        [name], [output] = engine.get_input_names("lprnet"), engine.get_output_names("lprnet")
-        _must(engine.get_max_input_shapes("lprnet")[name][0] == 4, "no stage of batch 4")
-        for size in (4, 1, 4):
-            logits = engine.process("lprnet", {name: bench.inputs[:size]})[output]
-            bench.same(f"fp32_{size}b", logits, slice(0, size))
-        _refused("a batch of 2", lambda: engine.process("lprnet", {name: bench.inputs[:2]}))
-        return bench.same(_COMBINED, engine.infer(bench.inputs))
+    name = bench.combined
+    inputs = bench.inputs(name)
+    parts = bench.model(name).parts
+    sizes = sorted(map(int, parts))
+    with bench.open(name) as engine:
+        graph, given, output = _names(engine)
+        most = engine.get_max_input_shapes(graph)[given][0]
+        _must(most == sizes[-1], f"no stage of batch {sizes[-1]}")
+        for size in (sizes[-1], sizes[0], sizes[-1]):
+            logits = engine.process(graph, {given: inputs[:size]})[output]
+            bench.same(parts[str(size)], logits)
+        odd = sizes[-1] - 1
+        _refused(f"a batch of {odd}", lambda: engine.process(graph, {given: inputs[:odd]}))
+        logits = engine.infer(inputs)  # the last one by itself, where there is such a stage
+        if len(inputs) > sizes[-1]:
+            bench.same(parts[str(sizes[0])], logits[sizes[-1] :], sizes[-1])
+        return bench.same(name, logits[: sizes[-1]])
 
 
 def _check_warns_of_padding(bench: _Bench) -> str:
-    record = dataclasses.replace(bench.record("fp32_4b"), batch_mean="batch")
+    record = dataclasses.replace(bench.record(bench.larger), batch_mean="batch")
     with bench.open(record) as engine, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        engine.infer(bench.inputs)
+        engine.infer(bench.inputs(bench.one)[:1])
         _must(any("CHANGES" in str(each.message) for each in seen), "padding went unmentioned")
     return "a mean over the batch: warned of"
 
 
 def _check_refuses_bad_calls(bench: _Bench) -> str:
-    one = bench.inputs[:1]
+    one = bench.inputs(bench.one)[:1]
     with bench.open() as engine:
-        [name] = engine.get_input_names("lprnet")
+        graph, name, _ = _names(engine)
         calls = {
             "an unknown graph": ("other", {name: one}),
-            "no input": ("lprnet", {}),
-            "an unknown input": ("lprnet", {"other": one}),
-            "float64": ("lprnet", {name: one.astype(np.float64)}),
-            "uint8": ("lprnet", {name: one.astype(np.uint8)}),
-            "a missing dimension": ("lprnet", {name: one[0]}),
-            "a larger batch": ("lprnet", {name: bench.inputs}),
-            "another size": ("lprnet", {name: one[:, :, :, :-1]}),
-            "NaN": ("lprnet", {name: one * np.float32("nan")}),
+            "no input": (graph, {}),
+            "an unknown input": (graph, {"other": one}),
+            "float64": (graph, {name: one.astype(np.float64)}),
+            "uint8": (graph, {name: one.astype(np.uint8)}),
+            "a missing dimension": (graph, {name: one[0]}),
+            "a larger batch": (graph, {name: np.repeat(one, 9, axis=0)}),
+            "another size": (graph, {name: one[:, :, :, :-1]}),
+            "NaN": (graph, {name: one * np.float32("nan")}),
         }
         for what, call in calls.items():
             _refused(what, lambda call=call: engine.process(*call))
         _refused("an unknown graph's shape", lambda: engine.get_input_shape("other", name))
-        _refused("an unknown tensor's shape", lambda: engine.get_input_shape("lprnet", "other"))
+        _refused("an unknown tensor's shape", lambda: engine.get_input_shape(graph, "other"))
         engine.infer(one)
     return f"{len(calls) + 2} bad calls, and the engine goes on"
 
 
 def _check_refuses_bad_files(bench: _Bench) -> str:
-    record = bench.record("fp32_1b")
+    record = bench.record(bench.one)
     data = record.path.read_bytes()
     with tempfile.TemporaryDirectory(dir=private_folder()) as folder:
         path = Path(folder) / "bad.bmodel"
@@ -467,21 +444,22 @@ def _check_refuses_bad_files(bench: _Bench) -> str:
 
 
 def _check_closes(bench: _Bench) -> str:
-    engine = bench.open()
+    engine, inputs = bench.open(), bench.inputs(bench.one)
     engine.close()
-    _refused("a call of a closed engine", lambda: engine.infer(bench.inputs), EngineError)
+    _refused("a call of a closed engine", lambda: engine.infer(inputs), EngineError)
     with bench.open() as again:
-        return bench.same("fp32_1b", again.infer(bench.inputs[:1]), slice(0, 1))
+        return bench.same(bench.one, again.infer(inputs[:1]))
 
 
 def _check_device_side_tensors(bench: _Bench) -> str:
     seen = []
-    for name in ("fp32_1b", "int8_1b", "fp32_4b"):
+    for name in bench.single:
+        inputs = bench.inputs(name)
         with bench.open(name, io_mode="DEVIO") as engine:
-            seen.append(bench.same(name, engine.infer(bench.inputs)))
-            overhead = 1000 * (engine.seconds - engine.runtime_seconds) / len(bench.inputs)
+            seen.append(bench.same(name, engine.infer(inputs)))
+            overhead = 1000 * (engine.seconds - engine.runtime_seconds) / len(inputs)
             seen.append(
-                f"{1000 * engine.runtime_seconds / len(bench.inputs):.3f} ms an image in "
+                f"{1000 * engine.runtime_seconds / len(inputs):.3f} ms an image in "
                 f"the runtime, {overhead:.3f} ms around it"
             )
     return "; ".join(seen)
@@ -492,38 +470,37 @@ def _check_device_numbers(bench: _Bench) -> str:
     for bad in ([count], [-1], [0, 0], []):
         _refused(f"tpu_ids={bad}", lambda bad=bad: bench.open(tpu_ids=bad))
     with bench.open(tpu_ids=range(count)) as engine:
-        return f"{count} devices; " + bench.same("fp32_1b", engine.infer(bench.inputs))
+        return f"{count} devices; " + bench.same(bench.one, engine.infer(bench.inputs(bench.one)))
 
 
-_COMMON = (
-    _check_describes_itself,
-    _check_names_shapes_dtypes,
-    _check_process,
-    _check_logits_fp32,
-    _check_logits_int8,
-    _check_batch_4_and_padding,
-    _check_warns_of_padding,
-    _check_refuses_bad_calls,
-    _check_refuses_bad_files,
-    _check_closes,
-)
+_CALLS = (_check_refuses_bad_calls, _check_refuses_bad_files, _check_closes)
 _DEVICE = (_check_device_side_tensors, _check_device_numbers)
 
 
-def _checks(backend: str, kit: Path) -> dict[str, Callable[[_Bench], str]]:
+def _checks(bench: _Bench) -> dict[str, Callable[[_Bench], str]]:
     """Checks by name. The emulator runs one graph, so it has no stages to choose from."""
-    chosen = list(_COMMON)
-    if backend != "emulator" and (kit / _COMBINED).is_dir():
-        chosen.insert(6, _check_combined_stages)
-    if backend == "device":
-        chosen += _DEVICE
-    return {check.__name__.removeprefix("_check_").replace("_", " "): check for check in chosen}
+    first = (_check_describes_itself, _check_names_shapes_dtypes, _check_process)
+    found = {_title(check): check for check in first}
+    found |= {f"logits {precision}": _logits_check(precision) for precision in bench.precisions}
+    more: list[Callable[[_Bench], str]] = []
+    if bench.larger:
+        more.append(_check_larger_batch_and_padding)
+    if bench.combined and bench.backend != "emulator":
+        more.append(_check_combined_stages)
+    if bench.larger:
+        more.append(_check_warns_of_padding)
+    more += [*_CALLS, *(_DEVICE if bench.backend == "device" else ())]
+    return found | {_title(check): check for check in more}
+
+
+def _title(check: Callable[[_Bench], str]) -> str:
+    return check.__name__.removeprefix("_check_").replace("_", " ")
 
 
 def _main() -> None:
     told = json.loads(sys.argv[1])
     bench = _Bench(told["backend"], Path(told["kit"]), told["sail_module"])
-    checks = _checks(told["backend"], bench.kit)
+    checks = _checks(bench)
     with open(told["report"], "a", buffering=1, encoding="utf8") as report:
         for name in told["checks"]:
             report.write(json.dumps({"check": name}) + "\n")

@@ -9,7 +9,12 @@ tell how it deals with a batch that they cannot share evenly.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
+import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +26,7 @@ import numpy as np
 
 from ..cache import file_digest
 from ..errors import EngineError, ParameterError
+from ..toolchain.chips import CHIPS
 from .bmodel_file import Graph, Stage, read_contents
 from .interface import Arrays, Engine, Job, from_chip, to_chip
 
@@ -34,7 +40,8 @@ _NEEDED = (
     "get_available_tpu_num",
     "set_print_flag",
 )
-_CHIPS = ("BM1684", "BM1684X", "BM1688", "CV186X")
+_SAME_CHIP = {"CV186AH": "CV186X"}  # what a chip calls itself, and the compilers call it
+_LIBRARY = re.compile(r"/lib(bmrt|bmlib|bmcv|sophon|tpu|cmodel)[^/]*\.so[^/]*$")
 _HELP = (
     "sophon.sail comes with Sophgo's SDK (a wheel beside libsophon, or built from "
     "github.com/sophgo/sophon-sail); it is not on PyPI, where `sail` is something else. On a "
@@ -55,7 +62,9 @@ class DeviceEngine(Engine):
         Numbers of the devices to use; batches are shared out over them.
     io_mode
         "SYSIO": sail copies arrays in and out by itself. "DEVIO": tensors live on the device, and
-        the time of the run alone is known (`runtime_seconds`). Same results.
+        the time of the run alone is known (`runtime_seconds`). Same results. Several devices are
+        always run by "DEVIO": sail holds Python's lock for the whole of a call with arrays, so
+        they would take turns.
     sail_module
         Import path of the module.
     print_times
@@ -87,6 +96,8 @@ class DeviceEngine(Engine):
         contents = read_contents(bmodel)
         self.sail = load_sail(sail_module)
         ids = _checked_ids(self.sail, tpu_ids)
+        if len(ids) > 1:
+            io_mode = "DEVIO"
         super().__init__(contents.graphs, batch_mean=batch_mean, device_id=ids[0])
         targets = [_check_chip(self.sail, tpu, contents.chip, bmodel) for tpu in ids]
         self.sail.set_print_flag(bool(print_times))
@@ -102,6 +113,7 @@ class DeviceEngine(Engine):
             "chip": contents.chip,
             "device": targets[0],
             "tool": f"{sail_module} {getattr(self.sail, '__version__', 'of unknown version')}",
+            **_system(),
             "tpu_ids": list(ids),
             "io_mode": io_mode,
         }
@@ -232,14 +244,53 @@ class _Device:
         return self._tensors[key]
 
 
+def _system() -> dict[str, Any]:
+    """What a result depends on besides sail: the vendor's libraries, the driver, the board."""
+    maps = Path("/proc/self/maps").read_text("utf8", "replace").splitlines()
+    loaded = sorted({line[line.index("/") :] for line in maps if _LIBRARY.search(line)})
+    return {
+        "runtime": {Path(path).name: file_digest(path) for path in loaded if Path(path).is_file()},
+        "driver": _first_line("/proc/bmsophon/driver_version", "/sys/module/bmtpu/version"),
+        "board": _first_line("/proc/device-tree/model", "/sys/class/dmi/id/product_name"),
+    }
+
+
+def _first_line(*paths: str) -> str | None:
+    for path in paths:
+        with contextlib.suppress(OSError, IndexError):
+            return Path(path).read_text("utf8", "replace").strip("\0 \n").splitlines()[0]
+    return None
+
+
+def _keep_stdout() -> None:
+    """Let what the runtime prints go to stderr: what this program prints may be JSON.
+
+    The runtime writes to descriptor 1 whenever it likes, so Python's own output moves to a copy of
+    it. Where `sys.stdout` is not that descriptor, as in a notebook, nothing is mixed up.
+    """
+    out = sys.stdout
+    try:
+        ours = out.fileno() == 1
+    except (AttributeError, OSError, ValueError):
+        return
+    if ours:
+        out.flush()
+        copy = os.dup(1)
+        os.dup2(2, 1)
+        raw = os.fdopen(copy, "wb")
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, out.errors, None, bool(out.line_buffering))
+
+
 def load_sail(name: str = "sophon.sail") -> ModuleType:
-    """Import sail, and make sure that it is sail.
+    """Import sail, and make sure that it is sail; what it prints goes to stderr from now on.
 
     Raises
     ------
     EngineError
         When it cannot be imported or is another module of that name.
     """
+    if name not in sys.modules:
+        _keep_stdout()
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -284,7 +335,8 @@ def _check_chip(sail: ModuleType, tpu: int, chip: str, bmodel: Path) -> str:
         target = str(sail.Handle(tpu).get_target())
     except Exception:  # an old sail has no such method; a simulated device has no answer
         return "does not tell its chip"
-    if target not in _CHIPS:  # 'Error' off the device
+    target = _SAME_CHIP.get(target, target)
+    if target not in CHIPS:  # 'Error' off the device
         return "does not tell its chip"
     if target != chip:
         raise EngineError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ def infer_plates(
     Notes
     -----
     Results are cached in shards by the digests of the images, of the model and of the runtime's
-    libraries, so a run that was stopped goes on where it was.
+    libraries, so a run that was stopped goes on where it was. A device is always run again.
     """
     if not len(plates):
         raise DataError(f"{plates.name} has no images to run.")
@@ -245,9 +246,13 @@ def _identity(model: Any, backend: str, options: dict[str, Any]) -> Any:
 
 
 def _shard(model: _Model, images: np.ndarray, moved: Callable[[int], None]) -> Path:
+    inputs = {"images": array_digest(images), "engine": _fixed(model)}
+    if model.description["backend"] == "device":
+        # A time that was measured is of that run alone: no later run may take it for its own.
+        inputs["measured"] = secrets.token_hex(16)
     return artifact(
         "logits",
-        {"images": array_digest(images), "engine": _fixed(model)},
+        inputs,
         lambda folder: _run_shard(model.engine, images, moved, folder),
     )
 

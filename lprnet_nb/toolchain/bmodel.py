@@ -55,6 +55,8 @@ class BModel:
         Folder with the exported quantized graph (`graph.json`, `graph.npz`), or None.
     alphabet
         Class list of the output channels.
+    cores
+        TPU cores that it was compiled for.
     folder
         Everything else that the compile left: logs, tables, profile.
     """
@@ -77,6 +79,7 @@ class BModel:
     network: str = NETWORK
     graph: Path | None = None
     alphabet: Alphabet = field(default=PUBLISHED, repr=False)
+    cores: int = 1
 
     @property
     def folder(self) -> Path:
@@ -85,8 +88,9 @@ class BModel:
 
     @property
     def name(self) -> str:
-        """Users' file stem, such as ``lprnet_int8_1b``."""
-        return f"lprnet_{self.precision}_{self.batch}b"
+        """Users' file stem, such as ``lprnet_int8_1b`` or ``lprnet_int8_4b_2core``."""
+        cores = f"_{self.cores}core" if self.cores > 1 else ""
+        return f"lprnet_{self.precision}_{self.batch}b{cores}"
 
     def save(self, folder: Path) -> None:
         """Write ``record.json`` into the folder of the compile."""
@@ -97,15 +101,20 @@ class BModel:
     def save_beside(self, target: Path) -> Path:
         """Write the record of a copy at `target` as ``<stem>.json`` beside it.
 
-        The graph stays where it is, in the cache; without it the copy runs on every backend but
-        the emulator.
+        The graph stays where it is, in the cache or beside the copy; without it the copy runs on
+        every backend but the emulator.
         """
-        graph = str(self.graph) if self.graph else None
+        graph = None
+        if self.graph:
+            beside = self.graph.parent == target.parent
+            graph = self.graph.name if beside else str(self.graph)
         return atomic_write(target.with_suffix(".json"), self._record(target.name, graph))
 
     def _record(self, path: str, graph: str | None, files: str | None = None) -> str:
         values = asdict(self) | {"path": path, "graph": graph}
         values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
+        if self.cores == 1:
+            del values["cores"]  # records for one core stay as they were, and with them the cache
         values["seals"] = {
             "graph": _graph_digest(self.graph) if self.graph else None,
             "alphabet": digest(values["alphabet"]),

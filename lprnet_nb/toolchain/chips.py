@@ -15,6 +15,9 @@ SIMULATORS = {
     "CV186X": "libcmodel_bm1688.so",
 }
 
+# TPU cores that one call can be spread over.
+CORES = {"BM1684": 1, "BM1684X": 1, "BM1688": 2, "CV186X": 1}
+
 
 def parse_chip(text: str) -> str:
     """Chip name in upper case, from any case.
@@ -56,3 +59,9 @@ def check_supported(chip: str, precision: str) -> None:
     if not supports(chip, precision):
         can = [p for p in PRECISIONS if supports(chip, p)]
         raise ParameterError(f"{chip} has no {precision}. Choose from {', '.join(can)}.")
+
+
+def check_cores(chip: str, cores: int) -> None:
+    """Raise a ParameterError when `chip` has not so many TPU cores."""
+    if not 1 <= cores <= CORES[chip]:
+        raise ParameterError(f"cores={cores} is not possible: {chip} has {CORES[chip]}.")

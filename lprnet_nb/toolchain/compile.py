@@ -27,7 +27,7 @@ from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
 from .bmodel import RECORD, BModel, predicted_latency_ms, without_time
-from .chips import check_supported, parse_chip, parse_precision
+from .chips import check_cores, check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
 from .process import kept_log, log_tail
@@ -345,6 +345,7 @@ def compile_bmodel(
     calibration_images: np.ndarray | None = None,
     single: TracedModel | None = None,
     table: CalibrationTable | None = None,
+    cores: int = 1,
 ) -> BModel:
     """Compile a traced network for a chip.
 
@@ -362,6 +363,8 @@ def compile_bmodel(
         The same network traced at batch 1, on which to calibrate; `traced` itself by default.
     table
         Thresholds that are known already, in place of `calibration_images`.
+    cores
+        TPU cores that one call is spread over; see `chips.CORES`.
 
     Returns
     -------
@@ -378,6 +381,7 @@ def compile_bmodel(
     """
     chip, precision = parse_chip(chip), parse_precision(precision)
     check_supported(chip, precision)
+    check_cores(chip, cores)
     if precision != "int8" and strategy is not None:
         raise ParameterError(f"strategy {strategy.name!r} does not apply to {precision}.")
     if precision == "int8" and (strategy is None or (calibration_images is None and table is None)):
@@ -403,10 +407,12 @@ def compile_bmodel(
         "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py"),
         "record": RECORD,
     }
+    if cores > 1:
+        inputs["cores"] = cores
 
     def build(folder: Path) -> None:
         with kept_log(folder, "deploy.log") as log:
-            _deploy(tool, graph, folder, log, chip, precision, strategy, table)
+            _deploy(tool, graph, folder, log, chip, precision, strategy, table, cores)
             _export(tool, folder, log)
         path = folder / "lprnet.bmodel"
         without_time(path)
@@ -428,6 +434,7 @@ def compile_bmodel(
             weights=traced.weights,
             graph=folder / "graph",
             alphabet=traced.alphabet,
+            cores=cores,
         ).save(folder)
 
     return BModel.load(artifact("bmodel", inputs, build))
@@ -442,6 +449,7 @@ def _deploy(
     precision: str,
     strategy: Strategy | None,
     table: CalibrationTable | None,
+    cores: int,
 ) -> None:
     for path in graph.folder.iterdir():
         if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
@@ -461,6 +469,8 @@ def _deploy(
             options.append("--asymmetric")
         if strategy.fuse_preprocess:
             options.append("--fuse_preprocess")
+    if cores > 1:
+        options += ["--num_core", str(cores)]
     given = "in.png" if graph.fused else "in.npz"
     with _script("deploy.py") as script:
         tool.run(

@@ -31,9 +31,18 @@ const std::array<const char *, kBlank> kClasses = {
     "3", "4", "5", "6", "7", "8", "9", "A", "B", "C", "D", "E", "F", "G", "H", "J", "K",
     "L", "M", "N", "P", "Q", "R", "S", "T", "U", "V", "W", "X", "Y", "Z", "I", "O"};
 
+constexpr const char *kUsage =
+    "Reads the plates in a folder of images with an LPRNet BModel.\n\n"
+    "    lprnet --input FOLDER --bmodel FILE [--dev_id 0] [--output results.json]\n\n"
+    "  --input    folder of plate crops (.jpg, .jpeg, .png, .bmp)\n"
+    "  --bmodel   BModel with float inputs and outputs\n"
+    "  --dev_id   number of the device, 0 by default\n"
+    "  --output   JSON file to write, {\"file name\": \"plate\"}\n";
+
 struct Options {
     fs::path input, bmodel, output = "results.json";
     int device = 0;
+    bool help = false;
 };
 
 // Seconds in the vendor's columns.
@@ -56,6 +65,10 @@ Options parse(int count, char **arguments) {
     Options options;
     for (int i = 1; i < count; i += 2) {
         const std::string name = arguments[i];
+        if (name == "--help" || name == "-h") {
+            options.help = true;
+            return options;
+        }
         if (i + 1 == count)
             throw std::invalid_argument("option " + name + " lacks its value");
         const std::string value = arguments[i + 1];
@@ -196,6 +209,10 @@ void write_json(const fs::path &path, const std::map<std::string, std::string> &
 int main(int count, char **arguments) {
     try {
         const Options options = parse(count, arguments);
+        if (options.help) {
+            std::cout << kUsage;
+            return 0;
+        }
         const std::vector<fs::path> files = images_in(options.input);
         const Network network(options.bmodel.string(), options.device);
         const auto &in = network.input(), &out = network.output();

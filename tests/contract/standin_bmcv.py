@@ -1,7 +1,5 @@
 """The stand-in for sail with a bmcv on OpenCV: the calls of sail's samples, batches included."""
 
-from __future__ import annotations
-
 import enum
 
 import cv2

@@ -1,7 +1,5 @@
 """A stand-in for sail that takes the process down on INT8 models and misreads a batch of four."""
 
-from __future__ import annotations
-
 import os
 
 from standin_sail import *  # noqa: F403

@@ -1,15 +1,16 @@
 """A stand-in for sophon.sail on the compiler package's runtime libraries, as unforgiving as sail.
 
-Written from the documented API of sail 3.10.7: it casts arrays silently, runs again on old input
-when given none, takes any rank, and takes the process down for an unknown graph or device. Device
-memory is a buffer of its own, so that a forgotten synchronization shows. There is no bmcv, and
-`Handle.get_target()` answers 'Error', as on the simulator.
+Written from the documented API of sail 3.10.7 and what that does on these libraries: it casts
+arrays silently, writes into the caller's memory when an array is not contiguous, runs again on old
+input when given none, refuses a wrong rank, holds Python's lock for the whole of a call with
+arrays, and takes the process down for an unknown graph or device. The runtime prints to stdout.
+Device memory is a buffer of its own, so that a forgotten synchronization shows. There is no bmcv,
+and `Handle.get_target()` answers 'Error', as on the simulator.
 
 `TPUKERNEL_FIRMWARE_PATH` names the chip's simulator library, the others lie beside it;
-`STANDIN_DEVICES` is how many devices to pretend to have.
+`STANDIN_DEVICES` is how many devices to pretend to have, `STANDIN_TARGET` what chip to call them.
+Runs on Python 3.6, as boxes have it.
 """
-
-from __future__ import annotations
 
 import ctypes
 import enum
@@ -25,6 +26,11 @@ _LIBRARIES = Path(os.environ["TPUKERNEL_FIRMWARE_PATH"]).parent
 ctypes.CDLL(str(_LIBRARIES / "libbmlib.so.0"), mode=ctypes.RTLD_GLOBAL)
 _BMLIB = ctypes.CDLL(str(_LIBRARIES / "libbmlib.so.0"))
 _BMRT = ctypes.CDLL(str(_LIBRARIES / "libbmrt.so.1.0"))
+_LOCKED = ctypes.PyDLL(str(_LIBRARIES / "libbmrt.so.1.0"))  # Python's lock is held in its calls
+
+
+class SailEngineError(RuntimeError):
+    pass
 
 
 class IOMode(enum.Enum):
@@ -80,6 +86,7 @@ class _Network(ctypes.Structure):
     ]
 
 
+_BMRT.bmrt_destroy.argtypes = [ctypes.c_void_p]
 _BMRT.bmrt_create.restype = ctypes.c_void_p
 _BMRT.bmrt_create.argtypes = [ctypes.c_void_p]
 _BMRT.bmrt_load_bmodel.restype = ctypes.c_bool
@@ -91,18 +98,19 @@ _BMRT.bmrt_get_network_names.argtypes = [
 ]
 _BMRT.bmrt_get_network_info.restype = ctypes.POINTER(_Network)
 _BMRT.bmrt_get_network_info.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-_BMRT.bmrt_launch_data.restype = ctypes.c_bool
-_BMRT.bmrt_launch_data.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_char_p,
-    ctypes.POINTER(ctypes.c_void_p),
-    ctypes.POINTER(_Shape),
-    ctypes.c_int,
-    ctypes.POINTER(ctypes.c_void_p),
-    ctypes.POINTER(_Shape),
-    ctypes.c_int,
-    ctypes.c_bool,
-]
+for _library in (_BMRT, _LOCKED):
+    _library.bmrt_launch_data.restype = ctypes.c_bool
+    _library.bmrt_launch_data.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(_Shape),
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(_Shape),
+        ctypes.c_int,
+        ctypes.c_bool,
+    ]
 
 
 def _crash(why):
@@ -112,6 +120,7 @@ def _crash(why):
 
 
 def get_available_tpu_num():
+    os.write(1, b"stand-in runtime: a line on stdout\n")
     return int(os.environ.get("STANDIN_DEVICES", "1"))
 
 
@@ -128,11 +137,15 @@ class Handle:
         self._handle = ctypes.c_void_p()
         _BMLIB.bm_dev_request(ctypes.byref(self._handle), 0)
 
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            _BMLIB.bm_dev_free(self._handle)
+
     def get_device_id(self):
         return self._tpu
 
     def get_target(self):
-        return "Error"
+        return os.environ.get("STANDIN_TARGET", "Error")
 
 
 class Tensor:
@@ -180,6 +193,10 @@ class Engine:
         self._graphs, self._old = {}, {}
         if isinstance(path, str) and not self.load(path):
             raise RuntimeError("invalid bmodel")
+
+    def __del__(self):
+        if getattr(self, "_runtime", None):
+            _BMRT.bmrt_destroy(self._runtime)
 
     def load(self, path):
         if not _BMRT.bmrt_load_bmodel(self._runtime, os.fsencode(path)):
@@ -303,7 +320,12 @@ class Engine:
         names = self.get_input_names(graph)
         for name, array in arrays.items():
             known = name if name in names else names[0]
-            array = np.ascontiguousarray(array).astype(np.float32)
+            if array.ndim != len(largest[known]):
+                raise SailEngineError("bad input")
+            packed = np.ascontiguousarray(array)
+            if not array.flags.c_contiguous and min(array.strides) > 0:
+                ctypes.memmove(array.ctypes.data, packed.ctypes.data, packed.nbytes)
+            array = packed.astype(np.float32)
             if array.size > np.prod(largest[known]):
                 _crash("an input beyond the end of its tensor")
             old[known] = array
@@ -323,7 +345,7 @@ class Engine:
             for name, shape in self._largest(graph, "output").items()
         }
         shapes = self._launch(
-            graph, stored, {name: array.shape for name, array in stored.items()}, outputs
+            graph, stored, {name: array.shape for name, array in stored.items()}, outputs, _LOCKED
         )
         found = {}
         for name, shape in shapes.items():
@@ -333,14 +355,14 @@ class Engine:
             found[name] = array.astype(np.float32)
         return found
 
-    def _launch(self, graph, inputs, shapes, outputs):
+    def _launch(self, graph, inputs, shapes, outputs, library=_BMRT):
         given, wanted = self.get_input_names(graph), self.get_output_names(graph)
 
         def pointers(names, arrays):
             return (ctypes.c_void_p * len(names))(*(arrays[name].ctypes.data for name in names))
 
         found = (_Shape * len(wanted))()
-        if not _BMRT.bmrt_launch_data(
+        if not library.bmrt_launch_data(
             self._runtime,
             graph.encode(),
             pointers(given, inputs),
@@ -352,7 +374,7 @@ class Engine:
             True,
         ):
             raise RuntimeError("bmrt_launch failed")
-        return {name: shape.list() for name, shape in zip(wanted, found, strict=True)}
+        return {name: shape.list() for name, shape in zip(wanted, found)}
 
 
 class MultiEngine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import enum
 import sys
-import threading
 import time
 import types
 
@@ -14,7 +13,7 @@ import pytest
 
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime.bmodel_file import read_contents
-from lprnet_nb.runtime.device import DeviceEngine, device_there
+from lprnet_nb.runtime.device import DeviceEngine, _check_chip, device_there
 
 
 class Dtype(enum.Enum):
@@ -59,12 +58,32 @@ def sail(bmodel, monkeypatch):
 
         get_output_dtype = get_input_dtype
 
-        def process(self, graph, inputs):
-            time.sleep(0.02)
-            module.calls.append((self.tpu, threading.get_ident()))
-            return {result.name: np.full(module.output, inputs[given.name][0, 0, 0, 0])}
+        def process(self, graph, inputs, *tensors):
+            module.calls.append(("tensors" if tensors else "arrays", self.tpu))
+            array = inputs[given.name].array if tensors else inputs[given.name]
+            found = np.full(module.output, array[0, 0, 0, 0])
+            if not tensors:
+                return {result.name: found}
+            time.sleep(0.02)  # Python's lock is free here, but not in a call with arrays
+            tensors[-1][result.name].array = found
+            return None
 
-    module.Handle, module.Engine, module.Dtype, module.Tensor = Handle, Engine, Dtype, object
+    class Tensor:
+        def __init__(self, handle, shape, dtype, own_sys, own_dev):
+            self.array = np.zeros(shape, np.float32)
+
+        def update_data(self, array):
+            self.array = array
+
+        def sync_s2d(self):
+            pass
+
+        sync_d2s = sync_s2d
+
+        def asnumpy(self):
+            return self.array
+
+    module.Handle, module.Engine, module.Dtype, module.Tensor = Handle, Engine, Dtype, Tensor
     module.IOMode = types.SimpleNamespace(SYSIO="sysio", DEVIO="devio")
     module.get_available_tpu_num = lambda: module.count
     module.set_print_flag = lambda flag: module.calls.append(("print", flag))
@@ -92,9 +111,15 @@ def test_opens_and_describes_itself(sail, device):
 
 
 def test_batches_are_shared_out_over_devices(sail, device):
-    logits = device(tpu_ids=[0, 1]).infer(images(8))
+    engine = device(tpu_ids=[0, 1])
+    logits = engine.infer(images(8))
     assert logits[:, 0, 0].tolist() == list(range(8))
-    assert {call[0] for call in sail.calls[3:]} == {0, 1}
+    # By tensors, whatever was asked for: with arrays sail would let one wait for the other.
+    assert set(sail.calls[3:]) == {("tensors", 0), ("tensors", 1)}
+    assert engine.description["io_mode"] == "DEVIO" and engine.runtime_seconds > 0
+    single = device(tpu_ids=[1])
+    single.infer(images(1))
+    assert sail.calls[-1] == ("arrays", 1) and single.description["io_mode"] == "SYSIO"
 
 
 @pytest.mark.parametrize("ids", [[2], [-1], [], [0, 0], ["0"]])
@@ -117,6 +142,14 @@ def test_another_chip_than_the_devices_is_refused(sail, device):
     with pytest.raises(EngineError, match="is for BM1688, device 0 is a BM1684X"):
         device()
     assert sail.calls == []
+
+
+def test_a_cv186x_calls_itself_cv186ah(sail, bmodel):
+    sail.target = "CV186AH"
+    path = bmodel("BM1688").path
+    with pytest.raises(EngineError, match="device 0 is a CV186X. Compile it for CV186X"):
+        _check_chip(sail, 0, "BM1688", path)
+    assert _check_chip(sail, 0, "CV186X", path) == "CV186X"
 
 
 def test_a_device_that_does_not_tell_its_chip_is_taken(sail, device):

@@ -128,3 +128,62 @@ def test_says_what_is_wrong(run, noise, tmp_path):
     ]:
         done = run(*arguments)
         assert done.returncode == 1 and message in done.stderr
+
+
+def test_help_is_printed(run):
+    for option in ("--help", "-h"):
+        done = run(option)
+        assert done.returncode == 0 and done.stderr == ""
+        assert "lprnet --input FOLDER --bmodel FILE [--dev_id 0]" in done.stdout
+
+
+def configured(folder, *options):
+    return subprocess.run(
+        ["cmake", "-S", SAMPLE, "-B", folder, *options], capture_output=True, text=True
+    )
+
+
+def test_cross_build_for_a_box(tmp_path):
+    """Compiled by a real cross compiler; the box's libraries are empty ones of their names."""
+    for tool in ("cmake", "aarch64-linux-gnu-g++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} is here (Debian: g++-aarch64-linux-gnu)")
+    headers = Path("/usr/include/opencv4")
+    if not headers.is_dir():
+        pytest.skip("OpenCV's headers are not here (Debian: libopencv-imgcodecs-dev)")
+    sdk = tmp_path / "soc-sdk"
+    (sdk / "include").mkdir(parents=True)
+    (sdk / "include" / "opencv4").symlink_to(headers)
+    (sdk / "lib").mkdir()
+    for name in ("bmrt", "bmlib", "opencv_core", "opencv_imgcodecs", "opencv_imgproc"):
+        library = sdk / "lib" / f"lib{name}.so"
+        options = ["-shared", "-x", "c++", "/dev/null", f"-Wl,-soname,{library.name}", "-o"]
+        subprocess.run(["aarch64-linux-gnu-g++", *options, library], check=True)
+    made = configured(
+        tmp_path / "build",
+        f"-DCMAKE_TOOLCHAIN_FILE={SAMPLE / 'aarch64.cmake'}",
+        "-DTARGET_ARCH=soc",
+        f"-DSDK={sdk}",
+        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--unresolved-symbols=ignore-all -Wl,--no-as-needed",
+    )
+    assert made.returncode == 0, made.stderr
+    built = subprocess.run(["cmake", "--build", tmp_path / "build"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    program = (tmp_path / "build" / "lprnet").read_bytes()
+    assert program[:4] == b"\x7fELF" and program[18:20] == b"\xb7\x00"  # EM_AARCH64, elf.h
+    needed = (b"libbmrt.so", b"libbmlib.so", b"libopencv_imgcodecs.so")
+    assert all(name in program for name in needed)
+    assert b"libstdc++.so" not in program  # a box's is older than the compiler's
+    assert b"/opt/sophon/libsophon-current/lib" in program
+
+
+def test_a_build_for_a_box_needs_its_sdk(tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("the C++ sample needs cmake")
+    for options, said in [
+        (["-DTARGET_ARCH=soc"], "needs -DSDK=FOLDER with include/ and lib/"),
+        (["-DTARGET_ARCH=soc", f"-DSDK={tmp_path}"], "needs -DSDK=FOLDER with include/ and lib/"),
+        (["-DTARGET_ARCH=arm"], "TARGET_ARCH is pcie or soc, not 'arm'"),
+    ]:
+        made = configured(tmp_path / "build", *options)
+        assert made.returncode and said in " ".join(made.stderr.split())

@@ -1,0 +1,711 @@
+"""Kits: all that proves and measures a port on the box where the chip is, in one folder.
+
+A kit is made where the compiler is. It holds BModels with their SHA-256, plates as files and as
+arrays, their labels, the logits that the chip simulator (or the emulator) gives for them, the
+program that runs it all there (``run.py``, which needs Python 3.6, numpy and sail), and the C++
+sample. What the program found comes back as one file, which `read_results` checks and
+`match_results` holds against the models and plates of a report.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import __version__
+from ..cache import digest, file_digest, repository
+from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, PlateImages
+from ..errors import DataError, ParameterError
+from ..files import private_folder, read_bytes
+from ..measure.data import Data, datasets_for
+from ..measure.models import Compiled, compile_all
+from ..measure.parameters import Parameters, check
+from ..model.trace import trace_model
+from ..runtime.bmodel_file import read_contents
+from ..runtime.inference import infer_plates
+from ..toolchain.bmodel import BModel, without_time
+from ..toolchain.chips import check_cores
+from ..toolchain.compile import calibrate, compile_bmodel, top_graph
+from ..toolchain.environment import compiler
+from ..toolchain.finetune import tuned_trace
+from ..toolchain.strategies import strategy_named
+
+FORMAT = 1
+# The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
+# part of the largest logit. Its INT8 graphs agree to the bit.
+_EMULATOR_FLOAT_TOLERANCE = 2e-5
+BACKENDS = ("simulator", "emulator")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class KitTensor(_Part):
+    """An input or output of a stage, as sail describes it."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    scale: float
+
+
+class KitStage(_Part):
+    """One set of shapes that a BModel was compiled for."""
+
+    inputs: list[KitTensor]
+    outputs: list[KitTensor]
+
+
+class Expected(_Part):
+    """The logits that a model must give: who made them, and how far apart others may lie.
+
+    `tolerance` is a part of the largest logit; 0 asks for the same bits.
+    """
+
+    file: str
+    sha256: str = Sha256
+    backend: Literal["simulator", "emulator"]
+    tolerance: float = Field(ge=0)
+
+
+class KitModel(_Part):
+    """A BModel of a kit.
+
+    One that holds several batch sizes has no `record`, but `parts`: the models of the kit that it
+    was put together from, by their batch. Its expected logits are those of the largest.
+    """
+
+    id: str
+    file: str
+    sha256: str = Sha256
+    record: str | None
+    parts: dict[str, str] | None = None
+    precision: str
+    batch: int = Field(ge=1)
+    batch_mean: str
+    cores: int = Field(ge=1)
+    strategy: str | None
+    predicted_latency_ms: float | None
+    graph: str
+    stages: list[KitStage]
+    expected: Expected
+
+
+class KitPlate(_Part):
+    """A plate: where it came from, its file in the kit, its pixels' SHA-256, its text if known."""
+
+    name: str
+    file: str
+    sha256: str = Sha256
+    label: str | None
+
+
+class Preprocessing(_Part):
+    """``(x - mean) * scale`` on a plain resize to ``size`` (height, width), channels as named."""
+
+    mean: float
+    scale: float
+    order: Literal["bgr"]
+    size: tuple[int, int]
+
+
+class Kit(_Part):
+    """``kit.json``."""
+
+    format: Literal[1]
+    made: dict[str, str | None]
+    chip: str
+    dataset: str
+    preprocessing: Preprocessing
+    classes: list[str]
+    blank: int
+    models: list[KitModel] = Field(min_length=1)
+    plates: list[KitPlate] = Field(min_length=1)
+    files: dict[str, str]
+
+
+class Spread(_Part):
+    """Milliseconds an image over timed calls."""
+
+    median: float = Field(ge=0)
+    quartiles: tuple[float, float]
+    least: float
+    most: float
+    calls: int = Field(ge=1)
+    images_per_call: int = Field(ge=1)
+
+
+class Program(_Part):
+    """What one program made of a model: the plates by arrays, bmcv, or ``bmrt_test``."""
+
+    passed: bool
+    detail: str
+    seconds: float | None
+    temperature: dict[str, float]
+    digests: list[str] | None = None
+    different: dict[str, str] | None = None
+    largest_difference: float | None = None
+    readings: list[str] | None = None
+    times_ms: dict[str, Spread] = {}
+
+
+class MeasuredModel(_Part):
+    """A model of the kit on the box."""
+
+    id: str
+    sha256: str = Sha256
+    expected: str = Sha256
+    programs: dict[Literal["plates", "bmcv", "bmrt_test"], Program]
+
+
+class MeasuredCheck(_Part):
+    """One check of one model."""
+
+    check: str
+    model: str
+    passed: bool
+    detail: str
+    seconds: float | None
+
+
+class Box(_Part):
+    """The machine that measured: what it says of itself; null for what could not be read."""
+
+    board: str | None
+    chip: str | None
+    target: str | None
+    devices: int
+    system: str | None
+    kernel: str
+    machine: str
+    processors: int | None
+    memory_mb: int | None
+    host: str
+    sdk: str | None
+    driver: str | None
+    python: str
+    numpy: str
+    opencv: str | None
+    sail: str | None
+    sail_module: str
+    sail_file: str | None
+    runtime: dict[str, str]
+    bmcv: bool
+    bmrt_test: str | None
+    temperature: dict[str, float]
+    clock_hz: dict[str, int]
+
+
+class Results(_Part):
+    """``results.json``, as ``run.py`` writes it."""
+
+    format: Literal[1]
+    kit: str = Sha256
+    chip: str
+    box: Box
+    settings: dict[str, float]
+    plates: list[str]
+    checks: list[MeasuredCheck]
+    models: list[MeasuredModel]
+    seal: str = Sha256
+
+
+def emulator_tolerance(precision: str) -> float:
+    """How far the emulator's logits may lie from the chip's, as a part of the largest."""
+    return 0.0 if precision == "int8" else _EMULATOR_FLOAT_TOLERANCE
+
+
+# Making
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that goes into a kit, and its name there."""
+
+    id: str
+    bmodel: BModel
+
+
+def kit_for(
+    output: str | Path | None,
+    *,
+    cores: Sequence[int] = (1,),
+    backend: str = "simulator",
+    revision: str | None = None,
+    **parameters: Any,
+) -> Path:
+    """Compile what the parameters ask for and write a kit of it.
+
+    Parameters
+    ----------
+    output
+        New folder; ``kit-<chip>`` by default.
+    cores
+        How many TPU cores each model is spread over, such as ``(1, 2)`` on a BM1688.
+    backend, revision
+        See `save_kit`.
+    parameters
+        As the report takes them, by their upper-case names; ``CHIPS`` is one chip.
+
+    Raises
+    ------
+    ParameterError
+        For more than one chip, or cores that it has not.
+    """
+    checked = check(**parameters)
+    if len(checked.chips) != 1:
+        raise ParameterError("a kit is for one chip. Make one for each.")
+    [chip] = checked.chips
+    target = Path(output or f"kit-{chip}")
+    check_target(target)
+    for count in cores:
+        check_cores(chip, count)
+    data = datasets_for(checked)
+    models = []
+    for item in compile_all(checked, data):
+        for count in cores:
+            spread = item.bmodel if count == 1 else _spread(item, checked, data, count)
+            models.append(Wanted(item.id + (f"_{count}core" if count > 1 else ""), spread))
+    return save_kit(target, models, data.plates, backend=backend, revision=revision)
+
+
+def _spread(item: Compiled, parameters: Parameters, data: Data, cores: int) -> BModel:
+    """The same model for several cores; what went before the last step is in the cache."""
+    traced, model, table = item.traced, item.bmodel, None
+    found = [strategy_named(name, model.chip) for name in parameters.strategies]
+    strategy = next((each for each in found if each.name == model.strategy), None)
+    if strategy is not None:
+        single = trace_model(data.weights, 1, model.batch_mean, strategy.form)
+        images = data.calibration_images(strategy.images)
+        graph = top_graph(single, fuse_preprocess=strategy.fuse_preprocess)
+        table = calibrate(graph, images, strategy, model.chip)
+        if strategy.finetune:
+            traced = tuned_trace(
+                data.weights,
+                model.chip,
+                strategy,
+                table,
+                batch=traced.batch,
+                batch_mean=traced.batch_mean,
+            )
+    return compile_bmodel(
+        traced, model.chip, model.precision, strategy=strategy, table=table, cores=cores
+    )
+
+
+def check_target(target: Path) -> None:
+    """Raise a ParameterError when a kit's new folder is there already."""
+    if target.exists():
+        raise ParameterError(f"{target} is there already. Name a new folder for the kit.")
+
+
+def save_kit(
+    target: str | Path,
+    models: Sequence[Wanted],
+    plates: PlateImages,
+    *,
+    backend: str = "simulator",
+    revision: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a kit into a new folder, which appears whole.
+
+    Parameters
+    ----------
+    target
+        Folder that is not there yet.
+    models
+        Of one chip. Where two of them differ in nothing but their batch size, one BModel that holds
+        both is added (not on BM1684, whose BModels the compiler's tool does not combine).
+    plates
+        What every model must read.
+    backend
+        Who makes the expected logits: "simulator", or "emulator", which is faster and gives the
+        chip's INT8 logits to the bit, floats nearly.
+    revision
+        Of the checkout, to be noted.
+
+    Raises
+    ------
+    ParameterError
+        When the folder is there already, for an unknown backend, or for models of several chips.
+    """
+    target = Path(target)
+    check_target(target)
+    if backend not in BACKENDS:
+        raise ParameterError(f"backend {backend!r} makes no kit. Choose {' or '.join(BACKENDS)}.")
+    chips = {each.bmodel.chip for each in models}
+    if len(chips) != 1:
+        named = ", ".join(sorted(chips)) or "none"
+        raise ParameterError(f"a kit is for one chip, not for {named}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        os.chmod(temporary, 0o755)
+        fill_kit(temporary, models, plates, backend, revision=revision, progress=progress)
+        os.rename(temporary, target)
+    except OSError as error:
+        raise DataError(f"cannot write the kit {target}: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def fill_kit(
+    folder: Path,
+    models: Sequence[Wanted],
+    plates: PlateImages,
+    backend: str = "simulator",
+    *,
+    graphs: bool = False,
+    revision: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Write a kit into an empty folder; see `save_kit`. With `graphs` the emulator can run it."""
+    for name in ("models", "expected"):
+        (folder / name).mkdir()
+    entries = []
+    for wanted in models:
+        entries.append(_add_model(folder, wanted, plates, backend, graphs, progress))
+    entries += _add_combined(folder, models, entries)
+    alphabet = models[0].bmodel.alphabet
+    written = _add_plates(folder, plates)
+    _add_programs(folder)
+    kit = Kit(
+        format=FORMAT,
+        made={
+            "lprnet-nb": __version__,
+            "tpu_mlir": models[0].bmodel.tools.get("tpu_mlir"),
+            "revision": revision,
+        },
+        chip=models[0].bmodel.chip,
+        dataset=plates.name,
+        preprocessing=Preprocessing(mean=MEAN, scale=SCALE, order="bgr", size=(HEIGHT, WIDTH)),
+        classes=list(alphabet.classes),
+        blank=alphabet.blank,
+        models=entries,
+        plates=written,
+        files={
+            path.relative_to(folder).as_posix(): file_digest(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    )
+    (folder / "kit.json").write_text(kit.model_dump_json(indent=1) + "\n", "utf8")
+
+
+def _add_model(
+    folder: Path, wanted: Wanted, plates: PlateImages, backend: str, graphs: bool, progress: bool
+) -> KitModel:
+    bmodel, path = wanted.bmodel, folder / "models" / f"{wanted.id}.bmodel"
+    shutil.copy(bmodel.path, path)
+    graph = None
+    if graphs and bmodel.graph:
+        graph = Path(shutil.copytree(bmodel.graph, path.with_suffix(".graph")))
+    replace(bmodel, path=path, graph=graph).save_beside(path)
+    expected = folder / "expected" / f"{wanted.id}.npy"
+    np.save(expected, infer_plates(bmodel, plates, backend, progress=progress).logits)
+    return KitModel(
+        id=wanted.id,
+        record=path.with_suffix(".json").relative_to(folder).as_posix(),
+        precision=bmodel.precision,
+        batch=bmodel.batch,
+        batch_mean=bmodel.batch_mean,
+        cores=bmodel.cores,
+        strategy=bmodel.strategy,
+        predicted_latency_ms=bmodel.predicted_latency_ms,
+        expected=Expected(
+            file=expected.relative_to(folder).as_posix(),
+            sha256=file_digest(expected),
+            backend=backend,
+            tolerance=emulator_tolerance(bmodel.precision) if backend == "emulator" else 0.0,
+        ),
+        **_contents(folder, path),
+    )
+
+
+def _contents(folder: Path, path: Path) -> dict[str, Any]:
+    """What a BModel file is, and what it says of itself."""
+    [graph] = read_contents(path).graphs
+    stages = [
+        KitStage(
+            inputs=[KitTensor(**vars(tensor)) for tensor in stage.inputs],
+            outputs=[KitTensor(**vars(tensor)) for tensor in stage.outputs],
+        )
+        for stage in graph.stages
+    ]
+    name = path.relative_to(folder).as_posix()
+    return {"file": name, "sha256": file_digest(path), "graph": graph.name, "stages": stages}
+
+
+def _add_combined(
+    folder: Path, models: Sequence[Wanted], entries: Sequence[KitModel]
+) -> list[KitModel]:
+    """One BModel of the first network that is there at several batch sizes."""
+    if models[0].bmodel.chip == "BM1684":
+        return []
+    groups: dict[Any, dict[int, tuple[BModel, KitModel]]] = {}
+    for wanted, entry in zip(models, entries):
+        model = wanted.bmodel
+        key = (model.precision, model.strategy, model.cores, model.input_dtype, model.batch_mean)
+        groups.setdefault(key, {})[model.batch] = model, entry
+    several = next((group for group in groups.values() if len(group) > 1), None)
+    if several is None:
+        return []
+    largest = several[max(several)][1]
+    path = folder / "models" / f"{largest.precision}_combined.bmodel"
+    with tempfile.TemporaryDirectory(prefix="combine-", dir=private_folder()) as scratch:
+        made = combine_stages([model for model, _ in several.values()], Path(scratch) / "combined")
+        shutil.copy(made, path)
+    changes = {
+        "id": path.stem,
+        "record": None,
+        "parts": {str(batch): entry.id for batch, (_, entry) in several.items()},
+        "predicted_latency_ms": None,
+        **_contents(folder, path),
+    }
+    return [largest.model_copy(update=changes)]
+
+
+def _add_plates(folder: Path, plates: PlateImages) -> list[KitPlate]:
+    """Plates as PNG under plain names, whatever they were called: boxes have no UTF-8 locale."""
+    (folder / "plates").mkdir()
+    np.save(folder / "plates.npy", plates.images)
+    written = []
+    for index, (image, name) in enumerate(zip(plates.images, plates.names)):
+        file = f"plates/{index:05d}.png"
+        (folder / file).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+        label = plates.labels[index] if plates.labels else None
+        written.append(KitPlate(name=name, file=file, sha256=plate_digest(image), label=label))
+    if plates.labels:
+        labels = {Path(each.file).name: each.label for each in written}
+        text = json.dumps(labels, ensure_ascii=False, indent=1)
+        (folder / "labels.json").write_text(text + "\n", "utf8")
+    return written
+
+
+def plate_digest(image: np.ndarray) -> str:
+    """SHA-256 of a plate's pixels, uint8 BGR ``[24, 94, 3]``, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+
+
+def _add_programs(folder: Path) -> None:
+    for name, path in _programs().items():
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+
+
+def _programs() -> dict[str, Path]:
+    samples = repository() / "samples"
+    sample = {f"cpp/{path.name}": path for path in sorted((samples / "cpp").iterdir())}
+    return {"run.py": samples / "kit" / "run.py", **sample}
+
+
+def programs_digest() -> str:
+    """SHA-256 over the programs that go into every kit."""
+    return digest({name: file_digest(path) for name, path in _programs().items()})
+
+
+def combine_stages(models: Sequence[BModel], place: Path) -> Path:
+    """Put the same network at several batch sizes into one BModel with TPU-MLIR's tool.
+
+    The largest batch goes first whatever the order given: the other way round, batch 1 gives wrong
+    logits on BM1684X (TPU-MLIR 1.30.2, chip simulator).
+
+    Parameters
+    ----------
+    models
+        One for each batch size.
+    place
+        Folder to make, for ``lprnet.bmodel`` and the tool's log.
+
+    Raises
+    ------
+    ToolchainError
+        When the tool fails, as it does for BM1684.
+    """
+    place.mkdir()
+    ordered = sorted(models, key=lambda model: -model.batch)
+    compiler().run(
+        [
+            "model_tool",
+            "--combine",
+            *(model.path for model in ordered),
+            "-o",
+            place / "lprnet.bmodel",
+        ],
+        cwd=place,
+        log=place / "combine.log",
+        what="combining BModels",
+    )
+    without_time(place / "lprnet.bmodel")
+    return place / "lprnet.bmodel"
+
+
+# Reading
+
+
+_Read = TypeVar("_Read", Kit, Results)
+
+
+def read_kit(folder: str | Path) -> Kit:
+    """A kit's description, after every file that it names was compared with its SHA-256.
+
+    Raises
+    ------
+    DataError
+        When the folder is no kit, or a file of it is missing or was changed.
+    """
+    folder = Path(folder)
+    kit = _read(folder / "kit.json", Kit, "comes with a kit, which `lprnet-nb kit` makes")
+    for name, expected in kit.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{folder}/kit.json names {name!r}, which leads out of the kit.")
+        if not path.is_file():
+            raise DataError(f"{path} is missing from the kit. Copy or make the kit again.")
+        if file_digest(path) != expected:
+            raise DataError(
+                f"{path} was changed after the kit was made: its SHA-256 is not the one that "
+                "kit.json says. Copy or make the kit again."
+            )
+    return kit
+
+
+def _read(path: Path, kind: type[_Read], otherwise: str) -> _Read:
+    try:
+        return kind.model_validate_json(read_bytes(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; it {otherwise}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        what = kind.__name__.lower()
+        raise DataError(f"{path} is no {what} file: {where}: {first['msg']}.") from error
+
+
+def read_results(path: str | Path) -> Results:
+    """What a kit's ``run.py`` wrote, checked against its own seal and in itself.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read, is none, was edited, or does not agree with itself.
+    """
+    path = Path(path)
+    results = _read(path, Results, "is what a kit's run.py writes")
+    values = json.loads(read_bytes(path))
+    seal = values.pop("seal")
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    if hashlib.sha256(text.encode("ascii")).hexdigest() != seal:
+        raise DataError(
+            f"{path} was changed after run.py wrote it (its seal does not fit). Fetch it again, or "
+            "run the kit again."
+        )
+    for model in results.models:
+        found = model.programs.get("plates")
+        if found is not None and found.digests is not None:
+            _check_logits(path, model, found, len(results.plates))
+    return results
+
+
+def _check_logits(path: Path, model: MeasuredModel, found: Program, count: int) -> None:
+    if found.digests is None or len(found.digests) != count:
+        raise DataError(f"{path}: {model.id} has not one digest a plate.")
+    for index, text in (found.different or {}).items():
+        try:
+            raw, place = base64.b64decode(text, validate=True), int(index)
+            expected = found.digests[place]
+        except (binascii.Error, ValueError, LookupError) as error:
+            raise DataError(f"{path}: {model.id}, plate {index}: {error}.") from error
+        if hashlib.sha256(raw).hexdigest() != expected:
+            raise DataError(f"{path}: {model.id}, plate {index}: logits and digest differ.")
+
+
+def measured_logits(model: MeasuredModel, expected: np.ndarray) -> np.ndarray:
+    """The logits that the box gave, from the expected ones and those that it says differ.
+
+    Parameters
+    ----------
+    model
+        With its plates run.
+    expected
+        float32 ``[N, classes, 18]``, the logits in the kit or the same ones made here.
+
+    Raises
+    ------
+    DataError
+        When logits that are said to be the expected ones are not these.
+    """
+    found = model.programs["plates"]
+    logits = np.ascontiguousarray(expected, np.float32).copy()
+    for index, text in (found.different or {}).items():
+        raw = np.frombuffer(base64.b64decode(text), np.float32)
+        logits[int(index)] = raw.reshape(logits.shape[1:])
+    for index, row in enumerate(logits):
+        if logits_digest(row) != (found.digests or ())[index]:
+            raise DataError(
+                f"results of {model.id}: plate {index} was compared with other logits than the "
+                "ones at hand. Make the kit again and run it again."
+            )
+    return logits
+
+
+def logits_digest(row: np.ndarray) -> str:
+    """SHA-256 of one plate's float32 logits, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(row, np.float32).data).hexdigest()
+
+
+def match_results(
+    path: str | Path, results: Results, models: Iterable[BModel], plates: PlateImages
+) -> dict[str, BModel]:
+    """Which of our models the results are of, by their id in the results.
+
+    Raises
+    ------
+    DataError
+        When the plates are others, or none of the models is ours; it says what differs.
+    """
+    ours = [plate_digest(image) for image in plates.images]
+    if results.plates != ours:
+        both = len(set(ours) & set(results.plates))
+        raise DataError(
+            f"{path} was measured on other plates: {len(results.plates)} there, {len(ours)} here, "
+            f"{both} of them the same. Make a kit with the report's --data and --images."
+        )
+    known = list(models)
+    if results.chip not in {model.chip for model in known}:
+        chips = ", ".join(sorted({model.chip for model in known})) or "none"
+        raise DataError(f"{path} is of a {results.chip}, and the report's models are for {chips}.")
+    by_digest = {model.sha256: model for model in known}
+    found = {each.id: by_digest[each.sha256] for each in results.models if each.sha256 in by_digest}
+    if not found:
+        names = ", ".join(f"{each.id} ({each.sha256[:12]})" for each in results.models)
+        raise DataError(
+            f"{path} holds no model of this report: it is of {names}. Make the kit with the "
+            "report's weights, precisions, batches and strategies, and run it again."
+        )
+    return found
+
+
+def kit_digest(folder: str | Path) -> str:
+    """What a kit is known by: the SHA-256 of its ``kit.json``."""
+    return file_digest(Path(folder) / "kit.json")

@@ -1,0 +1,228 @@
+"""What a kit says of itself, and what is refused of what comes back."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lprnet_nb.cache import repository
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.proof import contract
+from lprnet_nb.proof.kit import (
+    kit_digest,
+    kit_for,
+    match_results,
+    measured_logits,
+    plate_digest,
+    read_kit,
+    read_results,
+    save_kit,
+)
+from lprnet_nb.toolchain.bmodel import BModel
+
+RUN = repository() / "samples" / "kit" / "run.py"
+
+
+@pytest.fixture(scope="module")
+def kit(compiler):
+    return contract.make_kit("BM1688")
+
+
+@pytest.fixture(scope="module")
+def program():
+    """run.py as a module."""
+    spec = importlib.util.spec_from_file_location("kit_run", RUN)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def carried(kit, tmp_path):
+    return Path(shutil.copytree(kit, tmp_path / "kit"))
+
+
+@pytest.fixture
+def results(kit, program, tmp_path):
+    """Results as run.py writes them, of made-up times; arguments change what was found."""
+
+    def make(change=0.0, **changes):
+        told = program.read_kit(str(kit))
+        rows = np.load(kit / "expected" / "int8_1b.npy")
+        rows[3] += np.float32(change)
+        found = {
+            "passed": not change,
+            "detail": "",
+            "seconds": 1.0,
+            "temperature": {},
+            "digests": [program.hashlib.sha256(row.tobytes()).hexdigest() for row in rows],
+            "different": {"3": program.base64.b64encode(rows[3].tobytes()).decode()}
+            if change
+            else {},
+            "largest_difference": float(change),
+            "readings": program.read_plates(rows, told),
+            "times_ms": {"inference": program.per_image([0.4, 0.1, 0.2, 0.3], 2)},
+        }
+        sail = SimpleNamespace(get_available_tpu_num=lambda: 1, __file__=__file__)
+        box = program.describe_box(sail, "none")
+        jobs = [["check", "describes", "int8_1b"], ["plates", "plates", "int8_1b"]]
+        done = {
+            tuple(jobs[0]): {"job": jobs[0], "passed": True, "detail": "", "seconds": 0.5},
+            tuple(jobs[1]): {"job": jobs[1], **found},
+        }
+        settings = {"warm_up": 0, "repetitions": 4, "timeout": 60.0}
+        gathered = program.gather(told, box, settings, jobs, done) | changes
+        path = tmp_path / "results.json"
+        program.write_results(str(path), gathered)
+        return path
+
+    return make
+
+
+def plates_of(kit, change=0):
+    images = np.load(kit / "plates.npy")
+    images[0] += np.uint8(change)
+    return PlateImages("noise", images, tuple(f"{index}.png" for index in range(len(images))))
+
+
+def model_of(kit, name):
+    return BModel.load(kit / "models" / f"{name}.bmodel")
+
+
+def test_boxes_pythons_can_read_the_program():
+    source = RUN.read_text("utf8")
+    ast.parse(source, feature_version=(3, 6))
+    assert "from __future__" not in source  # `annotations` is of 3.7
+    pythons = {
+        *Path.home().glob(".pyenv/versions/3.*/bin/python"),
+        *Path("/usr/bin").glob("python3.[0-9]*[0-9]"),
+    }
+    for python in pythons:
+        subprocess.run([python, "-c", "import sys; compile(sys.stdin.read(), '', 'exec')"],
+                       input=source, text=True, encoding="utf8", check=True)  # fmt: skip
+
+
+def test_times_are_medians_and_quartiles_of_an_image(program):
+    found = program.per_image([0.4, 0.1, 0.2, 0.3, 0.5], 2)
+    assert found["median"] == 150 and found["least"] == 50 and found["most"] == 250
+    assert found["quartiles"] == pytest.approx([75, 225])  # Tukey's hinges, the median left out
+    assert (found["calls"], found["images_per_call"]) == (5, 2)
+    assert program.per_image([0.1], 1)["quartiles"] == [100, 100]
+
+
+def test_a_kit_says_what_is_in_it(kit):
+    found = read_kit(kit)
+    assert [model.id for model in found.models] == [
+        "fp32_1b",
+        "fp32_4b",
+        "int8_1b",
+        "fp32_combined",
+    ]
+    combined = found.models[-1]
+    assert combined.parts == {"1": "fp32_1b", "4": "fp32_4b"} and combined.record is None
+    assert [stage.inputs[0].shape[0] for stage in combined.stages] == [4, 1]
+    assert combined.expected == found.models[1].expected
+    assert found.plates[0].sha256 == plate_digest(np.load(kit / "plates.npy")[0])
+    assert set(found.made) == {"lprnet-nb", "tpu_mlir", "revision"}
+    listed = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
+    assert listed - set(found.files) == {"kit.json", "files.json", "inputs.json"}
+    assert not any(part in (kit / "kit.json").read_text("utf8") for part in (str(kit), "/cache"))
+
+
+def test_a_kit_that_was_changed_is_refused(carried):
+    plate = carried / "plates" / "00000.png"
+    plate.write_bytes(plate.read_bytes() + b"\0")
+    with pytest.raises(DataError, match=r"00000.png was changed after the kit was made"):
+        read_kit(carried)
+    plate.unlink()
+    with pytest.raises(DataError, match="00000.png is missing from the kit"):
+        read_kit(carried)
+    values = json.loads((carried / "kit.json").read_text("utf8"))
+    for changes, said in [
+        ({"files": {"../secret": "0" * 64}}, "leads out of the kit"),
+        ({"format": 2}, "is no kit file: format: Input should be 1"),
+        ({"models": []}, "is no kit file: models: List should have at least 1"),
+        ({"extra": 1}, "is no kit file: extra: Extra inputs"),
+    ]:
+        (carried / "kit.json").write_text(json.dumps(values | changes), "utf8")
+        with pytest.raises(DataError, match=said):
+            read_kit(carried)
+    (carried / "kit.json").write_text("no JSON", "utf8")
+    with pytest.raises(DataError, match="is no kit file: the whole: Invalid JSON"):
+        read_kit(carried)
+
+
+def test_results_come_back_with_the_logits_that_the_box_gave(kit, results):
+    expected = np.load(kit / "expected" / "int8_1b.npy")
+    [model] = read_results(results()).models
+    assert np.array_equal(measured_logits(model, expected), expected)
+    read = read_results(results(0.25))
+    [model] = read.models
+    logits = measured_logits(model, expected)
+    assert np.array_equal(logits[3], expected[3] + np.float32(0.25))
+    assert np.array_equal(np.delete(logits, 3, 0), np.delete(expected, 3, 0))
+    assert model.programs["plates"].times_ms["inference"].median == 125
+    assert read.kit == kit_digest(kit) and read.checks[0].passed
+
+
+def test_edited_results_are_refused(results, program):
+    path = results()
+    text = path.read_text("ascii")
+    path.write_text(text.replace('"median": 125.0', '"median": 12.0'), "ascii")
+    with pytest.raises(DataError, match="was changed after run.py wrote it"):
+        read_results(path)
+    path.write_text(text.replace('"median": 125.0', '"median": "fast"'), "ascii")
+    with pytest.raises(DataError, match=r"models.0.programs.plates.times_ms.inference.median: "):
+        read_results(path)
+    path.write_text(text[:-100], "ascii")
+    with pytest.raises(DataError, match="Invalid JSON"):
+        read_results(path)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_results(path.with_name("none.json"))
+    # Even with a new seal: logits that have another digest than is said.
+    values = json.loads(results(0.25).read_text("ascii"))
+    del values["seal"]
+    other = program.base64.b64encode(np.zeros((68, 18), np.float32).tobytes()).decode()
+    values["models"][0]["programs"]["plates"]["different"]["3"] = other
+    program.write_results(str(path), values)
+    with pytest.raises(DataError, match="int8_1b, plate 3: logits and digest differ"):
+        read_results(path)
+
+
+def test_results_of_other_plates_models_or_chips_are_refused(kit, results):
+    path = results()
+    read, ours = read_results(path), model_of(kit, "int8_1b")
+    assert match_results(path, read, [model_of(kit, "fp32_1b"), ours], plates_of(kit)) == {
+        "int8_1b": ours
+    }
+    with pytest.raises(DataError, match=r"other plates: 5 there, 5 here, 4 of them the same"):
+        match_results(path, read, [ours], plates_of(kit, 1))
+    with pytest.raises(DataError, match=r"no model of this report: it is of int8_1b \("):
+        match_results(path, read, [model_of(kit, "fp32_1b")], plates_of(kit))
+    other = read_results(results(chip="BM1684"))
+    with pytest.raises(DataError, match="is of a BM1684, and the report's models are for BM1688"):
+        match_results(path, other, [ours], plates_of(kit))
+
+
+def test_impossible_kits_are_refused(tmp_path, kit):
+    for values, said in [
+        ({"CHIPS": "BM1684,BM1688"}, "a kit is for one chip"),
+        ({"CHIPS": "BM1684X", "cores": (1, 2)}, "cores=2 is not possible: BM1684X has 1"),
+        ({"CHIPS": "BM1699"}, "chip 'BM1699' is not known"),
+    ]:
+        with pytest.raises(ParameterError, match=said):
+            kit_for(tmp_path / "new", **values)
+    with pytest.raises(ParameterError, match="is there already. Name a new folder"):
+        kit_for(tmp_path, CHIPS="BM1688")
+    with pytest.raises(ParameterError, match="backend 'torch' makes no kit"):
+        save_kit(tmp_path / "new", [], plates_of(kit), backend="torch")
+    assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".new*"))
