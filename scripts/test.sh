@@ -8,4 +8,8 @@ if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id 
     (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
         >"$venv/chromium.log" 2>&1 || echo "test: no chromium; see $venv/chromium.log" >&2
 fi
+# The whole suite runs on all cores; the tests of a file share what they make, so they stay together.
+case "$*" in
+"" | tests) set -- -n auto --dist loadfile "$@" ;;
+esac
 exec python -m pytest "$@"
