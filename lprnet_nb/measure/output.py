@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from ..cache import atomic_write
 from ..errors import ParameterError
@@ -47,12 +48,12 @@ class Output:
             atomic_write(self._path("figures", name, kind), data)
             self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
 
-    def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> pd.DataFrame:
+    def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> Styler:
         """Write ``tables/<name>.json``; return the table for the notebook to show."""
         if self.folder:
             self._write("tables", name, {"caption": caption, "rows": rows})
         shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index").set_caption(caption)
-        return shown.format(lambda v: f"{v:.4g}" if isinstance(v, float) else v, na_rep="–")
+        return shown.format(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v), na_rep="–")
 
     def json(self, name: str, value: Any) -> None:
         """Write ``<name>.json`` into the report's folder."""
@@ -60,6 +61,7 @@ class Output:
             atomic_write(self.folder / f"{_checked(name)}.json", to_json(value))
 
     def _path(self, part: str, name: str, kind: str) -> Path:
+        assert self.folder is not None  # nothing is written without one
         return self.folder / part / f"{_checked(name)}.{kind}"
 
     def _write(self, part: str, name: str, value: Any) -> None:
