@@ -70,12 +70,15 @@ def gen_one_key(parameters: Parameters) -> Path:
         When more than one chip or strategy is named.
     """
     from .toolchain.nntc.compile import auto_calibrate
+    from .toolchain.nntc.strategies import NntcStrategy
 
     if len(parameters.chips) != 1 or len(parameters.strategies) != 1:
         raise ParameterError("the one-key tool takes one chip and one strategy at a time.")
     chip = parameters.chips[0]
     data = datasets_for(parameters, labels=False)
     strategy = parameters.strategies[0].by_chip[chip].cut_to(len(data.pool))
+    if not isinstance(strategy, NntcStrategy):
+        raise ParameterError("the one-key tool is TPU-NNTC's: set TOOLCHAIN to nntc.")
     traced = trace_model(data.weights, 1, parameters.batch_mean, strategy.form)
     bmodel = auto_calibrate(traced, chip, strategy, data.calibration_images(strategy.images))
     return _publish(bmodel, data_dir() / "models" / bmodel.chip / f"{bmodel.name}.bmodel")
@@ -201,7 +204,9 @@ def train_weights(
     """
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
-    warm = {"start_from": start_from, "easy_steps": 0, "align_steps": 0} if start_from else {}
+    warm: dict[str, Any] = (
+        {"start_from": start_from, "easy_steps": 0, "align_steps": 0} if start_from else {}
+    )
     config = TrainConfig(
         output,
         output.with_suffix(".checkpoint"),

@@ -83,6 +83,13 @@ class PlateImages:
             {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
         )
 
+    @property
+    def known_labels(self) -> tuple[str, ...]:
+        """The labels, for what is nothing without them; `DataError` where there are none."""
+        if self.labels is None:
+            raise DataError(f"{self.name}: no labels, which accuracy is counted against.")
+        return self.labels
+
     def read(self) -> PlateImages:
         """These, as `folder.PlateFiles.read` reads its own."""
         return self

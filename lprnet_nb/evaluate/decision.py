@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from scipy.stats import norm
 
 from ..errors import ParameterError
@@ -85,7 +86,9 @@ def _variance(only_a: float, only_b: float, images: float) -> float:
 
 
 def decide(
-    right: Sequence[bool], reference: Sequence[bool], tolerance: float = TOLERANCE
+    right: Sequence[bool] | np.ndarray,
+    reference: Sequence[bool] | np.ndarray,
+    tolerance: float = TOLERANCE,
 ) -> Decision:
     """Judge a loss of exact match against what may be lost.
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import numpy as np
 
 from ..errors import ParameterError
 
 
+@overload
+def cosine(
+    reference: np.ndarray, test: np.ndarray, *, by_image: Literal[False] = False
+) -> float: ...
+@overload
+def cosine(reference: np.ndarray, test: np.ndarray, *, by_image: Literal[True]) -> np.ndarray: ...
 def cosine(
     reference: np.ndarray,
     test: np.ndarray,
@@ -38,6 +46,12 @@ def cosine(
     return result if by_image else float(result[0])
 
 
+@overload
+def sqnr_db(
+    reference: np.ndarray, test: np.ndarray, *, by_image: Literal[False] = False
+) -> float: ...
+@overload
+def sqnr_db(reference: np.ndarray, test: np.ndarray, *, by_image: Literal[True]) -> np.ndarray: ...
 def sqnr_db(
     reference: np.ndarray,
     test: np.ndarray,

@@ -127,6 +127,7 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     each = (time.perf_counter() - started) / size
     chosen = choose(size, count, SUBSET_SEED) if 0 < count < size else np.arange(size)
     judged = everything if len(chosen) == size else everything.take(chosen)
+    pool: PlateImages | PlateFiles
     if source == "generated":
         pool, overlap = generate_plates(GENERATED_IMAGES, seed=1), False
     else:

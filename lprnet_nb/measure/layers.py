@@ -18,7 +18,7 @@ def layer_names(item: Compiled) -> dict[str, str]:
     """Readable names of a model's layers by the compiler's, in execution order: ``block4.2``."""
     graph = top_graph(item.traced)
     role = {name: r for r, names in roles_of_layers(graph.layers).items() for name in names}
-    present = set(Emulator(item.bmodel.graph).names)
+    present = set(Emulator(item.bmodel.exported).names)
     found: dict[str, str] = {}
     count: dict[str, int] = {}
     for layer in graph.layers:
@@ -47,8 +47,8 @@ def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
         ``{"layer", "cosine", "sqnr_db"}`` in execution order.
     """
     names = layer_names(item)
-    exact = Emulator(compile_bmodel(item.traced, item.bmodel.chip, "fp32").graph)
-    quantized = Emulator(item.bmodel.graph)
+    exact = Emulator(compile_bmodel(item.traced, item.bmodel.chip, "fp32").exported)
+    quantized = Emulator(item.bmodel.exported)
     names = {name: text for name, text in names.items() if name in exact.names}
     inputs = preprocess(images)
     a, b = exact.tensors(inputs, names), quantized.tensors(inputs, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..model.trace import TracedModel
@@ -102,7 +103,8 @@ def model_label(item: Compiled | Reference) -> str:
 
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """Every combination as pieces: what `compile_all` makes."""
-    piece = compile_piece if parameters.toolchain == "mlir" else nntc_piece
+    # Each takes the strategies of its own toolchain, which alone are found by name.
+    piece: Callable[..., Piece] = compile_piece if parameters.toolchain == "mlir" else nntc_piece
     found = []
     for chip, precision, batch, asked in combinations(parameters):
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None

@@ -65,6 +65,7 @@ class Output:
             atomic_write(self.folder / f"{_checked(name)}.json", to_json(value))
 
     def _path(self, part: str, name: str, kind: str) -> Path:
+        assert self.folder is not None  # nothing is written without one
         return self.folder / part / f"{_checked(name)}.{kind}"
 
     def _write(self, part: str, name: str, value: Any) -> None:

@@ -22,7 +22,10 @@ from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
 from ..toolchain.strategies import Strategy, strategy_named
 
 DATA = ("auto", "published", "generated")
-TOOLCHAINS = {"mlir": strategy_named, "nntc": nntc_strategy_named}  # where each finds strategies
+TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
+    "mlir": strategy_named,  # where each finds strategies
+    "nntc": nntc_strategy_named,
+}
 STRATEGIES = ("kl", "recommended")
 
 
@@ -142,7 +145,8 @@ def _backend(toolchain: str) -> str:
 def _resolved(names: Sequence[str], parameters: Parameters) -> tuple[Asked, ...]:
     """Strategies by name or from files, refused where two different ones have one name."""
     find = TOOLCHAINS[parameters.toolchain]
-    asked, seen = {}, {}
+    asked: dict[str, Asked] = {}
+    seen: dict[str, tuple[str, Strategy | NntcStrategy]] = {}
     for given in names:
         by_chip = {chip: find(given, chip) for chip in parameters.chips}
         name = by_chip[parameters.chips[0]].name if given.endswith(".json") else given

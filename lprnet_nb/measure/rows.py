@@ -133,10 +133,11 @@ def measure_all(
         for batch, trial in zip(parameters.batches, trials)
     ]
     inferences = [trial.run.read(done) for trial in trials]
+    items: list[Compiled | Reference] = [*floats, *compiled]
     found = []
     for decoder in parameters.decoders:
         bases: dict[int, Measured] = {}
-        for item, trial, inference in zip([*floats, *compiled], trials, inferences):
+        for item, trial, inference in zip(items, trials, inferences):
             scored = done[trial.scores[decoder]]
             check = done[trial.crosscheck] if trial.crosscheck else None
             base = None if isinstance(item, Reference) else bases[item.traced.batch]
@@ -175,7 +176,7 @@ def judge(
     """
     plates, readings = data.plates, scored.readings
     seconds = {"decode": data.seconds, **inference.seconds, "postprocess": scored.seconds}
-    right = correct(plates.labels, readings.texts)
+    right = correct(plates.known_labels, readings.texts)
     row = _row(item, data, decoder, inference, readings.texts, right)
     if base is not None:
         row |= {
@@ -185,7 +186,7 @@ def judge(
             "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
             "loss": _loss(right, base.correct, tolerance),
         }
-    per_image = {
+    per_image: dict[str, float] = {
         stage: 1000 * seconds[stage] / len(plates)
         for stage in ("decode", "preprocess", "inference", "postprocess")
         if stage in seconds
@@ -221,7 +222,7 @@ def _row(
         "images": count,
         "exact_match": float(right.mean()),
         "ci95": list(wilson(int(right.sum()), count)),
-        "character_accuracy": character_accuracy(data.plates.labels, texts),
+        "character_accuracy": character_accuracy(data.plates.known_labels, texts),
         "agreement_with_float": None,
         "mcnemar_p": None,
         "logits_cosine": None,

@@ -156,7 +156,9 @@ class Row(_Record):
     def _consistent(self) -> Self:
         if (self.exact_match is None) != (self.ci95 is None):
             raise ValueError("exact_match and ci95 go together: give both or neither")
-        if self.ci95 and not self.ci95[0] - 1e-9 <= self.exact_match <= self.ci95[1] + 1e-9:
+        if self.ci95 is None or self.exact_match is None:
+            return self
+        if not self.ci95[0] - 1e-9 <= self.exact_match <= self.ci95[1] + 1e-9:
             raise ValueError(f"exact_match {self.exact_match} lies outside ci95 {list(self.ci95)}")
         return self
 
@@ -487,8 +489,8 @@ def _described(model: type[BaseModel], done: set[type]) -> list[str]:
             f"{meaning.replace('``', '`').replace('|', chr(92) + '|')} |"
         )
     lines.append("")
-    for inner in nested:
-        lines += [f"### {inner.__name__}", "", _first_line([inner]), "", *_described(inner, done)]
+    for kind in nested:
+        lines += [f"### {kind.__name__}", "", _first_line([kind]), "", *_described(kind, done)]
     return lines
 
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Survey:
     images: int = 0
     right: int = 0
     skipped: int = 0
-    errors: dict[str, str] | None = None
+    errors: dict[str, str] = field(default_factory=dict)
     pieces: int = 0
     seconds: float = 0.0
 
@@ -63,7 +63,7 @@ class Survey:
             "exact_match": self.right / self.images if self.images else None,
             "ci95": list(wilson(self.right, self.images)) if self.images else None,
             "skipped": self.skipped,
-            "errors": self.errors or {},
+            "errors": self.errors,
             "pieces": self.pieces,
             "seconds": round(self.seconds, 3),
         }
@@ -110,7 +110,7 @@ def survey(
         )
     folder = find_path(folder).resolve()
     total = sum(1 for _ in islice(ccpd.ccpd_files(folder), limit))
-    found, started = Survey(errors={}), time.perf_counter()
+    found, started = Survey(), time.perf_counter()
     shared = {
         "folder": str(folder),
         "model": model,

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from ..datasets.generator.camera import Severity
 from ..datasets.images import PlateImages, preprocess
 from ..errors import ParameterError
 from ..memory import keep_memory
-from .network import LPRNet
+from .network import BasicBlock, ChannelStridedMaxPool
 from .weights import Weights
 
 SMALLEST_STEP = 1e-5  # of a weight: the compiler's floor, which dead channels meet
@@ -99,6 +100,7 @@ class Unit:
 
 
 Grid = Mapping[str, Unit]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,13 @@ class _Requantize(torch.autograd.Function):
     """``clip(floor(x + 1/2), low, high)``; the gradient passes where nothing is clipped."""
 
     @staticmethod
-    def forward(ctx, values, low, high):
+    def forward(ctx: Any, values: torch.Tensor, low: float, high: float) -> torch.Tensor:
         ctx.save_for_backward(values)
         ctx.limits = low - 0.5, high + 0.5
         return (values + 0.5).floor_().clamp_(low, high)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         # One pass, where a mask of our own would take four.
         passed = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits)
         return passed, None, None
@@ -161,11 +163,11 @@ class _Round(torch.autograd.Function):
     """Half away from zero, then clipped; the gradient passes as it is."""
 
     @staticmethod
-    def forward(ctx, values, low, high):
+    def forward(ctx: Any, values: torch.Tensor, low: float, high: float) -> torch.Tensor:
         return (torch.sign(values) * torch.floor(values.abs() + 0.5)).clamp_(low, high)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return gradient, None, None
 
 
@@ -217,24 +219,26 @@ class QuantizedLPRNet(nn.Module):
                 "forked form with every layer in INT8."
             )
         self.grid = grid
-        self.network: LPRNet = weights.network("image")
+        self.network = weights.network("image")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map preprocessed images ``[N, 3, 24, 94]`` to logits ``[N, classes, 18]``."""
         layers, image = self.network.backbone, self.grid["image"]
-        x = round_away(images * np.float32(1 / image.step), image.low, image.high)
+        block4, block8, block11 = (_typed(layers[k], BasicBlock).block for k in (4, 8, 11))
+        pool7, pool14 = (_typed(layers[k], ChannelStridedMaxPool) for k in (7, 14))
+        x = round_away(images * float(np.float32(1 / image.step)), image.low, image.high)
         first = self._conv("first", "image", x, layers[0], layers[1])
-        inner = self._inner("block4", "first", layers[3](first), layers[4].block)
-        tail, norm = layers[4].block[6], layers[5]
+        inner = self._inner("block4", "first", layers[3](first), block4)
+        tail, norm = block4[6], layers[5]
         second = self._conv("all4", "block4.4", inner, tail, norm)
-        x = self._conv("kept4", "block4.4", inner, tail, norm, layers[7].step)
-        inner = self._inner("block8", "kept4", layers[7].pool(x), layers[8].block)
-        x = self._conv("block8.6", "block8.4", inner, layers[8].block[6], layers[9])
-        inner = self._inner("block11", "block8.6", x, layers[11].block)
-        tail, norm = layers[11].block[6], layers[12]
+        x = self._conv("kept4", "block4.4", inner, tail, norm, pool7.step)
+        inner = self._inner("block8", "kept4", pool7.pool(x), block8)
+        x = self._conv("block8.6", "block8.4", inner, block8[6], layers[9])
+        inner = self._inner("block11", "block8.6", x, block11)
+        tail, norm = block11[6], layers[12]
         third = self._conv("all11", "block11.4", inner, tail, norm)
-        x = self._conv("kept11", "block11.4", inner, tail, norm, layers[14].step)
-        x = self._conv("neck", "kept11", layers[14].pool(x), layers[16], layers[17])
+        x = self._conv("kept11", "block11.4", inner, tail, norm, pool14.step)
+        x = self._conv("neck", "kept11", pool14.pool(x), layers[16], layers[17])
         fourth = self._conv("output", "neck", x, layers[20], layers[21])
         context = []
         for number, (source, kept) in enumerate(
@@ -258,27 +262,32 @@ class QuantizedLPRNet(nn.Module):
         name: str,
         source: str,
         x: torch.Tensor,
-        conv: nn.Conv2d,
-        norm: nn.BatchNorm2d | None = None,
+        conv: nn.Module,
+        norm: nn.Module | None = None,
         every: int = 1,
     ) -> torch.Tensor:
         """Convolution, batch norm and ReLU (the lower limit of the result) on integers.
 
         `every` keeps every so-manieth output channel alone.
         """
+        conv = _typed(conv, nn.Conv2d)
+        assert conv.bias is not None
         weight, bias = conv.weight[::every], conv.bias[::every]
         factor = offset = None
         if norm is not None:
+            norm = _typed(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None and norm.running_var is not None
             factor = norm.weight[::every] * torch.rsqrt(norm.running_var[::every] + norm.eps)
             offset = norm.bias[::every] - norm.running_mean[::every] * factor
         step, unit = self.grid[source].step, self.grid[name]
         if f"{name}/conv" in self.grid:
             middle = self.grid[f"{name}/conv"]
             y = _shifted(x, step, middle, weight, bias, conv.padding)
+            assert factor is not None and offset is not None  # it has a batch norm
             return _scaled(y, middle.step, unit, factor, offset)
         if unit.shifts is not None:
             return _shifted(x, step, unit, weight, bias, conv.padding)
-        if factor is not None:
+        if factor is not None and offset is not None:
             weight, bias = weight * factor[:, None, None, None], bias * factor + offset
         size = (weight.detach().abs().amax((1, 2, 3)) / 127).clamp(min=SMALLEST_STEP)
         whole = round_away(weight / size[:, None, None, None], -128, 127)
@@ -287,16 +296,25 @@ class QuantizedLPRNet(nn.Module):
         return requantize(sums * (size * (step / unit.step))[:, None, None], unit.low, unit.high)
 
     def _pool(self, number: int, x: torch.Tensor) -> torch.Tensor:
-        unit, pool = self.grid[f"pool{number}"], self.network.context_pools[number - 1]
+        unit = self.grid[f"pool{number}"]
+        pool = _typed(self.network.context_pools[number - 1], nn.AvgPool2d)
+        assert unit.gain is not None
         sums = functional.avg_pool2d(x, pool.kernel_size, pool.stride, divisor_override=1)
         return requantize(sums * unit.gain, unit.low, unit.high)
 
     def _divided(self, number: int, source: str, x: torch.Tensor) -> torch.Tensor:
         """A context map over the mean of its squares; squares are integers, the rest is float."""
         square, unit = self.grid[f"square{number}"], self.grid[f"divided{number}"]
+        assert square.gain is not None
         mean = requantize(x * x * square.gain, square.low, square.high).mean((1, 2, 3), True)
         scale = self.grid[source].step / (square.step * unit.step)
         return requantize(x * scale / mean, unit.low, unit.high)
+
+
+def _typed(module: nn.Module, kind: type[Layer]) -> Layer:
+    """A layer of a `Sequential`, which tells no kinds."""
+    assert isinstance(module, kind)
+    return module
 
 
 def _shifted(
@@ -305,9 +323,10 @@ def _shifted(
     unit: Unit,
     weight: torch.Tensor,
     bias: torch.Tensor,
-    padding: tuple[int, int],
+    padding: str | tuple[int, ...],
 ) -> torch.Tensor:
     """BM1684's convolution: one shift a layer, 16-bit biases."""
+    assert unit.shifts is not None
     size = 2.0 ** unit.shifts[0]
     whole = round_away(weight * (size * step / unit.step), -128, 127)
     total = round_away(bias * (size / unit.step), -32768, 32767)
@@ -323,6 +342,7 @@ def _scaled(
 
     Half a unit lies in the offset, so that it rounds half up after all.
     """
+    assert unit.shifts is not None
     size = torch.tensor([2.0**shift for shift in unit.shifts])
     whole = round_away(factor * size * (step / unit.step), -128, 127)
     total = round_away((offset / unit.step + 0.5) * size, -32768, 32767)
@@ -369,7 +389,7 @@ def finetune(
     keep_memory()
     teacher, student = weights.network("image"), QuantizedLPRNet(weights, grid)
     for network in (teacher, student):
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
     optimizer = torch.optim.Adam(student.parameters(), config.learning_rate, foreach=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     for step, images in zip(range(config.steps), _images(config)):

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -363,7 +363,7 @@ def by_group(weights: Weights, plates: PlateImages) -> list[dict]:
     right = _right(weights, plates)
     rows = []
     for kind, key in (("length", len), ("province", lambda text: text[0])):
-        groups = [key(text) for text in plates.labels]
+        groups = [key(text) for text in plates.known_labels]
         for group in sorted(set(groups), key=lambda g: groups.index(g)):
             hits = [bool(r) for r, g in zip(right, groups) if g == group]
             rows.append({"kind": kind, "group": str(group), "k": sum(hits), "n": len(hits)})
@@ -371,7 +371,7 @@ def by_group(weights: Weights, plates: PlateImages) -> list[dict]:
 
 
 def _right(weights: Weights, plates: PlateImages) -> list[bool]:
-    return [a == b for a, b in zip(read(weights, plates), plates.labels)]
+    return [a == b for a, b in zip(read(weights, plates), plates.known_labels)]
 
 
 def read(weights: Weights, plates: PlateImages) -> list[str]:
@@ -386,13 +386,14 @@ def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:
     """
     return _losses(
         _logits(_reader(weights), plates.images),
-        *_packed(plates.labels, weights.alphabet),
+        *_packed(plates.known_labels, weights.alphabet),
         weights.alphabet,
     ).numpy()
 
 
 def _reader(weights: Weights) -> nn.Module:
-    return weights.network("image").to(memory_format=torch.channels_last)
+    network = weights.network("image")
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
 
 
 def _logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> torch.Tensor:
@@ -472,7 +473,9 @@ def _start(
     network = LPRNet(alphabet.size, "image")
     initialize(network)
     with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
-        network.container[0].weight.mul_(0.1)
+        last = network.container[0]
+        assert isinstance(last, nn.Conv2d)
+        last.weight.mul_(0.1)
     if given:
         told = carry_over(given, network, alphabet)
         if not config.checkpoint.exists():
@@ -482,7 +485,8 @@ def _start(
             module.p = config.dropout
         if isinstance(module, nn.ReLU):
             module.inplace = True
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
+    network.train()
     if given and _unfitted(given):
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -688,7 +692,7 @@ def _choose(
 Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Iterator[Batch]:
+def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Generator[Batch, None, None]:
     stages = 5
     severities = {}
     for stage in range(stages):
@@ -714,7 +718,7 @@ def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Iterator[
 
 def _own(
     plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabet
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     if plates.labels is None:
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
     for label in plates.labels:

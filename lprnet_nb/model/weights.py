@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, cast, overload
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
-from .network import FORMS, ForkedLPRNet, LPRNet
+from .network import FORMS, BatchMean, ForkedLPRNet, LPRNet
 from .weight_files import ANCHOR, read_tensors
 
 # `Weights.digest` of the published weights: what is called published is so by this, not by a name.
@@ -58,11 +59,17 @@ class Weights:
             }
         )
 
+    @overload
+    def network(
+        self, batch_mean: str = "image", form: Literal["published"] = "published"
+    ) -> LPRNet: ...
+    @overload
+    def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module: ...
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
         """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
         if form not in FORMS:
             raise ParameterError(f"form={form!r} is not known. Choose from {', '.join(FORMS)}.")
-        network = LPRNet(self.classes, batch_mean)
+        network = LPRNet(self.classes, cast(BatchMean, batch_mean))  # which checks it
         network.load_state_dict(self.state)
         return (ForkedLPRNet(network) if form == "forked" else network).eval()
 

@@ -81,7 +81,7 @@ def measure_card(
         photographs = None
         report(f"no photographs: {error}")
     if photographs is not None:
-        pairs = list(zip(read(weights, photographs), photographs.labels))
+        pairs = list(zip(read(weights, photographs), photographs.known_labels))
         row("published photographs", sum(a == b for a, b in pairs), len(pairs))
         row("- without the province", sum(a[1:] == b[1:] for a, b in pairs), len(pairs))
         row("- the province alone", sum(a[:1] == b[:1] for a, b in pairs), len(pairs))

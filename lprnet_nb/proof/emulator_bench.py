@@ -84,7 +84,7 @@ def bench_emulator(
     real = preprocess(plates.images[order])
     inputs = stored if bmodel.input_dtype == "uint8" else real
 
-    emulator = Emulator(bmodel.graph, threads=cores)
+    emulator = Emulator(bmodel.exported, threads=cores)
     logits = emulator.run(inputs)
     rivals: dict[str, Callable[[], float]] = {
         "emulator": lambda: _seconds(lambda: emulator.run(inputs)) / len(inputs),
@@ -99,7 +99,8 @@ def bench_emulator(
         sample = real[: sizes["simulator"]]
         simulated = simulator.infer(sample)  # and the library is loaded now
         rivals["simulator"] = lambda: _seconds(lambda: simulator.infer(sample)) / len(sample)
-        load, times = os.getloadavg()[0], {name: [] for name in rivals}
+        load = os.getloadavg()[0]
+        times: dict[str, list[float]] = {name: [] for name in rivals}
         for turn in range(rounds):
             for name, measure in rivals.items():
                 times[name].append(measure())
@@ -110,7 +111,7 @@ def bench_emulator(
         median["onnxruntime_all_cores_per_image"], median["onnxruntime_core_per_image"]
     )
     judged = interpret(bmodel, inputs[: sizes["interpreter"]]).logits
-    follower = Emulator(bmodel.graph, threads=cores, arithmetic="interpreter")
+    follower = Emulator(bmodel.exported, threads=cores, arithmetic="interpreter")
     own = median["emulator"]
     return {
         "bench": "emulator",
@@ -225,7 +226,7 @@ def _cuda(
 ) -> dict[str, Any] | None:
     if not torch.cuda.is_available():
         return None
-    emulator = Emulator(bmodel.graph, device="cuda")
+    emulator = Emulator(bmodel.exported, device="cuda")
     found = emulator.run(inputs)
     own = statistics.median(_seconds(lambda: emulator.run(inputs)) for _ in range(rounds))
     return {

@@ -119,7 +119,7 @@ def judge_interpreter(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
         {"graph": graph, "images": array_digest(inputs), "tools": bmodel.tools},
         build,
     )
-    emulator = Emulator(bmodel.graph, arithmetic="interpreter")
+    emulator = Emulator(bmodel.exported, arithmetic="interpreter")
     judged = compare(emulator.run(inputs), np.load(folder / "logits.npy"))
     return {"graph": graph[:12], **judged}
 
@@ -130,15 +130,15 @@ def graph_digest(bmodel: BModel) -> str:
     The INT8 graphs of BM1684X, BM1688 and CV186X are one and the same, and the interpreter, which
     computes what the graph says, gives the same logits for all three.
     """
-    record = json.loads((bmodel.graph / "graph.json").read_text("utf8"))
+    record = json.loads((bmodel.exported / "graph.json").read_text("utf8"))
     parts = {key: record[key] for key in ("inputs", "outputs", "ops", "weights")}
-    return digest([parts, file_digest(bmodel.graph / "graph.npz")])
+    return digest([parts, file_digest(bmodel.exported / "graph.npz")])
 
 
 def judge_simulator(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
     """Compare the emulator as it is used with the chip simulator; as `compare`."""
     judged = infer_plates(bmodel, plates, "simulator").logits
-    return compare(Emulator(bmodel.graph).run(_inputs(bmodel, plates)), judged)
+    return compare(Emulator(bmodel.exported).run(_inputs(bmodel, plates)), judged)
 
 
 def compare(mine: np.ndarray, judge: np.ndarray) -> dict[str, Any]:

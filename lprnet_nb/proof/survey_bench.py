@@ -52,11 +52,13 @@ def write_scenes(folder: Path, count: int) -> Path:
             (left + 272, top + 8),
         ]  # bottom right, bottom left, top left, top right
         flat = [(ccpd.WIDTH, ccpd.HEIGHT), (0, ccpd.HEIGHT), (0, 0), (ccpd.WIDTH, 0)]
-        warp = cv2.getPerspectiveTransform(np.float32(flat), np.float32(corners))
+        warp = cv2.getPerspectiveTransform(
+            np.array(flat, np.float32), np.array(corners, np.float32)
+        )
         cv2.warpPerspective(
             plates.images[number], warp, SCENE[::-1], scene, borderMode=cv2.BORDER_TRANSPARENT
         )
-        text = plates.labels[number]
+        text = plates.known_labels[number]
         indices = [
             ccpd.PROVINCES.index(text[0]),
             ccpd.LETTERS.index(text[1]),

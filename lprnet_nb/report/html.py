@@ -220,14 +220,14 @@ def _links(report: _Report, row: Row) -> dict[str, str | None]:
 def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -> dict[str, Any]:
     """Intervals on one scale, in per cent of the plot's width."""
     rows = [
-        (index, row)
+        (index, row, row.exact_match, row.ci95)
         for index, row in enumerate(metrics.rows)
-        if row.decoder == judged.decoder and row.ci95
+        if row.decoder == judged.decoder and row.exact_match is not None and row.ci95
     ]
     if not rows:
         return {"rows": []}
-    low = min(row.ci95[0] for _, row in rows)
-    high = max(row.ci95[1] for _, row in rows)
+    low = min(interval[0] for *_, interval in rows)
+    high = max(interval[1] for *_, interval in rows)
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 1.0) if (high - low) / s <= 7)
     first, last = int(low / step), int(-(-high // step))
     if last * step - high > 0.999 * step and last > first + 1:
@@ -237,10 +237,10 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
     def place(value: float) -> float:
         return round(100 * min(max((value - start) / span, 0), 1), 3)
 
-    batches = len({row.batch for _, row in rows}) > 1
-    reference = next((row for _, row in rows if row.chip is None), None)
+    batches = len({row.batch for _, row, *_ in rows}) > 1
+    reference = next((point for _, row, point, _ in rows if row.chip is None), None)
     shown, group = [], object()
-    for index, row in sorted(rows, key=lambda item: item[1].chip is not None):
+    for index, row, point, interval in sorted(rows, key=lambda item: item[1].chip is not None):
         shown.append(
             {
                 "row": row,
@@ -253,9 +253,9 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                         *([f"batch {row.batch}"] if batches else []),
                     ]
                 ),
-                "point": place(row.exact_match),
-                "low": place(row.ci95[0]),
-                "width": round(place(row.ci95[1]) - place(row.ci95[0]), 3),
+                "point": place(point),
+                "low": place(interval[0]),
+                "width": round(place(interval[1]) - place(interval[0]), 3),
             }
         )
         group = row.chip
@@ -263,7 +263,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
     return {
         "rows": shown,
         "ticks": ticks,
-        "reference": place(reference.exact_match) if reference else None,
+        "reference": None if reference is None else place(reference),
     }
 
 
@@ -285,7 +285,7 @@ def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
         if not others:
             continue
         inside = [
-            bool(row.ci95) and row.ci95[0] <= one.exact_match <= row.ci95[1]
+            row.ci95 is not None and row.ci95[0] <= one.exact_match <= row.ci95[1]
             for one in by_source[LATEST]
         ]
         found.append(
@@ -332,7 +332,7 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     if report.timings is None:
         return []
     known = {row.id: row for row in report.metrics.rows}
-    found = []
+    found: list[dict[str, Any]] = []
     for row in report.timings.rows:
         parts = {stage: getattr(row, f"{stage}_ms") for stage in STAGES}
         found.append(
@@ -496,7 +496,7 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
     noise = [layer.sqnr_db for layer in facts.layers if layer.sqnr_db is not None]
     worst = sorted(
         (layer for layer in facts.layers if layer.sqnr_db is not None),
-        key=lambda layer: layer.sqnr_db,
+        key=lambda layer: layer.sqnr_db or 0.0,
     )[:3]
     strategy = STRATEGIES.get(facts.strategy or "")
     return {
@@ -528,8 +528,8 @@ def _differences(report: _Report, row: Row) -> list[tuple[str, str, str]] | None
         ),
         None,
     )
-    files = [_result_file(report, one) for one in (base, row) if one]
-    if len(files) < 2 or None in files:
+    files = [file for one in (base, row) if one and (file := _result_file(report, one))]
+    if len(files) < 2:
         return None
     floats, ours = (_object(report.folder / file) for file in files)
     return [

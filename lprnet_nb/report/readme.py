@@ -437,10 +437,7 @@ def write_readmes(root: Path) -> list[Path]:
                 f"{name} has no '<!-- results -->' … '<!-- /results -->'. Put the two "
                 "comments where the results go."
             )
-        block = results(runs, language)
-        written.append(
-            atomic_write(root / name, BLOCK.sub(lambda m, block=block: m[1] + block + m[2], text))
-        )
+        written.append(atomic_write(root / name, _filled(text, results(runs, language))))
     for name, figure in (("workflow", figures.workflow()), ("results", results_figure(runs))):
         data = io.BytesIO()
         figure.savefig(
@@ -453,6 +450,10 @@ def write_readmes(root: Path) -> list[Path]:
         )
         written.append(atomic_write(root / "docs" / "figures" / f"{name}.svg", data.getvalue()))
     return written
+
+
+def _filled(text: str, block: str) -> str:
+    return BLOCK.sub(lambda found: found[1] + block + found[2], text)
 
 
 if __name__ == "__main__":

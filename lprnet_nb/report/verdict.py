@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from ..measure.schema import BModelFacts, Metrics, Row
 
@@ -269,7 +271,7 @@ def _data(metrics: Metrics, decoder: str) -> str:
 def _reference(row: Row | None) -> str:
     if row is None:
         return "The float network was not run."
-    if row.exact_match is None:
+    if row.exact_match is None or row.right is None or row.ci95 is None:
         return "There are no labels: only agreement with the float network is shown."
     return (
         f"The float network in PyTorch reads {number(row.right)} of {number(row.images)} "
@@ -284,6 +286,11 @@ _BACKENDS = {
     "emulator": "the emulator, which runs the compiler's own graph of each BModel on this CPU",
     "torch": "PyTorch",
 }
+
+
+def _figure(check: Mapping[str, JsonValue], key: str) -> float:
+    value = check.get(key)
+    return value if isinstance(value, int | float) else 0
 
 
 def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]:
@@ -301,7 +308,7 @@ def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]
     missing = needed - set(checks)
     if not checks:
         return f"{text} The chip simulator did not check them in this run.", False
-    images = sorted({int(check.get("images") or 0) for check in checks.values()})
+    images = sorted({int(_figure(check, "images")) for check in checks.values()})
     span = f"{images[0]}" if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
     identical = sum(check.get("identical") is True for check in checks.values())
     alike = sum(check.get("same_classes") is True for check in checks.values())
@@ -313,7 +320,7 @@ def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]
     if identical == len(checks):
         text += "every logit is identical, bit for bit."
     else:  # a plate that reads otherwise ends the run: runtime.crosscheck
-        worst = max(float(check.get("max_abs_difference") or 0) for check in checks.values())
+        worst = max(_figure(check, "max_abs_difference") for check in checks.values())
         text += (
             "the same character at every step"
             if alike == len(checks)

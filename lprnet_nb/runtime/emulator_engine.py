@@ -44,16 +44,12 @@ class EmulatorEngine(Engine):
         arithmetic: str = "chip",
         device: str = "cpu",
     ) -> None:
-        if bmodel.graph is None:
-            raise EngineError(
-                f"BModel {bmodel.path} has no exported graph, which the emulator "
-                "runs. Compile it with this package, or use the simulator."
-            )
+        folder: Path = bmodel.exported
         super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
-        self._emulator = emulator.Emulator(bmodel.graph, threads, kernels, arithmetic, device)
+        self._emulator = emulator.Emulator(folder, threads, kernels, arithmetic, device)
         if self._emulator.graph.chip != bmodel.chip:
             raise EngineError(
-                f"{bmodel.graph} is the graph of a {self._emulator.graph.chip} "
+                f"{folder} is the graph of a {self._emulator.graph.chip} "
                 f"BModel, the record says {bmodel.chip}. Compile it again."
             )
         sources = Path(emulator.__file__).parent
@@ -64,7 +60,7 @@ class EmulatorEngine(Engine):
             "libraries": {
                 path.name: file_digest(path)
                 for path in sorted(
-                    [*sources.glob("*.py"), *sources.glob("*.c"), *bmodel.graph.glob("graph.*")]
+                    [*sources.glob("*.py"), *sources.glob("*.c"), *folder.glob("graph.*")]
                 )
             },
         }

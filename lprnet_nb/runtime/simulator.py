@@ -179,7 +179,7 @@ class SimulatorEngine(Engine):
                     key=lambda each: each.deadline,
                 )
             )
-        answered = []
+        answered: list[tuple[_Worker, Arrays | None]] = []
         for worker in ready:
             message = worker.receive()
             if message is None:
@@ -326,8 +326,10 @@ class _Worker:
         self.limit = self._run_limit
         self.deadline = time.monotonic() + self.limit
         with contextlib.suppress(BrokenPipeError):  # it died: `receive` finds out
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            stdin = self._process.stdin
+            assert stdin is not None  # a pipe
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
 
     def receive(self) -> dict | None:
         """Next reply, or None when the worker died."""
@@ -342,6 +344,7 @@ class _Worker:
     def outputs(self, shapes: list[list[int]]) -> Arrays:
         """Copy the outputs of the last run out of the shared memory."""
         stage, self._stage = self._stage, None
+        assert stage is not None  # it ran
         found = {}
         for tensor, shape, place in zip(
             stage.outputs, shapes, _layout(stage)[len(stage.inputs) :], strict=False
@@ -365,7 +368,8 @@ class _Worker:
         self._memory.close()
         os.close(self.replies)
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            if self._process.stdin:
+                self._process.stdin.close()
 
 
 def _how_it_ended(code: int) -> str:

@@ -262,6 +262,13 @@ class Thresholds:
     tables: Mapping[str, CalibrationTable]
     error: str | None = None
 
+    @property
+    def translated(self) -> TopGraph:
+        """`graph`, or a `ToolchainError` of what the tool said."""
+        if self.graph is None:
+            raise ToolchainError(self.error or "the network could not be translated")
+        return self.graph
+
 
 def thresholds_piece(
     plates: PlateImages,
@@ -336,14 +343,13 @@ def _cell(
 ) -> dict[str, Any]:
     """`Cell.texts`, or `Cell.error`."""
     try:
-        if found.error is not None:
-            raise ToolchainError(found.error)
+        graph = found.translated
         if needs_tool(strategy):
             images = _calibration_images(plates, scheme, split, strategy.images)
-            table = calibrate(found.graph, images, strategy, chip)
+            table = calibrate(graph, images, strategy, chip)
         else:
             table = found.tables[strategy.method]
-        folder = lower(kept_quantizer(), weights, found.graph, chip, strategy, table, split.draw)
+        folder = lower(kept_quantizer(), weights, graph, chip, strategy, table, split.draw)
         judged = plates.images[split.evaluate]
         return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}
     except (ToolchainError, EngineError) as error:
@@ -367,7 +373,7 @@ def lower(
     if graph.fused:  # the warm quantizer does not know the formats of images
         return compile_bmodel(
             trace_model(weights, form=strategy.form), chip, "int8", strategy=strategy, table=table
-        ).graph
+        ).exported
     return quantizer.lower(graph, chip, strategy, table)
 
 

@@ -12,12 +12,11 @@ from ..toolchain.strategies import Strategy
 
 
 @lru_cache(2)
-def work_by_role(form: str) -> dict[str, int]:
+def work_by_role(form: str) -> dict[str | None, int]:
     """Multiply-accumulates of the convolutions of a form of the network, for one image."""
-    network: torch.nn.Module = LPRNet().eval()
-    if form == "forked":
-        network = ForkedLPRNet(network).eval()
-    seen: list[tuple[tuple[int, int], tuple[int, int], int]] = []
+    published = LPRNet().eval()
+    network = ForkedLPRNet(published).eval() if form == "forked" else published
+    seen: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
 
     def count(layer: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
         each = layer.weight[0].numel()
@@ -32,7 +31,7 @@ def work_by_role(form: str) -> dict[str, int]:
         network(torch.zeros(1, 3, 24, 94))
     for hook in hooks:
         hook.remove()
-    work: dict[str, int] = {}
+    work: dict[str | None, int] = {}
     same = 0
     for before, after, number in seen:
         role = role_of_convolution(before, after, same)

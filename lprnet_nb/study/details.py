@@ -68,7 +68,8 @@ def sensitivity(
     # Searches would choose roles themselves; what is looked into is the network behind its input.
     plain = {"search": None, "bias_correction": False, "fuse_preprocess": False}
     base = base.model_copy(update=plain)
-    settings = [("all", None, ())] + [("float", role, (role,)) for role in ROLES]
+    settings: list[tuple[str, str | None, tuple[str, ...]]] = [("all", None, ())]
+    settings += [("float", role, (role,)) for role in ROLES]
     settings += [("int8", role, tuple(r for r in ROLES if r != role)) for role in ROLES]
     split = cross_fit(len(plates), 2, draw)[0]
     judged = plates.take(split.evaluate[:images])
@@ -101,10 +102,9 @@ def _role(
     line: dict[str, Any],
 ) -> dict[str, Any]:
     try:
-        if found.error is not None:
-            raise ToolchainError(found.error)
+        graph = found.translated
         table = found.tables[strategy.method]
-        folder = kept_quantizer().lower(found.graph, line["chip"], strategy, table)
+        folder = kept_quantizer().lower(graph, line["chip"], strategy, table)
         inputs = {**graph_key(folder, plates.images), "weights": weights.digest}
 
         def build(place: Path) -> None:
@@ -120,7 +120,7 @@ def _role(
     return {
         **line,
         "images": len(plates),
-        "correct": int(correct(plates.labels, texts).sum()),
+        "correct": int(correct(plates.known_labels, texts).sum()),
         "steps_off": int((logits.argmax(1) != wanted.argmax(1)).sum()),
         "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
     }
@@ -253,13 +253,13 @@ def _model(
 
 
 def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:
-    if not same_graph(folder, model.graph):
+    if not same_graph(folder, model.exported):
         raise EngineError(
             f"{model.chip} {model.strategy}: the BModel's graph is not the one that "
             "the study ran. Its cells prove nothing of this BModel; remove both "
             "artifacts and run the study again."
         )
-    found = {
+    found: dict[str, Any] = {
         "predicted_latency_ms": model.predicted_latency_ms,
         "sha256": model.sha256,
         "same_graph": True,
@@ -269,7 +269,7 @@ def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dic
         checked = crosscheck(
             model,
             some,
-            Emulator(model.graph).run(network_input(some.images, model.input_dtype == "uint8")),
+            Emulator(model.exported).run(network_input(some.images, model.input_dtype == "uint8")),
             images=images,
         )
         found["simulator"] = {

@@ -118,6 +118,10 @@ def grow_published(path: Path, **given: Any) -> Path:
 
 def _on_all_chips(asked: Asked) -> Strategy:
     first, *others = asked.by_chip.values()
+    if not isinstance(first, Strategy):
+        raise ParameterError(
+            f"strategy {asked.name!r} is TPU-NNTC's, and a study quantizes with TPU-MLIR."
+        )
     if any(other != first for other in others):
         raise ParameterError(
             f"strategy {asked.name!r} depends on the chip, and a study runs a strategy on all of "

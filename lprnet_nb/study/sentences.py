@@ -86,6 +86,7 @@ def training(study: dict[str, Any], lines: Lines) -> list[str]:
             if (x["chip"], x["strategy"], x["baseline"]) == (chip, strategy, baseline)
         ]
         found = difference(study, strategy, baseline, chip)
+        assert found is not None  # both ran, or there were no lines of them
         low, high = found["interval"]
         better = sum(x["only_strategy"] > x["only_baseline"] for x in here)
         said.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cache import atomic_write, digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
-from ..errors import DataError, ToolchainError
+from ..errors import DataError, EngineError, ToolchainError
 from ..files import private_folder, read_bytes
 from .environment import compiler
 
@@ -85,6 +85,16 @@ class BModel:
     def folder(self) -> Path:
         """Folder of the compile."""
         return self.path.parent
+
+    @property
+    def exported(self) -> Path:
+        """`graph`, for what runs it; `EngineError` where there is none."""
+        if self.graph is None:
+            raise EngineError(
+                f"BModel {self.path} has no exported graph, which the emulator "
+                "runs. Compile it with this package, or use the simulator."
+            )
+        return self.graph
 
     @property
     def name(self) -> str:

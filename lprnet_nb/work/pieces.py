@@ -208,6 +208,7 @@ def compile_piece(
         (_translate_piece(_single(trace), fused),),
         seconds=_COMPILE_SECONDS,
     )
+    make: Callable[..., BModel]
     if not strategy.finetune:
         make, seconds = _compile, _COMPILE_SECONDS
     else:

@@ -92,9 +92,9 @@ def make(
                     done[piece] = _call(piece, done)
                     advance(1)
             ready = _without_here([piece for piece in missing if piece not in done])
-            if ready and cluster is None:
-                cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
             if ready:
+                if cluster is None:
+                    cluster = stack.enter_context(_cluster(_in_processes(ready), progress))
                 for piece, result in cluster.run(ready, done, limit):
                     done[piece] = result
                     advance(1)
@@ -145,7 +145,7 @@ def stream(
                     stack.callback(_let_go)
                 if len(missing) == _AHEAD * cluster.size():
                     break
-            if not missing:
+            if not missing or cluster is None:
                 return
             for piece, result in cluster.run(missing, {}, None):
                 yield piece, result
@@ -209,6 +209,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     from distributed.comm import CommClosedError
 
     address = os.environ.get(SCHEDULER_VARIABLE)
+    cores: int | None
     quiet = {
         "distributed.scheduler.allowed-failures": TRIES - 1,
         "distributed.comm.timeouts.connect": CONNECT_SECONDS,

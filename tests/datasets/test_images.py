@@ -119,6 +119,9 @@ def test_plate_images_check_their_shape_and_digest_everything():
     assert base != PlateImages("p", images + 1, ("a",), ("京A",)).digest
     assert base != PlateImages("p", images, ("b",), ("京A",)).digest
     assert base != PlateImages("p", images, ("a",), ("沪A",)).digest
+    assert PlateImages("p", images, ("a",), ("京A",)).known_labels == ("京A",)
+    with pytest.raises(DataError, match="p: no labels"):
+        _ = PlateImages("p", images, ("a",)).known_labels
 
 
 def test_the_class_order_is_the_published_one():

@@ -298,6 +298,8 @@ def test_tensors_are_dequantized(tmp_path):
         (lambda op: op["attributes"].update(novelty=3), "unknown attribute novelty = 3"),
         (lambda op: op["attributes"].update(use_winograd=1), "use_winograd = 1"),
         (lambda op: op["attributes"].update(relu_limit=6.0), "relu_limit = 6.0"),
+        (lambda op: op["operands"].__setitem__(0, None), "'conv2d2': operand 0 is missing"),
+        (lambda op: op["operands"].__delitem__(slice(1, 3)), "'conv2d2': operand 1 is missing"),
     ],
 )
 def test_what_is_not_known_is_named(change, message, tmp_path):

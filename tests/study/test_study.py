@@ -15,12 +15,14 @@ from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.figures import study as study_figures
+from lprnet_nb.measure.parameters import Asked
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.study import cells as study
 from lprnet_nb.study import details, full, results, sentences
 from lprnet_nb.study.cells import Cell, Plan
 from lprnet_nb.study.cost import float_share, work_by_role
 from lprnet_nb.toolchain.chips import CHIPS
+from lprnet_nb.toolchain.nntc.strategies import strategy_named as nntc_strategy
 from lprnet_nb.toolchain.strategies import ROLES, STRATEGIES, make_strategy, recommended
 
 COUNT = 1000
@@ -247,6 +249,12 @@ def test_work_in_float():
         "output",
         "container",
     }
+
+
+def test_the_other_toolchains_strategies_are_refused():
+    asked = Asked("kl", {"BM1684X": nntc_strategy("kl", "BM1684X")})
+    with pytest.raises(ParameterError, match="'kl' is TPU-NNTC's"):
+        full._on_all_chips(asked)
 
 
 def test_without_predicted_times_the_work_in_float_is_limited():

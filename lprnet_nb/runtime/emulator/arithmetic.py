@@ -6,7 +6,7 @@ the graph's constants (`Constant`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,22 +47,21 @@ def _add(op: Op, graph: Graph, attributes: Attributes) -> Step:
     sources = attributes.sources(2)
     relu = attributes.get("do_relu", False)
     attributes.expect(relu_limit=-1.0, is_scalar=False, is_reverse=False)
-    common = {"subtract": op.type == "tpu.Sub", "relu": relu}
+    step = Add(*head(op, op.present), subtract=op.type == "tpu.Sub", relu=relu)
     if op.result.is_float and all(source.is_float for source in sources):
         attributes.ignore("multipliers", "rshifts")
-        return Add(*head(op, op.operands), **common)
+        return step
     if op.result.storage not in ("i8", "u8") or any(s.is_float for s in sources):
         raise attributes.fail(
             f"{' and '.join(s.storage for s in sources)} operands with {op.result.storage} result"
         )
-    if common["subtract"] and graph.asymmetric:
+    if step.subtract and graph.asymmetric:
         raise attributes.fail("an asymmetric difference of integers")
     if "multipliers" not in op.attributes or "rshifts" not in op.attributes:
         raise attributes.fail("no multipliers and shifts to requantize with")
-    return Add(
-        *head(op, op.operands),
-        **common,
-        zero_points=tuple(source.zero_point or 0 for source in sources),
+    return replace(
+        step,
+        zero_points=(sources[0].zero, sources[1].zero),
         multipliers=tuple(attributes.get("multipliers")),
         shifts=tuple(attributes.get("rshifts")),
     )
@@ -86,17 +85,17 @@ def _multiply(op: Op, graph: Graph, attributes: Attributes) -> Step:
         attributes.ignore("quant_mode", "multiplier", "rshift")
         if not all(source.is_float for source in sources):
             raise attributes.fail("mixed integer and float operands")
-        return Multiply(*head(op, op.operands), relu=relu)
+        return Multiply(*head(op, op.present), relu=relu)
     if any(source.is_float for source in sources):
         raise attributes.fail("mixed integer and float operands")
     if quant_mode(attributes) != "MultiplierShift":
         raise attributes.fail("requantization mode OnlyShift")
-    zero_points = tuple(source.zero_point or 0 for source in sources)
+    zero_points = sources[0].zero, sources[1].zero
     if not graph.asymmetric and (any(zero_points) or op.result.zero_point):
         raise attributes.fail("zero point in a symmetric graph")
-    requant = requantization(attributes, op, HALF_UP, op.result.zero_point)
+    requant = requantization(attributes, op, HALF_UP, op.result.zero)
     return Multiply(
-        *head(op, op.operands), zero_points=zero_points, requant=with_relu(requant, relu)
+        *head(op, op.present), zero_points=zero_points, requant=with_relu(requant, relu)
     )
 
 
@@ -118,11 +117,11 @@ def _divide(op: Op, graph: Graph, attributes: Attributes) -> Step:
     attributes.expect(
         do_relu=False, relu_limit=-1.0, is_scalar=False, is_reverse=False, multiplier=1, rshift=0
     )
-    if not op.result.is_float or not all(graph.types[n].is_float for n in op.operands):
+    if not op.result.is_float or not all(graph.types[n].is_float for n in op.present):
         raise attributes.fail("division of integers")
-    single = int(np.prod(graph.types[op.operands[1]].shape[1:])) == 1
+    single = int(np.prod(graph.types[op.operand(1)].shape[1:])) == 1
     reciprocal = chip and op.result.storage == "f32" and single
-    return Divide(*head(op, op.operands), reciprocal=reciprocal)
+    return Divide(*head(op, op.present), reciprocal=reciprocal)
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,9 @@ class FloatScale(Step):
 
 @lowers("tpu.Scale")
 def _scale(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    source = graph.types[op.operands[0]]
+    source = graph.types[op.operand(0)]
     if op.result.storage == "f32" and source.storage == "f32":
-        scale, bias = (graph.weights[name].reshape(-1) for name in op.operands[1:3])
+        scale, bias = (graph.weights[op.operand(k)].reshape(-1) for k in (1, 2))
         relu = attributes.get("do_relu", False)
         attributes.expect(relu_limit=-1.0)
         return FloatScale(*head(op), scale=scale, bias=bias, relu=relu)
@@ -159,7 +158,7 @@ def _scale(op: Op, graph: Graph, attributes: Attributes) -> Step:
         raise attributes.fail("scale outside BM1684's symmetric integer graphs")
     if source.zero_point or op.result.zero_point:
         raise attributes.fail("zero point in a symmetric graph")
-    scale, bias, left_shift = (graph.weights[name].reshape(-1) for name in op.operands[1:4])
+    scale, bias, left_shift = (graph.weights[op.operand(k)].reshape(-1) for k in (1, 2, 3))
     relu = attributes.get("do_relu", False)
     attributes.expect(relu_limit=-1.0)
     signed = op.result.storage.startswith("i")

@@ -47,9 +47,9 @@ class FloatCast(Step):
 
 @lowers("tpu.Cast")
 def _cast(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    source = graph.types[op.operands[0]]
+    source = graph.types[op.operand(0)]
     attributes.expect(with_scale=True, round_mode=HALF_AWAY)
-    if source.is_float and op.result.is_quantized:
+    if source.is_float and op.result.scale is not None:
         expressed = op.result.expressed
         if expressed not in FLOATS or (source.storage == "bf16") != (expressed == "bf16"):
             raise attributes.fail(f"{source.storage} to a type expressed in {expressed}")
@@ -59,7 +59,7 @@ def _cast(op: Op, graph: Graph, attributes: Attributes) -> Step:
         # A quantized type says f32 or the kind of the float layer that produced it; the result's
         # own storage decides.
         scale = round_float(np.array([source.scale]), op.result.storage)[0]
-        return Dequantize(*head(op), scale=float(scale), zero_point=source.zero_point)
+        return Dequantize(*head(op), scale=float(scale), zero_point=source.zero)
     if source.is_float and op.result.is_float:
         return FloatCast(*head(op))
     raise attributes.fail(f"cast from {source.storage} to {op.result.storage}")

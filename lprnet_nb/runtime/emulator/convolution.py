@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Convolution(Step):
     @property
     def accumulator_bound(self) -> int:
         """Largest magnitude that any partial sum of the integer convolution can reach."""
+        assert self.input_limits is not None  # of every integer convolution
         largest = max(abs(limit) for limit in self.input_limits)
         weights = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest
         bias = 0 if self.bias is None else np.abs(self.bias.astype(np.int64))
@@ -81,18 +83,29 @@ def _convolution(op: Op, graph: Graph, attributes: Attributes) -> Step:
 def _constants(
     op: Op, graph: Graph, attributes: Attributes
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    weight = graph.weights.get(op.operands[1])
+    weight = graph.weights.get(op.operand(1))
     if weight is None or weight.ndim != 4:
         raise attributes.fail("weights that are not a constant of four dimensions")
     attributes.expect(kernel_zp=0, kernel_shape=list(weight.shape[2:]), dynweight_reorderd=False)
     with_bias = attributes.get("with_bias")
     bias = graph.weights.get(op.operands[2]) if op.operands[2] else None
-    return weight, bias.reshape(-1) if with_bias else None
+    if not with_bias:
+        return weight, None
+    if bias is None:
+        raise attributes.fail("a bias that is not constant")
+    return weight, bias.reshape(-1)
 
 
-def _quantization(op: Op, graph: Graph, attributes: Attributes) -> dict:
+class _Quantization(TypedDict):
+    relu: bool
+    pad_value: int
+    requant: Requant | None
+    input_limits: NotRequired[tuple[int, int]]
+
+
+def _quantization(op: Op, graph: Graph, attributes: Attributes) -> _Quantization:
     """How sums become the result, as fields of `Convolution`."""
-    source, relu = graph.types[op.operands[0]], attributes.get("do_relu", False)
+    source, relu = graph.types[op.operand(0)], attributes.get("do_relu", False)
     attributes.expect(relu_limit=-1.0)
     if op.result.is_float and source.is_float:
         attributes.ignore("quant_mode", "round_mode", "multiplier", "rshift")
@@ -106,12 +119,12 @@ def _quantization(op: Op, graph: Graph, attributes: Attributes) -> dict:
         # The interpreter rounds half up in both modes; the attribute says the same.
         mode = quant_mode(attributes)
         attributes.expect(round_mode=HALF_UP)
-        requant = requantization(attributes, op, HALF_UP, op.result.zero_point)
+        requant = requantization(attributes, op, HALF_UP, op.result.zero)
         if mode == "OnlyShift" and (requant.multiplier != 1).any():
             raise attributes.fail("OnlyShift with multipliers")
     return {
         "relu": relu,
-        "pad_value": source.zero_point,
+        "pad_value": source.zero,
         "requant": with_relu(requant, relu),
         "input_limits": source.limits,
     }
@@ -138,7 +151,7 @@ def _deconvolution(op: Op, graph: Graph, attributes: Attributes) -> Step:
     if min(pads) < 0:
         raise attributes.fail(f"pads {(top, left, bottom, right)} wider than the kernel")
     group = attributes.get("group", 1)
-    shape = (op.result.shape[1], graph.types[op.operands[0]].shape[1] // group, *weight.shape[2:])
+    shape = (op.result.shape[1], graph.types[op.operand(0)].shape[1] // group, *weight.shape[2:])
     if weight.size != np.prod(shape):
         raise attributes.fail(f"weights of shape {weight.shape}, expected {shape}")
     weight = weight.reshape(shape)[:, :, ::-1, ::-1]  # stored by group, output, input
@@ -181,8 +194,8 @@ class MatMul(Step):
 
 @lowers("tpu.MatMul")
 def _matmul(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    left = graph.types[op.operands[0]]
-    weight = graph.weights.get(op.operands[1])
+    left = graph.types[op.operand(0)]
+    weight = graph.weights.get(op.operand(1))
     bias = graph.weights.get(op.operands[2]) if op.operands[2] else None
     if op.operands[2] and bias is None:
         raise attributes.fail("a bias that is not constant")
@@ -197,15 +210,17 @@ def _matmul(op: Op, graph: Graph, attributes: Attributes) -> Step:
         weight, transposed = np.ascontiguousarray(weight.swapaxes(-1, -2)), False
     if weight is not None and weight.ndim != 2:
         raise attributes.fail(f"constants of shape {weight.shape}")
-    common = {
-        "weight": weight,
-        "bias": None if bias is None else bias.reshape(-1),
-        "transposed": transposed,
-        "relu": relu,
-    }
     if bias is not None and bias.size != op.result.shape[-1]:
         raise attributes.fail(f"a bias of shape {bias.shape}")
-    inputs = op.operands[:1] if weight is not None else op.operands[:2]
+    product = MatMul(
+        *head(op, None if weight is not None else (op.operand(0), op.operand(1))),
+        weight=weight,
+        bias=None if bias is None else bias.reshape(-1),
+        transposed=transposed,
+        zero_points=(0, 0),
+        relu=relu,
+        requant=None,
+    )
     if op.result.is_float and left.is_float:
         attributes.ignore("quant_mode", "multipliers", "rshifts")
         attributes.expect(input_zp=0, right_zp=0)
@@ -215,7 +230,7 @@ def _matmul(op: Op, graph: Graph, attributes: Attributes) -> Step:
                 f"a product in {op.result.storage}, whose sums the chip takes in "
                 "an order that is not known"
             )
-        return MatMul(*head(op, inputs), **common, zero_points=(0, 0), requant=None, lanes=2 * chip)
+        return replace(product, lanes=2 * chip)
     if not (left.is_quantized and op.result.is_quantized):
         raise attributes.fail(f"{left.storage} input with {op.result.storage} result")
     zero_points = attributes.get("input_zp", 0), attributes.get("right_zp", 0)
@@ -226,11 +241,9 @@ def _matmul(op: Op, graph: Graph, attributes: Attributes) -> Step:
         requant = attributes.requant
     elif quant_mode(attributes) in ("MultiplierShift", "OnlyShift"):
         requant = requantization(
-            attributes, op, HALF_UP, op.result.zero_point, ("multipliers", "rshifts")
+            attributes, op, HALF_UP, op.result.zero, ("multipliers", "rshifts")
         )
-    return MatMul(
-        *head(op, inputs), **common, zero_points=zero_points, requant=with_relu(requant, relu)
-    )
+    return replace(product, zero_points=zero_points, requant=with_relu(requant, relu))
 
 
 @lowers("tpu.RequantIntAxis")
@@ -249,7 +262,7 @@ def _requant_int_axis(op: Op, graph: Graph, attributes: Attributes) -> Step:
     attributes.expect(fuse_rq_axis=False, rq_axis=1)
     if producer.type == "tpu.MatMul" and len(op.result.shape) != 2:
         raise attributes.fail("axis 1 of a product that is no matrix")
-    rows = graph.weights[op.operands[1]].reshape(op.result.shape[1], -1).astype(np.int64)
+    rows = graph.weights[op.operand(1)].reshape(op.result.shape[1], -1).astype(np.int64)
     if rows.shape[1] == 3:
         multiplier, left, zero = rows.T
     elif rows.shape[1] == 2:
@@ -261,7 +274,7 @@ def _requant_int_axis(op: Op, graph: Graph, attributes: Attributes) -> Step:
     if (zero != op.result.zero_point).any():
         raise attributes.fail("zero points of its own")
     requant = Requant(
-        multiplier, -left, attributes.get("round_mode"), op.result.zero_point, *op.result.limits
+        multiplier, -left, attributes.get("round_mode"), op.result.zero, *op.result.limits
     )
     inner = Attributes(
         replace(producer, name=op.name, result=op.result),

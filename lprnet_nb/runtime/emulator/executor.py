@@ -61,17 +61,18 @@ class Emulator:
         self.graph: Graph = load_graph(folder)
         self.steps = lower(self.graph, arithmetic)
         self.description = {"kernels": "torch", "arithmetic": arithmetic, "device": device}
-        self._executor: NativeExecutor | TorchExecutor | None = None
+        native: NativeExecutor | None = None
         if kernels != "torch" and device == "cpu":
             try:
-                self._executor = NativeExecutor(self.graph, self.steps, threads)
-                self.description["kernels"] = f"native ({self._executor.instruction_set})"
+                native = NativeExecutor(self.graph, self.steps, threads)
+                self.description["kernels"] = f"native ({native.instruction_set})"
             except Unsupported as error:
                 if kernels == "native":
                     raise EngineError(f"no native kernels: {error}") from error
                 self.description["reason"] = str(error)
-        if self._executor is None:
-            self._executor = TorchExecutor(self.graph, self.steps, device, threads)
+        self._executor: NativeExecutor | TorchExecutor = (
+            TorchExecutor(self.graph, self.steps, device, threads) if native is None else native
+        )
 
     @property
     def batch(self) -> int:

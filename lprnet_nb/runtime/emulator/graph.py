@@ -49,6 +49,11 @@ class TensorType:
         """Smallest and largest stored integer."""
         return INTEGER_RANGE[self.storage]
 
+    @property
+    def zero(self) -> int:
+        """The stored integer that stands for 0."""
+        return self.zero_point or 0
+
 
 @dataclass(frozen=True)
 class Op:
@@ -59,6 +64,18 @@ class Op:
     operands: tuple[str | None, ...]
     result: TensorType
     attributes: dict
+
+    def operand(self, index: int) -> str:
+        """Name of an operand that must be there."""
+        name = self.operands[index] if index < len(self.operands) else None
+        if name is None:
+            raise EngineError(f"{self.type} '{self.name}': operand {index} is missing")
+        return name
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the operands, all of which must be there."""
+        return tuple(self.operand(index) for index in range(len(self.operands)))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def lower(graph: Graph, arithmetic: str = "chip") -> tuple[Step, ...]:
     steps: dict[str, Step] = {}
     held: dict[str, Op] = {}  # operations whose int32 sums the next one requantizes
     for op in graph.ops:
-        producer = held.get(op.operands[0]) if op.operands else None
+        first = op.operands[0] if op.operands else None
+        producer = held.get(first) if first else None
         attributes = Attributes(op, graph, arithmetic, producer)
         if op.type not in LOWERINGS:
             raise attributes.fail("unknown operation")

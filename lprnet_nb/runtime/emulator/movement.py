@@ -34,7 +34,7 @@ class Move(Step):
 
 
 def _move(op: Op, graph: Graph, attributes: Attributes, index: np.ndarray, fill: int = 0) -> Step:
-    if graph.types[op.operands[0]].storage != op.result.storage:
+    if graph.types[op.operand(0)].storage != op.result.storage:
         raise attributes.fail("a result that is stored otherwise than its operand")
     if index.size != np.prod(op.result.shape):
         raise attributes.fail(f"{index.size} values for a result of shape {op.result.shape}")
@@ -43,7 +43,7 @@ def _move(op: Op, graph: Graph, attributes: Attributes, index: np.ndarray, fill:
 
 def _places(op: Op, graph: Graph) -> np.ndarray:
     """The operand's flat indices, in its shape."""
-    shape = graph.types[op.operands[0]].shape
+    shape = graph.types[op.operand(0)].shape
     return np.arange(np.prod(shape)).reshape(shape)
 
 
@@ -119,11 +119,11 @@ def _concat(op: Op, graph: Graph, attributes: Attributes) -> Step:
     attributes.ignore("only_merge")
     if "multipliers" in attributes.left or "rshifts" in attributes.left:
         raise attributes.fail("requantization inside a concatenation")
-    if any(graph.types[name].storage != op.result.storage for name in op.operands):
+    if any(graph.types[name].storage != op.result.storage for name in op.present):
         raise attributes.fail("operands of different storage")
     if axis == 0:
         raise attributes.fail("axis 0 (the batch)")
-    return Concat(*head(op, op.operands), axis=axis)
+    return Concat(*head(op, op.present), axis=axis)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from lprnet_nb import children
 from lprnet_nb.cache import artifact, file_digest
@@ -298,12 +299,20 @@ class _Program:
         self.sizes.append(size)
         return len(self.sizes) - 1
 
-    def _constant(self, values, dtype) -> int:
+    def _constant(self, values: ArrayLike, dtype: DTypeLike) -> int:
         array = np.ascontiguousarray(values, dtype=dtype)
         self.constants.append(array)
         return array.ctypes.data
 
-    def _op(self, kind: int, step: Step, numbers=(), floats=(), pointers=(), sources=None) -> _Op:
+    def _op(
+        self,
+        kind: int,
+        step: Step,
+        numbers: Sequence[int] = (),
+        floats: Sequence[float] = (),
+        pointers: Sequence[int] = (),
+        sources: list[int] | None = None,
+    ) -> _Op:
         sources = [self.where[name] for name in step.inputs] if sources is None else sources
         op = _Op(kind=kind, n_src=len(sources), dst=-1, scratch=-1)
         for k, source in enumerate(sources):
@@ -327,7 +336,7 @@ class _Program:
         if isinstance(step, Input):
             self._input(step)
             return
-        emitters = {
+        emitters: dict[type[Step], Callable[..., _Op]] = {
             Convolution: self._convolution,
             MatMul: self._matmul,
             MaxPool: self._max_pool,
@@ -554,7 +563,15 @@ class _Program:
             at += vectors * self.lanes
         return np.concatenate(parts)
 
-    def _byte_convolution(self, step, source, taps, numbers, copy, after) -> _Op:
+    def _byte_convolution(
+        self,
+        step: Convolution,
+        source: TensorType,
+        taps: np.ndarray,
+        numbers: list[int],
+        copy: int,
+        after: list[int],
+    ) -> _Op:
         out_channels, share = step.weight.shape[:2]
         group, offset = step.group, _offset(source)
         depthwise = group == out_channels == self._layout(source)[0] and group > 1
@@ -595,9 +612,12 @@ class _Program:
         )
         return self._op(kind, step, numbers, (), pointers)
 
-    def _requant_constants(self, step, bias, weight, order) -> tuple[list[int], list[int]]:
+    def _requant_constants(
+        self, step: Convolution, bias: np.ndarray, weight: np.ndarray, order: np.ndarray
+    ) -> tuple[list[int], list[int]]:
         """What Requant of kernels.c points to, and its low, high, add and away."""
         out_channels, q = len(bias), step.requant
+        assert q is not None  # of integers
         reach = 255 * np.abs(weight).sum(axis=tuple(range(1, weight.ndim))) + np.abs(bias)
         if reach.max() >= 2**31:
             raise Unsupported(f"'{step.name}': sums up to {reach.max()} exceed 32 bits")
@@ -612,7 +632,7 @@ class _Program:
         if max(product) >= 2**53 or multiplier.max() >= 2**31 or shift.max() > 62:
             raise Unsupported(f"'{step.name}': products up to {max(product)} exceed 53 bits")
 
-        def per_channel(values, dtype):
+        def per_channel(values: ArrayLike, dtype: DTypeLike) -> int:
             full = np.where(order < 0, 0, np.broadcast_to(values, out_channels)[order])
             return self._constant(full, dtype)
 
@@ -637,7 +657,14 @@ class _Program:
         limits = [q.low + offset, q.high + offset, q.zero_point + offset, int(away)]
         return constants, limits
 
-    def _float_convolution(self, step, taps, numbers, copy, after) -> _Op:
+    def _float_convolution(
+        self,
+        step: Convolution,
+        taps: np.ndarray,
+        numbers: list[int],
+        copy: int,
+        after: list[int],
+    ) -> _Op:
         out_channels, share = step.weight.shape[:2]
         # The vendor's order: input channel, then kernel row, then kernel column.
         local = np.add.outer(np.arange(share), taps.reshape(-1)).reshape(-1)
@@ -728,8 +755,8 @@ class _Program:
         ]
         bias = step.bias
         if step.requant is None:
-            if right is not None:
-                index = np.arange(products * columns * length)
+            if step.weight is None:
+                index: np.ndarray = np.arange(products * columns * length)
                 if step.transposed:
                     index = index.reshape(products, columns, length).swapaxes(1, 2)
                 index = index.reshape(-1, columns).T.reshape(-1)
@@ -769,8 +796,11 @@ class _Program:
         self._temporaries.append(op.dst)
         return op.dst
 
-    def _byte_products(self, step: MatMul, buffers, products, m, columns, length) -> _Op:
+    def _byte_products(
+        self, step: MatMul, buffers: list[int], products: int, m: int, columns: int, length: int
+    ) -> _Op:
         q, offset = step.requant, _offset(step.type)
+        assert q is not None  # of integers
         reach = 383**2 * length + (0 if step.bias is None else int(np.abs(step.bias).max()))
         if q.shift.size > 1 or q.shift[0] < 0:
             raise Unsupported(f"'{step.name}': shifts {q.shift}")
@@ -799,7 +829,13 @@ class _Program:
         bias = 0 if step.bias is None else self._constant(step.bias, np.int32)
         return self._op(MATMUL_BYTES, step, numbers, (), (constants, bias), sources=buffers)
 
-    def _pool(self, step, mode: int, requant=(0, 0, 0, 0, 0), affine: int = 0) -> _Op:
+    def _pool(
+        self,
+        step: MaxPool | AveragePool,
+        mode: int,
+        requant: tuple[int, ...] = (0, 0, 0, 0, 0),
+        affine: int = 0,
+    ) -> _Op:
         source = self.types[step.inputs[0]]
         self._images(step, source)
         channels, rows, columns = self._layout(source)
@@ -810,18 +846,14 @@ class _Program:
         kind = POOL_MEAN_BYTES if mode in (MEAN_BYTES, MEAN_AFFINE) else POOL
         if kind == POOL_MEAN_BYTES and (iw * stride > WIDEST_ROW or 255 * step.kernel[0] >= 2**16):
             raise Unsupported(f"'{step.name}': rows of {iw * stride} bytes, kernel {step.kernel}")
-        average = isinstance(step, AveragePool)
-        pad = step.pad_value + _offset(source) if average else 0
-        edges, pointers = EDGES_NONE, (affine,)
-        if average and step.exclude_pads:
+        pad = step.pad_value + _offset(source) if isinstance(step, AveragePool) else 0
+        edges, pointers = EDGES_NONE, [affine]
+        if isinstance(step, AveragePool) and step.exclude_pads:
             edges = {None: EDGES_COUNT, HALF_UP: EDGES_UP, HALF_AWAY: EDGES_AWAY}.get(
                 step.edge_rounding, EDGES_FLOAT
             )
             table = step.edges if edges == EDGES_COUNT else step.edge_ratios
-            pointers = (
-                affine,
-                *(self._constant(each, np.float32) for each in table(rows, columns)),
-            )
+            pointers += [self._constant(each, np.float32) for each in table(rows, columns)]
         numbers = [ih, iw, stride, oh, ow, *step.kernel, *step.strides, _offset(source)]
         numbers += [
             *requant,
@@ -853,6 +885,7 @@ class _Program:
             requant = (0, 0, low + offset, high + offset, offset)
             return self._pool(step, MEAN_AFFINE, requant, affine)
         q = step.requant
+        assert q is not None  # of symmetric integers
         multiplier, shift = int(q.multiplier[0]), int(q.shift[0])
         largest = 255 * step.kernel[0] * step.kernel[1] * abs(multiplier) + (1 << max(shift, 0))
         if q.rounding != HALF_UP or shift < 0 or largest >= 2**31:
@@ -868,6 +901,7 @@ class _Program:
         fits = q.shift.min() >= 0 and q.shift.max() <= 31 and (q.multiplier == 1).all()
         if q.rounding != DOWN or not fits:
             raise Unsupported(f"'{step.name}': scale with shift {q.shift.min()}")
+        assert q.before is not None  # of a scale unit
         numbers = [channels, padded(channels), rows * columns, _offset(source), *q.before]
         offset = _offset(step.type)
         numbers += [q.low + offset, q.high + offset, q.zero_point + offset]
@@ -912,7 +946,7 @@ class _Program:
         )
         return self._op(FLOAT_UNARY, step, numbers, (), (constants,))
 
-    def _two_floats(self, step, operation: int, sign: float = 1.0) -> _Op:
+    def _two_floats(self, step: Step, operation: int, sign: float = 1.0) -> _Op:
         numbers = (
             self._places(step.type),
             STORAGE[step.type.storage],
@@ -933,9 +967,9 @@ class _Program:
                 raise Unsupported(f"'{step.name}': multiplier {multiplier}, shift {shift}")
             numbers += [_offset(self.types[name]) + zero, multiplier, shift]
         low, high = step.type.limits
-        low = max(low, step.type.zero_point) if step.relu else low
+        low = max(low, step.type.zero) if step.relu else low
         offset = _offset(step.type)
-        numbers += [sign, low + offset, high + offset, step.type.zero_point + offset]
+        numbers += [sign, low + offset, high + offset, step.type.zero + offset]
         return self._op(ADD_BYTES, step, numbers, sources=self._operands(step))
 
     def _multiply(self, step: Multiply) -> _Op:
@@ -974,7 +1008,7 @@ class _Program:
             if rows * columns > WIDEST_PLANE:
                 raise Unsupported(f"'{step.name}': mean over planes of {rows} x {columns}")
             shared = source.shape[0] if step.axes[0] == 0 else 1
-            numbers = (channels, rows * columns, storage, shared)
+            numbers: tuple[int, ...] = (channels, rows * columns, storage, shared)
             if not step.lanes:
                 return self._op(MEAN_ALL, step, numbers, (step.coefficient,))
             run = channels * rows * columns * shared // step.groups
@@ -1022,7 +1056,7 @@ class _Program:
         channels, rows, columns = self._layout(step.type)
         offset = _offset(step.type)
         low, high = step.type.limits
-        add = step.type.zero_point + offset
+        add = step.type.zero + offset
         numbers = [channels, rows * columns, padded(channels), low + offset, high + offset, add]
         numbers.append(STORAGE[step.expressed])
         return self._op(QUANTIZE, step, numbers, (step.inverse_scale,))
@@ -1046,7 +1080,7 @@ class _Program:
             (1, rows * columns * stride),
             (rows, columns * stride),
         )[axis]
-        at, op, target = 0, None, self._buffer(self._bytes(step.type))
+        at, target = 0, self._buffer(self._bytes(step.type))
         for start in range(0, len(step.inputs), 4):
             names = step.inputs[start : start + 4]
             apart = [self._places(self.types[name]) // pieces for name in names]
@@ -1117,8 +1151,8 @@ class NativeExecutor:
 
     def run(self, inputs: Arrays, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``; as `TorchExecutor.run`."""
-        names, arrays = frozenset(keep), self.graph.named(inputs)
-        arrays = [arrays[name] for name in self.graph.inputs]
+        names, given = frozenset(keep), self.graph.named(inputs)
+        arrays = [given[name] for name in self.graph.inputs]
         count = len(arrays[0])
         usual = names <= set(self.graph.outputs)
         program = self._program if usual else self._build(names)
@@ -1160,7 +1194,15 @@ class NativeExecutor:
         """Length of a tensor's first axis: one for each image, or for each compiled batch."""
         return images * self.graph.types[name].shape[0] // self.graph.batch
 
-    def _fetch(self, program, space, name, start, count, result) -> None:
+    def _fetch(
+        self,
+        program: _Program,
+        space: _Workspace,
+        name: str,
+        start: int,
+        count: int,
+        result: np.ndarray,
+    ) -> None:
         kind = self.graph.types[name]
         channels, rows, columns = layout(kind, self.graph.batch)
         first, entries = self._entries(name, start), self._entries(name, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -133,45 +133,44 @@ def _pool(op: Op, graph: Graph, attributes: Attributes) -> Step:
     )
     attributes.ignore("keepdims")  # the result's shape says it
     exclude = not attributes.get("count_include_pad", True)
-    window = {
-        "kernel": tuple(attributes.get("kernel_shape")),
-        "strides": tuple(attributes.get("strides")),
-        "pads": tuple(attributes.get("pads")),
-    }
+    kernel, strides, pads = (
+        tuple(attributes.get(name)) for name in ("kernel_shape", "strides", "pads")
+    )
     if len(source.shape) != 4 or relu:
         raise attributes.fail("ReLU" if relu else f"an input of shape {source.shape}")
     if mode == "Max":
         attributes.same_representation(source)
-        return MaxPool(*head(op), **window)
+        return MaxPool(*head(op), kernel, strides, pads)
     if mode != "Avg":
         raise attributes.fail(f"pool mode {mode!r}")
-    window |= {"exclude_pads": exclude and any(window["pads"])}
+    exclude = exclude and any(pads)
+    pool = AveragePool(*head(op), kernel, strides, pads=pads, exclude_pads=exclude)
     chip = attributes.arithmetic == "chip"
     if op.result.is_float and source.is_float:
         known = chip and (graph.chip, op.result.storage) in FLOAT_WINDOWS
-        if chip and window["exclude_pads"] and not known:
+        if chip and exclude and not known:
             raise attributes.fail(f"count_include_pad = False in {op.result.storage}")
-        edges = op.result.storage if known and window["exclude_pads"] else None
-        return AveragePool(*head(op), **window, lanes=2 * known, edge_rounding=edges)
+        edges = op.result.storage if known and exclude else None
+        return replace(pool, lanes=2 * known, edge_rounding=edges)
     if not (source.is_quantized and op.result.is_quantized):
         raise attributes.fail(f"{source.storage} input with {op.result.storage} result")
-    window |= {"pad_value": source.zero_point}
-    if chip and window["exclude_pads"]:
-        window |= {"edge_rounding": HALF_UP if graph.chip == "BM1684" else HALF_AWAY}
-        ratios = AveragePool(*head(op), **window).edge_ratios(*source.shape[2:])
+    pool = replace(pool, pad_value=source.zero)
+    if chip and exclude:
+        pool = replace(pool, edge_rounding=HALF_UP if graph.chip == "BM1684" else HALF_AWAY)
+        ratios = pool.edge_ratios(*source.shape[2:])
         if graph.chip == "BM1684" and any((ratio % (1 / 64)).any() for ratio in ratios):
             raise attributes.fail(
-                f"count_include_pad = False with a window of {window['kernel']}, "
+                f"count_include_pad = False with a window of {kernel}, "
                 "whose edges BM1684 gets wrong"
             )
     if graph.asymmetric:
         affine = (attributes.get("scale"), attributes.get("offset"))
-        if None in affine or any(window["pads"]):
+        if None in affine or any(pads):
             raise attributes.fail("an asymmetric average with pads or without scale and offset")
-        return AveragePool(*head(op), **window, affine=affine)
+        return replace(pool, affine=affine)
     if source.zero_point or op.result.zero_point:
         raise attributes.fail("zero point in a symmetric graph")
-    return AveragePool(*head(op), **window, requant=requantization(attributes, op, HALF_UP))
+    return replace(pool, requant=requantization(attributes, op, HALF_UP))
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class Mean(Step):
 
 @lowers("tpu.Reduce")
 def _reduce(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    source = graph.types[op.operands[0]]
+    source = graph.types[op.operand(0)]
     mode = attributes.get("mode")
     axes = tuple(attributes.get("axes"))
     if mode != "ReduceMean":

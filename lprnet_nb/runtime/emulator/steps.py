@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -84,11 +85,11 @@ class Attributes:
             "know this case (use the simulator backend)"
         )
 
-    def get(self, name: str, default=None):
+    def get(self, name: str, default: Any = None) -> Any:
         self.left.discard(name)
         return self.op.attributes.get(name, default)
 
-    def expect(self, **values) -> None:
+    def expect(self, **values: Any) -> None:
         """Absent or exactly this value."""
         for name, value in values.items():
             if name in self.op.attributes and self.get(name) != value:
@@ -110,7 +111,7 @@ class Attributes:
             raise self.fail("an operand is missing")
         if any(name is not None for name in self.op.operands[len(names) :]):
             raise self.fail("more operands than are known")
-        return [self.graph.types[name] for name in names]
+        return [self.graph.types[name] for name in names if name is not None]
 
     def same_representation(self, source: TensorType) -> None:
         """For what only moves or compares stored values."""
@@ -133,9 +134,11 @@ def lowers(*types: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
-def head(op: Op, inputs: Sequence[str] | None = None) -> tuple:
+def head(
+    op: Op, inputs: Sequence[str] | None = None
+) -> tuple[str, str, tuple[str, ...], TensorType]:
     """The fields of `Step`; ``inputs`` is the first operand by default."""
-    return op.name, op.type, tuple(op.operands[:1] if inputs is None else inputs), op.result
+    return op.name, op.type, (op.operand(0),) if inputs is None else tuple(inputs), op.result
 
 
 def requantization(

@@ -33,8 +33,8 @@ class Lookup(Step):
 
 @lowers("tpu.Lut")
 def _lookup(op: Op, graph: Graph, attributes: Attributes) -> Step:
-    table = graph.weights.get(op.operands[1])
-    source = graph.types[op.operands[0]]
+    table = graph.weights.get(op.operand(1))
+    source = graph.types[op.operand(0)]
     if table is None or table.size != 256 or source.storage not in ("i8", "u8"):
         raise attributes.fail("a table that is not 256 constants for a byte")
     table = table.reshape(-1)
@@ -45,12 +45,12 @@ def _tabulated(
     op: Op, graph: Graph, attributes: Attributes, function: Callable[[np.ndarray], np.ndarray]
 ) -> Step:
     """``clip(function(stored - zero point))`` for every byte, int64 in and out."""
-    source = graph.types[op.operands[0]]
+    source = graph.types[op.operand(0)]
     if source.storage not in ("i8", "u8") or op.result.storage not in ("i8", "u8"):
         raise attributes.fail(f"{source.storage} input with {op.result.storage} result")
     bytes_ = np.arange(256)
     stored = bytes_.astype(np.int8).astype(np.int64) if source.storage == "i8" else bytes_
-    made = function(stored - (source.zero_point or 0))
+    made = function(stored - source.zero)
     low, high = op.result.limits
     if attributes.get("do_relu", False):
         low = 0
@@ -72,7 +72,7 @@ class FloatUnary(Step):
 
 
 def _float(op: Op, graph: Graph, attributes: Attributes, kind: str, *constants: float) -> Step:
-    source = graph.types[op.operands[0]]
+    source = graph.types[op.operand(0)]
     if source.storage != op.result.storage:
         raise attributes.fail(f"{source.storage} input with {op.result.storage} result")
     relu = attributes.get("do_relu", False)
@@ -128,7 +128,7 @@ def _mul_shift(op: Op, graph: Graph, attributes: Attributes) -> Step:
         op,
         graph,
         attributes,
-        lambda x: op.result.zero_point + right_shift(x * multiplier, shift, rounding),
+        lambda x: op.result.zero + right_shift(x * multiplier, shift, rounding),
     )
 
 

@@ -7,7 +7,7 @@ exact up to 2**53) and requantization in int64, so no width argument is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -144,11 +144,11 @@ def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
     x = _padded(x, step.pads, float(step.pad_value))
     weight = torch.as_tensor(step.weight, device=x.device)
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
-    geometry = {"stride": step.strides, "dilation": step.dilations, "groups": step.group}
+    geometry = step.strides, 0, step.dilations, step.group  # padded already
     if step.requant is None:
-        result = functional.conv2d(x, weight.float(), bias, **geometry)
+        result = functional.conv2d(x, weight.float(), bias, *geometry)
         return round_storage(result.relu() if step.relu else result, step.type.storage)
-    sums = functional.conv2d(x.double(), weight.double(), **geometry).round().long()
+    sums = functional.conv2d(x.double(), weight.double(), None, *geometry).round().long()
     if bias is not None:
         sums = sums + bias.long().view(1, -1, 1, 1)
     return requantize(sums, step.requant)
@@ -275,8 +275,8 @@ def _add(step: Add, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         )
     )
     low, high = step.type.limits
-    low = max(low, step.type.zero_point) if step.relu else low
-    return ((a - b if step.subtract else a + b) + step.type.zero_point).clamp(low, high).float()
+    low = max(low, step.type.zero) if step.relu else low
+    return ((a - b if step.subtract else a + b) + step.type.zero).clamp(low, high).float()
 
 
 def _multiply(step: Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -327,7 +327,7 @@ def _mean(step: Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
 def _quantize(step: Quantize, x: torch.Tensor) -> torch.Tensor:
     scaled = x * torch.tensor(step.inverse_scale, dtype=torch.float32)
     whole = round_half_away(round_storage(scaled, step.expressed))
-    return (whole + step.type.zero_point).clamp(*step.type.limits)
+    return (whole + step.type.zero).clamp(*step.type.limits)
 
 
 def _dequantize(step: Dequantize, x: torch.Tensor) -> torch.Tensor:
@@ -351,7 +351,7 @@ def _move(step: Move, x: torch.Tensor, runs: int) -> torch.Tensor:
 
 
 # What a step makes of operands that lie as they are kept.
-_PLAIN = {
+_PLAIN: dict[type[Step], Callable[..., torch.Tensor]] = {
     Convolution: _convolution,
     MaxPool: _max_pool,
     AveragePool: _average_pool,
@@ -366,7 +366,12 @@ _PLAIN = {
     Slice: _slice,
 }
 # And of two that are broadcast, run by run.
-_PAIRED = {Add: _add, Multiply: _multiply, Divide: _divide, MatMul: _matmul}
+_PAIRED: dict[type[Step], Callable[..., torch.Tensor]] = {
+    Add: _add,
+    Multiply: _multiply,
+    Divide: _divide,
+    MatMul: _matmul,
+}
 
 
 def execute(step: Step, inputs: list[torch.Tensor], graph: Graph, runs: int) -> torch.Tensor:
