@@ -132,8 +132,8 @@ FOUND = (
     ),
     Change(
         "character accuracy of the labels with themselves",
-        "character_accuracy(data.plates.labels, texts)",
-        "character_accuracy(data.plates.labels, data.plates.labels)",
+        "character_accuracy(data.plates.known_labels, texts)",
+        "character_accuracy(data.plates.known_labels, data.plates.known_labels)",
         ROWS,
     ),
     Change(
@@ -172,14 +172,14 @@ FOUND = (
     Change("a key without tune", KEY, KEY.replace("{", '{"tune", '), FIELDS),
     Change(
         "the forest's line is the first compiled row",
-        "reference = next((row for _, row in rows if row.chip is None), None)",
-        "reference = next((row for _, row in rows if row.chip is not None), None)",
+        "next((point for _, row, point, _ in rows if row.chip is None), None)",
+        "next((point for _, row, point, _ in rows if row.chip is not None), None)",
         f"{PAGE}::test_the_forest_is_to_scale",
     ),
     Change(
         "a bar of the forest begins at its point",
-        '"low": place(row.ci95[0])',
-        '"low": place(row.exact_match)',
+        '"low": place(interval[0])',
+        '"low": place(point)',
         f"{PAGE}::test_the_forest_is_to_scale",
     ),
     Change(
@@ -377,14 +377,14 @@ MORE = (
     ),
     Change(
         "a bar of the forest is as wide as its upper end",
-        '"width": round(place(row.ci95[1]) - place(row.ci95[0]), 3)',
-        '"width": round(place(row.ci95[1]), 3)',
+        '"width": round(place(interval[1]) - place(interval[0]), 3)',
+        '"width": round(place(interval[1]), 3)',
         f"{PAGE}::test_the_forest_is_to_scale",
     ),
     Change(
         "a point of the forest stands at its lower end",
-        '"point": place(row.exact_match)',
-        '"point": place(row.ci95[0])',
+        '"point": place(point)',
+        '"point": place(interval[0])',
         f"{PAGE}::test_the_forest_is_to_scale",
     ),
     Change(
