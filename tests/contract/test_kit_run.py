@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -126,6 +127,7 @@ def test_a_stopped_run_goes_on(run, carried, box_python, box_environment):
     assert f"{kept} of 5 jobs were finished before" in printed
     assert f"\n{kept + 1}/5 ok" in printed and "\n1/5 " not in printed
     assert part.read_bytes().startswith(before)
+    assert all(json.loads(line) for line in part.read_bytes().splitlines())  # none is half of two
     assert len(read_results(carried / "results.json").checks) == 4
 
 
