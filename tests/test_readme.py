@@ -117,6 +117,9 @@ BEHIND = {
     "--name mine-weights": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb contract --backend simulator": "",
     ".venv/bin/lprnet-nb contract --backend device": "",
+    ".venv/bin/lprnet-nb kit BM1684X -o kit/": "--images 2 --precisions int8 --batches 1 "
+    "--strategies kl-20 --backend emulator",
+    ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "--ssh no-such-ssh",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "",
     ".venv/bin/lprnet-nb doctor": "",
 }
@@ -128,6 +131,7 @@ SLOW = {
 # Nothing of the vendor's that these need can be installed here: they say so, and what to do.
 ERRORS = {
     ".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
+    ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "no-such-ssh is not installed",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "envsetup.sh",
 }
 PRINTS = {
@@ -139,12 +143,14 @@ LEAVES = {
     "scripts/gen_fp32bmodel.sh BM1684X": "data/models/BM1684X/lprnet_fp32_4b.bmodel",
     "scripts/gen_int8bmodel.sh BM1684X": "data/models/BM1684X/lprnet_int8_4b.bmodel",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "data/models/mine.pth",
+    ".venv/bin/lprnet-nb kit BM1684X -o kit/": "kit/run.py",
     "scripts/report.sh --data data/images/mine --weights published "
     "--name mine-plates": "reports/mine-plates/index.html",
 }
 # What commands find, left by others: when one runs alone, those run first.
 MADE_BY = {
     "data/images/mine": ".venv/bin/lprnet-nb generate data/images/mine --count 100",
+    "kit/": ".venv/bin/lprnet-nb kit BM1684X -o kit/",
     "data/models/mine.pth": ".venv/bin/lprnet-nb train data/models/mine.pth",
     "data/models/BM1684X/lprnet_int8_1b.bmodel": "scripts/gen_int8bmodel.sh BM1684X",
     "reports/mine.json": ".venv/bin/lprnet-nb infer "

@@ -32,7 +32,7 @@ from ..errors import DataError, ParameterError
 from ..files import private_folder, read_bytes
 from ..measure.data import Data, datasets_for
 from ..measure.models import Compiled, compile_all
-from ..measure.parameters import Parameters, check
+from ..measure.parameters import check
 from ..model.trace import trace_model
 from ..runtime.bmodel_file import read_contents
 from ..runtime.inference import infer_plates
@@ -41,7 +41,7 @@ from ..toolchain.chips import check_cores
 from ..toolchain.compile import calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
-from ..toolchain.strategies import strategy_named
+from ..toolchain.strategies import Strategy
 
 FORMAT = 1
 # The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
@@ -281,17 +281,16 @@ def kit_for(
     models = []
     for item in compile_all(checked, data):
         for count in cores:
-            spread = item.bmodel if count == 1 else _spread(item, checked, data, count)
+            spread = item.bmodel if count == 1 else _spread(item, data, count)
             models.append(Wanted(item.id + (f"_{count}core" if count > 1 else ""), spread))
     return save_kit(target, models, data.plates, backend=backend, revision=revision)
 
 
-def _spread(item: Compiled, parameters: Parameters, data: Data, cores: int) -> BModel:
+def _spread(item: Compiled, data: Data, cores: int) -> BModel:
     """The same model for several cores; what went before the last step is in the cache."""
     traced, model, table = item.traced, item.bmodel, None
-    found = [strategy_named(name, model.chip) for name in parameters.strategies]
-    strategy = next((each for each in found if each.name == model.strategy), None)
-    if strategy is not None:
+    strategy = item.quantization
+    if isinstance(strategy, Strategy):
         single = trace_model(data.weights, 1, model.batch_mean, strategy.form)
         images = data.calibration_images(strategy.images)
         graph = top_graph(single, fuse_preprocess=strategy.fuse_preprocess)
@@ -306,7 +305,12 @@ def _spread(item: Compiled, parameters: Parameters, data: Data, cores: int) -> B
                 batch_mean=traced.batch_mean,
             )
     return compile_bmodel(
-        traced, model.chip, model.precision, strategy=strategy, table=table, cores=cores
+        traced,
+        model.chip,
+        model.precision,
+        strategy=strategy if isinstance(strategy, Strategy) else None,
+        table=table,
+        cores=cores,
     )
 
 
