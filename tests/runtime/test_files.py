@@ -36,7 +36,7 @@ def test_files_give_the_logits_of_their_plates(traced, files, reference):
 
 def test_bad_files_are_named(traced, files):
     files[1].write_bytes(b"no picture")
-    with pytest.raises(DataError, match="1.png cannot be decoded"):
+    with pytest.raises(DataError, match="1.png cannot be read: it does not begin as a picture"):
         infer_files(traced(), files)
     with pytest.raises(DataError, match="none.png cannot be read: No such file"):
         infer_files(traced(), [files[0].with_name("none.png")])

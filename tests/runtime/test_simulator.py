@@ -103,7 +103,7 @@ def test_an_idle_simulator_leaves_the_processor_alone(simulate, inputs):
 
 
 def test_without_the_shim_it_says_so(simulate, monkeypatch, inputs, reference, tmp_path):
-    monkeypatch.setattr(simulator.shutil, "which", lambda name: None)
+    monkeypatch.setattr(simulator.children, "program", lambda *names: None)
     engine = simulate()
     assert engine.description["shim"].startswith("no: no C compiler found")
     assert np.abs(engine.infer(inputs[:1]) - reference[:1]).max() < TOLERANCE
@@ -111,7 +111,7 @@ def test_without_the_shim_it_says_so(simulate, monkeypatch, inputs, reference, t
 
 def test_a_compiler_that_fails_costs_the_shim_alone(simulate, monkeypatch, tmp_path):
     monkeypatch.setattr(simulator, "artifact", lambda kind, inputs, build: build(tmp_path))
-    monkeypatch.setattr(simulator.shutil, "which", lambda name: "/bin/false")
+    monkeypatch.setattr(simulator.children, "program", lambda *names: "/bin/false")
     assert simulate().description["shim"] == "no: /bin/false failed: "
 
 
