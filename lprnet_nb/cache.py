@@ -37,13 +37,14 @@ from .files import keep_from_others, make_folder, open_input, private_folder, re
 from .places import cache_dir, place_variable
 from .places import data_dir as data_dir
 from .places import repository as repository
+from .settings import settings, variable
 
 log = logging.getLogger(__name__)
 
 CODE = frozenset(  # kinds of artifacts that are run as they are
     {"bmodel", "contract-kit", "emulator-kernels", "nntc-bmodel", "nntc-umodel", "shim", "trace"}
 )
-PRIVATE_VARIABLE = "LPRNET_PRIVATE_CODE"  # tells children where this run's own code is
+PRIVATE_VARIABLE = variable("private_code")  # tells children where this run's own code is
 _LARGEST_LIST = 64 << 20  # bytes of a list of files
 _KEY_LENGTH = 20  # hex digits of the folder name: 80 bits, and legible in a log
 _NOBODY = 65534  # owner of what belongs to users that a user namespace does not know
@@ -286,7 +287,7 @@ def _folder(kind: str, inputs: dict[str, Any]) -> Path:
 
 def _private_code(why: str) -> Path:
     """Folder for code of this run: of this process, or of the one that started it."""
-    named = os.environ.get(PRIVATE_VARIABLE)
+    named = settings().private_code
     if named and Path(named).is_dir() and is_trusted(Path(named)):
         return Path(named)
     folder = private_folder() / "code"
@@ -373,7 +374,7 @@ def is_made_here(path: Path) -> bool:
     What others could have put into the cache was not made here.
     """
     found = None
-    named = os.environ.get(PRIVATE_VARIABLE)
+    named = settings().private_code
     for artifacts in (cache_dir() / "artifacts", *([Path(named)] if named else [])):
         if path.resolve().is_relative_to(artifacts.resolve()):
             return is_trusted(path)

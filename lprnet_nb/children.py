@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import private_folder
+from .settings import PLACES, variable
 
 Child = subprocess.Popen  # so that nobody else has to import subprocess
 PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
@@ -57,15 +58,6 @@ _DROPPED = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
-)
-# Our own places, which a child that stands elsewhere would look for from there.
-_PLACES = (
-    "LPRNET_CACHE",
-    "LPRNET_DATA",
-    "LPRNET_MIRROR",
-    "LPRNET_NNTC_SDK",
-    "LPRNET_REPORTS",
-    "LPRNET_TPU_MLIR",
 )
 
 # Stands between us and a program, in a process group of the program's own. When we are gone,
@@ -117,7 +109,7 @@ def environment(**changes: str) -> dict[str, str]:
         parts = re.split("[: ]", found["LD_PRELOAD"])
         kept = [part for part in parts if part and (part[0] == "/" or "/" not in part)]
         found["LD_PRELOAD"] = " ".join(kept)
-    for name in _PLACES:
+    for name in map(variable, PLACES):
         if found.get(name):
             found[name] = os.path.abspath(os.path.expanduser(found[name]))
     # Left out rather than empty, which means the current folder.

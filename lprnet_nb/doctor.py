@@ -15,6 +15,7 @@ from .cache import cache_dir, data_dir, untrusted_part
 from .datasets import fetch
 from .errors import LprnetError
 from .places import reports_dir
+from .settings import settings
 from .toolchain import environment
 
 
@@ -95,9 +96,9 @@ def _simulator() -> str:
 
 
 def _nntc() -> str:
-    from .toolchain.nntc.compile import DOCKER_VARIABLE, nntc
+    from .toolchain.nntc.compile import nntc
 
-    image = os.environ.get(DOCKER_VARIABLE)
+    image = settings().nntc_docker
     # Looking into an image may fetch gigabytes first.
     return f"docker image {image}, not looked into" if image else nntc().version
 

@@ -8,7 +8,6 @@ accepted; a file that differs is refused by name and never used.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -22,6 +21,7 @@ import requests
 from ..cache import atomic_write, data_dir, file_digest
 from ..errors import DataError
 from ..files import private_folder
+from ..settings import settings
 from .alphabet import PUBLISHED
 from .images import PlateImages, decode_image, fit
 
@@ -113,7 +113,7 @@ def fetch_published(
         When a file is missing from the source, differs from the registry, or the source cannot be
         reached. Files that were right before are kept.
     """
-    mirror = mirror or os.environ.get("LPRNET_MIRROR")
+    mirror = mirror or settings().mirror
     wanted = {
         name: known
         for name, known in registry().items()

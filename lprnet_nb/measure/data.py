@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +16,7 @@ from ..datasets.images import PlateImages, choose
 from ..errors import DataError
 from ..inputs import note
 from ..model.weights import Weights, load_published_weights, load_weights
+from ..settings import settings
 from .parameters import Parameters
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
@@ -163,7 +163,7 @@ def _source(data: str) -> tuple[str, str]:
         return data, "chosen"
     if data != "auto":
         return "folder", "chosen"
-    return _found_source(os.environ.get("LPRNET_MIRROR"))
+    return _found_source(settings().mirror)
 
 
 @lru_cache

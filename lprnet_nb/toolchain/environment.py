@@ -24,11 +24,12 @@ from .. import children
 from ..cache import about_to_make, atomic_write, cache_dir, locked, untrusted_part
 from ..errors import ToolchainError
 from ..files import keep_from_others, make_folder, read_bytes
+from ..settings import settings, variable
 from .process import run_logged
 
 VERSION = "1.30.2"
-ENVIRONMENT_VARIABLE = "LPRNET_TPU_MLIR"
-PYTHON_VARIABLE = "LPRNET_PYTHON310"
+ENVIRONMENT_VARIABLE = variable("tpu_mlir")
+PYTHON_VARIABLE = variable("python310")
 # What the wheel needs and does not declare, and its own extra.
 STAND_INS = Path(__file__).with_name("stand_ins")  # of programs that tools want and nobody needs
 REQUIREMENTS = (f"tpu_mlir[onnx]=={VERSION}", "psutil", "torch", "torchvision")
@@ -143,7 +144,7 @@ def find_compiler() -> Compiler | None:
         When `LPRNET_TPU_MLIR` names something that is not a TPU-MLIR installation, or others than
         the user may write to the one in the cache.
     """
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    named = settings().tpu_mlir
     if named:
         path = Path(named).expanduser()
         prefix = path.parent.parent if path.name.startswith("python") else path
@@ -203,8 +204,9 @@ def _describe(prefix: Path, named: str) -> Compiler:
 
 def python310_candidates() -> Iterator[str]:
     """Commands and paths where people have Python 3.10, the user's own choice first."""
-    if PYTHON_VARIABLE in os.environ:
-        yield os.environ[PYTHON_VARIABLE]
+    named = settings().python310
+    if named:
+        yield named
         return
     if sys.version_info[:2] == (3, 10):
         yield sys.executable

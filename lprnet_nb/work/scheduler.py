@@ -31,11 +31,12 @@ from ..files import make_folder
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
+from ..settings import settings, variable
 from ..toolchain.lowering import close_quantizers
 from .pieces import SHARED, Piece, with_needs
 from .transport import receive, send
 
-SCHEDULER_VARIABLE = "LPRNET_SCHEDULER"
+SCHEDULER_VARIABLE = variable("scheduler")
 PROCESSES_PAY = 30.0  # seconds of inference on one core, from which on processes are worth starting
 WORKER_GIB = 2.0  # of memory for each: torch, an emulator, a simulator child
 TRIES = 3  # of a piece whose worker died; a scheduler started by hand has a setting of its own
@@ -208,7 +209,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     from distributed import Client, LocalCluster
     from distributed.comm import CommClosedError
 
-    address = os.environ.get(SCHEDULER_VARIABLE)
+    address = settings().scheduler
     cores: int | None
     quiet = {
         "distributed.scheduler.allowed-failures": TRIES - 1,

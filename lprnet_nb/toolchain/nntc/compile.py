@@ -35,14 +35,15 @@ from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
 from ...files import private_folder
 from ...model.trace import TracedModel
+from ...settings import settings, variable
 from ..bmodel import NETWORK, RECORD, BModel
 from ..chips import parse_chip, parse_precision
 from ..process import log_tail, run_logged
 from ..strategies import Strategy
 from .strategies import DISTRIBUTION, NntcStrategy, from_common, layers_of_roles
 
-SDK_VARIABLE = "LPRNET_NNTC_SDK"
-DOCKER_VARIABLE = "LPRNET_NNTC_DOCKER"
+SDK_VARIABLE = variable("nntc_sdk")
+DOCKER_VARIABLE = variable("nntc_docker")
 CHIPS = ("BM1684", "BM1684X")
 PRECISIONS = ("fp32", "int8")
 
@@ -198,8 +199,7 @@ def nntc() -> Nntc:
 
 
 def _found(programs: tuple[str, ...], modules: tuple[str, ...]) -> Nntc:
-    sdk = os.environ.get(SDK_VARIABLE, "")
-    image = os.environ.get(DOCKER_VARIABLE) or None
+    sdk, image = settings().nntc_sdk, settings().nntc_docker
     folder = Path(sdk).expanduser().resolve() if sdk else None
     if folder and not (folder / "scripts" / "envsetup.sh").is_file():
         raise ToolchainError(
