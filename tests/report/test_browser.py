@@ -103,12 +103,12 @@ def test_sorts_by_keyboard(browser: chromium.Page, report: Path) -> None:
 
 def test_sorts_numbers_as_numbers_and_dashes_last(browser: chromium.Page, report: Path) -> None:
     browser.open(report / "index.html")
-    browser.run(HEADING.format(7) + ".click()")  # p
-    values = _column(browser, 7)
+    browser.run(HEADING.format(8) + ".click()")  # p
+    values = _column(browser, 8)
     assert values[0] == "< 0.0001" and values[-2:] == ["–", "–"]
     assert [float(v) for v in values[1:-2]] == sorted(float(v) for v in values[1:-2])
-    browser.run(HEADING.format(7) + ".click()")
-    assert _column(browser, 7)[0] == "1.00" and _column(browser, 7)[-2:] == ["–", "–"]
+    browser.run(HEADING.format(8) + ".click()")
+    assert _column(browser, 8)[0] == "1.00" and _column(browser, 8)[-2:] == ["–", "–"]
     assert (
         browser.run("document.querySelectorAll('#results-table [aria-sort=descending]').length")
         == 1
