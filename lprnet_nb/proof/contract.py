@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import children
-from ..cache import artifact, file_digest
+from ..cache import artifact
 from ..datasets.images import preprocess
 from ..errors import EngineError, LprnetError, ParameterError
 from ..files import private_folder
@@ -108,7 +108,6 @@ def make_kit(chip: str = "BM1688") -> Path:
         "contract-kit",
         {
             "models": {name: model.digest for name, model in models.items()},
-            "code": file_digest(__file__),
         },
         build,
     )
