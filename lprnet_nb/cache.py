@@ -38,6 +38,7 @@ from .places import cache_dir, place_variable
 from .places import data_dir as data_dir
 from .places import repository as repository
 from .settings import settings, variable
+from .sources import code_digest as code_digest
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +277,7 @@ def _in_user_namespace() -> bool:
 
 def _folder(kind: str, inputs: dict[str, Any]) -> Path:
     """Where an artifact is or will be: in the cache, or private where that is not to be trusted."""
-    key = digest({"kind": kind, **inputs})[:_KEY_LENGTH]
+    key = digest({"kind": kind, "code": code_digest(kind), **inputs})[:_KEY_LENGTH]
     folder = cache_dir() / "artifacts" / kind / key
     if kind in CODE:
         why = untrusted_part(folder)
@@ -310,7 +311,9 @@ def artifact(kind: str, inputs: dict[str, Any], build: Callable[[Path], None]) -
     kind
         First part of its place, such as ``"bmodel"``.
     inputs
-        All that the result depends on, JSON-able. Its digest is the key.
+        All that the result depends on besides the package's code (see `sources`), JSON-able. The
+        key is a digest of both. Where the digest of `inputs` is handed on as the identity of what
+        was made, they hold ``code_digest(kind)`` themselves.
     build
         Called with an empty temporary folder, which it fills.
 

@@ -8,6 +8,7 @@ user names a device, a FIFO or a descriptor of the shell's, which get the bytes 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import io
@@ -30,6 +31,7 @@ LARGEST = 2 << 30  # bytes that are taken into memory: hundreds of times the lar
 LARGEST_IMAGE = 256 << 20  # bytes: more than OpenCV's 67 million pixels take in a BMP
 LARGEST_DIGESTED = 64 << 30  # bytes that are only read through: CCPD as LMDB has a tenth of it
 
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux, for renameat2(2)
 _STALE_SECONDS = 60.0  # from which on what nobody holds was left by a killed process
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{12}\.part")  # name of a file that is being written
 _OWNER = ".held"  # in a private folder, locked by the process whose it is
@@ -152,12 +154,36 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
         else:
             _replace(Path(os.path.realpath(path)), write)
     except OSError as error:
-        variable = place_variable(path)
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose a "
-            f"folder that you may write to{f', in {variable}' if variable else ''}."
-        ) from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise, before work whose result a file is to get, if it cannot be written.
+
+    Raises
+    ------
+    DataError
+        When `path` is a folder, or its folder cannot be made or written.
+    """
+    folder = path.parent
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(path))
+        if not _is_special(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    variable = place_variable(path)
+    return DataError(
+        f"cannot write {path}: {error.strerror or error}. Free some space or choose a "
+        f"folder that you may write to{f', in {variable}' if variable else ''}."
+    )
 
 
 def _is_special(path: Path) -> bool:
@@ -243,6 +269,25 @@ def make_folder(path: Path) -> None:
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(mode=0o755, exist_ok=True)
+
+
+def swap_folders(new: Path, place: Path) -> None:
+    """Put a folder in the place of another, which is then where the first one was, in one step.
+
+    Where nothing is at `place`, the folder is moved there. On a system that cannot exchange two
+    folders, there is none at `place` for a moment.
+    """
+    if not place.exists():
+        os.rename(new, place)
+        return
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    paths = os.fsencode(new), os.fsencode(place)
+    if exchange and exchange(_HERE, paths[0], _HERE, paths[1], _EXCHANGE) == 0:
+        return
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(6)}")
+    os.rename(place, aside)
+    os.rename(new, place)
+    os.rename(aside, new)
 
 
 def keep_from_others(folder: Path) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from .. import children
 from ..cache import atomic_write
-from ..errors import ParameterError
+from ..errors import DataError, ParameterError
+from ..files import read_bytes
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
 from .generator.glyphs import (
@@ -264,19 +265,57 @@ def write_plates(plates: PlateImages, folder: str | Path) -> Path:
     plates
         A labelled set.
     folder
-        Made where it is missing; files of the same names are replaced.
+        Made where it is missing. One that was stopped goes on; anything else in it is an error.
 
     Returns
     -------
     Path
         The label file, ``{file name: plate}``.
+
+    Raises
+    ------
+    ParameterError
+        When the set has no labels.
+    DataError
+        When the folder holds something else, or cannot be written.
     """
     if plates.labels is None:
         raise ParameterError(f"{plates.name} has no labels to write beside the images.")
     folder = Path(folder)
-    for name, image in zip(plates.names, plates.images):
-        atomic_write(folder / name, cv2.imencode(".png", image)[1].tobytes())
     labels = dict(zip(plates.names, plates.labels))
-    return atomic_write(
-        folder / "labels.json", json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
-    )
+    text = json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
+    images = dict(zip(plates.names, plates.images))
+    there = _files_in(folder)
+    for name in there:
+        ours = _png(images[name]) if name in images else text.encode("utf8")
+        if name not in (*images, "labels.json") or not _holds(folder / name, ours):
+            raise DataError(
+                f"{folder / name} is not of these plates. Name a new folder to write them into: "
+                "labels of two sets would be mixed."
+            )
+    for name in images.keys() - there:
+        atomic_write(folder / name, _png(images[name]))
+    return atomic_write(folder / "labels.json", text)
+
+
+def _png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Names in a folder that may be there already, hidden ones left out."""
+    try:
+        return {name for name in os.listdir(folder) if not name.startswith(".")}
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {folder}: {error.strerror}. Name a folder that you may write to."
+        ) from error
+
+
+def _holds(path: Path, raw: bytes) -> bool:
+    try:
+        return read_bytes(path) == raw
+    except OSError:
+        return False

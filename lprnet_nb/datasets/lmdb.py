@@ -10,7 +10,9 @@ by hand, since the vendor's package needs a protobuf of 2021.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import numpy as np
 from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
 from ..files import LARGEST_IMAGE
-from ..inputs import read_bytes
+from ..inputs import note, read_bytes
 from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files, image_folder
 
 MAP_SIZE = 20_000_000  # bytes at first, as in ufwio; doubled when full
@@ -256,7 +258,8 @@ def convert_imageset(
     imageset_rootfolder
         Folder of images, taken in the order of their names.
     imageset_lmdbfolder
-        Gets ``data.mdb``. A conversion that was stopped goes on when it is run again.
+        Gets ``data.mdb``. A conversion that was stopped goes on when it is run again; one that
+        runs at the same time is waited for.
     resize_height, resize_width
         Plain resize, no letterbox; 0 for that of each picture.
     shuffle, seed
@@ -298,27 +301,57 @@ def convert_imageset(
     files = files[:limit]
     folder = Path(imageset_lmdbfolder)
     made_of = {
-        "files": digest(
-            [[path.relative_to(root).as_posix(), path.stat().st_size] for path in files]
-        ),
+        "files": digest([[path.relative_to(root).as_posix(), _digest(path)] for path in files]),
         "height": resize_height,
         "width": resize_width,
         "bgr2rgb": bgr2rgb,
         "gray": gray,
     }
-    done = _entries_done(folder, made_of)
 
-    def arrays() -> Iterator[np.ndarray]:
+    def arrays(done: int) -> Iterator[np.ndarray]:
         for path in files[done:]:
             image = decode_image(read_bytes(path, "image", LARGEST_IMAGE), f"image {path}")
             yield _prepare(image, resize_height, resize_width, bgr2rgb, gray)
             if advance is not None:
                 advance(1)
 
-    count = write_lmdb(arrays(), folder)
-    finished = made_of | {"sha256": file_digest(folder / "data.mdb")}
-    atomic_write(folder / RECORD, json.dumps(finished, indent=1) + "\n")
+    with _alone(folder):
+        count = write_lmdb(arrays(_entries_done(folder, made_of)), folder)
+        finished = made_of | {"sha256": file_digest(folder / "data.mdb")}
+        atomic_write(folder / RECORD, json.dumps(finished, indent=1) + "\n")
     return count
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise DataError(
+            f"image {path} cannot be read: {error.strerror}. Mend or remove it."
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a data set against other conversions; the kernel lets go of it when a process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the data set in {folder}: {error.strerror}. Name a folder that you "
+            "may write to."
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                note(f"waiting for another conversion into {folder} …")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _entries_done(folder: Path, made_of: dict) -> int:

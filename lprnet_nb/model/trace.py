@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cache import artifact, digest, file_digest
+from ..cache import artifact, code_digest, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..errors import ParameterError
-from . import network as network_module
 from .network import STEPS, check_batch_mean
 from .weights import Weights
 
@@ -32,7 +31,7 @@ class TracedModel:
     onnx
         The same network as ONNX.
     digest
-        SHA-256 over weights, batch, batch_mean, network source and torch version.
+        SHA-256 over weights, batch, batch_mean, the code that decides it and torch's version.
     batch
         Images per call.
     batch_mean
@@ -99,7 +98,7 @@ def trace_model(
         "batch": batch,
         "batch_mean": batch_mean,
         "form": form,
-        "network": file_digest(network_module.__file__),
+        "code": code_digest("trace"),
         "torch": torch.__version__,
         "opset": OPSET,
     }
@@ -136,6 +135,11 @@ def _export_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) ->
         opset_version=OPSET,
         dynamo=False,
     )
+
+
+def float_arithmetic() -> str:
+    """What the last bits of float results depend on: torch, and the instructions that it uses."""
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def float_logits(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Generator
 from copy import deepcopy
@@ -28,6 +27,7 @@ from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunk
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
+from ..files import check_writable, write_whole
 from ..inputs import note
 from .network import STEPS, LPRNet, initialize
 from .start import carry_over, load_start
@@ -198,18 +198,21 @@ def train(
     Raises
     ------
     ParameterError
-        When the checkpoint belongs to another run.
+        When the checkpoint belongs to another run, of other plates too, or a file that is not of
+        this run would be replaced.
     DataError
-        When the plates have no labels, a label does not fit the network, or the class list lacks
-        what generated plates have.
+        When the plates have no labels, a label does not fit the network, the class list lacks what
+        generated plates have, or the files cannot be written. All of it before the first step.
     """
+    log = config.checkpoint.with_suffix(".jsonl")
+    _check_files(config, log)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
     if plates is None:
         _check_classes(alphabet)
     given = load_start(config.start_from, alphabet) if config.start_from else None
-    identity = _identity(config, alphabet, given)
+    identity = _identity(config, alphabet, given, plates)
     network, average, optimizer, first = _start(config, identity, alphabet, given, device)
     held_out = plates or generate_plates(
         config.report_plates, config.seed + 1_000_003, forms=config.forms, workers=0
@@ -219,8 +222,6 @@ def train(
         if plates is None
         else _own(plates, config, first, alphabet)
     )
-    log = config.checkpoint.with_suffix(".jsonl")
-    log.parent.mkdir(parents=True, exist_ok=True)
     scorer = deepcopy(network).eval() if config.candidates else None
     losses, started = [], time.perf_counter()
     last = min(config.steps, stop_at or config.steps)
@@ -271,9 +272,10 @@ def train(
                     exact_match(Weights("in training", average, alphabet), held_out), 4
                 ),
             }
+            # First the checkpoint: a log or weights without one are not of this run.
+            _save(config.checkpoint, identity, done, network, average, optimizer)
             with log.open("a", encoding="utf8") as lines:
                 lines.write(json.dumps(row) + "\n")
-            _save(config.checkpoint, identity, done, network, average, optimizer)
             losses, started = [], time.perf_counter()
     batches.close()
     return write_weights(config.output, average)
@@ -439,10 +441,7 @@ def write_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:
 
 
 def _write_torch(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save(value, part)
-    os.replace(part, path)
+    write_whole(path, lambda file: torch.save(value, file))
 
 
 def _device(name: str) -> torch.device:
@@ -506,10 +505,14 @@ def _start(
         ) from error
     for name, value in identity.items():
         if known.get(name) != value:
+            differs = (
+                "on other plates"
+                if name == "plates"
+                else f"with {name}={known.get(name)!r}, not {value!r}"
+            )
             raise ParameterError(
-                f"checkpoint {config.checkpoint} is of a run with {name}="
-                f"{known.get(name)!r}, not {value!r}. Name another checkpoint, "
-                "or remove it to start afresh."
+                f"checkpoint {config.checkpoint} is of a run {differs}. Name another file to "
+                f"write, or remove it and {config.output} to start afresh."
             )
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
@@ -529,11 +532,28 @@ def _unfitted(given: Weights) -> bool:
     )
 
 
-def _identity(config: TrainConfig, alphabet: Alphabet, given: Weights | None) -> dict:
+def _check_files(config: TrainConfig, log: Path) -> None:
+    """Raise, before any work, unless all files can be written and are this run's to write."""
+    for path in (config.output, config.checkpoint, log):
+        check_writable(path)
+    if config.checkpoint.exists():
+        return
+    foreign = [path for path in (config.output, log) if path.is_file() and path.stat().st_size]
+    if foreign:
+        raise ParameterError(
+            f"{foreign[0]} is there, and training did not write it: it has no checkpoint "
+            f"{config.checkpoint}. Name another file to write, or move it away."
+        )
+
+
+def _identity(
+    config: TrainConfig, alphabet: Alphabet, given: Weights | None, plates: PlateImages | None
+) -> dict:
     whole = json.loads(json.dumps(asdict(config), default=str))
     return {k: v for k, v in whole.items() if k not in _FREE} | {
         "classes": alphabet.classes,
         "start_from": given and given.digest,
+        "plates": plates and plates.digest,
     }
 
 

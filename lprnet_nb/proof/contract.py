@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 
 from .. import children
-from ..cache import artifact, file_digest
+from ..cache import artifact
 from ..datasets.images import PlateImages, preprocess
 from ..errors import EngineError, LprnetError, ParameterError
 from ..files import private_folder
 from ..runtime.engine import open_engine
 from ..runtime.interface import Engine
 from ..toolchain.bmodel import BModel
-from . import kit as kits
 from .kit import KitModel, Wanted, emulator_tolerance, fill_kit, programs_digest, read_kit
 
 BACKENDS = ("device", "simulator", "emulator")
@@ -87,7 +86,7 @@ def make_kit(chip: str = "BM1688") -> Path:
         "contract-kit",
         {
             "models": {each.id: each.bmodel.digest for each in models},
-            "code": [file_digest(__file__), file_digest(kits.__file__), programs_digest()],
+            "programs": programs_digest(),
         },
         lambda folder: fill_kit(folder, models, plates, graphs=True, progress=False),
     )

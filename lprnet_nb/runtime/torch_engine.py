@@ -15,7 +15,7 @@ import torch
 
 from ..cache import file_digest
 from ..errors import EngineError
-from ..model.trace import TracedModel
+from ..model.trace import TracedModel, float_arithmetic
 from .bmodel_file import Graph, Stage, TensorInfo
 from .interface import Arrays, Engine, Job
 
@@ -65,7 +65,7 @@ class TorchEngine(Engine):
         self.description |= {
             "model": digest,
             "threads": self._threads,
-            "tool": f"torch {torch.__version__}, one thread a call",
+            "tool": f"{float_arithmetic()}, one thread a call",
         }
 
     def _run(self, graph: Graph, stage: Stage, inputs: Arrays) -> Arrays:

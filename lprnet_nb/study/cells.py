@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, artifact, digest, file_digest
+from ..cache import array_digest, artifact, file_digest
 from ..datasets.generate import generate_plates
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
 from ..errors import EngineError, ToolchainError
-from ..model.trace import TracedModel, float_logits, trace_model
+from ..model.trace import TracedModel, float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
-from ..runtime import emulator
 from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
@@ -409,7 +408,6 @@ def graph_key(folder: Path, images: np.ndarray) -> dict[str, Any]:
     return {
         "graph": [file_digest(folder / "graph.json"), file_digest(folder / "graph.npz")],
         "images": array_digest(images),
-        "emulator": _emulator_digest(),
     }
 
 
@@ -425,17 +423,6 @@ def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
 
 
 @cache
-def _emulator_digest() -> str:
-    folder = Path(emulator.__file__).parent
-    return digest(
-        {
-            path.name: file_digest(path)
-            for path in sorted(folder.iterdir())
-            if path.suffix in (".py", ".c")
-        }
-    )
-
-
 def _decoder_key(decoder: str) -> dict[str, Any]:
     """What readings depend on beside the logits: nothing for greedy, which is a definition."""
     return {} if decoder == "greedy" else {"decoder": decoder_key(decoder)}
@@ -443,7 +430,12 @@ def _decoder_key(decoder: str) -> dict[str, Any]:
 
 def float_texts(plates: PlateImages, weights: Weights, decoder: str = "greedy") -> tuple[str, ...]:
     """Readings of the float network, batch 1."""
-    inputs = {"plates": plates.digest, "weights": weights.digest, **_decoder_key(decoder)}
+    inputs = {
+        "plates": plates.digest,
+        "weights": weights.digest,
+        "arithmetic": float_arithmetic(),
+        **_decoder_key(decoder),
+    }
 
     def build(place: Path) -> None:
         texts = decode(float_logits(weights, plates), weights.alphabet, decoder).texts
@@ -522,7 +514,6 @@ def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, A
         "weights": {"name": weights.name, "digest": weights.digest},
         "tpu_mlir": compiler().version,
         "backend": "emulator",
-        "emulator": _emulator_digest(),
         "decoder": plan.decoder,
         "batch": 1,
         "folds": plan.folds,

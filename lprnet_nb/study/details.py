@@ -16,7 +16,7 @@ from ..decode import decode
 from ..errors import EngineError, ToolchainError
 from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import sqnr_db
-from ..model.trace import float_logits, trace_model
+from ..model.trace import float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
 from ..progress import progress_bar
 from ..runtime.crosscheck import crosscheck
@@ -105,7 +105,11 @@ def _role(
         graph = found.translated
         table = found.tables[strategy.method]
         folder = kept_quantizer().lower(graph, line["chip"], strategy, table)
-        inputs = {**graph_key(folder, plates.images), "weights": weights.digest}
+        inputs = {
+            **graph_key(folder, plates.images),
+            "weights": weights.digest,
+            "arithmetic": float_arithmetic(),
+        }
 
         def build(place: Path) -> None:
             logits = Emulator(folder, threads=1).run(preprocess(plates.images))

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..cache import array_digest, artifact, digest, file_digest
+from ..cache import array_digest, artifact, code_digest, digest, file_digest
 from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.trace import TracedModel
@@ -122,6 +122,7 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
     """
     tool = compiler()
     inputs = {
+        "code": code_digest("top"),
         "trace": traced.digest,
         "fused": fuse_preprocess,
         "tpu_mlir": tool.version,
@@ -199,7 +200,12 @@ def equalized(graph: TopGraph) -> TopGraph:
         With the end of the log.
     """
     tool = compiler()
-    inputs = {"top": graph.digest, "weights": "equalized", "tpu_mlir": tool.version}
+    inputs = {
+        "code": code_digest("top"),
+        "top": graph.digest,
+        "weights": "equalized",
+        "tpu_mlir": tool.version,
+    }
 
     def build(folder: Path) -> None:
         for path in graph.folder.iterdir():
@@ -272,6 +278,7 @@ def calibrate(
     if strategy.channel_order == "rgb":
         images = np.ascontiguousarray(images[..., ::-1])
     inputs: dict[str, Any] = {
+        "code": code_digest("calibration"),
         "top": graph.digest,
         "images": array_digest(images),
         "options": strategy.calibration_options(),
@@ -398,13 +405,13 @@ def compile_bmodel(
         table = calibrate(first, calibration_images, strategy, chip)
     tool = compiler()
     inputs = {
+        "code": code_digest("bmodel"),
         "top": graph.digest,
         "chip": chip,
         "precision": precision,
         "tpu_mlir": tool.version,
         "table": table.digest if table else None,
         "strategy": strategy.key() if strategy else None,
-        "export": file_digest(Path(__file__).parent / "inside" / "export_graph.py"),
         "record": RECORD,
     }
     if cores > 1:

@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 
 from .. import children
-from ..cache import array_digest, artifact, cache_dir, digest, file_digest
+from ..cache import array_digest, artifact, cache_dir, code_digest, digest
 from ..errors import ToolchainError
 from .chips import parse_chip
 from .compile import CalibrationTable, TopGraph, equalized, float_lines, write_images
@@ -94,12 +94,12 @@ class Quantizer:
         if weight_equalization:
             graph = equalized(graph)
         inputs = {
+            "code": code_digest("tables"),
             "top": graph.digest,
             "images": array_digest(images),
             "methods": sorted(methods),
             "tune": tune,
             "tpu_mlir": self.tool.version,
-            "worker": _worker_digest(),
         }
 
         def build(folder: Path) -> None:
@@ -145,7 +145,6 @@ class Quantizer:
             "asymmetric": not strategy.symmetric,
             "fused": graph.fused,
             "tpu_mlir": self.tool.version,
-            "worker": _worker_digest(),
         }
 
         def build(folder: Path) -> None:
@@ -240,11 +239,6 @@ def close_quantizers() -> None:
     for quantizer in quantizers:
         quantizer.__exit__()
         quantizer.log.unlink(missing_ok=True)
-
-
-def _worker_digest() -> str:
-    inside = Path(__file__).parent / "inside"
-    return digest([file_digest(inside / WORKER), file_digest(inside / "export_graph.py")])
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:

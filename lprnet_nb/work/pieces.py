@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from .. import decode as decode_stage
-from ..cache import array_digest, artifact, digest, file_digest
+from ..cache import array_digest, artifact, code_digest, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode, load_grammar
@@ -421,12 +420,7 @@ def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Scored:
 
 def decoder_key(decoder: str) -> dict[str, Any]:
     """All that a decoder's readings depend on besides the logits and the class list."""
-    folder = Path(decode_stage.__file__).parent
     return {
         "name": decoder if decoder in DECODERS else repr(load_grammar(decoder)),
-        "sources": {
-            path.name: file_digest(path)
-            for path in sorted(folder.rglob("*"))
-            if path.suffix in (".py", ".toml")
-        },
+        "code": code_digest("score"),
     }

@@ -23,7 +23,7 @@ from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.grammar import compile_grammar, load_grammar
-from lprnet_nb.errors import ParameterError
+from lprnet_nb.errors import DataError, ParameterError
 
 FLAT = Severity(view=0, image=0, margin=0)
 
@@ -277,3 +277,26 @@ def test_plates_without_labels_are_not_written(tmp_path):
     with pytest.raises(ParameterError, match="no labels"):
         write_plates(plates, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["labels.json", "labels.csv", "0000.png", "holiday.jpg"])
+def test_a_folder_of_ones_own_gets_no_generated_plates(tmp_path, name):
+    plates = generate_plates(3, seed=1, workers=0)
+    plates = replace(plates, names=("0000.png", "0001.png", "0002.png"))
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(DataError, match=f"{name} is not of these plates"):
+        write_plates(plates, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"mine"}
+
+
+def test_plates_of_which_some_are_written_are_written_whole(tmp_path):
+    plates = generate_plates(3, seed=1, workers=0)
+    whole = write_plates(plates, tmp_path)
+    expected = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    whole.unlink()
+    (tmp_path / plates.names[1]).unlink()
+    write_plates(plates, tmp_path)
+    write_plates(plates, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == expected
+    with pytest.raises(DataError, match="not of these plates"):
+        write_plates(generate_plates(4, seed=1, workers=0), tmp_path)

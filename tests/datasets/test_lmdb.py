@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 
 import cv2
 import lmdb
@@ -146,6 +147,35 @@ def test_stopped_conversion_goes_on(tmp_path, crops, monkeypatch):
     assert np.array_equal(made, preprocess(load_images(crops).images))
     with pytest.raises(DataError, match="other images or options"):
         dataset.convert_imageset(crops, tmp_path / "set", bgr2rgb=True)
+
+
+def test_pictures_that_were_replaced_are_not_those_of_the_set(tmp_path):
+    """BMP files of one size have one number of bytes."""
+    for value in (10, 200):
+        cv2.imwrite(str(tmp_path / "a.bmp"), np.full((24, 94, 3), value, np.uint8))
+        if value == 10:
+            assert dataset.convert_imageset(tmp_path, tmp_path / "set") == 1
+    with pytest.raises(DataError, match="already holds a data set, of other images"):
+        dataset.convert_imageset(tmp_path, tmp_path / "set")
+
+
+def test_two_conversions_at_once_make_one_set(tmp_path, crops, monkeypatch):
+    waits, counts = threading.Event(), []
+    monkeypatch.setattr(dataset, "note", lambda said: waits.set())
+
+    def other():
+        counts.append(dataset.convert_imageset(crops, tmp_path / "set"))
+
+    second = threading.Thread(target=other)
+
+    def during(_):
+        if not second.ident:
+            second.start()
+            assert waits.wait(30)  # for the first one, and has not begun
+
+    counts.append(dataset.convert_imageset(crops, tmp_path / "set", advance=during))
+    second.join()
+    assert counts == [7, 7] and sum(1 for _ in dataset.read_lmdb(tmp_path / "set")) == 7
 
 
 def test_damage_is_named(tmp_path):

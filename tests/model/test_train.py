@@ -220,6 +220,35 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(config)
 
 
+def test_a_checkpoint_knows_its_plates(tmp_path, latin_plates):
+    """More steps go on, other plates do not, be they of the same number and labels."""
+    config = config_in(tmp_path, steps=1, align_steps=0)
+    before = train(config, latin_plates, LATIN).read_bytes()
+    others = replace(latin_plates, images=255 - latin_plates.images)
+    for steps in (1, 2):
+        with pytest.raises(ParameterError, match="state.pt is of a run on other plates"):
+            train(replace(config, steps=steps), others, LATIN)
+    assert config.output.read_bytes() == before
+    assert train(replace(config, steps=2), latin_plates, LATIN).read_bytes() != before
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "state.jsonl"])
+def test_what_training_did_not_write_it_does_not_replace(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ParameterError, match=f"{name} is there, and training did not write it"):
+        train(config_in(tmp_path))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_files_that_cannot_be_written_are_told_before_the_first_step(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "file").touch()
+    for output in ("folder.pth", "file/w.pth", "x" * 300):
+        with pytest.raises(DataError, match="cannot write"):
+            train(config_in(tmp_path, output=tmp_path / output))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.pth"]
+
+
 def test_labels_that_cannot_be_learnt_are_named(tmp_path, latin_plates):
     without = PlateImages("nameless", latin_plates.images, latin_plates.names)
     with pytest.raises(DataError, match="no labels"):

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ... import children
-from ...cache import array_digest, artifact, digest, file_digest
+from ...cache import array_digest, artifact, code_digest, digest, file_digest
 from ...datasets.images import HEIGHT, WIDTH, preprocess
 from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
@@ -395,6 +395,7 @@ def compile_bmodel(
         raise ParameterError(f"strategy {strategy.name!r} does not apply to {precision}.")
     tools = nntc()
     inputs: dict[str, Any] = {
+        "code": code_digest("nntc-bmodel"),
         "trace": traced.digest,
         "chip": chip,
         "precision": precision,
@@ -459,6 +460,7 @@ def auto_calibrate(
     tools = nntc()
     images = _lmdb_images(strategy, calibration_images)
     inputs = {
+        "code": code_digest("nntc-bmodel"),
         "trace": traced.digest,
         "chip": chip,
         "one_key": strategy.key(),
@@ -525,6 +527,7 @@ def combine_bmodels(models: Sequence[BModel]) -> BModel:
             )
     tools = _found(("tpu_model",), ())
     inputs = {
+        "code": code_digest("nntc-bmodel"),
         "combined": [model.sha256 for model in models],
         "tpu_nntc": tools.version,
         "record": RECORD,
@@ -613,6 +616,7 @@ def _quantize(
                 "not a file. Name one that dump_dist wrote."
             )
     inputs = {
+        "code": code_digest("nntc-umodel"),
         "trace": traced.digest,
         "images": array_digest(images),
         "strategy": strategy.key(),

@@ -1,0 +1,139 @@
+"""Which of the package's code decides an artifact's result: a part of its key.
+
+Another version of that code makes other artifacts, be it one with another `preprocess`, other
+options for a compiler or another tolerance. Comments, docstrings and layout make no difference, nor
+does code of the same module that the result does not depend on.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+# A module, or definitions of one after the colon.
+_PREPROCESS = "datasets/images.py: WIDTH HEIGHT MEAN SCALE preprocess"
+_LMDB = "datasets/lmdb.py: encode_datum _varint key_of write_lmdb"
+_FLOAT = ("model/network.py", "model/trace.py: float_logits")
+_EMULATOR = "runtime/emulator/*.*"
+_ENGINES = (
+    "runtime/interface.py",
+    "runtime/torch_engine.py",
+    "runtime/emulator_engine.py",
+    "runtime/simulator.py",
+    "runtime/_simulator_worker.py",
+    "runtime/device.py",
+    _EMULATOR,
+)
+_DECODERS = ("decode/*.*", "decode/grammars/*.*")
+DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "trace": ("model/network.py", "model/trace.py: OPSET trace_model _export_onnx"),
+    "top": (
+        _PREPROCESS,
+        "toolchain/compile.py: sample_plate top_graph equalized write_images",
+        "toolchain/inside/list_layers.py",
+    ),
+    "calibration": (_PREPROCESS, "toolchain/compile.py: SEARCH_IMAGES write_images calibrate"),
+    "bmodel": (
+        "toolchain/compile.py: _QUANTIZE _TOLERANCE compile_bmodel _deploy float_lines _export",
+        "toolchain/layers.py",
+        "toolchain/bmodel.py: NETWORK TIME without_time predicted_latency_ms",
+        "toolchain/inside/deploy.py",
+        "toolchain/inside/export_graph.py",
+    ),
+    "tables": (
+        _PREPROCESS,
+        "toolchain/compile.py: write_images",
+        "toolchain/lowering.py",
+        "toolchain/inside/quantize_worker.py",
+    ),
+    "lowered": (
+        "toolchain/compile.py: float_lines",
+        "toolchain/layers.py",
+        "toolchain/lowering.py",
+        "toolchain/inside/quantize_worker.py",
+        "toolchain/inside/export_graph.py",
+    ),
+    "qat": ("model/qat.py", "model/network.py", "toolchain/finetune.py", _PREPROCESS),
+    "nntc-umodel": (
+        _PREPROCESS,
+        _LMDB,
+        "toolchain/nntc/compile.py",
+        "toolchain/nntc/strategies.py",
+    ),
+    "nntc-bmodel": (
+        _PREPROCESS,
+        _LMDB,
+        "toolchain/nntc/compile.py",
+        "toolchain/nntc/strategies.py",
+    ),
+    "logits": (_PREPROCESS, "runtime/inference.py: _run_shard", *_ENGINES),
+    "survey": (
+        _PREPROCESS,
+        "datasets/ccpd.py",
+        "datasets/images.py: decode_image fit",
+        "measure/survey.py: _read",
+        *_ENGINES,
+    ),
+    "score": ("work/pieces.py: _score", *_DECODERS),
+    "study-cell": (_PREPROCESS, "study/cells.py: network_input", _EMULATOR),
+    "study-float": (_PREPROCESS, *_FLOAT),
+    "study-role": (_PREPROCESS, *_FLOAT, _EMULATOR),
+    "shim": ("runtime/simulator.py", "runtime/shim.c"),
+    "emulator-kernels": ("runtime/emulator/kernels.c", "runtime/emulator/native.py: FLAGS"),
+    "contract-kit": ("proof/contract.py", "proof/kit.py", _PREPROCESS),
+    "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
+}
+_PACKAGE = Path(__file__).parent
+
+
+@functools.cache
+def code_digest(kind: str) -> str:
+    """SHA-256 over the code that decides results of a kind of artifact; "" for an unknown kind."""
+    found = [part for source in DECIDED_BY.get(kind, ()) for part in _parts(source)]
+    return hashlib.sha256("\0".join(found).encode("utf8")).hexdigest() if found else ""
+
+
+def _parts(source: str) -> list[str]:
+    """The code that an entry of `DECIDED_BY` names, as texts."""
+    pattern, _, names = source.partition(":")
+    paths = sorted(path for path in _PACKAGE.glob(pattern) if path.is_file())
+    if not paths:
+        raise LookupError(f"there is no {pattern} in {_PACKAGE}")
+    return [part for path in paths for part in _code(path, tuple(names.split()))]
+
+
+@functools.cache
+def _code(path: Path, names: tuple[str, ...]) -> list[str]:
+    if path.suffix != ".py":
+        return [path.read_text("utf8")]
+    tree = _tree(path)
+    if not names:
+        return [ast.dump(tree)]
+    there = {name: node for node in tree.body for name in _defines(node)}
+    return [ast.dump(there[name]) for name in names]
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return _without_docstrings(ast.parse(path.read_bytes()))
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    if isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [
+        part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+    ]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree

@@ -1,0 +1,83 @@
+"""Keys of artifacts hold the code that decides them, and no other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lprnet_nb import cache, sources
+
+PACKAGE = Path(sources.__file__).parent
+COMPILED = {"top", "calibration", "bmodel"}
+READ = {"logits", "survey", "study-cell", "study-float", "study-role", "contract-kit"}
+CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
+    ("datasets/images.py", "SCALE = ", "SCALE = 2 * "): READ
+    | {"top", "calibration", "tables", "qat", "nntc-umodel", "nntc-bmodel"},
+    ("toolchain/compile.py", '"int8": "0.5,0.1"', '"int8": "0.9,0.1"'): {"bmodel"},
+    ("toolchain/compile.py", '"--asymmetric"', '"--symmetric"'): {"bmodel"},
+    ("toolchain/compile.py", "SEARCH_IMAGES = 30", "SEARCH_IMAGES = 31"): {"calibration"},
+    ("toolchain/compile.py", '"--expected_cos", "1"', '"--expected_cos", "0"'): {"calibration"},
+    ("toolchain/inside/deploy.py", "import ", "import os, "): {"bmodel"},
+    ("toolchain/inside/quantize_worker.py", "import ", "import os, "): {"tables", "lowered"},
+    ("runtime/emulator/kernels.c", "#include <stdint.h>", "#include <stdlib.h>"): {
+        "logits", "survey", "study-cell", "study-role", "emulator-kernels",
+    },
+    ("runtime/emulator/native.py", '"-O', '"-g", "-O'): {
+        "logits", "survey", "study-cell", "study-role", "emulator-kernels",
+    },
+    ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
+    ("model/network.py", "STEPS = 18", "STEPS = 17"): {"trace", "qat", "study-float", "study-role"},
+    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score"},
+    # What decides nothing.
+    ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),
+    ("datasets/images.py", "def preprocess(", "# A comment.\n\n\ndef preprocess("): set(),
+    ("proof/contract.py", '"""', '"""Other words. '): set(),
+    ("proof/emulator_bench.py", "import ", "import os, "): set(),
+}  # fmt: skip
+
+
+def digests(package: Path, monkeypatch) -> dict[str, str]:
+    monkeypatch.setattr(sources, "_PACKAGE", package)
+    for function in (sources.code_digest, sources._code, sources._tree):
+        function.cache_clear()
+    try:
+        return {kind: sources.code_digest(kind) for kind in sources.DECIDED_BY}
+    finally:
+        sources.code_digest.cache_clear()
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[2]}"[:60])
+def test_a_change_of_the_code_that_decides_a_result_is_another_key(change, tmp_path, monkeypatch):
+    name, before, after = change
+    for part in ("datasets", "decode", "model", "proof", "runtime", "study", "toolchain"):
+        shutil.copytree(PACKAGE / part, tmp_path / part, ignore=shutil.ignore_patterns("*.pyc"))
+    for part in ("measure/survey.py", "work/pieces.py"):
+        (tmp_path / part).parent.mkdir()
+        shutil.copy(PACKAGE / part, tmp_path / part)
+    was = digests(tmp_path, monkeypatch)
+    text = (tmp_path / name).read_text("utf8")
+    assert before in text
+    (tmp_path / name).write_text(text.replace(before, after, 1), "utf8")
+    now = digests(tmp_path, monkeypatch)
+    assert {kind for kind in was if was[kind] != now[kind]} == CHANGES[change]
+
+
+def test_every_kind_of_artifact_says_what_decides_it():
+    """A kind that is not in the list would have keys without code."""
+    code = "\n".join(path.read_text("utf8") for path in PACKAGE.rglob("*.py"))
+    kinds = set(re.findall(r'\bartifact\(\s*"([a-z-]+)"', code))
+    assert kinds == set(sources.DECIDED_BY)
+    # Where the digest of the inputs is the identity of what was made, it is in them.
+    named = set(re.findall(r'"code": code_digest\("([a-z-]+)"\)', code))
+    assert named == {*COMPILED, "trace", "tables", "nntc-umodel", "nntc-bmodel", "score"}
+
+
+def test_the_code_is_in_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPRNET_CACHE", str(tmp_path))
+    folder = cache.artifact("score", {"a": 1}, lambda place: None)
+    assert cache.find_artifact("score", {"a": 1}) == folder
+    monkeypatch.setattr(cache, "code_digest", lambda kind: f"another version's {kind}")
+    assert cache.find_artifact("score", {"a": 1}) is None
