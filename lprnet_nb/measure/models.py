@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import BModel
@@ -102,7 +104,11 @@ def model_label(item: Compiled | Reference) -> str:
 
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """Every combination as pieces: what `compile_all` makes."""
-    piece = compile_piece if parameters.toolchain == "mlir" else nntc_piece
+    release = parameters.tpu_mlir or None
+    piece: Callable[..., Piece] = nntc_piece
+    if parameters.toolchain == "mlir":
+        by = release if parameters.calibration == "release" else None
+        piece = partial(compile_piece, release=release, calibrated_by=by)
     found = []
     for chip, precision, batch, asked in combinations(parameters):
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
