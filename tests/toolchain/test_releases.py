@@ -113,6 +113,8 @@ def test_pieces_of_two_releases_are_different_work():
     pinned, mixed = models(), models(release="1.9")
     own = models(release="1.9", calibrated_by="1.9")
     assert len({piece.key for piece in (pinned, mixed, own)}) == 3
+    assert "release" not in pinned.arguments
+    assert mixed.arguments["release"] == own.arguments["release"] == "1.9"
     kinds = {
         name: sorted(p.name for p in with_needs([piece]) if p.kind != "trace")
         for name, piece in {"pinned": pinned, "mixed": mixed, "own": own}.items()
