@@ -55,6 +55,14 @@ Scheduler = Annotated[
     ),
 ]
 Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
+TpuMlir = Annotated[
+    str | None,
+    typer.Option(help="Release of TPU-MLIR that generates code, see `lprnet-nb releases`."),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(help="pinned (release that chooses thresholds), or release (the one named)."),
+]
 
 
 def _counts(text: str) -> list[int]:
@@ -114,6 +122,8 @@ def compile_(
     weights: WeightsOption = None,
     classes: Classes = None,
     toolchain: Toolchain = None,
+    tpu_mlir: TpuMlir = None,
+    calibration: Calibration = None,
 ) -> None:
     """Compile BModels into data/models/TARGET/ under the names that users know."""
     from .measure.parameters import check
@@ -133,6 +143,8 @@ def compile_(
                 classes=classes,
                 images=0,
                 toolchain=toolchain,
+                tpu_mlir=tpu_mlir,
+                calibration=calibration,
             )
         )
     ):
@@ -361,6 +373,28 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     for row in facts["checks"]:
         table.add_row(row["what"], "ok" if row["ok"] else "missing", row["found"])
     Console(width=160).print(table)
+
+
+@app.command()
+def releases(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Say what every release of TPU-MLIR can do, and which are installed."""
+    from .doctor import list_releases
+
+    rows = list_releases()
+    if as_json:
+        _emit({"releases": rows}, None)
+        return
+    faults = list(dict.fromkeys(fault for row in rows for fault in row["faults"]))
+    table = Table("release", "", "thresholds by", "asked as", "calibrator", "faults", box=None)
+    for row in rows:
+        state = ", ".join(word for word in ("pinned", "installed") if row[word])
+        known = ", ".join(str(faults.index(fault) + 1) for fault in row["faults"])
+        methods, asked = ", ".join(row["methods"]), row["methods"]["max"]
+        table.add_row(row["version"], state, methods, asked, row["calibrator"], known)
+    console = Console(width=180, highlight=False)
+    console.print(table)
+    for number, fault in enumerate(faults, 1):
+        console.print(f"fault {number}: {fault}")
 
 
 @app.command()
@@ -700,6 +734,32 @@ def bench_exactness(
         images,
         simulator_images,
         cases,
+        output,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    _print_json(record["summary"])
+
+
+@bench_app.command("releases")
+def bench_releases(
+    tpu_mlir: Annotated[
+        str | None, typer.Option(help="Releases, such as 1.6,1.18.1; all by default.")
+    ] = None,
+    chips: Chips = None,
+    strategies: Annotated[str, typer.Option(help="INT8 strategies by name.")] = "kl",
+    images: Annotated[int, typer.Option(help="For each simulator.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option(help="Record that gets the rows; other rows of it stay.")
+    ] = None,
+) -> None:
+    """Run releases of TPU-MLIR whole: the emulator against each one's own simulator."""
+    from .proof.releases import measure_releases
+
+    record = measure_releases(
+        tpu_mlir,
+        chips,
+        strategies,
+        images,
         output,
         report=lambda line: print(line, file=sys.stderr),
     )

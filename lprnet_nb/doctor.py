@@ -17,6 +17,7 @@ from .errors import LprnetError
 from .places import reports_dir
 from .settings import settings
 from .toolchain import environment
+from .toolchain.releases import RELEASES
 
 
 def examine() -> dict[str, Any]:
@@ -46,6 +47,7 @@ def examine() -> dict[str, Any]:
             )
         ],
         ("compiler TPU-MLIR", _compiler),
+        ("releases of TPU-MLIR", _releases),
         ("Python 3.10", environment.find_python310),
         ("compiler TPU-NNTC", _nntc),
         ("backend device", _device),
@@ -88,11 +90,27 @@ def _compiler() -> str:
     return f"{found.version} in {found.prefix}"
 
 
+def _releases() -> str:
+    found = [row["version"] for row in list_releases() if row["installed"]]
+    if not found:
+        raise LookupError("none in the cache; `lprnet-nb releases` lists what there is")
+    return f"{', '.join(found)} in the cache; `lprnet-nb releases` lists what there is"
+
+
+def list_releases() -> list[dict[str, Any]]:
+    """What every release of TPU-MLIR can do (`Release.facts`), and whether it is ``installed``."""
+    return [
+        release.facts() | {"installed": environment.is_installed(version)}
+        for version, release in RELEASES.items()
+    ]
+
+
 def _simulator() -> str:
     found = environment.find_compiler()
     if found is None:
         raise LookupError("comes with TPU-MLIR")
-    return ", ".join(sorted(path.name for path in found.library_folder.glob("libcmodel_bm16*.so")))
+    names = sorted(set(found.release.simulators.values()))
+    return ", ".join(name for name in names if (found.library_folder / name).exists())
 
 
 def _nntc() -> str:

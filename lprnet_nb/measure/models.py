@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import BModel
@@ -104,7 +105,11 @@ def model_label(item: Compiled | Reference) -> str:
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """Every combination as pieces: what `compile_all` makes."""
     # Each takes the strategies of its own toolchain, which alone are found by name.
-    piece: Callable[..., Piece] = compile_piece if parameters.toolchain == "mlir" else nntc_piece
+    release = parameters.tpu_mlir or None
+    piece: Callable[..., Piece] = nntc_piece
+    if parameters.toolchain == "mlir":
+        by = release if parameters.calibration == "release" else None
+        piece = partial(compile_piece, release=release, calibrated_by=by)
     found = []
     for chip, precision, batch, asked in combinations(parameters):
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None

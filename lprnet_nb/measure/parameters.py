@@ -19,7 +19,8 @@ from ..runtime.engine import BACKENDS
 from ..toolchain.chips import parse_chip, parse_precision, supports
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
-from ..toolchain.strategies import Strategy, strategy_named
+from ..toolchain.releases import release_named
+from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
 
 DATA = ("auto", "published", "generated")
 TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
@@ -27,6 +28,7 @@ TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
     "nntc": nntc_strategy_named,
 }
 STRATEGIES = ("kl", "recommended")
+CALIBRATIONS = ("pinned", "release")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Parameters:
         simulator as judge, and the simulator itself for TPU-NNTC, which leaves no graph to emulate.
     toolchain
         "mlir" or "nntc".
+    tpu_mlir
+        Release of TPU-MLIR that generates code, such as "1.18.1"; "" for the one that
+        `LPRNET_TPU_MLIR` names, else the pinned one.
+    calibration
+        Who chooses thresholds: "pinned" (the release that "" stands for), or "release" (the one
+        that generates code).
     tolerance
         Points of exact match (hundredths) that a model may lose against float.
     draws, folds
@@ -91,6 +99,8 @@ class Parameters:
     batch_mean: str = "image"
     backend: str = "emulator"
     toolchain: str = "mlir"
+    tpu_mlir: str = ""
+    calibration: str = "pinned"
     tolerance: float = TOLERANCE
     draws: int = 5
     folds: int = 2
@@ -133,7 +143,23 @@ def check(**given: Any) -> Parameters:
         found = replace(found, backend=_backend(found.toolchain))
     if "STRATEGIES" in given or "int8" in found.precisions:
         found = replace(found, strategies=_resolved(names, found))
+    _check_release(found)
     return found
+
+
+def _check_release(parameters: Parameters) -> None:
+    """Refuse what the release of the compiler lacks, before anything runs."""
+    release = parameters.tpu_mlir
+    if parameters.toolchain != "mlir" and (release or parameters.calibration != "pinned"):
+        raise ParameterError(
+            f"TPU_MLIR={release!r}, CALIBRATION={parameters.calibration!r}: these are of TPU-MLIR, "
+            f"and TOOLCHAIN={parameters.toolchain!r} is not."
+        )
+    if release and parameters.calibration == "release":
+        for asked in parameters.strategies:
+            for strategy in asked.by_chip.values():
+                if isinstance(strategy, Strategy):
+                    check_calibrates(release, strategy)
 
 
 def _backend(toolchain: str) -> str:
@@ -270,6 +296,8 @@ _CHECKS: dict[str, Any] = {
     "batch_mean": _one_of(BATCH_MEANS),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
+    "tpu_mlir": lambda key, value: release_named(str(value)).version if value else "",
+    "calibration": _one_of(CALIBRATIONS),
     "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),

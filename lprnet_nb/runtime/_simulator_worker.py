@@ -69,10 +69,9 @@ def _end_with(parent: int) -> None:
 
 def _load(settings: dict) -> tuple:
     """Load the runtime and the BModel; returns the runtime, its handle and what it found."""
-    folder = settings["libraries"]
-    ctypes.CDLL(f"{folder}/libbmlib.so.0", mode=ctypes.RTLD_GLOBAL)
-    device_library = ctypes.CDLL(f"{folder}/libbmlib.so.0")
-    runtime = ctypes.CDLL(f"{folder}/libbmrt.so.1.0")
+    ctypes.CDLL(settings["driver"], mode=ctypes.RTLD_GLOBAL)
+    device_library = ctypes.CDLL(settings["driver"])
+    runtime = ctypes.CDLL(settings["runtime"])
     runtime.bmrt_create.restype = ctypes.c_void_p
     runtime.bmrt_create.argtypes = [ctypes.c_void_p]
     runtime.bmrt_load_bmodel.restype = ctypes.c_bool

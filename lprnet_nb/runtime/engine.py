@@ -95,7 +95,7 @@ def open_engine(
         from .device import DeviceEngine
 
         return _make(DeviceEngine, options, path)
-    return _simulator(path, options)
+    return _simulator(path, record, options)
 
 
 def _check_made_here(path: str | Path, trust: bool) -> None:
@@ -140,13 +140,20 @@ def _path_and_record(model: BModel | str | Path) -> tuple[Path, BModel | None]:
     return path, record
 
 
-def _simulator(path: Path, options: dict[str, Any]) -> Engine:
+def _simulator(path: Path, record: BModel | None, options: dict[str, Any]) -> Engine:
+    """The chip's simulator: of the release that made the BModel where that is installed.
+
+    The simulators of all releases give the same, so that another one is not worth an installation.
+    """
     from .simulator import SimulatorEngine
 
     if "libraries" not in options:
-        from ..toolchain.environment import compiler
+        from ..toolchain.environment import compiler, find_compiler
+        from ..toolchain.releases import RELEASES
 
-        found = compiler()
+        made_by = record.tools.get("tpu_mlir") if record else None
+        own = find_compiler(made_by) if made_by in RELEASES else None
+        found = own or compiler()
         options |= {"libraries": found.library_folder, "tool": f"tpu_mlir {found.version}"}
     return _make(SimulatorEngine, options, path)
 

@@ -27,16 +27,19 @@ import numpy as np
 from .. import children
 from ..cache import artifact, file_digest
 from ..errors import DataError, EngineError, ParameterError
+from ..toolchain.chips import CHIPS
+from ..toolchain.releases import RELEASES
 from .bmodel_file import Graph, Stage, read_contents
 from .interface import Arrays, Engine, Job, from_chip, stored_dtype, to_chip
 
+# All that releases call their libraries, the latest first.
+_NEWEST_FIRST = tuple(reversed(RELEASES.values()))
 CHIP_LIBRARIES = {
-    "BM1684": "libcmodel_bm1684.so",
-    "BM1684X": "libcmodel_bm1684x.so",
-    "BM1688": "libcmodel_bm1688.so",
-    "CV186X": "libcmodel_bm1688.so",
+    chip: tuple(dict.fromkeys(release.simulators[chip] for release in _NEWEST_FIRST))
+    for chip in CHIPS
 }
-RUNTIME_LIBRARIES = ("libbmlib.so.0", "libbmrt.so.1.0")
+DRIVER_LIBRARIES = tuple(dict.fromkeys(release.driver for release in _NEWEST_FIRST))
+RUNTIME_LIBRARY = "libbmrt.so.1.0"
 
 _WORKER = Path(__file__).with_name("_simulator_worker.py")
 _SHIM = Path(__file__).with_name("shim.c")
@@ -92,13 +95,14 @@ class SimulatorEngine(Engine):
         if not timeout > 0:
             raise ParameterError(f"timeout={timeout} is not possible. Give seconds above 0.")
         contents = read_contents(bmodel)
-        chip_library = _chip_library(contents.chip, Path(libraries))
+        chip_library, driver = _libraries(contents.chip, Path(libraries))
         super().__init__(contents.graphs, batch_mean=batch_mean)
         self._limit = workers or min(2, len(os.sched_getaffinity(0)))
         self._timeout = timeout
         preload, shim_state = _shim() if shim else (None, "no: switched off")
         self._settings = {
-            "libraries": str(libraries),
+            "driver": str(driver),
+            "runtime": str(Path(libraries) / RUNTIME_LIBRARY),
             "bmodel": str(Path(bmodel).resolve()),
             "firmware": str(chip_library),
             "preload": preload,
@@ -114,7 +118,7 @@ class SimulatorEngine(Engine):
             "workers": self._limit,
             "libraries": {
                 name: file_digest(Path(libraries) / name)
-                for name in (*RUNTIME_LIBRARIES, chip_library.name)
+                for name in (driver.name, RUNTIME_LIBRARY, chip_library.name)
             },
         }
         self._owner = os.getpid()
@@ -277,7 +281,8 @@ class _Worker:
             self._memory = mmap.mmap(file, size)
             self._log_file = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the worker
             told = {
-                "libraries": settings["libraries"],
+                "driver": settings["driver"],
+                "runtime": settings["runtime"],
                 "bmodel": settings["bmodel"],
                 "graphs": list(graphs),
                 "parent": os.getpid(),
@@ -394,8 +399,8 @@ def _layout(stage: Stage) -> list[int]:
     return offsets
 
 
-def _chip_library(chip: str, libraries: Path) -> Path:
-    """The simulator library of a chip, having made sure that all libraries are there."""
+def _libraries(chip: str, libraries: Path) -> tuple[Path, Path]:
+    """The simulator of a chip and the driver, having made sure that all libraries are there."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise EngineError(
             "the chip simulator runs on Linux on x86-64 only; this is "
@@ -406,13 +411,21 @@ def _chip_library(chip: str, libraries: Path) -> Path:
             f"the BModel is for the chip {chip}, which cannot be simulated here. "
             f"Possible: {', '.join(CHIP_LIBRARIES)}."
         )
-    for name in (*RUNTIME_LIBRARIES, CHIP_LIBRARIES[chip]):
-        if not (libraries / name).is_file():
-            raise EngineError(
-                f"{libraries / name} is missing. Install the compiler environment "
-                "again: `lprnet-nb doctor` says how."
-            )
-    return libraries / CHIP_LIBRARIES[chip]
+    simulator, driver, _ = (
+        _first_there(names, libraries)
+        for names in (CHIP_LIBRARIES[chip], DRIVER_LIBRARIES, (RUNTIME_LIBRARY,))
+    )
+    return simulator, driver
+
+
+def _first_there(names: tuple[str, ...], libraries: Path) -> Path:
+    for name in names:
+        if (libraries / name).is_file():
+            return libraries / name
+    raise EngineError(
+        f"{libraries / names[0]} is missing. Install the compiler environment "
+        "again: `lprnet-nb doctor` says how."
+    )
 
 
 def _shim() -> tuple[str | None, str]:

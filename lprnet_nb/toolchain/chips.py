@@ -7,14 +7,6 @@ from ..errors import ParameterError
 CHIPS: tuple[str, ...] = ("BM1684", "BM1684X", "BM1688", "CV186X")
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "bf16", "int8")
 
-# Simulator of each chip inside the compiler's package; CV186X is a BM1688 with one core.
-SIMULATORS = {
-    "BM1684": "libcmodel_bm1684.so",
-    "BM1684X": "libcmodel_bm1684x.so",
-    "BM1688": "libcmodel_bm1688.so",
-    "CV186X": "libcmodel_bm1688.so",
-}
-
 # TPU cores that one call can be spread over.
 CORES = {"BM1684": 1, "BM1684X": 1, "BM1688": 2, "CV186X": 1}
 

@@ -31,7 +31,7 @@ from .chips import check_cores, check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
 from .process import kept_log, log_tail
-from .strategies import Strategy
+from .strategies import Strategy, check_calibrates
 
 _QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
 # Cosine and Euclidean similarity that the deploy step demands of INT8 layers against float; the
@@ -39,6 +39,7 @@ _QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
 # That the BModel computes what the graph says is not checked here (--skip_validation) but by
 # `runtime.crosscheck`, on more than one image and with the simulator made fast.
 _TOLERANCE = {"fp32": "0.99,0.99", "fp16": "0.95,0.80", "bf16": "0.90,0.60", "int8": "0.5,0.1"}
+PROFILE = "compiler_profile_0.txt"  # in a BModel's folder, whatever the release calls it
 SEARCH_IMAGES = 30  # images on which the compiler's searches infer, its own default
 
 
@@ -56,12 +57,15 @@ class TopGraph:
         Whether the preprocessing is part of the graph's input.
     digest
         Digest of all that went in.
+    release
+        Version of the compiler that it is for.
     """
 
     folder: Path
     layers: list[dict]
     fused: bool
     digest: str
+    release: str
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,14 @@ class CalibrationTable:
         Layers that a search wants in float, or None.
     digest
         Digest of all that went in.
+    release
+        Version of the compiler that made it; "" where that is not known.
     """
 
     path: Path
     float_table: Path | None
     digest: str
+    release: str = ""
 
     def thresholds(self) -> dict[str, tuple[float, float, float]]:
         """``(threshold, minimum, maximum)`` by layer name.
@@ -112,15 +119,24 @@ def sample_plate() -> np.ndarray:
     return image
 
 
-def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph:
+def top_graph(
+    traced: TracedModel, *, fuse_preprocess: bool = False, release: str | None = None
+) -> TopGraph:
     """Translate a trace (`model_transform.py`); the compiler checks it against torch.
+
+    Parameters
+    ----------
+    traced, fuse_preprocess
+        See `TopGraph`.
+    release
+        See `environment.find_compiler`; its tools alone take the result.
 
     Raises
     ------
     ToolchainError
         With the end of the log.
     """
-    tool = compiler()
+    tool = compiler(release)
     inputs = {
         "code": code_digest("top"),
         "trace": traced.digest,
@@ -182,7 +198,7 @@ def top_graph(traced: TracedModel, *, fuse_preprocess: bool = False) -> TopGraph
 
     folder = artifact("top", inputs, build)
     layers = json.loads((folder / "layers.json").read_text("utf8"))
-    return TopGraph(folder, layers, fuse_preprocess, digest(inputs))
+    return TopGraph(folder, layers, fuse_preprocess, digest(inputs), tool.version)
 
 
 def _script(name: str) -> AbstractContextManager[Path]:
@@ -199,7 +215,7 @@ def equalized(graph: TopGraph) -> TopGraph:
     ToolchainError
         With the end of the log.
     """
-    tool = compiler()
+    tool = compiler(graph.release)
     inputs = {
         "code": code_digest("top"),
         "top": graph.digest,
@@ -222,8 +238,7 @@ def equalized(graph: TopGraph) -> TopGraph:
                     "images",
                     "--input_num",
                     "1",
-                    "--cali_method",
-                    "max",
+                    *tool.release.methods["max"],
                     "--tune_num",
                     "0",
                     "--we",
@@ -254,7 +269,7 @@ def calibrate(
     Parameters
     ----------
     graph
-        Top-level graph of batch 1.
+        Top-level graph of batch 1; the release that it is for calibrates.
     images
         Calibration images, uint8 BGR ``[N, 24, 94, 3]``; all of them are used.
     strategy
@@ -265,16 +280,18 @@ def calibrate(
     Raises
     ------
     ParameterError
-        When `images` is not such an array or empty.
+        When `images` is not such an array or empty, or the release lacks what `strategy` asks for.
     ToolchainError
-        With the end of the log.
+        With the end of the log; and when the release did something else than was asked.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
         raise ParameterError(
             f"calibration images are {images.dtype} {list(images.shape)}, "
             f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0."
         )
-    tool = compiler()
+    check_calibrates(graph.release, strategy)
+    tool = compiler(graph.release)
+    bgr = images
     if strategy.channel_order == "rgb":
         images = np.ascontiguousarray(images[..., ::-1])
     inputs: dict[str, Any] = {
@@ -302,8 +319,7 @@ def calibrate(
             "images",
             "--input_num",
             str(len(images)),
-            "--cali_method",
-            strategy.method,
+            *tool.release.methods.get(strategy.method, ()),
             "--tune_num",
             str(min(strategy.tune, len(images))),
             "-o",
@@ -338,9 +354,44 @@ def calibrate(
 
     folder = artifact("calibration", inputs, build)
     float_table = folder / "float_table"
-    return CalibrationTable(
-        folder / "table", float_table if float_table.exists() else None, digest(inputs)
+    table = CalibrationTable(
+        folder / "table",
+        float_table if float_table.exists() else None,
+        digest(inputs),
+        tool.version,
     )
+    if not strategy.search:  # a search chooses the method by itself
+        _check_method(table, graph, bgr, strategy, chip)
+    return table
+
+
+def _check_method(
+    table: CalibrationTable, graph: TopGraph, images: np.ndarray, strategy: Strategy, chip: str
+) -> None:
+    """Make sure that a table was made by the method that was asked for.
+
+    Its head says so from 1.24 on. Earlier releases give KL for words that they do not know: there,
+    thresholds that are those of KL to the last digit were made by KL.
+    """
+    done = method_in_table(table.path)
+    if done is None and strategy.method != "kl":
+        plain = strategy.model_copy(update={"method": "kl"})
+        kl = calibrate(graph, images, plain, chip)
+        done = "kl" if kl.thresholds() == table.thresholds() else None
+    if done not in (None, strategy.method):
+        raise ToolchainError(
+            f"TPU-MLIR {table.release} was asked for thresholds by {strategy.method!r} and gave "
+            f"{done!r} ({table.path}). Nothing is compiled with them; calibrate with another "
+            "release."
+        )
+
+
+def method_in_table(path: Path) -> str | None:
+    """Threshold method that the head of a calibration table names; None where it names none."""
+    for line in path.read_text("utf8", "replace").splitlines():
+        if line.startswith("# quantization threshold calculation method:"):
+            return line.partition(":")[2].strip(" []'\"").removeprefix("use_")
+    return None
 
 
 def compile_bmodel(
@@ -353,6 +404,8 @@ def compile_bmodel(
     single: TracedModel | None = None,
     table: CalibrationTable | None = None,
     cores: int = 1,
+    release: str | None = None,
+    calibrated_by: str | None = None,
 ) -> BModel:
     """Compile a traced network for a chip.
 
@@ -372,6 +425,9 @@ def compile_bmodel(
         Thresholds that are known already, in place of `calibration_images`.
     cores
         TPU cores that one call is spread over; see `chips.CORES`.
+    release, calibrated_by
+        Releases that generate code and choose thresholds, see `environment.find_compiler`. Layers
+        are called the same on all of them, and one table gives one quantized graph.
 
     Returns
     -------
@@ -399,11 +455,13 @@ def compile_bmodel(
             f"network, the trace is {traced.form!r}."
         )
     fused = strategy is not None and strategy.fuse_preprocess
-    graph = top_graph(traced, fuse_preprocess=fused)
+    graph = top_graph(traced, fuse_preprocess=fused, release=release)
     if strategy is not None and table is None and calibration_images is not None:
-        first = top_graph(single, fuse_preprocess=fused) if single is not None else graph
+        first = top_graph(single or traced, fuse_preprocess=fused, release=calibrated_by)
         table = calibrate(first, calibration_images, strategy, chip)
-    tool = compiler()
+    tool = compiler(graph.release)
+    if table is not None:
+        _check_fits(table, graph)
     inputs = {
         "code": code_digest("bmodel"),
         "top": graph.digest,
@@ -431,10 +489,10 @@ def compile_bmodel(
             batch_mean=traced.batch_mean,
             form=traced.form,
             strategy=strategy.name if strategy else None,
-            predicted_latency_ms=predicted_latency_ms(folder / "compiler_profile_0.txt"),
+            predicted_latency_ms=predicted_latency_ms(folder / PROFILE),
             sha256=file_digest(path),
             digest=digest(inputs),
-            tools={"tpu_mlir": tool.version},
+            tools=_tools(tool, table),
             input_shape=traced.input_shape,
             output_shape=traced.output_shape,
             input_dtype="uint8" if fused else "float32",
@@ -445,6 +503,46 @@ def compile_bmodel(
         ).save(folder)
 
     return BModel.load(artifact("bmodel", inputs, build))
+
+
+def _tools(tool: Compiler, table: CalibrationTable | None) -> dict[str, str]:
+    """Versions for the record; who calibrated is named where it was another release."""
+    other = table.release if table is not None else ""
+    calibrated = {"calibrated_by": other} if other not in ("", tool.version) else {}
+    return {"tpu_mlir": tool.version, **calibrated}
+
+
+def _check_fits(table: CalibrationTable, graph: TopGraph) -> None:
+    """Make sure that another release's table names the layers of this one's graph."""
+    if table.release in ("", graph.release):
+        return
+    missing = {layer["name"] for layer in graph.layers} - set(table.thresholds())
+    if missing:
+        raise ToolchainError(
+            f"the calibration table of TPU-MLIR {table.release} has no threshold for layer "
+            f"{min(missing)!r} of TPU-MLIR {graph.release}. Let {graph.release} calibrate by "
+            "itself (calibration 'release')."
+        )
+
+
+def _copy_rewritten_weights(strategy: Strategy, table: CalibrationTable, folder: Path) -> None:
+    """Weight equalization and bias correction rewrite the weights, which lie beside the table."""
+    if not (strategy.weight_equalization or strategy.bias_correction):
+        return
+    for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
+        there = folder / path.name
+        if not there.exists() or _weight_shapes(path) != _weight_shapes(there):
+            raise ToolchainError(
+                f"{path} holds weights that TPU-MLIR {table.release} rewrote, under other names or "
+                "in other shapes than the release has them that is to compile them. Let one "
+                "release do both."
+            )
+        shutil.copy(path, there)
+
+
+def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with np.load(path) as arrays:
+        return {name: arrays[name].shape for name in arrays.files}
 
 
 def _deploy(
@@ -463,9 +561,7 @@ def _deploy(
             shutil.copy(path, folder / path.name)
     options: list[str] = []
     if strategy is not None and table is not None:
-        # Weight equalization and bias correction rewrite the weights beside the table.
-        for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
-            shutil.copy(path, folder / path.name)
+        _copy_rewritten_weights(strategy, table, folder)
         shutil.copy(table.path, folder / "calibration_table")
         options = ["--calibration_table", "calibration_table"]
         lines = float_lines(graph, chip, strategy, table)
@@ -505,6 +601,9 @@ def _deploy(
             log=log,
             what=f"compiling for {chip} {precision}",
         )
+    profile = folder / tool.release.profile
+    if profile.exists():
+        profile.rename(folder / PROFILE)
     if not (folder / "lprnet.bmodel").exists():
         raise ToolchainError(
             f"compiling for {chip} {precision} left no BModel. Its log: {log}\n{log_tail(log)}"
@@ -542,7 +641,7 @@ def _export(tool: Compiler, folder: Path, log: Path) -> None:
         lowered[0].name,
         "lprnet.bmodel",
         "graph",
-        "compiler_profile_0.txt",
+        PROFILE,
         "calibration_table",
         "float_layers",
     }

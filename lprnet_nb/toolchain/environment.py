@@ -2,6 +2,10 @@
 
 It is installed on first need into the cache folder, mended (the wheel bundles Ubuntu 22.04's C
 library, which crashes under any other), and proved by compiling and running a tiny network.
+
+Other releases are installed beside it, each in an environment of its own that holds that one
+package: what it needs it takes from the first one's, and libraries that are the same in both are
+hard links.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import children
-from ..cache import about_to_make, atomic_write, cache_dir, locked, untrusted_part
+from ..cache import about_to_make, atomic_write, cache_dir, file_digest, locked, untrusted_part
 from ..errors import ToolchainError
 from ..files import keep_from_others, make_folder, read_bytes
 from ..settings import settings, variable
 from .process import run_logged
+from .releases import PINNED, Release, release_like, release_named
 
-VERSION = "1.30.2"
+VERSION = PINNED
 ENVIRONMENT_VARIABLE = variable("tpu_mlir")
 PYTHON_VARIABLE = variable("python310")
 # What the wheel needs and does not declare, and its own extra.
@@ -45,6 +50,7 @@ BUNDLED_SYSTEM_LIBRARIES = (
     "libpython3.10.so.1.0",
 )
 INSTALL_TIMEOUT = 3600.0  # seconds
+SHARED_FROM = 1 << 20  # bytes from which on a library is worth a link to another release's
 EXPECTED_PACKAGES = 98  # with CUDA parts; only the progress bar's length hangs on it
 
 HELP = (
@@ -77,6 +83,11 @@ class Compiler:
     def python(self) -> Path:
         """The environment's Python."""
         return self.prefix / "bin" / "python"
+
+    @property
+    def release(self) -> Release:
+        """What it can do, and how it wants to be asked."""
+        return release_like(self.version)
 
     @property
     def library_folder(self) -> Path:
@@ -119,6 +130,11 @@ class Compiler:
     ) -> None:
         """Run one of the environment's programs; see `process.run_logged`."""
         program = self.prefix / "bin" / str(command[0])
+        if not program.exists():
+            raise ToolchainError(
+                f"{what}: TPU-MLIR {self.version} in {self.prefix} is gone or damaged ({program} "
+                "is missing). Run the same command again: it is installed anew."
+            )
         run_logged(
             [str(program), *(str(c) for c in command[1:])],
             cwd=cwd,
@@ -130,16 +146,23 @@ class Compiler:
         )
 
 
-def default_prefix() -> Path:
-    """Where the environment is installed when the user names none."""
-    return cache_dir() / f"tpu_mlir-{VERSION}"
+def default_prefix(version: str = VERSION) -> Path:
+    """Where a release's environment is installed when the user names none."""
+    return cache_dir() / f"tpu_mlir-{version}"
 
 
-def find_compiler() -> Compiler | None:
+def find_compiler(release: str | None = None) -> Compiler | None:
     """The installation that would be used, or None when there is none yet.
+
+    Parameters
+    ----------
+    release
+        Version that is wanted; None for the one that `LPRNET_TPU_MLIR` names, else the pinned one.
 
     Raises
     ------
+    ParameterError
+        When there is no such release.
     ToolchainError
         When `LPRNET_TPU_MLIR` names something that is not a TPU-MLIR installation, or others than
         the user may write to the one in the cache.
@@ -148,12 +171,24 @@ def find_compiler() -> Compiler | None:
     if named:
         path = Path(named).expanduser()
         prefix = path.parent.parent if path.name.startswith("python") else path
-        return _describe(prefix, f"{ENVIRONMENT_VARIABLE}={named}")
-    ready = default_prefix() / "ready.json"
-    if not ready.exists():
+        found = _describe(prefix, f"{ENVIRONMENT_VARIABLE}={named}")
+        if release in (None, found.version):
+            return found
+    return _installed(VERSION if release is None else release_named(release).version)
+
+
+def _installed(version: str) -> Compiler | None:
+    """A release in the cache; None where it is not whole, and so is to be installed again."""
+    prefix = default_prefix(version)
+    try:
+        facts = json.loads(read_bytes(prefix / "ready.json"))
+        found = Compiler(prefix, prefix / facts["package"], facts["version"])
+        shared = Path(facts.get("shared", prefix))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    facts = json.loads(read_bytes(ready))
-    found = Compiler(default_prefix(), default_prefix() / facts["package"], facts["version"])
+    needed = (found.python, found.package / "__init__.py", found.library_folder, shared)
+    if not all(path.exists() for path in needed):
+        return None
     for place in (found.python.parent, found.package, found.library_folder):
         why = untrusted_part(place, inside=False)
         if why:
@@ -165,22 +200,36 @@ def find_compiler() -> Compiler | None:
     return found
 
 
-def compiler() -> Compiler:
-    """The TPU-MLIR installation, made first when it is not there.
+def is_installed(version: str) -> bool:
+    """Whether a release lies in the cache, whole; one that is not to be trusted does not count."""
+    try:
+        return _installed(version) is not None
+    except ToolchainError:
+        return False
+
+
+def compiler(release: str | None = None) -> Compiler:
+    """A TPU-MLIR installation, made first when it is not there; as `find_compiler`.
 
     Raises
     ------
+    ParameterError
+        When there is no such release.
     ToolchainError
         When there is no Python 3.10, the installation fails, or its self-test does.
     """
-    found = find_compiler()
+    found = find_compiler(release)
     if found is not None:
         return found
-    prefix = default_prefix()
+    version = release or VERSION
+    base = None if version == VERSION else compiler()
+    prefix = default_prefix(version)
     about_to_make("the compiler's environment", prefix)
     with locked(prefix, "the compiler's environment"):
-        found = find_compiler()
-        return found if found is not None else _install(prefix)
+        found = find_compiler(release)
+        if found is not None:
+            return found
+        return _install(prefix) if base is None else _install_beside(base, version, prefix)
 
 
 def _describe(prefix: Path, named: str) -> Compiler:
@@ -272,11 +321,6 @@ def find_python310() -> str:
 
 def _install(prefix: Path) -> Compiler:
     python = find_python310()
-    log = prefix.parent / f"{prefix.name}.install.log"
-    make_folder(log.parent)
-    log.unlink(missing_ok=True)
-    shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
-    env = {k: v for k, v in children.environment().items() if k != "PYTHONPATH"}
     constraints = resources.files(__package__).joinpath("compiler-constraints.txt")
     print(
         f"Installing the compiler (TPU-MLIR {VERSION}, once, up to 6.5 GB) into {prefix}",
@@ -285,52 +329,90 @@ def _install(prefix: Path) -> Compiler:
     with resources.as_file(constraints) as file:
         steps = (
             [python, "-I", "-m", "venv", str(prefix)],
-            [
-                str(prefix / "bin" / "python"),
-                "-I",
-                "-m",
-                "pip",
-                "install",
-                "--no-input",
-                "--disable-pip-version-check",
-                "-c",
-                str(file),
-                *REQUIREMENTS,
-            ],
+            [*_pip(prefix), "-c", str(file), *REQUIREMENTS],
         )
-        try:
-            with _progress(prefix, log):
-                for step in steps:
-                    run_logged(
-                        step,
-                        cwd=prefix.parent,
-                        log=log,
-                        env=env,
-                        python=python,
-                        timeout=INSTALL_TIMEOUT,
-                        what="installing the compiler",
-                    )
-            package = prefix / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
-            _mend(package)
-            made = Compiler(prefix, package, VERSION)
-            keep_from_others(prefix)
-            self_test(made, log)
-        except BaseException:
-            shutil.rmtree(prefix, ignore_errors=True)
-            raise
-    atomic_write(
-        prefix / "ready.json",
-        json.dumps(
-            {
-                "version": VERSION,
-                "package": package.relative_to(prefix).as_posix(),
-                "python": python,
-                "glibc": platform.libc_ver()[1],
-            },
-            indent=1,
-        ),
+        return _made(VERSION, prefix, python, steps, None)
+
+
+def _install_beside(base: Compiler, version: str, prefix: Path) -> Compiler:
+    """Install one package into an environment that takes the rest from another release's."""
+    python = str(base.python.resolve())
+    print(
+        f"Installing TPU-MLIR {version} (once, up to 0.7 GB beside {base.version}) into {prefix}",
+        file=sys.stderr,
     )
+    steps = (
+        [python, "-I", "-m", "venv", str(prefix)],
+        [*_pip(prefix), "--no-deps", "--no-compile", f"tpu_mlir=={version}"],
+    )
+    return _made(version, prefix, python, steps, base)
+
+
+def _pip(prefix: Path) -> list[str]:
+    options = ["install", "--no-input", "--disable-pip-version-check"]
+    return [str(prefix / "bin" / "python"), "-I", "-m", "pip", *options]
+
+
+def _made(
+    version: str, prefix: Path, python: str, steps: Sequence[list[str]], base: Compiler | None
+) -> Compiler:
+    """Run the steps of an installation, mend and prove what they made; all of it or nothing."""
+    log = prefix.parent / f"{prefix.name}.install.log"
+    make_folder(log.parent)
+    log.unlink(missing_ok=True)
+    shutil.rmtree(prefix, ignore_errors=True)  # what an interrupted installation left
+    env = {k: v for k, v in children.environment().items() if k != "PYTHONPATH"}
+    try:
+        with _progress(prefix, log):
+            for step in steps:
+                run_logged(
+                    step,
+                    cwd=prefix.parent,
+                    log=log,
+                    env=env,
+                    python=python,
+                    timeout=INSTALL_TIMEOUT,
+                    what=f"installing TPU-MLIR {version}",
+                )
+        site = prefix / "lib" / "python3.10" / "site-packages"
+        package = site / "tpu_mlir"
+        _mend(package)
+        if base is not None:
+            # A path file comes after the folder that it lies in: the release's own package wins.
+            (site / "shared.pth").write_text(f"{base.package.parent}\n", "utf8")
+            _share(package, base.package)
+        made = Compiler(prefix, package, version)
+        keep_from_others(prefix)
+        self_test(made, log)
+    except BaseException:
+        shutil.rmtree(prefix, ignore_errors=True)
+        raise
+    facts = {
+        "version": version,
+        "package": package.relative_to(prefix).as_posix(),
+        "python": python,
+        "glibc": platform.libc_ver()[1],
+        **({"shared": str(base.package.parent)} if base else {}),
+    }
+    atomic_write(prefix / "ready.json", json.dumps(facts, indent=1))
     return made
+
+
+def _share(package: Path, other: Path) -> None:
+    """Replace libraries by hard links to another release's where they are the same."""
+    for path in sorted((package / "lib").rglob("*.so*")):
+        twin = other / path.relative_to(package)
+        if path.is_symlink() or twin.is_symlink() or not twin.is_file():
+            continue
+        size = path.stat().st_size
+        same = size >= SHARED_FROM and size == twin.stat().st_size
+        if same and file_digest(path) == file_digest(twin):
+            linked = path.with_name(f".{path.name}.linked")
+            try:
+                os.link(twin, linked)
+            except OSError:  # on another file system, or of another user
+                return
+            os.replace(linked, path)
 
 
 def _mend(package: Path) -> None:

@@ -120,7 +120,10 @@ class Quantizer:
         folder = artifact("tables", inputs, build)
         return {
             method: CalibrationTable(
-                folder / f"table_{method}", None, digest({**inputs, "method": method})
+                folder / f"table_{method}",
+                None,
+                digest({**inputs, "method": method}),
+                self.tool.version,
             )
             for method in methods
         }

@@ -12,9 +12,10 @@ from ..errors import ParameterError
 from ..inputs import note, read_json
 from ..model.network import Form
 from .chips import CHIPS, parse_chip
+from .releases import METHODS as METHODS
+from .releases import PINNED, SEARCHES, release_like, with_method
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
-METHODS: tuple[str, ...] = ("kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace")
 Search = Literal["search_threshold", "search_qtable"]
 
 # Roles of layers, independent of the names that a compiler gives them. `toolchain.layers` finds the
@@ -427,3 +428,30 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
         f"strategy {name!r} is not known. Choose from recommended, "
         f"{', '.join(STRATEGIES)}, or name a strategy's JSON file."
     )
+
+
+def check_calibrates(version: str, strategy: Strategy) -> None:
+    """Make sure that a release can choose the thresholds that a strategy asks for.
+
+    Raises
+    ------
+    ParameterError
+        Naming the release that brought what this one lacks.
+    """
+    release = release_like(version)
+    lacking = []
+    if strategy.method not in release.methods and not strategy.search:
+        lacking.append((f"method {strategy.method!r}", with_method(strategy.method)))
+    wanted = {
+        f"search {strategy.search!r}": strategy.search,
+        "bias correction": strategy.bias_correction,
+        "weight equalization": strategy.weight_equalization,
+    }
+    if not release.searches:
+        lacking += [(name, f"from {SEARCHES} on") for name, there in wanted.items() if there]
+    for what, where in lacking:
+        raise ParameterError(
+            f"TPU-MLIR {version} has no {what}, which strategy {strategy.name!r} asks for; it is "
+            f"there {where}. Calibrate with {PINNED} (calibration 'pinned'), or choose another "
+            "strategy."
+        )

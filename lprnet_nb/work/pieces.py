@@ -178,6 +178,9 @@ def compile_piece(
     precision: str,
     strategy: Strategy | None,
     images: np.ndarray | None,
+    *,
+    release: str | None = None,
+    calibrated_by: str | None = None,
 ) -> Piece:
     """A BModel of TPU-MLIR, with the translations and the calibration that it takes.
 
@@ -191,20 +194,22 @@ def compile_piece(
         See `compile_bmodel`.
     strategy, images
         How to quantize, and uint8 BGR ``[N, 24, 94, 3]`` to calibrate on; None for float.
+    release, calibrated_by
+        See `compile_bmodel`.
     """
-    arguments = {"chip": chip, "precision": precision, "strategy": strategy}
+    arguments = {"chip": chip, "precision": precision, "strategy": strategy, **_of(release)}
     fused = strategy is not None and strategy.fuse_preprocess
-    graph = _translate_piece(trace, fused)
+    graph = _translate_piece(trace, fused, release)
     if strategy is None:
         return Piece(
             f"compile/{identity}", _compile, arguments, (trace, graph), seconds=_COMPILE_SECONDS
         )
     on_chip = bool(strategy.search or strategy.bias_correction)
     table = Piece(
-        f"calibrate/{strategy.name}" + (f"/{chip.lower()}" if on_chip else ""),
+        f"calibrate/{strategy.name}{_at(calibrated_by)}" + (f"/{chip.lower()}" if on_chip else ""),
         calibrate,
         {"images": images, "strategy": strategy, "chip": chip if on_chip else ""},
-        (_translate_piece(_single(trace), fused),),
+        (_translate_piece(_single(trace), fused, calibrated_by),),
         seconds=_COMPILE_SECONDS,
     )
     make: Callable[..., BModel]
@@ -235,12 +240,20 @@ def _single(trace: Piece) -> Piece:
     return trace_piece(**{**trace.arguments, "batch": 1})
 
 
-def _translate_piece(trace: Piece, fused: bool) -> Piece:
-    name = trace.name.removeprefix("trace/") + ("_fused" if fused else "")
+def _of(release: str | None) -> dict[str, str]:
+    return {"release": release} if release else {}
+
+
+def _at(release: str | None) -> str:
+    return f"@{release}" if release else ""
+
+
+def _translate_piece(trace: Piece, fused: bool, release: str | None) -> Piece:
+    name = trace.name.removeprefix("trace/") + ("_fused" if fused else "") + _at(release)
     return Piece(
         f"translate/{name}",
         top_graph,
-        {"fuse_preprocess": fused},
+        {"fuse_preprocess": fused, **_of(release)},
         (trace,),
         seconds=_COMPILE_SECONDS / 2,
     )
@@ -254,8 +267,9 @@ def _compile(
     chip: str,
     precision: str,
     strategy: Strategy | None,
+    release: str | None = None,
 ) -> BModel:
-    return compile_bmodel(traced, chip, precision, strategy=strategy, table=table)
+    return compile_bmodel(traced, chip, precision, strategy=strategy, table=table, release=release)
 
 
 def _compile_tuned(
@@ -267,11 +281,14 @@ def _compile_tuned(
     chip: str,
     precision: str,
     strategy: Strategy,
+    release: str | None = None,
 ) -> BModel:
     tuned = tuned_trace(
         weights, chip, strategy, table, batch=traced.batch, batch_mean=traced.batch_mean
     )
-    return _compile(tuned, graph, table, chip=chip, precision=precision, strategy=strategy)
+    return _compile(
+        tuned, graph, table, chip=chip, precision=precision, strategy=strategy, release=release
+    )
 
 
 def _compile_nntc(

@@ -16,7 +16,7 @@ from lprnet_nb.datasets.alphabet import Alphabet
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError
 from lprnet_nb.proof.kit import kit_for, logits_digest, measured_logits, read_kit, read_results
-from lprnet_nb.toolchain.chips import SIMULATORS
+from lprnet_nb.toolchain.releases import PINNED, release_named
 
 QUICK = ("--only", "int8_1b", "--warm-up", "1", "--repetitions", "3")
 
@@ -237,7 +237,7 @@ def test_twenty_plates_with_numpy_alone(chip, run, compiler, tmp_path):
         DATA="generated",
     )
     name = "CV186AH" if chip == "CV186X" else chip
-    library = compiler.library_folder / SIMULATORS[chip]
+    library = compiler.library_folder / release_named(PINNED).simulators[chip]
     run(
         *("--warm-up", 0, "--repetitions", 2),
         folder=folder,

@@ -13,6 +13,12 @@ import tpu_mlir
 from tpu_mlir.python.utils import auto_remove
 
 auto_remove.file_clean = lambda: None
+try:  # the same module under the name that releases up to 1.19 import it by
+    from utils import auto_remove as auto_remove_before
+
+    auto_remove_before.file_clean = lambda: None
+except ImportError:
+    pass
 tools = Path(tpu_mlir.__file__).parent / "python" / "tools"
 sys.path.insert(0, str(tools))
 sys.argv[0] = "model_deploy.py"
