@@ -49,7 +49,7 @@ def staircase(metrics: Metrics, decoder: str) -> dict[str, Any]:
     -------
     dict
         ``chips``: `Stair` by chip, where there are at least two with INT8 among them; ``place``: a
-        function from a share to per cent.
+        function from a share to per cent; ``vendors``: whether any is the vendor's own.
     """
     found = {}
     for chip in dict.fromkeys(row.chip for row in metrics.rows if row.chip):
@@ -69,7 +69,8 @@ def staircase(metrics: Metrics, decoder: str) -> dict[str, Any]:
     def place(value: float) -> float:
         return round(8 + 84 * (value - low) / span, 3)
 
-    return {"chips": found, "place": place}
+    vendors = any(step.row is None for steps in found.values() for step in steps)
+    return {"chips": found, "place": place, "vendors": vendors}
 
 
 def _steps(metrics: Metrics, chip: str, decoder: str) -> list[Stair]:

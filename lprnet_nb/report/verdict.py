@@ -35,9 +35,14 @@ def exactness(check: dict[str, Any] | None) -> Exactness | None:
     if check.get("identical"):
         return Exactness("good", "to the bit")
     if check.get("same_readings", True):  # a plate that reads otherwise ends the run
-        far = float(check.get("max_abs_difference") or 0)
-        return Exactness("fair", f"same readings, up to {far:.2g} of a logit")
+        return Exactness("fair", f"same readings, up to {_far(check)} of a logit")
     return Exactness("bad", "differs")
+
+
+def _far(*checks: dict[str, Any]) -> str:
+    """Largest difference of a logit; what is smaller than a thousandth is not told apart."""
+    far = max(float(check.get("max_abs_difference") or 0) for check in checks)
+    return f"{max(far, 0.001):.2g}"
 
 
 @dataclass(frozen=True)
@@ -347,10 +352,9 @@ def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]
         f" The chip simulator then ran {span} {'image' if span == '1' else 'images'} through "
         f"{models}: "
     )
-    worst = max(float(check.get("max_abs_difference") or 0) for check in checks.values())
     said = {
         "good": "the same logits to the bit",
-        "fair": f"the same readings, up to {worst:.2g} of a logit",
+        "fair": f"the same readings, up to {_far(*checks.values())} of a logit",
         "bad": "other readings",
     }
     there = [state for state in said if by_state[state]]

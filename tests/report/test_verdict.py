@@ -213,6 +213,8 @@ def test_what_the_simulator_said() -> None:
         *["to the bit"] * 2,
         *["same readings, up to 0.031 of a logit"] * 5,
     ]
+    tiny = {"identical": False, "max_abs_difference": 1.5e-05}
+    assert verdict.exactness(tiny).text == "same readings, up to 0.001 of a logit"
     wrong = verdict.judge(metrics, _facts(metrics, identical=False, same_readings=False))
     assert not wrong.checked and wrong.computed.endswith("other readings.")
     assert verdict.exactness({"identical": False, "same_readings": False}).text == "differs"
