@@ -72,7 +72,7 @@ def examine() -> dict[str, Any]:
         ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
         ("reports", lambda: _folder(reports_dir(), "LPRNET_REPORTS")),
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for what, find in checks:
         try:
             ok, found = True, find()
