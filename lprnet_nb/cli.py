@@ -76,6 +76,21 @@ def _counts(text: str) -> list[int]:
         ) from None
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lprnet-nb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which it is.")
+    ] = False,
+) -> None:
+    """LPRNet from PyTorch to a Sophgo TPU, with or without the device."""
+
+
 def _upper(**values: Any) -> dict[str, Any]:
     return {key.upper(): value for key, value in values.items() if value is not None}
 
@@ -371,8 +386,47 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         return
     table = Table("what", "state", "found", show_lines=False, box=None)
     for row in facts["checks"]:
-        table.add_row(row["what"], "ok" if row["ok"] else "missing", row["found"])
-    Console(width=160).print(table)
+        lacks = "optional" if row["optional"] else "missing"
+        table.add_row(row["what"], "ok" if row["ok"] else lacks, row["found"])
+    console = Console(width=160, highlight=False)
+    console.print(table)
+    console.print(facts["summary"], markup=False, soft_wrap=True)
+
+
+@app.command()
+def strategies(
+    chips: Chips = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """INT8 strategies: what each does, its share in float, exact match in the committed study."""
+    from .study.standing import standings
+    from .toolchain.chips import CHIPS, parse_chip
+
+    named = [parse_chip(chip) for chip in chips.split(",")] if chips else list(CHIPS)
+    found = standings(named)
+    if as_json:
+        _emit(found, None)
+        return
+    table = Table("strategy", "what it does", "in float", *named, box=None)
+    for one in found:
+        table.add_row(
+            one["name"],
+            one["about"],
+            f"{100 * one['in_float']:.0f} %",
+            *(_stands(one["exact_match"][chip], chip in one["recommended"]) for chip in named),
+        )
+    console = Console(width=max(120, Console().width), highlight=False)
+    console.print(table)
+    console.print(
+        "Exact match, mean over calibration draws, on plates that did not calibrate; * is "
+        "recommended, – was not studied. Any of them, or a JSON file, goes to --strategies."
+    )
+
+
+def _stands(read: dict[str, Any] | None, best: bool) -> str:
+    if read is None:
+        return "–"
+    return "refused" if "refused" in read else f"{read['mean']:.3f}{'*' if best else ''}"
 
 
 @app.command()

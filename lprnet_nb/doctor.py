@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +19,16 @@ from .settings import settings
 from .toolchain import environment
 from .toolchain.releases import RELEASES
 
+# What the workbook does without, and what for it is.
+OPTIONAL = {
+    "compiler TPU-MLIR": "TPU-MLIR, which the first compile installs",
+    "compiler TPU-NNTC": "TPU-NNTC, the original compiler",
+    "backend device": "a device (the emulator and the simulator stand in for it)",
+    "backend simulator": "the simulator, which comes with TPU-MLIR",
+    "C compiler": "a C compiler, for a faster simulator",
+    "published data": "the published plates and weights (fetched on first need, else generated)",
+}
+
 
 def examine() -> dict[str, Any]:
     """Check everything that the workbook can use; nothing is installed or fetched.
@@ -26,7 +36,8 @@ def examine() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``{"checks": [{"what", "ok", "found"}]}``; what is missing says how to get it.
+        ``{"checks": [{"what", "ok", "optional", "found"}], "summary"}``; what is missing says how
+        to get it, the summary what works all the same.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
         (
@@ -64,13 +75,30 @@ def examine() -> dict[str, Any]:
         ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
         ("reports", lambda: _folder(reports_dir(), "LPRNET_REPORTS")),
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for what, find in checks:
         try:
-            rows.append({"what": what, "ok": True, "found": find()})
+            ok, found = True, find()
         except (LprnetError, LookupError, OSError) as error:
-            rows.append({"what": what, "ok": False, "found": str(error.args[0])})
-    return {"checks": rows}
+            ok, found = False, str(error.args[0])
+        rows.append({"what": what, "ok": ok, "optional": what in OPTIONAL, "found": found})
+    # Once it is installed it no longer needs the Python that it was installed from.
+    here = {row["what"]: row["ok"] for row in rows}
+    for row in rows:
+        row["optional"] |= row["what"] == "Python 3.10" and here["compiler TPU-MLIR"]
+    return {"checks": rows, "summary": summary(rows)}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """One line: whether the workbook works here, and what it does without."""
+    missing = [row["what"] for row in rows if not row["ok"] and not row["optional"]]
+    without = [OPTIONAL[row["what"]] for row in rows if not row["ok"] and row["what"] in OPTIONAL]
+    said = (
+        f"Not ready: {', '.join(missing)} (see above)."
+        if missing
+        else "Ready: reports, notebooks and single steps work here."
+    )
+    return f"{said} Optional and not here: {'; '.join(without)}." if without else said
 
 
 def _version(package: str) -> Callable[[], str]:

@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Advance = Callable[[int], None]
 
@@ -37,6 +45,20 @@ def progress_bar(total: int, label: str, wanted: bool = True) -> Iterator[Advanc
             yield lambda steps: progress.advance(task, steps)
     else:
         yield lambda steps: None
+
+
+@contextlib.contextmanager
+def stopwatch(label: str) -> Iterator[None]:
+    """Show a label with the time that has gone in a terminal, the label alone elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.print(f"{label} …", markup=False)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(label, total=None)
+        yield
 
 
 @contextlib.contextmanager

@@ -10,15 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from lprnet_nb import inputs
+from lprnet_nb import __version__, inputs
 from lprnet_nb.datasets.folder import load_images
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.datasets.lmdb import convert_imageset, read_lmdb
 from lprnet_nb.decode.views import decode_views, stretched
+from lprnet_nb.doctor import summary
 from lprnet_nb.runtime.inference import infer_plates
+from lprnet_nb.study.results import committed_study
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import compile_bmodel
-from lprnet_nb.toolchain.strategies import make_strategy
+from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
 
 
 def run(*arguments, code=0, **environment):
@@ -61,7 +63,7 @@ def write_images(folder, plates: PlateImages):
         (["report", "--profile", "huge"], "quick, full"),
         (["report", "--name", "../up"], "report name"),
         (["report", "--chips", "BM1684", "--precisions", "int4"], "int4"),
-        (["infer", "no.bmodel", "."], "no readable record"),
+        (["infer", "no.bmodel", "."], "no.bmodel is not there. Compile it"),
         (["evaluate", "no.json", "no.json"], "cannot be read"),
         (["contract", "--backend", "torch"], "no contract"),
         (["trace", "--weights", "misspelt.pth"], "misspelt.pth cannot be read: No such file"),
@@ -234,6 +236,50 @@ def test_doctor_says_what_is_there_and_what_is_missing():
     assert by_name["torch"]["found"].startswith("2.13.0") and by_name["torch"]["ok"]
     assert not by_name["compiler TPU-NNTC"]["ok"] and "SDK" in by_name["compiler TPU-NNTC"]["found"]
     assert "sophon.sail" in by_name["backend device"]["found"]
+    last = run("doctor").stdout.splitlines()[-1]
+    assert by_name["backend device"]["optional"] and "a device" in last
+
+
+def test_doctors_last_line_says_what_works_and_what_is_optional():
+    def check(what, ok, optional=False):
+        return {"what": what, "ok": ok, "optional": optional, "found": ""}
+
+    fine = [check("torch", True), check("backend device", True, True)]
+    assert summary(fine) == "Ready: reports, notebooks and single steps work here."
+    without = summary([check("torch", True), check("C compiler", False, True)])
+    assert without.startswith("Ready") and "not here: a C compiler" in without
+    broken = summary([check("torch", False), check("reports", False)])
+    assert broken == "Not ready: torch, reports (see above)."
+
+
+def test_version():
+    assert run("--version").stdout == f"lprnet-nb {__version__}\n"
+
+
+def test_strategies_say_where_they_stand():
+    found = {one["name"]: one for one in json.loads(run("strategies", "--json").stdout)}
+    assert set(found) == set(STRATEGIES)
+    # By the rows of the committed study, one by one.
+    study = committed_study()
+    for name, chip in (("kl", "BM1684X"), ("mse", "BM1684"), ("mse-forked-b4-square", "CV186X")):
+        draws = [
+            row["correct"] / row["images"]
+            for row in study["rows"]
+            if (row["strategy"], row["chip"], row["scheme"]) == (name, chip, "cross-fit")
+        ]
+        stands = found[name]["exact_match"][chip]
+        assert stands["draws"] == len(draws) >= 5
+        assert stands["mean"] == pytest.approx(sum(draws) / len(draws))
+        assert (stands["low"], stands["high"]) == (min(draws), max(draws))
+    assert found["mse-forked-b4-square"]["recommended"] == ["BM1684X", "BM1688", "CV186X"]
+    assert found["kl"]["in_float"] == 0 < found["mse-forked-b4-square"]["in_float"] < 1
+    [line] = [
+        line
+        for line in run("strategies", "--chips", "BM1684X").stdout.splitlines()
+        if line.strip().startswith("kl ")
+    ]
+    assert line.split()[-1] == f"{found['kl']['exact_match']['BM1684X']['mean']:.3f}"
+    assert "Choose from BM1684" in run("strategies", "--chips", "BM9", code=2).stderr
 
 
 def test_generate_writes_images_with_their_labels(tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lprnet_nb.report import readme
+from lprnet_nb.report import pictures, readme
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,13 +38,51 @@ def test_results_are_those_of_the_committed_runs(name: str, language: str) -> No
     assert said[0] == f"{said[1]}{wanted}{said[2]}", "run: python -m lprnet_nb.report.readme"
 
 
-def test_the_figure_was_drawn_from_the_committed_study() -> None:
-    text = (ROOT / "docs" / "figures" / "results.svg").read_text("utf8")
-    assert readme.source_digest(readme.read_runs()) in text, (
-        "run: python -m lprnet_nb.report.readme"
-    )
-    for name in ("results", "workflow"):
+@pytest.mark.parametrize("name, language", readme.READMES.items())
+def test_the_headline_is_that_of_the_committed_study(name: str, language: str) -> None:
+    said = readme.HEADLINE.search((ROOT / name).read_text("utf8"))
+    assert said is not None
+    wanted = readme.headline(readme.read_runs(), language)
+    assert said[0] == f"{said[1]}{wanted}{said[2]}", "run: python -m lprnet_nb.report.readme"
+    # What is recommended, of plates that its choice has not seen, by its own record.
+    for chip in readme.HEADLINE_CHIPS:
+        record = json.loads((ROOT / "data/models" / chip / "recommended.json").read_text("utf8"))
+        assert f"{record['evidence']['unbiased']['mean']:.3f}" in wanted
+    assert "**0.867 / 0.858**" in wanted
+
+
+def test_the_headline_figure_shows_each_step_of_each_chip() -> None:
+    """By hand: vendor, KL, recommended (nested), grammar on BM1684X; float by the decoder."""
+    [axes] = readme.headline_figure(readme.read_runs()).axes
+    points = {
+        (round(x), round(y, 3))
+        for line in axes.lines
+        if line.get_marker() == "o"
+        for x, y in line.get_xydata()
+    }
+    assert points == {(1, 0.867), (2, 0.877), (3, 0.894), (4, 0.935)}
+    drawn = [line for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xydata())]
+    levels = [float(line.get_ydata()[0]) for line in drawn]
+    assert [round(y, 3) for y in levels] == [0.894] * 4 + [0.934, 0.948]
+    names = [text.get_text().replace("\n", " ") for text in axes.get_xticklabels()]
+    assert names[2] == "INT8, the compiler's default" and names[-1] == "three looks, in float"
+
+
+def test_the_figures_were_drawn_from_the_committed_study() -> None:
+    for name in ("results", "headline"):
+        text = (ROOT / "docs" / "figures" / f"{name}.svg").read_text("utf8")
+        assert readme.source_digest(readme.read_runs()) in text, (
+            "run: python -m lprnet_nb.report.readme"
+        )
+    for name in ("results", "headline", "workflow"):
         assert (ROOT / "docs" / "figures" / f"{name}.svg").stat().st_size < 200_000
+
+
+def test_the_pictures_are_light_and_of_our_own_plates() -> None:
+    folder = ROOT / "docs" / "figures"
+    assert (folder / "plates.png").read_bytes() == pictures.plates_picture()
+    for name in ("plates", "report"):
+        assert (folder / f"{name}.png").stat().st_size < 150_000, "python -m …report.pictures"
 
 
 RESULTS = readme.results(readme.read_runs(), "en")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,70 @@ VERDICTS = {
     "does not hold": ("✗", "#F8DACB"),
     "cannot be told": ("?", "#EFEFEF"),
 }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the way from float to what is read in the end.
+
+    Attributes
+    ----------
+    name
+        For the axis; may have line ends.
+    by_chip
+        ``(mean, low, high)`` of exact match by chip; equal ends where there is one measurement.
+    reference
+        Float's exact match, read the same way; None where that is not the point.
+    """
+
+    name: str
+    by_chip: Mapping[str, tuple[float, float, float]]
+    reference: float | None = None
+
+
+def staircase(steps: Sequence[Step]) -> Figure:
+    """Exact match step by step: each chip's mean and draws, and float read in the same way."""
+    chips = list(dict.fromkeys(chip for step in steps for chip in step.by_chip))
+    figure = Figure((WIDTH, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for place, step in enumerate(steps):
+        for chip, (mean, low, high) in step.by_chip.items():
+            style = SERIES[chips.index(chip)]
+            x = place + 0.16 * (chips.index(chip) - (len(chips) - 1) / 2)
+            axes.plot(
+                [x, x],
+                [low, high],
+                color=style["color"],
+                linewidth=4,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
+            axes.plot(x, mean, color=style["color"], marker=style["marker"], markersize=5)
+        if step.reference is not None:
+            axes.plot([place - 0.42, place + 0.42], [step.reference] * 2, "--", color=BLACK, lw=1)
+        means = [mean for mean, _, _ in step.by_chip.values()]
+        tops = [high for _, _, high in step.by_chip.values()]
+        axes.annotate(
+            _span(means or [step.reference or 0]),
+            (place, max([*tops, step.reference or 0])),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+        )
+    axes.set_xticks(range(len(steps)), [step.name for step in steps])
+    axes.set_xlim(-0.6, len(steps) - 0.4)
+    axes.margins(y=0.12)
+    axes.grid(axis="y", color=PALE)
+    axes.set_axisbelow(True)
+    axes.set_ylabel("exact match")
+    for chip, style in zip(chips, SERIES):
+        axes.plot([], [], color=style["color"], marker=style["marker"], linestyle="", label=chip)
+    axes.plot([], [], "--", color=BLACK, linewidth=1, label="float, read the same way")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    return figure
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if low == high else f"{low} – {high}"

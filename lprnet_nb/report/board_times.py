@@ -24,6 +24,12 @@ def call_costs() -> dict[str, CallCost]:
     return fit_all(read_metrics(reports[-1]).rows) if reports else {}
 
 
+def board_time(chip: str, predicted_ms: float | None, batch: int = 1) -> float | None:
+    """Milliseconds a call that a prediction stands for; None where that cannot be told."""
+    cost = call_costs().get(chip)
+    return None if cost is None or predicted_ms is None else cost.expected_ms(predicted_ms, batch)
+
+
 def fit_all(rows: Sequence[Row]) -> dict[str, CallCost]:
     """`fit_call_cost` for every chip of which enough was predicted and measured."""
     calls: dict[str, dict[tuple[str, int], Call]] = {}

@@ -39,7 +39,9 @@ from ..measure.schema import (
 )
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
+from .board_times import VENDORS_STRATEGY, board_time, call_costs
 from .notebook_pages import NotebookPage, cell_with, convert
+from .staircase import staircase
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 _SHOWN_DIFFERENCES = 200  # plates on a BModel's page; all of them are in results/
@@ -80,6 +82,14 @@ class Table:
             for column in zip(*self.rows, strict=True)
         )
 
+    @property
+    def decimals(self) -> tuple[int, ...]:
+        """How many of them each column needs, four at most: alike down the column."""
+        return tuple(
+            max((_decimals(value) for value in column), default=0)
+            for column in zip(*self.rows, strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class _Report:
@@ -114,7 +124,7 @@ def write_html(report_folder: str | Path) -> Path:
     report = _read(folder)
     figures = _figures(report)
     tables = _tables(report)
-    judged = words.judge(report.metrics, report.facts.values())
+    judged = words.judge(report.metrics, list(report.facts.values()))
     for facts in report.facts.values():
         _write(
             folder / "bmodels" / f"{facts.id}.html",
@@ -181,11 +191,18 @@ def _index(
         "chosen": words.chosen,
         "metrics": metrics,
         "links": links,
+        "stairs": staircase(metrics, judged.decoder),
         "forest": _forest(metrics, judged, links),
         "figures": groups,
         "tables": tables,
         "published": _published(report, judged),
         "latency": _latency(report),
+        "costs": {
+            chip: cost
+            for chip, cost in call_costs().items()
+            if any(row.chip == chip for row in metrics.rows)
+        },
+        "board_time": board_time,
         "timings": report.timings,
         "host": _host(report),
         "manifest": report.manifest,
@@ -311,20 +328,25 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
     for row in report.metrics.rows:
         if row.chip is None or row.id in models:
             continue
-        measured = {
-            one.source: one
-            for one in published_latency(row.chip, row.precision)
-            if one.batch == row.batch
-        }
-        ms = row.predicted_latency_ms
+        expected = board_time(row.chip, row.predicted_latency_ms, row.batch)
         models[row.id] = {
             "row": row,
-            "per_image": None if ms is None else ms / row.batch,
-            "new": measured.get(LATEST),
-            "old": measured.get(_OLD_PUBLISHED),
+            "expected": expected,
+            "per_image": None if expected is None else expected / row.batch,
+            **_measured(row.chip, row.precision, row.strategy, row.batch),
             "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
         }
     return list(models.values())
+
+
+def _measured(chip: str, precision: str, strategy: str | None, batch: int) -> dict[str, Any]:
+    """What was published of the vendor's model that is made alike: in INT8 with KL thresholds."""
+    measured = {
+        one.source: one
+        for one in published_latency(chip, precision)
+        if one.batch == batch and strategy in (None, VENDORS_STRATEGY)
+    }
+    return {"new": measured.get(LATEST), "old": measured.get(_OLD_PUBLISHED)}
 
 
 def _host(report: _Report) -> list[dict[str, Any]]:
@@ -504,6 +526,10 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
         "facts": facts,
         "rows": rows,
         "comparison": comparison,
+        "exactness": words.exactness(facts.crosscheck),
+        "expected": board_time(facts.chip, facts.predicted_latency_ms, facts.batch),
+        "cost": call_costs().get(facts.chip),
+        **_measured(facts.chip, facts.precision, facts.strategy, facts.batch),
         "about": strategy.about if strategy else None,
         "differences": [
             (row, _differences(report, row), _result_file(report, row)) for row in rows
@@ -580,7 +606,10 @@ def _environment() -> Environment:
         "number_sort": _sort_key,
         "bytes": _bytes,
         "ms": _milliseconds,
+        "host_ms": _host_milliseconds,
         "flat": _flat,
+        "field": field_name,
+        "named": lambda pairs: [(field_name(key), value) for key, value in pairs],
         "seconds": _seconds,
         "lines": _lines,
     }
@@ -623,8 +652,18 @@ def _prose(value: Any) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(data_text(value))))
 
 
-def _cell(value: Any) -> Markup:
-    """One value of a notebook's table."""
+def _decimals(value: Any) -> int:
+    if not isinstance(value, float) or _is_scientific(value):
+        return 0
+    return len(f"{value:.4f}".rstrip("0").partition(".")[2])
+
+
+def _is_scientific(value: float) -> bool:
+    return bool(value) and not 0.001 <= abs(value) < 10000
+
+
+def _cell(value: Any, decimals: int | None = None) -> Markup:
+    """One value of a notebook's table; by default with as many decimals as it needs."""
     if value is None:
         return Markup('<span class="none">–</span>')
     if isinstance(value, bool):
@@ -632,11 +671,8 @@ def _cell(value: Any) -> Markup:
     if isinstance(value, int):
         return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
-        return Markup(
-            f"{value:.4g}"
-            if value and not 0.001 <= abs(value) < 10000
-            else f"{value:.4f}".rstrip("0").rstrip(".")
-        )
+        many = _decimals(value) if decimals is None or not value else decimals
+        return Markup(f"{value:.4g}" if _is_scientific(value) else f"{value:.{many}f}")
     if isinstance(value, list | dict):
         return data_text(json.dumps(value, ensure_ascii=False))
     return data_text(value)
@@ -658,6 +694,28 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+_FIELDS = {
+    "ci95": "95 % interval",
+    "among_evaluated": "among the judged",
+    "max_abs_difference": "largest difference of a logit",
+    "identical": "same to the bit",
+    "same_classes": "same class at every time step",
+    "sqnr_db": "SQNR, dB",
+    "mcnemar_p": "p (McNemar)",
+}
+
+
+def field_name(name: str) -> str:
+    """A field's name for people, of the name that programs use.
+
+    Examples
+    --------
+    >>> field_name("calibration.among_evaluated"), field_name("exact_match")
+    ('calibration: among the judged', 'exact match')
+    """
+    return ": ".join(_FIELDS.get(part, part.replace("_", " ")) for part in name.split("."))
+
+
 def _bytes(value: int | None) -> str:
     if value is None:
         return "–"
@@ -674,6 +732,11 @@ def _milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def _host_milliseconds(value: float | None) -> str:
+    """Of a slow machine, where a column spans decades: two decimals all the way down."""
+    return "–" if value is None else f"{value:,.2f}"
 
 
 def _seconds(value: float) -> str:

@@ -25,6 +25,8 @@ from ..measure.data import datasets_for
 from ..measure.output import to_json
 from ..measure.parameters import Parameters, check, combinations, placed
 from ..places import reports_dir
+from ..progress import stopwatch
+from ..toolchain.environment import compiler
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
@@ -49,6 +51,7 @@ VERSIONS_OF = (
     "scipy",
     "statsmodels",
 )
+COMPILING = {"02_compile", "03_quantize", "04_infer", "05_compare"}
 NOTEBOOK_TIMEOUT = 3600  # seconds for one cell
 
 
@@ -199,18 +202,19 @@ def make_report(
         _say(f"{stem} is left out: {why}.")
         del paths[stem]
     _check_data(check(**values))
+    _have_compiler(values, notebooks)
     with locked(folder, "this report", _say):
         started, seconds = time.monotonic(), {}
-        for stem, path in paths.items():
+        for number, (stem, path) in enumerate(paths.items(), 1):
             declared = declared_parameters(path)
             chosen = {
                 k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items() if k in declared
             }
-            _say(f"{stem} …")
-            begun = time.monotonic()
-            run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
+            begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
+            with stopwatch(step):
+                run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
             seconds[stem] = round(time.monotonic() - begun, 1)
-            _say(f"{stem} done in {seconds[stem]:.0f} s")
+            _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
         _add_times(folder / "timings.json", seconds)
         atomic_write(folder / "manifest.json", to_json(manifest(profile, values, folder)))
         from .html import write_html
@@ -225,6 +229,12 @@ def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]
     if values.get("TOOLCHAIN", "mlir") == "mlir":
         return {}
     return {stem: NEEDS_MLIR[stem] for stem in notebooks if stem in NEEDS_MLIR}
+
+
+def _have_compiler(values: dict[str, Any], notebooks: Sequence[str]) -> None:
+    """Install the compiler here, where a terminal sees how far it is: a kernel has none."""
+    if COMPILING & set(notebooks) and values.get("TOOLCHAIN", "mlir") == "mlir":
+        compiler()
 
 
 def _check_data(parameters: Parameters) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -11,6 +11,39 @@ from ..measure.schema import BModelFacts, Metrics, Row
 
 PUBLISHED = 1000  # plates of the published set
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """How near a backend's logits are to the chip simulator's, in one word and one badge.
+
+    Attributes
+    ----------
+    state
+        "good", "fair" or "bad", for its colour.
+    text
+        For people.
+    """
+
+    state: str
+    text: str
+
+
+def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
+    """What a cross-check (`runtime.crosscheck.compare`) comes to; None where none was made."""
+    if not check:
+        return None
+    if check.get("identical"):
+        return Exactness("good", "to the bit")
+    if check.get("same_readings", True):  # a plate that reads otherwise ends the run
+        return Exactness("fair", f"same readings, up to {_far(check)} of a logit")
+    return Exactness("bad", "differs")
+
+
+def _far(*checks: Mapping[str, JsonValue]) -> str:
+    """Largest difference of a logit; what is smaller than a thousandth is not told apart."""
+    far = max(_figure(check, "max_abs_difference") for check in checks)
+    return f"{max(far, 0.001):.2g}"
 
 
 @dataclass(frozen=True)
@@ -25,11 +58,14 @@ class Comparison:
         "same" (every image reads alike), `decision.Outcome`, or "unknown".
     sentence
         The same for people.
+    exactness
+        Of its logits to the chip simulator's; None where that was not checked.
     """
 
     row: Row
     state: str
     sentence: str
+    exactness: Exactness | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +104,7 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def judge(metrics: Metrics, facts: Iterable[BModelFacts] = ()) -> Verdict:
+def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     """Put the rows into words.
 
     Parameters
@@ -78,6 +114,7 @@ def judge(metrics: Metrics, facts: Iterable[BModelFacts] = ()) -> Verdict:
     facts
         Of the BModels, for what the simulator said.
     """
+    known = {one.id: exactness(one.crosscheck) for one in facts}
     decoders = [row.decoder for row in metrics.rows]
     decoder = "greedy" if "greedy" in decoders or not decoders else decoders[0]
     rows = [row for row in metrics.rows if row.decoder == decoder]
@@ -85,8 +122,9 @@ def judge(metrics: Metrics, facts: Iterable[BModelFacts] = ()) -> Verdict:
     chips: dict[str, list[Comparison]] = {}
     for row in rows:
         if row.chip is not None:
-            chips.setdefault(row.chip, []).append(_compare(row, metrics))
-    computed, checked = _computed(rows, list(facts))
+            found = replace(_compare(row, metrics), exactness=known.get(row.id))
+            chips.setdefault(row.chip, []).append(found)
+    computed, checked = _computed(rows, facts)
     return Verdict(
         _headline(chips, metrics),
         _data(metrics, decoder),
@@ -310,30 +348,32 @@ def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]
         return f"{text} The chip simulator did not check them in this run.", False
     images = sorted({int(_figure(check, "images")) for check in checks.values()})
     span = f"{images[0]}" if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
-    identical = sum(check.get("identical") is True for check in checks.values())
-    alike = sum(check.get("same_classes") is True for check in checks.values())
+    found = [exactness(check) for check in checks.values()]
+    by_state = {
+        state: sum(one is not None and one.state == state for one in found)
+        for state in ("good", "fair", "bad")
+    }
     models = "the BModel" if len(checks) == 1 else f"each of {len(checks)} BModels"
     text += (
         f" The chip simulator then ran {span} {'image' if span == '1' else 'images'} through "
         f"{models}: "
     )
-    if identical == len(checks):
-        text += "every logit is identical, bit for bit."
-    else:  # a plate that reads otherwise ends the run: runtime.crosscheck
-        worst = max(_figure(check, "max_abs_difference") for check in checks.values())
-        text += (
-            "the same character at every step"
-            if alike == len(checks)
-            else f"the same readings, {len(checks) - alike} of them with another class at single "
-            "time steps"
+    said = {
+        "good": "the same logits to the bit",
+        "fair": f"the same readings, up to {_far(*checks.values())} of a logit",
+        "bad": "other readings",
+    }
+    there = [state for state in said if by_state[state]]
+    text += (
+        "; ".join(
+            said[state] if len(there) == 1 else f"{by_state[state]} with {said[state]}"
+            for state in there
         )
-        text += (
-            f", {identical} of {len(checks)} identical bit for bit, the largest difference of "
-            f"a logit {worst:.2g}."
-        )
+        + "."
+    )
     if missing:
         text += f" Not checked: {listed(sorted(missing))}."
-    return text, alike == len(checks) and not missing
+    return text, not by_state["bad"] and not missing
 
 
 def _warnings(metrics: Metrics) -> Iterable[tuple[str, str]]:

@@ -139,10 +139,15 @@ class BModel:
         Raises
         ------
         DataError
-            When there is no record, or the BModel, its graph, its class list or what lies beside
-            it differ from what the record says.
+            When there is no such file or no record of it, or the BModel, its graph, its class list
+            or what lies beside it differ from what the record says.
         """
         place = Path(place)
+        if not place.exists():
+            raise DataError(
+                f"{place} is not there. Compile it with `lprnet-nb compile` or "
+                "scripts/gen_*bmodel.sh."
+            )
         record = place / "record.json" if place.is_dir() else place.with_suffix(".json")
         try:
             values = dict(json.loads(read_bytes(record)))

@@ -468,7 +468,11 @@ class _progress:
                 collected = text.count("\nCollecting ")
                 installed = len(list(self.prefix.glob("lib/python3.10/site-packages/*.dist-info")))
                 last = text.rsplit("\nCollecting ", 1)[-1].split(maxsplit=1)[0] if collected else ""
-                doing = "installing" if "\nInstalling collected" in text else f"fetching {last}"
+                doing = (
+                    f"installed {installed} of about {EXPECTED_PACKAGES} packages"
+                    if "\nInstalling collected" in text
+                    else f"fetching {last}, package {collected} of about {EXPECTED_PACKAGES}"
+                )
                 bar.update(
                     task,
                     completed=min(collected, EXPECTED_PACKAGES) + installed,

@@ -184,9 +184,22 @@ FOUND = (
     ),
     Change(
         "the latency of an image is that of a call",
-        '"per_image": None if ms is None else ms / row.batch',
-        '"per_image": None if ms is None else ms',
+        '"per_image": None if expected is None else expected / row.batch',
+        '"per_image": expected',
         f"{PAGE}::test_latency_is_of_a_call_and_of_an_image",
+    ),
+    Change(
+        "what the board takes leaves out the fixed cost of a call",
+        "return None if cost is None or predicted_ms is None else cost.expected_ms(predicted_ms, "
+        "batch)",
+        "return None if cost is None or predicted_ms is None else predicted_ms",
+        f"{PAGE}::test_latency_is_of_a_call_and_of_an_image",
+    ),
+    Change(
+        "the steps' float is by another decoder",
+        "Stair(name, row.exact_match, reference(read_by), row)",
+        "Stair(name, row.exact_match, reference(decoder), row)",
+        f"{PAGE}::test_the_steps_are_those_of_the_rows",
     ),
     Change(
         "host time is inference only",
@@ -407,10 +420,8 @@ MORE = (
     ),
     Change(
         "latencies are sorted by something else",
-        '"{{ row.predicted_latency_ms | number_sort }}">{{ made(row.predicted_latency_ms | ms, '
-        "link.latency",
-        '"{{ row.logits_sqnr_db | number_sort }}">{{ made('
-        "row.predicted_latency_ms | ms, link.latency",
+        '"{{ row.predicted_latency_ms | number_sort }}">{{ board(row.predicted_latency_ms, ',
+        '"{{ row.logits_sqnr_db | number_sort }}">{{ board(row.predicted_latency_ms, ',
         f"{PAGE}::test_the_main_table_is_metrics_json",
     ),
     Change(

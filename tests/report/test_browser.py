@@ -11,7 +11,11 @@ import chromium
 import pytest
 import report_sample
 
+from lprnet_nb.cache import repository
+from lprnet_nb.figures.style import WIDTH
 from lprnet_nb.report.html import write_html
+
+FULL = repository() / "data" / "reports" / "2026-11-full"
 
 PHONE = {"width": 360, "height": 740, "phone": True}
 PAGES = ("index.html", "bmodels/bm1684x_int8_1b_kl.html", "notebooks/05_compare.html")
@@ -160,6 +164,57 @@ def test_figures_open_large_and_close(browser: chromium.Page, report: Path) -> N
     browser.key("Escape")
     assert not browser.run("document.querySelector('dialog').open")
     assert browser.run("document.activeElement.className") == "zoom"
+
+
+@pytest.mark.parametrize("view", [{}, PHONE], ids=["desk", "phone"])
+def test_labels_of_figures_are_readable_as_shown(
+    browser: chromium.Page, report: Path, view: dict
+) -> None:
+    """Our smallest label, 6.5 points on a page's width, is at least 9 px, zoomed or not."""
+    needed = WIDTH * 96 * 9 / (6.5 * 96 / 72)
+    browser.open(report / "index.html", **view)
+    wide = browser.run("[...document.querySelectorAll('figure img')].map(one => one.clientWidth)")
+    assert min(wide) >= needed
+    browser.run("document.querySelector('a.zoom').click()")
+    assert browser.run("document.querySelector('dialog img').clientWidth") >= max(needed, min(wide))
+    within = browser.run(
+        "document.querySelector('dialog').getBoundingClientRect().right <= innerWidth"
+    )
+    assert within, "the dialog itself stays on the screen; the picture in it is dragged"
+
+
+def test_a_table_that_scrolls_says_so(browser: chromium.Page, report: Path) -> None:
+    seen = (
+        "new Promise(done => setTimeout(() => done([...document.querySelectorAll('.scroll')]"
+        ".filter(box => box.clientWidth).map(box => [box.scrollWidth - box.clientWidth > 2, "
+        "box.previousElementSibling.checkVisibility(), box.classList.contains('more')])), 100))"
+    )
+    for view, some in ((PHONE, True), ({"width": 1280}, False)):
+        browser.open(report / "index.html", **view)
+        found = browser.run(seen)
+        assert all(scrolls == hint == faded for scrolls, hint, faded in found)
+        if some:
+            assert any(scrolls for scrolls, _, _ in found)
+    browser.open(report / "index.html", **PHONE)
+    browser.run("{const b = document.querySelector('.scroll'); b.scrollLeft = b.scrollWidth}")
+    assert browser.run(seen)[0] == [True, True, False], "at its end nothing is left to fade"
+
+
+def test_the_verdict_prints_on_one_sheet(browser: chromium.Page, tmp_path: Path) -> None:
+    """Of the committed full run, four chips and 30 BModels, on the smaller of A4 and Letter."""
+    for name in ("metrics.json", "manifest.json"):
+        (tmp_path / name).write_bytes((FULL / name).read_bytes())
+    write_html(tmp_path)
+    browser.open(tmp_path / "index.html", width=718, height=979)  # A4 across, Letter down
+    try:
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        bottom, breaks = browser.run(
+            "[document.querySelector('#verdict').getBoundingClientRect().bottom, "
+            "getComputedStyle(document.querySelector('#verdict')).breakAfter]"
+        )
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+    assert bottom <= 979 and breaks == "page"
 
 
 def test_reads_without_scripts(browser: chromium.Page, report: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import nbformat
 import pytest
@@ -85,6 +86,18 @@ def test_a_failing_cell_is_one_clear_error_and_the_notebook_as_far_as_it_ran_is_
     ):
         r.run_notebook("01_x", tmp_path / "out.ipynb", {})
     assert "before" in (tmp_path / "out.ipynb").read_text("utf8")
+
+
+def test_the_terminal_is_told_which_step_of_how_many(notebooks, tmp_path, capsys):
+    notebooks("01_x", "1")
+    notebooks("02_y", "1 / 0")
+    folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
+    given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20, "STRATEGIES": "kl-20"}
+    with pytest.raises(LprnetError, match="ZeroDivisionError"):
+        r.make_report("quick", notebooks=("01_x", "02_y"), **given)
+    first, done, second = capsys.readouterr().err.splitlines()[-3:]
+    assert first == "step 1 of 2: 01_x …" and second == "step 2 of 2: 02_y …"
+    assert re.fullmatch(r"step 1 of 2: 01_x done in \d+ s, \d+ s in all", done)
 
 
 def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):

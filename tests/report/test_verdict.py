@@ -200,13 +200,24 @@ def test_what_the_simulator_said() -> None:
     metrics = _metrics()
     computed = verdict.judge(metrics, _facts(metrics))
     assert computed.checked and computed.computed.endswith(
-        "The chip simulator then ran 4 images through each of 7 BModels: every logit is "
-        "identical, bit for bit."
+        "The chip simulator then ran 4 images through each of 7 BModels: the same logits to the "
+        "bit."
     )
     near = verdict.judge(metrics, _facts(metrics, identical=False, max_abs_difference=0.0312))
-    assert near.checked and "the largest difference of a logit 0.031" in near.computed
-    wrong = verdict.judge(metrics, _facts(metrics, identical=False, same_classes=False))
-    assert not wrong.checked and "the same readings, 7 of them with another class" in wrong.computed
+    said = "the same readings, up to 0.031 of a logit."
+    assert near.checked and near.computed.endswith(f"7 BModels: {said}")
+    apart = {"identical": False, "max_abs_difference": 0.0312}
+    mixed = verdict.judge(metrics, [*_facts(metrics)[:2], *_facts(metrics, **apart)[2:]])
+    assert mixed.computed.endswith(f": 2 with the same logits to the bit; 5 with {said}")
+    assert [one.exactness.text for found in mixed.chips.values() for one in found] == [
+        *["to the bit"] * 2,
+        *["same readings, up to 0.031 of a logit"] * 5,
+    ]
+    tiny = {"identical": False, "max_abs_difference": 1.5e-05}
+    assert verdict.exactness(tiny).text == "same readings, up to 0.001 of a logit"
+    wrong = verdict.judge(metrics, _facts(metrics, identical=False, same_readings=False))
+    assert not wrong.checked and wrong.computed.endswith("other readings.")
+    assert verdict.exactness({"identical": False, "same_readings": False}).text == "differs"
     some = verdict.judge(metrics, _facts(metrics)[1:])
     assert not some.checked and some.computed.endswith("Not checked: bm1684x_fp32_1b.")
     assert not verdict.judge(metrics).checked

@@ -90,8 +90,15 @@
     close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.setAttribute("aria-label", "Figure");
+    // At least as wide as its labels need; on a phone it is dragged.
+    const pan = document.createElement("div");
+    pan.className = "pan";
+    pan.tabIndex = 0;
+    pan.setAttribute("role", "group");
+    pan.setAttribute("aria-label", "Figure, scrolls");
+    pan.append(image);
     caption.append(close, document.createElement("span"));
-    dialog.append(image, caption);
+    dialog.append(pan, caption);
     document.body.append(dialog);
     links.forEach((link) => link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -114,6 +121,24 @@
     });
   });
 
+  const hints = () => {
+    const look = (box) => {
+      const rest = box.scrollWidth - box.clientWidth;
+      box.previousElementSibling.hidden = rest < 3;
+      box.classList.toggle("more", rest - box.scrollLeft > 2);
+    };
+    const sizes = new ResizeObserver((seen) => seen.forEach((one) => look(one.target)));
+    document.querySelectorAll(".scroll").forEach((box) => {
+      const hint = document.createElement("p");
+      hint.className = "scroll-hint";
+      hint.textContent = "↔ This table scrolls sideways.";
+      hint.hidden = true;
+      box.before(hint);
+      box.addEventListener("scroll", () => look(box), { passive: true });
+      sizes.observe(box);
+    });
+  };
+
   // Paper has no folds; what a link leads into must be open.
   const folds = () => {
     let opened = [];
@@ -130,6 +155,7 @@
     filter();
     zoom();
     copies();
+    hints();
     folds();
   });
 })();
