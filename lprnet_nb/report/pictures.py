@@ -89,7 +89,6 @@ def write_pictures(root: Path, report: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for path in write_pictures(
-        repository(), Path(*(sys.argv[1:] or [repository() / "reports" / "full"]))
-    ):
+    made = Path(sys.argv[1]) if sys.argv[1:] else repository() / "reports" / "full"
+    for path in write_pictures(repository(), made):
         print(path)

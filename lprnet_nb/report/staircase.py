@@ -103,7 +103,9 @@ def _steps(metrics: Metrics, chip: str, decoder: str) -> list[Stair]:
         return row.exact_match if row else None
 
     steps = [
-        Stair(name, row.exact_match, reference(read_by), row) for name, row, read_by in told if row
+        Stair(name, row.exact_match, reference(read_by), row)
+        for name, row, read_by in told
+        if row and row.exact_match is not None
     ]
     beside = _vendors(metrics, chip, batch, reference(decoder))
     return [*steps[:1], *beside, *steps[1:]] if floats[decoder] else [*beside, *steps]

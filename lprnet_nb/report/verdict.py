@@ -331,7 +331,7 @@ def _figure(check: Mapping[str, JsonValue], key: str) -> float:
     return value if isinstance(value, int | float) else 0
 
 
-def _computed(rows: Sequence[Row], facts: list[BModelFacts]) -> tuple[str, bool]:
+def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, bool]:
     backends = list(dict.fromkeys(row.backend for row in rows if row.chip is not None))
     if not backends:
         return "No BModel was run.", True
