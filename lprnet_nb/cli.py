@@ -23,6 +23,7 @@ from . import __version__
 from .errors import LprnetError, ParameterError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -904,6 +905,8 @@ def main() -> None:
     except BrokenPipeError:  # who read it has enough
         _end(1)
     except OSError as error:
+        if error.errno in _NO_PATH and error.filename is not None:
+            _end(2, f"{error.strerror}: {error.filename}. Check the path and its permissions.")
         if error.errno not in _FULL:
             _end(70, _defect(error))
         where = error.filename or "standard output, or the disk of the cache"

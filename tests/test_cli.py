@@ -115,6 +115,15 @@ def test_a_full_disk_behind_the_output_is_one_message(body, tmp_path):
     assert "No space left on device: standard output" in said
 
 
+def test_a_name_that_no_file_can_have_is_one_message(tmp_path):
+    name = "x" * 300
+    results = tmp_path / "results.json"
+    results.write_text('{"a.jpg": "b"}')
+    for arguments in (["evaluate", results, name], ["infer", name, tmp_path]):
+        said = run(*arguments, code=2).stderr
+        assert "name too long" in said.lower() and said.count("\n") == 1
+
+
 def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)

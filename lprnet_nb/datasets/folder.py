@@ -6,6 +6,7 @@ reads 100 pictures.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -250,7 +251,7 @@ def _label_lists(listing: Listing, *, sniff: bool) -> dict[str, list[Path]]:
             for word in ("label", "labels")
             for suffix in LIST_SUFFIXES
         ]
-        found[""] = [path for path in beside if path.is_file()]
+        found[""] = [path for path in beside if os.path.isfile(path)]  # too long a name is none
     return {below: paths for below, paths in found.items() if paths}
 
 

@@ -284,6 +284,10 @@ class Manifest(_Record):
         default_factory=dict, description="What the report was made on."
     )
     created: str | None = Field(default=None, description="When, as ISO 8601 in UTC.")
+    files: list[str] = Field(
+        default_factory=list,
+        description="Files of the report. What else lies in its folder is the user's, and stays.",
+    )
 
 
 class Layer(_Record):

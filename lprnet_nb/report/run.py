@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,8 +19,9 @@ from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
 from .. import children
-from ..cache import atomic_write, file_digest, locked, repository
-from ..errors import LprnetError, ParameterError
+from ..cache import atomic_write, file_digest, files_below, locked, repository
+from ..errors import DataError, LprnetError, ParameterError
+from ..files import make_folder, read_bytes, swap_folders
 from ..lessons.course import NEEDS_MLIR
 from ..measure.data import datasets_for
 from ..measure.output import to_json
@@ -175,7 +177,8 @@ def make_report(
     profile
         "quick" or "full", see `PROFILES`.
     name
-        Folder name; the profile's by default. A report of that name is replaced file by file.
+        Folder name; the profile's by default. A finished report of that name is replaced whole,
+        when this one is finished, if it has the same parameters.
     notebooks
         Which to run, in order.
     given
@@ -189,11 +192,17 @@ def make_report(
     Raises
     ------
     ParameterError
-        For an impossible parameter, before anything runs.
+        For an impossible parameter, or when a finished report of that name has other ones, before
+        anything runs.
     DataError
         When plates or labels are missing or wrong, before anything runs.
     LprnetError
         When a notebook fails; finished work stays in the cache and is not done again.
+
+    Notes
+    -----
+    The report is built in ``reports/.building/<name>/`` and takes its place at once: its readers
+    never see a part of it, or parts of two.
     """
     values = profile_values(profile, given)
     folder = report_folder(name or profile)
@@ -204,22 +213,30 @@ def make_report(
     _check_data(check(**values))
     _have_compiler(values, notebooks)
     with locked(folder, "this report", _say):
+        _check_same(folder, profile, values)
+        building = _fresh(folder)
         started, seconds = time.monotonic(), {}
         for number, (stem, path) in enumerate(paths.items(), 1):
             declared = declared_parameters(path)
             chosen = {
-                k: v for k, v in {**values, "OUTPUT_DIR": str(folder)}.items() if k in declared
+                k: v for k, v in {**values, "OUTPUT_DIR": str(building)}.items() if k in declared
             }
             begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
             with stopwatch(step):
-                run_notebook(stem, folder / "notebooks" / f"{stem}.ipynb", chosen)
+                run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
             seconds[stem] = round(time.monotonic() - begun, 1)
             _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
-        _add_times(folder / "timings.json", seconds)
-        atomic_write(folder / "manifest.json", to_json(manifest(profile, values, folder)))
+        _name_place(building, folder)
+        _add_times(building / "timings.json", seconds)
+        facts = manifest(profile, values, building)
+        atomic_write(building / "manifest.json", to_json(facts))
         from .html import write_html
 
-        index = write_html(folder)
+        index = folder / write_html(building).name
+        facts["files"] = files_below(building)
+        atomic_write(building / "manifest.json", to_json(facts))
+        _keep_foreign(folder, building)
+        _put_in_place(building, folder)
         _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
 
@@ -235,6 +252,86 @@ def _have_compiler(values: dict[str, Any], notebooks: Sequence[str]) -> None:
     """Install the compiler here, where a terminal sees how far it is: a kernel has none."""
     if COMPILING & set(notebooks) and values.get("TOOLCHAIN", "mlir") == "mlir":
         compiler()
+
+
+def _check_same(folder: Path, profile: str, values: dict[str, Any]) -> None:
+    """Raise unless a folder is free for a report, or holds a finished one of the same parameters.
+
+    Raises
+    ------
+    ParameterError
+        Saying what differs, and how to name another.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    rename = "Give this one another name (--name), or remove that folder."
+    try:
+        known = json.loads(read_bytes(folder / "manifest.json"))
+        before = {"PROFILE": known["profile"], **known["parameters"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ParameterError(
+            f"{folder} is there and is no finished report: its manifest.json cannot be read. "
+            f"{rename}"
+        ) from error
+    now = {"PROFILE": profile, **values}
+    differing = [
+        f"{key.lower()} {before.get(key, 'by default')!s}, not {now.get(key, 'by default')!s}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ParameterError(
+            f"{folder} holds a finished report with other parameters: {'; '.join(differing)}. "
+            f"{rename}"
+        )
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder of the same name to build a report in, without what a stopped run left."""
+    building = folder.parent / ".building" / folder.name
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        make_folder(building)
+    except OSError as error:
+        raise _unplaced(building, error) from error
+    return building
+
+
+def _keep_foreign(old: Path, new: Path) -> None:
+    """Take over what a user has put beside the files of an earlier report."""
+    try:
+        ours = set(json.loads(read_bytes(old / "manifest.json"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in files_below(old):
+        if name not in ours and not (new / name).exists() and (old / name).is_file():
+            make_folder((new / name).parent)
+            shutil.copy2(old / name, new / name)
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    try:
+        swap_folders(building, folder)
+        shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise _unplaced(folder, error) from error
+
+
+def _unplaced(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the report cannot be put into {folder}: {error.strerror or error}. Name a folder that "
+        "you may write to in LPRNET_REPORTS, and run the same command again."
+    )
+
+
+def _name_place(building: Path, folder: Path) -> None:
+    """Let executed notebooks name the folder that they will be in, not the one they ran in."""
+    for page in building.glob("notebooks/*.ipynb"):
+        text, before, after = page.read_text("utf8"), str(building), str(folder)
+        for _ in range(3):  # as it is, in a string of JSON, and in one of Python within it
+            text = text.replace(before, after)
+            before, after = (json.dumps(one, ensure_ascii=False)[1:-1] for one in (before, after))
+        atomic_write(page, text)
 
 
 def _check_data(parameters: Parameters) -> None:

@@ -41,6 +41,11 @@ PROCESSES_PAY = 30.0  # seconds of inference on one core, from which on processe
 WORKER_GIB = 2.0  # of memory for each: torch, an emulator, a simulator child
 TRIES = 3  # of a piece whose worker died; a scheduler started by hand has a setting of its own
 CONNECT_SECONDS = 20.0
+# A process of this machine that gives no sign for so long is stopped, and is ended and replaced: on
+# a machine at load 20 it gets seconds of processor time meanwhile. Until then it is only slow.
+STALLED_SECONDS = 120.0
+SLOW_SECONDS = 120.0  # that processes of this machine may take to answer one another
+ALONE_SECONDS = 300.0  # that a scheduler may be without workers, or without an answer, under work
 WORKER_SECONDS = 60.0  # that a scheduler without workers is given
 TUNED = {  # what docs/scaling.md advises for a scheduler and workers that are started by hand, too
     # A piece takes seconds: one that waits at a busy worker would be late at the end.
@@ -49,6 +54,7 @@ TUNED = {  # what docs/scaling.md advises for a scheduler and workers that are s
     "distributed.worker.profile.enabled": False,
 }
 _POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
 _AHEAD = 16  # pieces of a stream for each worker, handed out at a time
 
 
@@ -206,17 +212,24 @@ def _without_here(missing: list[Piece]) -> list[Piece]:
 def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
     """The cluster that work is worth, closed afterwards with everything it started."""
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
     from distributed.comm import CommClosedError
 
     address = settings().scheduler
     cores: int | None
-    quiet = {
+    quiet: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": TRIES - 1,
-        "distributed.comm.timeouts.connect": CONNECT_SECONDS,
+        "distributed.scheduler.worker-ttl": STALLED_SECONDS,
+        "distributed.comm.timeouts.connect": CONNECT_SECONDS if address else SLOW_SECONDS,
         "distributed.worker.daemon": False,
         **TUNED,
     }
+    secret = secrets.token_urlsafe(24)
+    if not address:
+        routes = dask.config.get("distributed.scheduler.http.routes") if large else []
+        quiet["distributed.scheduler.http.routes"] = [f"{__package__}.closed", *routes]
+        quiet["distributed.worker.http.routes"] = []
+        quiet["distributed.dashboard.link"] = f"{{scheme}}://{{host}}:{{port}}/{secret}/status"
     # What a dying cluster has to say comes as one error of ours.
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -232,17 +245,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
                 clean_own_environment()  # workers and their successors start from it
-                local = stack.enter_context(
-                    LocalCluster(
-                        n_workers=count or 1,
-                        threads_per_worker=1 if count else workers_here(),
-                        processes=bool(count),
-                        silence_logs=logging.CRITICAL,
-                        memory_limit=None,
-                        dashboard_address="127.0.0.1:0",
-                        scheduler_kwargs={"dashboard": bool(count)},
-                    )
-                )
+                local = stack.enter_context(_local_cluster(count, secret))
                 client = stack.enter_context(Client(local))
             if progress and (address or count):
                 stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
@@ -256,12 +259,53 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
         raise _gone(address) from error
 
 
+def _local_cluster(count: int, secret: str) -> Any:
+    """A cluster of `count` processes, or of threads for 0, that no other user may talk to.
+
+    Whoever reaches a scheduler or worker runs code as its user, and the other users of this machine
+    reach its loopback: threads talk without it, processes by certificates made for this cluster
+    alone. The dashboard is below `secret`, a part of its address that nobody can guess.
+    """
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    shared: dict[str, Any] = {
+        "silence_logs": logging.CRITICAL,
+        "memory_limit": None,
+        "dashboard_address": "127.0.0.1:0",
+    }
+    try:
+        if not count:
+            return LocalCluster(
+                n_workers=1,
+                threads_per_worker=workers_here(),
+                processes=False,
+                scheduler_kwargs={"dashboard": False},
+                **shared,
+            )
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            security=Security.temporary(),
+            scheduler_kwargs={"http_prefix": secret},
+            **shared,
+        )
+    except (RuntimeError, OSError) as error:
+        raise EngineError(
+            f"the worker processes of this machine did not start ({error}). See that it has memory "
+            "and is not overloaded, and run the same command again; finished pieces are kept."
+        ) from error
+
+
 def _gone(address: str | None) -> EngineError:
-    where = f"at {address}" if address else "of this process"
     return EngineError(
-        f"the scheduler {where} is gone, or did not answer for long. Finished "
+        f"the scheduler {_where(address)} is gone, or did not answer for long. Finished "
         "pieces are kept; see that it runs and run the same command again."
     )
+
+
+def _where(address: str | None) -> str:
+    return f"at {address}" if address else "of this process"
 
 
 def _in_processes(pieces: list[Piece]) -> bool:
@@ -411,13 +455,32 @@ class _Cluster:
         from distributed import TimeoutError as Late
         from distributed import wait
 
+        heard = time.monotonic()
         while waiting:
             with contextlib.suppress(Late):
                 wait(list(waiting), _POLL_SECONDS, return_when="FIRST_COMPLETED")
             if self.client.status not in ("running", "newly-created"):
                 raise _gone(self.address)
-            for future in [each for each in waiting if each.done()]:
+            finished = [future for future in waiting if future.done()]
+            if finished or self._has_workers():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > ALONE_SECONDS:
+                raise EngineError(
+                    f"the scheduler {_where(self.address)} has had no workers for "
+                    f"{ALONE_SECONDS:.0f} s, or does not answer. Finished pieces are kept; see "
+                    "that workers run and are not stopped, and run the same command again."
+                )
+            for future in finished:
                 yield waiting.pop(future), self._result(future)
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self._ask_workers())
+        except (TimeoutError, OSError):
+            return False
+
+    def _ask_workers(self) -> Any:
+        return self.client.sync(self.client.scheduler.ncores, callback_timeout=_ANSWER_SECONDS)
 
     def _result(self, future: Any) -> Any:
         from distributed.scheduler import KilledWorker
@@ -432,9 +495,8 @@ class _Cluster:
             raise EngineError(
                 f"piece {name} lost its worker {error.allowed_failures + 1} times, "
                 f"the last at {error.last_worker.address}. Either something ended "
-                "it, perhaps "
-                "for want of memory, or the piece took too long or crashed; finished "
-                f"pieces are kept.{_log_of(name)}"
+                "it, perhaps for want of memory, or it was stopped, or the piece took too long or "
+                f"crashed; finished pieces are kept.{_log_of(name)}"
             ) from error
 
 

@@ -278,3 +278,11 @@ def test_a_result_without_label_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("0000.png,京N038VD\n", "utf8")
     with pytest.raises(DataError, match=r"2 images of r.json have no label in .*t\.csv, .* 0001"):
         read_truth(tmp_path / "t.csv", READ, "r.json")
+
+
+def test_a_folder_whose_label_list_could_have_no_name(tmp_path):
+    """``<folder>_label.json`` beside it would be longer than a name can be."""
+    folder = tmp_path / ("f" * 250)
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((24, 94, 3), np.uint8))
+    assert len(load_images(folder)) == 1

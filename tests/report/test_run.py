@@ -7,6 +7,7 @@ import re
 
 import nbformat
 import pytest
+from report_sample import build
 
 from lprnet_nb import inputs
 from lprnet_nb.datasets.generate import generate_plates, write_plates
@@ -181,3 +182,55 @@ def test_the_manifest_says_where_a_report_came_from(tmp_path):
     assert facts["data"] == {"name": "n", "images": 1, "digest": "d", "source": "published"}
     assert facts["bmodels"] == {"a": "00"} and facts["parameters"] == {"IMAGES": 100}
     assert facts["versions"]["torch"].startswith("2.13.0") and len(facts["metrics_sha256"]) == 64
+
+
+def contents(folder):
+    """All bytes below a folder by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_a_report_takes_its_place_whole_and_only_that_of_one_with_the_same_parameters(
+    notebooks, tmp_path
+):
+    sample, place = tmp_path / "sample", tmp_path / "reports" / "mine"
+    build(sample)
+    (sample / "manifest.json").unlink()
+    folder = write_plates(generate_plates(70, 3, workers=0), tmp_path / "plates").parent
+    given = {"DATA": str(folder), "WEIGHTS": "generated", "IMAGES": 20, "STRATEGIES": "kl-20"}
+    write = f"import shutil; shutil.copytree({str(sample)!r}, OUTPUT_DIR, dirs_exist_ok=True)"
+    seen = f"import os; print(os.path.exists({str(place)!r}), OUTPUT_DIR)"
+
+    def make(**more):
+        return r.make_report("quick", name="mine", notebooks=("01_x",), **{**given, **more})
+
+    notebooks("01_x", write, "open(OUTPUT_DIR + '/once.txt', 'w').close()", seen)
+    assert make() == place / "index.html" and (place / "once.txt").exists()
+    page = (place / "notebooks" / "01_x.ipynb").read_text("utf8")
+    assert f"False {place}" in page and ".building" not in page
+    assert not any((place.parent / ".building").iterdir())
+    manifest = json.loads((place / "manifest.json").read_text("utf8"))
+    assert sorted(manifest["files"]) == sorted(contents(place))
+
+    (place / "notes.md").write_text("mine")
+    before = contents(place)
+    with pytest.raises(ParameterError, match="chips BM1684X,BM1684, not BM1688.*--name"):
+        make(CHIPS="BM1688")
+    notebooks("01_x", write, "1/0")
+    with pytest.raises(LprnetError, match=r"ZeroDivisionError.*\n.*\.building/mine/notebooks/01_x"):
+        make()
+    assert contents(place) == before  # a reader sees the finished one until the next is finished
+    notebooks("01_x", write, seen)
+    make()
+    assert "True " in (place / "notebooks" / "01_x.ipynb").read_text("utf8")
+    assert (place / "notes.md").read_text() == "mine" and not (place / "once.txt").exists()
+
+
+def test_a_folder_that_is_no_report_is_left_alone(notebooks, tmp_path):
+    notebooks("01_x", "1/0")
+    place = tmp_path / "reports" / "quick"
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("mine")
+    given = {"DATA": "generated", "WEIGHTS": "generated", "IMAGES": 8, "STRATEGIES": "kl-20"}
+    with pytest.raises(ParameterError, match="no finished report.*--name"):
+        r.make_report("quick", notebooks=("01_x",), **given)
+    assert contents(place) == {"thesis.txt": b"mine"}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
 import IPython.display
 import numpy as np
+import psutil
 import pytest
+from distributed.comm import connect
+from distributed.security import Security
 
 from lprnet_nb.cache import NotMade, artifact, locked, nothing_made
 from lprnet_nb.datasets.generate import generate_plates
@@ -274,3 +280,65 @@ def test_processes_are_hosts_clusterfor_long_inference_alone():
     compiling = Piece("compile/a", number, seconds=1000.0)
     assert scheduler._in_processes([slow]) and not scheduler._in_processes([quick, compiling])
     assert 1 <= scheduler.workers_here() <= len(os.sched_getaffinity(0))
+
+
+def listening() -> set[int]:
+    """Ports that this process and its children listen on."""
+    pids = [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+    return {
+        connection.laddr.port
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+async def asked(address: str, security: Security) -> dict:
+    """What a scheduler or worker says of itself; whoever gets that may also have code run."""
+    options = security.get_connection_args("client")
+    async with asyncio.timeout(5):
+        wire = await connect(address, timeout=4, **options)
+        await wire.write({"op": "identity", "reply": True})
+        return await wire.read()
+
+
+@pytest.mark.slow
+def test_nobody_else_may_talk_to_the_processes_of_this_machine(cache, monkeypatch):
+    """Without their certificates nothing is run; without its secret the dashboard shows nothing."""
+    monkeypatch.setattr(scheduler, "workers_here", lambda: 1)
+    before = listening()
+    with scheduler._cluster(True, False) as cluster:
+        client = cluster.client
+        [worker] = client.nthreads()
+        for address in (client.scheduler.address, worker):
+            assert asyncio.run(asked(address, client.security))["type"] in ("Scheduler", "Worker")
+            with pytest.raises((OSError, TimeoutError)):
+                asyncio.run(asked(address, Security.temporary()))  # certificates of another
+        for port in listening() - before:
+            with pytest.raises((OSError, TimeoutError)):
+                asyncio.run(asked(f"tcp://127.0.0.1:{port}", Security()))
+        root, secret = client.dashboard_link.removesuffix("/status").rsplit("/", 1)
+        assert len(secret) >= 32
+        assert b"Dask" in urllib.request.urlopen(client.dashboard_link).read()
+        for path in ("", "status", "sitemap.json", "info/main/workers.html", "json/counts.json"):
+            with pytest.raises(urllib.error.HTTPError, match="404|500"):
+                urllib.request.urlopen(f"{root}/{path}")
+    assert listening() <= before
+
+
+def test_threads_listen_to_nobody_but_this_process(cache):
+    before = listening()
+    with scheduler._cluster(False, False) as cluster:
+        assert cluster.client.scheduler.address.startswith("inproc://")
+        for port in listening() - before:
+            for path in ("", "status", "json/counts.json"):
+                with pytest.raises(urllib.error.HTTPError, match="404|500"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}")
+
+
+def test_a_scheduler_without_workers_is_one_error(cache, monkeypatch):
+    monkeypatch.setattr(scheduler, "ALONE_SECONDS", 2.0)
+    with scheduler._cluster(False, False) as cluster:
+        cluster.client.sync(cluster.client.retire_workers)
+        with pytest.raises(EngineError, match="has had no workers for 2 s"):
+            list(cluster.run([Piece("a", number, {"plus": 1})], {}, None))
