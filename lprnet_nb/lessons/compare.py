@@ -225,7 +225,7 @@ def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
 def spread(data: Data) -> dict[str, int]:
     """How the plates of a set are spread over provinces, most frequent first."""
     count: dict[str, int] = {}
-    for label in data.plates.labels:
+    for label in data.plates.known_labels:
         count[label[:1]] = count.get(label[:1], 0) + 1
     return dict(sorted(count.items(), key=lambda item: -item[1]))
 
@@ -321,7 +321,8 @@ def gallery_of(models: Mapping[str, Measured], plates: PlateImages) -> tuple[Fig
     """Plates that not all models read alike, and the caption of their picture."""
     changed = differing(models)
     texts = {name: [item.readings.texts[k] for k in changed] for name, item in models.items()}
-    figure = figures.gallery(plates.images[changed], [plates.labels[k] for k in changed], texts)
+    labels = [plates.known_labels[k] for k in changed]
+    figure = figures.gallery(plates.images[changed], labels, texts)
     shown = min(GALLERY, len(changed))
     which = f"The first {shown} of {len(changed)}" if shown < len(changed) else f"All {shown}"
     return figure, f"{which} plates on which the models differ."

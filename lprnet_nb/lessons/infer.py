@@ -143,7 +143,7 @@ def case_figure(
         log_softmax(logits[number][None])[0],
         alphabet,
         walk(number),
-        title=f"{kind}: the label is {plates.labels[number]}",
+        title=f"{kind}: the label is {plates.known_labels[number]}",
     )
 
 
@@ -265,7 +265,7 @@ def view_rows(
         ):
             continue
         three = read_views(model.bmodel, plates, decoder, item.row["backend"])
-        right = sum(a == b for a, b in zip(plates.labels, three.texts))
+        right = sum(a == b for a, b in zip(plates.known_labels, three.texts))
         rows += [
             {
                 "label": f"{model_label(item.compiled)} · {name}",

@@ -107,7 +107,7 @@ def read_right(weights: Weights, plates: PlateImages, count: int) -> PlateImages
     found: list[int] = []
     for start in range(0, len(plates), count):
         some = plates.take(slice(start, start + count))
-        right = correct(some.labels, read_images(weights, some.images))
+        right = correct(some.known_labels, read_images(weights, some.images))
         found += (start + np.flatnonzero(right)).tolist()
         if len(found) >= count:
             break
@@ -129,7 +129,7 @@ def harmless(
     read = reader_with_threshold(weights, plates.images, layer)
 
     def wrong(threshold: float) -> int:
-        return int((~correct(plates.labels, read(threshold))).sum())
+        return int((~correct(plates.known_labels, read(threshold))).sum())
 
     low = high = largest
     while low / 2 >= RANGE[0] * largest and not (broken := wrong(low / 2)):
@@ -144,12 +144,19 @@ def table_of(bmodel: BModel) -> CalibrationTable:
     return CalibrationTable(bmodel.folder / "calibration_table", None, "")
 
 
+def _strategy(item: Compiled) -> str:
+    """The strategy that a model is shown under."""
+    if item.strategy is None:
+        raise ParameterError(f"{item.id} is a float model, and this notebook compares strategies.")
+    return item.strategy
+
+
 def without_published(compiled: Sequence[Compiled]) -> str | None:
     """Why thresholds cannot be compared, where no strategy keeps the published form; else None."""
     if any(item.bmodel.form == "published" for item in compiled):
         return None
     return (
-        f"No strategy of {listed([item.strategy for item in compiled])} keeps the published form "
+        f"No strategy of {listed([_strategy(item) for item in compiled])} keeps the published form "
         'of the network, whose thresholds this section compares: add one, such as "kl".'
     )
 
@@ -160,7 +167,7 @@ def thresholds(compiled: Sequence[Compiled], layer: int) -> dict[str, float]:
     for item in compiled:
         if item.bmodel.form == "published":
             name = roles_of_layers(top_graph(item.traced).layers)[RELUS[_known(layer)]][-1]
-            found[item.strategy] = table_of(item.bmodel).thresholds()[name][0]
+            found[_strategy(item)] = table_of(item.bmodel).thresholds()[name][0]
     return found
 
 
@@ -173,7 +180,7 @@ def threshold_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
             if item.bmodel.form == "published":
                 name = roles_of_layers(top_graph(item.traced).layers)[role][-1]
                 threshold, low, high = table_of(item.bmodel).thresholds()[name]
-                row |= {"largest": max(high, -low), item.strategy: threshold}
+                row |= {"largest": max(high, -low), _strategy(item): threshold}
         rows.append(row)
     return rows
 
@@ -212,16 +219,16 @@ def kept_channels(
     published, forked = forms["published"], forms.get("forked")
     maxima = activations(weights, images, 13).max(axis=(0, 2, 3)).astype(float)
     name = roles_of_layers(top_graph(published.traced).layers)["block11"][-1]
-    scale = Emulator(published.bmodel.graph).graph.types[name].scale
+    scale = Emulator(published.bmodel.exported).graph.types[name].scale
     kept_scale = _kept_scale(forked, len(maxima)) if forked else None
     scales = {"shared scale": scale, "own scale": kept_scale}
     levels = {name: min(maxima[::4].max() / one, LEVELS) for name, one in scales.items() if one}
     return {"maxima": maxima, "scale": scale, "kept_scale": kept_scale, "levels": levels}
 
 
-def _kept_scale(forked: Compiled, channels: int) -> float:
+def _kept_scale(forked: Compiled, channels: int) -> float | None:
     """Scale of the channels that the pool after layer 13 keeps, in the forked form."""
-    types = Emulator(forked.bmodel.graph).graph.types
+    types = Emulator(forked.bmodel.exported).graph.types
     last = roles_of_layers(top_graph(forked.traced).layers)["block11"]
     narrow = [n for n in last if n in types and types[n].shape[1] == channels // 4]
     return types[narrow[-1]].scale
@@ -266,7 +273,7 @@ def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> str:
 
 def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, list[dict[str, Any]]]:
     """`measure.layers.layer_errors` of each model, by strategy."""
-    return {item.strategy: layer_errors(item, images) for item in compiled}
+    return {_strategy(item): layer_errors(item, images) for item in compiled}
 
 
 def worst_layers(errors: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -315,7 +322,7 @@ def read_models(
             {
                 "label": model_label(item),
                 "precision": item.bmodel.precision,
-                "right": int(correct(plates.labels, texts).sum()),
+                "right": int(correct(plates.known_labels, texts).sum()),
                 "images": len(plates),
             }
         )

@@ -95,7 +95,7 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
                 "batch": batch,
                 "batch_mean": mean,
                 "images": len(plates),
-                "right": int(correct(plates.labels, texts).sum()),
+                "right": int(correct(plates.known_labels, texts).sum()),
                 "moved": sum(a != b for a, b in zip(alone, texts)),
             }
         )
@@ -156,7 +156,7 @@ def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str,
         logits = infer_plates(trace_model(weights), shown, "torch").logits
         texts = decode(logits, weights.alphabet).texts
         found[name] = {
-            "right": int(correct(plates.labels, texts).sum()),
+            "right": int(correct(plates.known_labels, texts).sum()),
             "images": len(plates),
             "example": shown.images[0],
             "text": texts[0],

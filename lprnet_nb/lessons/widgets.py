@@ -117,8 +117,9 @@ def threshold(
     largest = float(values.max())
     low, high, broken = quantize.harmless(weights, few, layer, largest)
     read = quantize.reader_with_threshold(weights, few.images, layer)
+    least, most = quantize.RANGE
     update = figures.threshold_hand(
-        few.images, few.labels, values, methods, largest * np.array(quantize.RANGE), layer
+        few.images, few.known_labels, values, methods, (least * largest, most * largest), layer
     )
 
     def draw(threshold: float) -> Figure:

@@ -9,6 +9,7 @@ the rest go on in a new process.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from .kit import KitModel, Wanted, emulator_tolerance, fill_kit, programs_digest
 
 BACKENDS = ("device", "simulator", "emulator")
 _IMAGES = 5  # one batch of four, and one more to pad
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +272,14 @@ def _must(condition: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def _refused(what: str, act: Callable[[], Any], kind: type = LprnetError) -> None:
+def _there(found: _T | None, what: str) -> _T:
+    """What a check is not run without."""
+    if found is None:
+        raise AssertionError(f"there is no {what}")
+    return found
+
+
+def _refused(what: str, act: Callable[[], Any], kind: type[Exception] = LprnetError) -> None:
     try:
         act()
     except kind:
@@ -358,16 +367,16 @@ def _logits_check(precision: str) -> Callable[[_Bench], str]:
 
 
 def _check_larger_batch_and_padding(bench: _Bench) -> str:
-    name = bench.larger
+    name = _there(bench.larger, "larger batch")
     with bench.open(name) as engine:
         _must(engine.batch == bench.model(name).batch, f"batch is {engine.batch}")
         return bench.same(name, engine.infer(bench.inputs(name)))
 
 
 def _check_combined_stages(bench: _Bench) -> str:
-    name = bench.combined
+    name = _there(bench.combined, "combined model")
     inputs = bench.inputs(name)
-    parts = bench.model(name).parts
+    parts = _there(bench.model(name).parts, "list of parts")
     sizes = sorted(map(int, parts))
     with bench.open(name) as engine:
         graph, given, output = _names(engine)
@@ -385,7 +394,8 @@ def _check_combined_stages(bench: _Bench) -> str:
 
 
 def _check_warns_of_padding(bench: _Bench) -> str:
-    record = dataclasses.replace(bench.record(bench.larger), batch_mean="batch")
+    name = _there(bench.larger, "larger batch")
+    record = dataclasses.replace(bench.record(name), batch_mean="batch")
     with bench.open(record) as engine, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         engine.infer(bench.inputs(bench.one)[:1])
@@ -409,7 +419,7 @@ def _check_refuses_bad_calls(bench: _Bench) -> str:
             "NaN": (graph, {name: one * np.float32("nan")}),
         }
         for what, call in calls.items():
-            _refused(what, lambda call=call: engine.process(*call))
+            _refused(what, functools.partial(engine.process, *call))
         _refused("an unknown graph's shape", lambda: engine.get_input_shape("other", name))
         _refused("an unknown tensor's shape", lambda: engine.get_input_shape(graph, "other"))
         engine.infer(one)
@@ -456,9 +466,10 @@ def _check_device_side_tensors(bench: _Bench) -> str:
         inputs = bench.inputs(name)
         with bench.open(name, io_mode="DEVIO") as engine:
             seen.append(bench.same(name, engine.infer(inputs)))
-            overhead = 1000 * (engine.seconds - engine.runtime_seconds) / len(inputs)
+            runtime = _there(engine.runtime_seconds, "time in the runtime")
+            overhead = 1000 * (engine.seconds - runtime) / len(inputs)
             seen.append(
-                f"{1000 * engine.runtime_seconds / len(inputs):.3f} ms an image in "
+                f"{1000 * runtime / len(inputs):.3f} ms an image in "
                 f"the runtime, {overhead:.3f} ms around it"
             )
     return "; ".join(seen)
@@ -467,7 +478,7 @@ def _check_device_side_tensors(bench: _Bench) -> str:
 def _check_device_numbers(bench: _Bench) -> str:
     count = importlib.import_module(bench.options["sail_module"]).get_available_tpu_num()
     for bad in ([count], [-1], [0, 0], []):
-        _refused(f"tpu_ids={bad}", lambda bad=bad: bench.open(tpu_ids=bad))
+        _refused(f"tpu_ids={bad}", functools.partial(bench.open, tpu_ids=bad))
     with bench.open(tpu_ids=range(count)) as engine:
         return f"{count} devices; " + bench.same(bench.one, engine.infer(bench.inputs(bench.one)))
 
@@ -479,7 +490,7 @@ _DEVICE = (_check_device_side_tensors, _check_device_numbers)
 def _checks(bench: _Bench) -> dict[str, Callable[[_Bench], str]]:
     """Checks by name. The emulator runs one graph, so it has no stages to choose from."""
     first = (_check_describes_itself, _check_names_shapes_dtypes, _check_process)
-    found = {_title(check): check for check in first}
+    found: dict[str, Callable[[_Bench], str]] = {_title(check): check for check in first}
     found |= {f"logits {precision}": _logits_check(precision) for precision in bench.precisions}
     more: list[Callable[[_Bench], str]] = []
     if bench.larger:

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -43,11 +43,12 @@ from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.strategies import Strategy
 
-FORMAT = 1
+FORMAT: Final = 1
 # The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
 # part of the largest logit. Its INT8 graphs agree to the bit.
 _EMULATOR_FLOAT_TOLERANCE = 2e-5
-BACKENDS = ("simulator", "emulator")
+KitBackend = Literal["simulator", "emulator"]
+BACKENDS: tuple[KitBackend, ...] = get_args(KitBackend)
 
 
 class _Part(BaseModel):
@@ -81,7 +82,7 @@ class Expected(_Part):
 
     file: str
     sha256: str = Sha256
-    backend: Literal["simulator", "emulator"]
+    backend: KitBackend
     tolerance: float = Field(ge=0)
 
 
@@ -353,7 +354,8 @@ def save_kit(
     """
     target = Path(target)
     check_target(target)
-    if backend not in BACKENDS:
+    maker = next((known for known in BACKENDS if known == backend), None)
+    if maker is None:
         raise ParameterError(f"backend {backend!r} makes no kit. Choose {' or '.join(BACKENDS)}.")
     chips = {each.bmodel.chip for each in models}
     if len(chips) != 1:
@@ -363,7 +365,7 @@ def save_kit(
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         os.chmod(temporary, 0o755)
-        fill_kit(temporary, models, plates, backend, revision=revision, progress=progress)
+        fill_kit(temporary, models, plates, maker, revision=revision, progress=progress)
         os.rename(temporary, target)
     except OSError as error:
         raise DataError(f"cannot write the kit {target}: {error}.") from error
@@ -376,7 +378,7 @@ def fill_kit(
     folder: Path,
     models: Sequence[Wanted],
     plates: PlateImages,
-    backend: str = "simulator",
+    backend: KitBackend = "simulator",
     *,
     graphs: bool = False,
     revision: str | None = None,
@@ -416,7 +418,12 @@ def fill_kit(
 
 
 def _add_model(
-    folder: Path, wanted: Wanted, plates: PlateImages, backend: str, graphs: bool, progress: bool
+    folder: Path,
+    wanted: Wanted,
+    plates: PlateImages,
+    backend: KitBackend,
+    graphs: bool,
+    progress: bool,
 ) -> KitModel:
     bmodel, path = wanted.bmodel, folder / "models" / f"{wanted.id}.bmodel"
     shutil.copy(bmodel.path, path)
@@ -661,9 +668,9 @@ def measured_logits(model: MeasuredModel, expected: np.ndarray) -> np.ndarray:
     """
     found = model.programs["plates"]
     logits = np.ascontiguousarray(expected, np.float32).copy()
-    for index, text in (found.different or {}).items():
+    for place, text in (found.different or {}).items():
         raw = np.frombuffer(base64.b64decode(text), np.float32)
-        logits[int(index)] = raw.reshape(logits.shape[1:])
+        logits[int(place)] = raw.reshape(logits.shape[1:])
     for index, row in enumerate(logits):
         if logits_digest(row) != (found.digests or ())[index]:
             raise DataError(

@@ -164,6 +164,7 @@ class _Box:
     def follow(self, command: Sequence[str]) -> int:
         """Run a command over there, reporting each line that it prints; returns its status."""
         with _start([*self.command, self._there(command)], stderr=children.STDOUT) as process:
+            assert process.stdout is not None  # `_start` pipes it
             try:
                 for line in io.TextIOWrapper(process.stdout, "utf8", "replace"):
                     self.last = line.strip() or self.last
