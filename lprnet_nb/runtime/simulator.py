@@ -411,9 +411,9 @@ def _libraries(chip: str, libraries: Path) -> tuple[Path, Path]:
             f"the BModel is for the chip {chip}, which cannot be simulated here. "
             f"Possible: {', '.join(CHIP_LIBRARIES)}."
         )
-    simulator, driver, _ = (
+    driver, _, simulator = (
         _first_there(names, libraries)
-        for names in (CHIP_LIBRARIES[chip], DRIVER_LIBRARIES, (RUNTIME_LIBRARY,))
+        for names in (DRIVER_LIBRARIES, (RUNTIME_LIBRARY,), CHIP_LIBRARIES[chip])
     )
     return simulator, driver
 

@@ -31,6 +31,7 @@ from .chips import check_cores, check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler
 from .layers import layers_of_roles
 from .process import kept_log, log_tail
+from .releases import PINNED
 from .strategies import Strategy, check_calibrates
 
 _QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
@@ -302,6 +303,9 @@ def calibrate(
         "tpu_mlir": tool.version,
         "chip": chip if strategy.search or strategy.bias_correction else None,
     }
+    asked = tool.release.methods.get(strategy.method, ())
+    if tool.version != PINNED:  # the words may be put right in the table of releases
+        inputs["asked"] = list(asked)
     # By default (0.99) searches and bias correction find this network good enough and do nothing.
     insist = ["--expected_cos", "1"] if strategy.bias_correction or strategy.search else []
     if insist:
@@ -319,7 +323,7 @@ def calibrate(
             "images",
             "--input_num",
             str(len(images)),
-            *tool.release.methods.get(strategy.method, ()),
+            *asked,
             "--tune_num",
             str(min(strategy.tune, len(images))),
             "-o",
