@@ -18,6 +18,7 @@ from .style import (
     _figure,
     _labelled_rows,
     _rgb,
+    blank,
 )
 
 
@@ -48,7 +49,7 @@ def ctc_paths(
     for path in paths.values():
         seen |= set(np.asarray(path).tolist())
     shown = [*sorted(seen - {alphabet.blank}), alphabet.blank]
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.17 * len(shown)), layout="constrained")
+    figure = blank(WIDTH, 1.5 + 0.17 * len(shown))
     top, axes = figure.subplots(2, 1, height_ratios=(1.05, 0.17 * len(shown)))
     _bare(top)
     top.imshow(_rgb(image), aspect="auto", interpolation="lanczos")

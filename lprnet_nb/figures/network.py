@@ -22,6 +22,7 @@ from .style import (
     _figure,
     _interval_points,
     _labelled_rows,
+    blank,
 )
 
 _CHAIN = (
@@ -40,7 +41,7 @@ _CHAIN = (
 
 def network_diagram() -> Figure:
     """LPRNet as data flow: the backbone, the four kept maps, and the global context."""
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    figure = blank(WIDTH, 2.9)
     axes = figure.subplots()
     axes.set(xlim=(-0.5, 9.55), ylim=(-2.42, 0.75))
     _bare(axes)
@@ -122,7 +123,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
 
 def workflow() -> Figure:
     """The port from weights to a report, the Chinese terms beside the English ones."""
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    figure = blank(WIDTH, 2.3)
     axes = figure.subplots()
     axes.set(xlim=(-0.48, 4.48), ylim=(-2.02, 0.32))
     _bare(axes)

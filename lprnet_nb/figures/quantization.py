@@ -21,6 +21,7 @@ from .style import (
     _bare,
     _figure,
     _rgb,
+    blank,
 )
 
 
@@ -176,7 +177,7 @@ def threshold_hand(
     callable
         Takes a threshold, the values quantized at it, and the readings; gives the figure.
     """
-    figure = Figure(figsize=(WIDTH, 4.9))
+    figure = blank(WIDTH, 4.9, layout=None)
     places = figure.add_gridspec(
         2, 2, left=0.075, right=0.985, top=0.945, bottom=0.52, hspace=0.5, wspace=0.16
     )

@@ -14,7 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH
+from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH, blank
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
@@ -45,10 +45,7 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
         for number, note in enumerate(notes, 1)
         for part in textwrap.wrap(f"{number}: {note}", 125)
     ]
-    figure = Figure(
-        (WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2),
-        layout="constrained",
-    )
+    figure = blank(WIDTH, 0.13 * max(2, len(chips)) * len(names) + 0.13 * len(said) + 1.2)
     axes = figure.subplots()
     _rows(axes, names)
     shifts = 0.22 * (np.arange(len(chips)) - (len(chips) - 1) / 2)
@@ -136,7 +133,7 @@ def pareto(
         and line.get("mean", 0) > READABLE
         and line["scheme"] == "cross-fit"
     )
-    figure = Figure((WIDTH, 3.4), layout="constrained")
+    figure = blank(WIDTH, 3.4)
     axes = figure.subplots()
     front: list[tuple[float, float, int]] = []
     for time, negative, number in points:
@@ -192,7 +189,7 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
     usable = [line for line in lines if "steps_off" in line]
     chips = list(dict.fromkeys(line["chip"] for line in usable))
     names = list(dict.fromkeys(line["role"] for line in usable if line["role"]))
-    figure = Figure((WIDTH, 0.27 * len(names) + 1.2), layout="constrained")
+    figure = blank(WIDTH, 0.27 * len(names) + 1.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, mode, title in (
         (left, "float", "only this role in float"),
@@ -232,7 +229,7 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
 
 def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Images that read differently in other company, mean over the batch against over the image."""
-    figure = Figure((WIDTH, 0.42 * len(lines) + 0.9), layout="constrained")
+    figure = blank(WIDTH, 0.42 * len(lines) + 0.9)
     axes = figure.subplots()
     labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]
     places = _rows(axes, labels)
@@ -272,7 +269,7 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """
     rows = list(dict.fromkeys((x["tip"], x["strategy"], x["baseline"]) for x in lines))
     chips = list(dict.fromkeys(line["chip"] for line in lines))
-    figure = Figure((WIDTH, 0.33 * len(rows) + 0.6), layout="constrained")
+    figure = blank(WIDTH, 0.33 * len(rows) + 0.6)
     axes = figure.subplots()
     axes.set(xlim=(-0.5, len(chips) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     most = max(line["draws"] for line in lines)
@@ -337,7 +334,7 @@ class Step:
 def staircase(steps: Sequence[Step]) -> Figure:
     """Exact match step by step: each chip's mean and draws, and float read in the same way."""
     chips = list(dict.fromkeys(chip for step in steps for chip in step.by_chip))
-    figure = Figure((WIDTH, 3.5), layout="constrained")
+    figure = blank(WIDTH, 3.5)
     axes = figure.subplots()
     for place, step in enumerate(steps):
         for chip, (mean, low, high) in step.by_chip.items():

@@ -2,7 +2,6 @@
 
 Readable without colour (markers, hatches, line styles, numbers), safe for the colour-blind (the
 palette of Okabe and Ito, 2008), units on axes, intervals drawn, Chinese from a font found by code.
-Importing this module sets matplotlib's style.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def _has_glyphs(path: str, characters: str) -> bool:
     return all(ord(character) in known for character in characters)
 
 
+@cache
 def _use_style() -> None:
     names = []
     for path in chinese_fonts():
@@ -134,13 +135,16 @@ def _use_style() -> None:
     )
 
 
-_use_style()
+def blank(width: float, height: float, **options: Any) -> Figure:
+    """An empty figure in the one style, its sides in inches; `options` are `Figure`'s."""
+    _use_style()
+    return Figure(figsize=(width, height), **{"layout": "constrained", **options})
 
 
 def _figure(
     height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = blank(width, height)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..datasets.images import PlateImages
 from ..evaluate.intervals import wilson
-from .style import SERIES, WIDTH
+from .style import SERIES, WIDTH, blank
 
 TOP = 1.02  # of axes of shares: a marker at 1 is seen whole
 
@@ -21,7 +21,7 @@ def sheets(sets: Mapping[str, PlateImages], columns: int = 6, zoom: int = 3) -> 
 
     drawn = {name: contact_sheet(plates, columns, zoom) for name, plates in sets.items()}
     heights = [WIDTH * sheet.shape[0] / sheet.shape[1] for sheet in drawn.values()]
-    figure = Figure((WIDTH, sum(heights) + 0.3 * len(drawn)), layout="constrained")
+    figure = blank(WIDTH, sum(heights) + 0.3 * len(drawn))
     rows = figure.subplots(len(drawn), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (name, sheet) in zip(rows, drawn.items()):
         axes.imshow(sheet[..., ::-1])
@@ -32,7 +32,7 @@ def sheets(sets: Mapping[str, PlateImages], columns: int = 6, zoom: int = 3) -> 
 
 def progress(reports: Sequence[Mapping]) -> Figure:
     """Loss (log scale) and held-out exact match by training step."""
-    figure = Figure((WIDTH, 2.6), layout="constrained")
+    figure = blank(WIDTH, 2.6)
     left, right = figure.subplots(1, 2)
     steps = [report["step"] for report in reports]
     left.plot(steps, [report["loss"] for report in reports], color=SERIES[0]["color"], marker="o")
@@ -61,7 +61,7 @@ def severities(curves: Mapping[str, Mapping[float, float]], count: int) -> Figur
 def _curves(
     curves: Mapping[str, Mapping[float, float]], count: int, label: str, bottom: float = 0
 ) -> Figure:
-    figure = Figure((WIDTH, 3.2), layout="constrained")
+    figure = blank(WIDTH, 3.2)
     axes: Axes = figure.subplots()
     for style, (name, curve) in zip(SERIES, curves.items()):
         x, y = np.array(sorted(curve)), np.array([curve[place] for place in sorted(curve)])
@@ -84,7 +84,7 @@ def _curves(
 
 def by_group(rows: Sequence[Mapping]) -> Figure:
     """Exact match of groups ``{group, k, n}``, Wilson intervals at 95 %."""
-    figure = Figure((WIDTH, 2.6), layout="constrained")
+    figure = blank(WIDTH, 2.6)
     axes: Axes = figure.subplots()
     values = np.array([row["k"] / row["n"] for row in rows])
     low, high = np.array([wilson(row["k"], row["n"]) for row in rows]).T

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -422,7 +421,6 @@ def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if fused else preprocess(images)
 
 
-@cache
 def _decoder_key(decoder: str) -> dict[str, Any]:
     """What readings depend on beside the logits: nothing for greedy, which is a definition."""
     return {} if decoder == "greedy" else {"decoder": decoder_key(decoder)}

@@ -63,6 +63,7 @@ def test_a_users_own_settings_and_files_do_not_reach_the_kernel(notebooks, tmp_p
         "print(getattr(builtins, 'mine', None), matplotlib.rcParams['text.usetex'])\n"
         "matplotlib.rcParams['text.usetex'] = True\n"
         "from lprnet_nb.figures import style\n"
+        "style.blank(1, 1)\n"
         "import csv\n"
         "print(matplotlib.rcParams['text.usetex'], csv.QUOTE_ALL)",
     )
