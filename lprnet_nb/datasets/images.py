@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -111,11 +113,23 @@ def check_utf8(place: str, names: Iterable[str]) -> None:
         try:
             name.encode("utf8")
         except UnicodeEncodeError:
+            if _is_utf8(name):
+                raise DataError(
+                    f"{place}: file name {name!r} is in UTF-8, which this locale "
+                    f"({sys.getfilesystemencoding()}) cannot read. Set LC_ALL=C.UTF-8."
+                ) from None
             raise DataError(
                 f"{place}: file name {name!r} is not UTF-8 and cannot be written into results. "
                 "Rename it; `convmv -f gb18030 -t utf8 -r --notest FOLDER` renames what an "
                 "archive from a Chinese Windows left."
             ) from None
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name that was read in another encoding is UTF-8 on the disk."""
+    with contextlib.suppress(UnicodeError):
+        return bool(os.fsencode(name).decode("utf8"))
+    return False
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:

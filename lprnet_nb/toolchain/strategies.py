@@ -157,7 +157,10 @@ def read_strategy(path: str | Path) -> Strategy:
         fields = fields.get("strategy", fields)
     if not isinstance(fields, dict):
         raise ParameterError(f"strategy file {path} is not a JSON object of a strategy's fields.")
-    return make_strategy(**fields)
+    try:
+        return make_strategy(**fields)
+    except ParameterError as error:
+        raise ParameterError(f"strategy file {path}: {error}") from error
 
 
 def _registry(*strategies: Strategy) -> dict[str, Strategy]:
