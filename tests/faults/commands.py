@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -172,6 +173,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
     status = 1
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
         for descriptor, path in zip((0, 1, 2), (os.devnull, *order["streams"])):
             os.dup2(os.open(path, os.O_RDWR if descriptor else os.O_RDONLY), descriptor)
         if order["user"] is not None:
