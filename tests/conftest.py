@@ -19,6 +19,19 @@ torch.set_num_threads(1)
 collect_ignore_glob = ["contract/standin_*.py"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "faults put in on purpose (tests/faults)")
+    group.addoption(
+        "--repetitions",
+        type=int,
+        metavar="N",
+        help="kills at random moments (2; 20 where they are slow)",
+    )
+    group.addoption(
+        "--faults-table", metavar="FILE", help="JSON file that gets how each fault ended"
+    )
+
+
 @pytest.fixture(scope="session")
 def published() -> PlateImages:
     """The 1,000 published test images; skips where they cannot be had."""

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -74,18 +75,65 @@ def _undisturbed(world: World, *kinds: str) -> float:
     return time.monotonic() - started
 
 
+def _workers_at_work(cache: Path) -> list[int]:
+    """Processes that the logs of pieces name: a log is there as long as its piece is made."""
+    found = []
+    for log in (cache / "logs" / "pieces").glob("*.log"):
+        with contextlib.suppress(OSError):
+            named = re.findall(r"process (\d+)$", log.read_text("utf8", "replace"), re.MULTILINE)
+            found += [int(pid) for pid in named[-1:] if Path("/proc", pid).exists()]
+    return found
+
+
+def _until_at_work(cache: Path, work: subprocess.Popen) -> list[int]:
+    """Wait until a piece is being made or the work has ended; returns who makes it."""
+    while work.poll() is None:
+        if found := _workers_at_work(cache):
+            return found
+        time.sleep(0.005)
+    return []
+
+
+def _span_at_work(world: World, *kinds: str) -> float:
+    """Seconds from the first piece's start to the last one's end."""
+    forget(world, *kinds)
+    work = world.start()
+    _until_at_work(world.cache, work)
+    first = last = time.monotonic()
+    while _until_at_work(world.cache, work):
+        last = time.monotonic()
+        time.sleep(0.005)
+    world.finish(work)
+    return last - first
+
+
+def _at_a_moment(work: subprocess.Popen, dice: random.Random, span: float) -> tuple[bool, float]:
+    """Wait for a moment of `span`: whether the work still goes on, and the span to draw from next.
+
+    A run that has ended by then took less than was thought, as the machine is less busy.
+    """
+    started, moment = time.monotonic(), dice.uniform(0, span)
+    while work.poll() is None and time.monotonic() - started < moment:
+        time.sleep(0.01)
+    if work.poll() is None:
+        return True, span
+    return False, time.monotonic() - started
+
+
 def _worker_killed(repetitions: int) -> Callable[[World], str]:
     def run(world: World) -> str:
         dice, at_work = random.Random(1), 0
         with cluster(world, 2) as made:
-            span = _undisturbed(world, "logits", "score")
+            span = _span_at_work(world, "logits", "score")
             for _ in range(repetitions):
                 forget(world, "logits", "score")
                 work = world.start()
+                _until_at_work(world.cache, work)
                 time.sleep(dice.uniform(0, span))
-                with contextlib.suppress(ProcessLookupError, OSError):
-                    os.kill(dice.choice(made.working()), signal.SIGKILL)
-                at_work += work.poll() is None
+                victims = _until_at_work(world.cache, work)  # between two pieces, at the next one
+                at_work += bool(victims)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(victims or made.working()), signal.SIGKILL)
                 world.finish(work)
         return f"same result, {at_work} kills while it was at work"
 
@@ -356,8 +404,8 @@ def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
             forget(world, "logits", "score")
             work = _report(world, "small")
             _until_there(world.cache, "ipykernel", work)
-            time.sleep(dice.uniform(0, span))
-            at_work += work.poll() is None
+            met, span = _at_a_moment(work, dice, span)
+            at_work += met
             if victim == "kernel":
                 for pid, line in processes_of(world.cache).items():
                     if "ipykernel" in line:

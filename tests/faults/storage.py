@@ -21,7 +21,7 @@ _SMALL = 3 << 20  # bytes of the small disk
 
 
 @contextlib.contextmanager
-def _disk(folder: Path, size: int = _SMALL) -> Iterator[Path]:
+def small_disk(folder: Path, size: int = _SMALL) -> Iterator[Path]:
     """A small file system in memory."""
     folder.mkdir(exist_ok=True)
     made = subprocess.run(
@@ -38,7 +38,7 @@ def _disk(folder: Path, size: int = _SMALL) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _read_only(folder: Path) -> Iterator[None]:
+def read_only(folder: Path) -> Iterator[None]:
     """Make a folder read-only for everybody, root included."""
     for arguments in (["--bind", str(folder), str(folder)], ["-o", "remount,ro,bind", str(folder)]):
         made = subprocess.run(["mount", *arguments], capture_output=True, text=True)
@@ -52,7 +52,7 @@ def _read_only(folder: Path) -> Iterator[None]:
 
 def _full_cache(world: World) -> str:
     """The disk fills up while a shard is written; what was finished before is kept."""
-    with _disk(world.folder / "small") as disk, _cache(disk):
+    with small_disk(world.folder / "small") as disk, _cache(disk):
         first = artifact("kept", {"n": 1}, lambda folder: _write(folder, 1 << 20))
         said = world.error(
             lambda: artifact("large", {"n": 2}, lambda folder: _write(folder, 2 * _SMALL)),
@@ -91,7 +91,7 @@ def _full_whole_run(world: World) -> str:
     shutil.rmtree(world.cache / "artifacts" / "score")
     size = sum(path.stat().st_size for path in world.cache.rglob("*") if path.is_file())
     place = world.folder / "small"
-    with _disk(place, size + (1 << 20)) as disk:
+    with small_disk(place, size + (1 << 20)) as disk:
         shutil.copytree(world.cache, disk / "cache", symlinks=True)
         filler = disk / "filler"
         with contextlib.suppress(OSError), open(filler, "wb") as file:
@@ -106,7 +106,7 @@ def _full_whole_run(world: World) -> str:
 
 
 def _full_report(world: World) -> str:
-    with _disk(world.folder / "small", 1 << 16) as disk:
+    with small_disk(world.folder / "small", 1 << 16) as disk:
         atomic_write(disk / "metrics.json", "old")
         said = world.error(
             lambda: atomic_write(disk / "metrics.json", "x" * (1 << 20)), "cannot write"
@@ -118,18 +118,18 @@ def _full_report(world: World) -> str:
 
 def _full_lmdb(world: World) -> str:
     arrays = [np.full((1, 3, 24, 94), value, np.float32) for value in range(600)]
-    with _disk(world.folder / "small") as disk:
+    with small_disk(world.folder / "small") as disk:
         return world.error(lambda: write_lmdb(arrays, disk / "lmdb"), "What was committed")
 
 
 def _read_only_cache_complete(world: World) -> str:
-    with _read_only(world.cache):
+    with read_only(world.cache):
         return world.result()
 
 
 def _read_only_cache_incomplete(world: World) -> str:
     shutil.rmtree(world.cache / "artifacts" / "logits")
-    with _read_only(world.cache):
+    with read_only(world.cache):
         said = world.error(world.result, "LPRNET_CACHE")
     world.result()
     return said
@@ -140,7 +140,7 @@ def _unwritable_report(world: World) -> str:
 
     folder = world.folder / "unwritable"
     folder.mkdir(exist_ok=True)
-    with _read_only(folder):
+    with read_only(folder):
         return world.error(lambda: Output(folder).json("metrics", {}), "cannot write")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lprnet_nb.errors import LprnetError
+from lprnet_nb.places import repository
 from lprnet_nb.runtime.inference import close_models
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE, compiler
 from lprnet_nb.work import scheduler
@@ -153,7 +154,8 @@ class World:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self.environment() | variables,
+            # Where a pool was started before, the current folder is no place of modules.
+            env=self.environment() | {"PYTHONPATH": str(repository())} | variables,
         )
 
     def finish(self, process: subprocess.Popen, within: float = 600.0) -> str:
