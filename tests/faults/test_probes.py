@@ -15,6 +15,9 @@ from .probes import Probe
 from .scene import CONTEXTS, HERE, Context, Scene, Stage
 from .world import Skip
 
+# Not one whole run of them has been seen yet, so none is among the quick tests.
+pytestmark = pytest.mark.slow
+
 ALL = [*foreign_code.A, *wrong_answers.B, *hangs.C, *loss.D, *advice.E]
 
 # Ended badly in their first run, and not looked into yet: the product or the probe is wrong.
@@ -36,17 +39,13 @@ UNJUDGED = {
     "a picture of SVG with a program",
     "markup in the metadata of a notebook's picture",
 }
-# Not run to their end yet, so not among the quick ones.
-UNSEEN_ITEMS = {"C15", "C16", "D18"}
-UNSEEN = {"forty mutated graphs on the native emulator", "a picture's name with a null character"}
 
 
 def cases(probes: list[tuple[Probe, Context]]) -> list:
     def marks(probe: Probe) -> list:
         why = probe.open or ("not looked into yet" if probe.name in UNJUDGED else "")
         known = [pytest.mark.xfail(reason=why, strict=False)] if why else []
-        unseen = probe.item in UNSEEN_ITEMS or probe.name in UNSEEN
-        return known + [pytest.mark.slow] * (probe.slow or unseen)
+        return known
 
     return [
         pytest.param(probe, context, id=f"{probe.item} {probe.name}", marks=marks(probe))
