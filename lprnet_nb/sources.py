@@ -8,8 +8,10 @@ does code of the same module that the result does not depend on.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import threading
 from pathlib import Path
 
 # A module, or definitions of one after the colon.
@@ -86,6 +88,8 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
 }
 _PACKAGE = Path(__file__).parent
+_TRIES = 20
+_parsing = threading.Lock()
 
 
 @functools.cache
@@ -117,6 +121,11 @@ def _code(path: Path, names: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def _tree(path: Path) -> ast.Module:
+    for _ in range(_TRIES):
+        # Python 3.11 counts the depth of what it parses for all threads together: one at a time
+        # here, and again where another part of the process parsed at the same moment.
+        with _parsing, contextlib.suppress(SystemError):
+            return _without_docstrings(ast.parse(path.read_bytes()))
     return _without_docstrings(ast.parse(path.read_bytes()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,15 @@ def test_the_code_is_in_the_key(tmp_path, monkeypatch):
     assert cache.find_artifact("score", {"a": 1}) == folder
     monkeypatch.setattr(cache, "code_digest", lambda kind: f"another version's {kind}")
     assert cache.find_artifact("score", {"a": 1}) is None
+
+
+def test_threads_that_ask_at_once_get_one_digest():
+    """Python 3.11 fails with a SystemError where two threads parse at the same moment."""
+    for function in (sources.code_digest, sources._code, sources._tree):
+        function.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        kinds = [kind for kind in sources.DECIDED_BY for _ in range(8)]
+        found = list(pool.map(sources.code_digest, kinds))
+    assert [found[8 * number : 8 * number + 8] for number in range(len(found) // 8)] == [
+        [sources.code_digest(kind)] * 8 for kind in sources.DECIDED_BY
+    ]

@@ -170,7 +170,8 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
 
 def loss_by_hand(only_float: int, only_other: int, images: int) -> dict:
     """Agresti and Min's interval of matched pairs: half a plate more in each of four cells."""
-    cells = [*np.array([only_float, only_other, images - only_float - only_other]), 0.5, 0.5, 1]
+    counts = np.array([only_float, only_other, images - only_float - only_other])
+    cells = counts + np.array([0.5, 0.5, 1])
     lost, won, _ = cells / cells.sum()
     half = norm.ppf(0.975) * np.sqrt((lost + won - (won - lost) ** 2) / cells.sum())
     low, high = won - lost - half, won - lost + half

@@ -272,7 +272,14 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
     with pytest.raises(ParameterError, match="start_from"):
         train(replace(warm, start_from=again, steps=2))
     with pytest.raises(DataError, match="No such file"):
-        train(replace(warm, checkpoint=tmp_path / "c.pt", start_from=tmp_path / "none.pth"))
+        train(
+            replace(
+                warm,
+                output=tmp_path / "c.pth",
+                checkpoint=tmp_path / "c.pt",
+                start_from=tmp_path / "none.pth",
+            )
+        )
 
 
 @pytest.mark.parametrize(
