@@ -281,7 +281,7 @@ def test_a_bmodel_for_another_chip_is_refused(simulate, bmodel, tmp_path):
 
 
 def test_missing_libraries_are_named(bmodel, tmp_path):
-    with pytest.raises(EngineError, match="libcmodel_bm1688.so is missing"):
+    with pytest.raises(EngineError, match="libbmlib.so.0 is missing"):
         simulator.SimulatorEngine(bmodel("BM1688").path, tmp_path)
 
 
