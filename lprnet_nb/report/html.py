@@ -410,8 +410,7 @@ def _figures(report: _Report) -> list[Figure]:
         ):
             raise DataError(f'{sidecar} must name a figure beside it in "file".')
         path = sidecar.parent / Path(file).name
-        # A link may lead to any file of the user's, who passes the page on.
-        if path.suffix not in _KINDS or path.is_symlink() or not path.is_file():
+        if path.suffix not in _KINDS or not path.is_file():
             raise DataError(
                 f"{sidecar} names the figure {file!r}, which is not there as a file of SVG or "
                 "PNG. Make the report again."
