@@ -821,6 +821,18 @@ def bench_releases(
     _print_json(record["summary"])
 
 
+@bench_app.command("margins")
+def bench_margins(
+    plates: Annotated[int, typer.Option(help="Of each set.")] = 300,
+    output: Annotated[Path | None, typer.Option(help="Record of all figures.")] = None,
+) -> None:
+    """Which margin crops want, by confidence without labels, against the best by labels."""
+    from .proof.margin_bench import measure_margins
+
+    record = measure_margins(plates, output, report=lambda line: print(line, file=sys.stderr))
+    _print_json([{key: row[key] for key in ("set", "chosen", "best")} for row in record["rows"]])
+
+
 @bench_app.command("decode")
 def bench_decode(
     decoder: Annotated[str, typer.Option()] = "plate", images: Annotated[int, typer.Option()] = 1000

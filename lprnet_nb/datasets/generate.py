@@ -231,32 +231,6 @@ def contact_sheet(plates: PlateImages, columns: int = 6, zoom: int = 3) -> np.nd
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
 
 
-def with_margin(plates: PlateImages, margin: float) -> PlateImages:
-    """The same crops as a detector with another margin would have cut them.
-
-    Parameters
-    ----------
-    plates
-        Crops as they are: margin 0.
-    margin
-        Part of the crop's side added on each side (edge pixels are repeated), or cut off when
-        negative; more than -0.5.
-    """
-    if not -0.5 < margin <= 1:
-        raise ParameterError(f"margin {margin} is impossible. Choose more than -0.5, at most 1.")
-    scale = 1 / (1 + 2 * margin)
-    matrix = np.array(
-        [[scale, 0, (WIDTH - 1) * (1 - scale) / 2], [0, scale, (HEIGHT - 1) * (1 - scale) / 2]]
-    )
-    images = np.stack(
-        [
-            cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
-            for image in plates.images
-        ]
-    )
-    return PlateImages(f"{plates.name}-margin{margin:+.2f}", images, plates.names, plates.labels)
-
-
 def write_plates(plates: PlateImages, folder: str | Path) -> Path:
     """Write a set as PNG files and ``labels.json``, as `load_plates` takes them.
 

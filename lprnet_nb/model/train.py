@@ -23,8 +23,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..datasets.alphabet import PUBLISHED, Alphabet
-from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunks, with_margin
+from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunks
 from ..datasets.images import PlateImages, preprocess
+from ..datasets.margins import Margin, with_margin
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..files import check_writable, write_whole
@@ -416,7 +417,7 @@ def margin_curve(
     margins: tuple[float, ...] = (-0.1, -0.05, -0.025, 0, 0.025, 0.05, 0.1, 0.15),
 ) -> dict[float, float]:
     """Exact match by the margin that is added to (or cut from) the crops."""
-    return {margin: exact_match(weights, with_margin(plates, margin)) for margin in margins}
+    return {m: exact_match(weights, with_margin(plates, Margin(m, m))) for m in margins}
 
 
 def write_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:

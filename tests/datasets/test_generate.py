@@ -16,12 +16,10 @@ from lprnet_nb.datasets.generate import (
     draw_chunk,
     generate_plates,
     stream_chunks,
-    with_margin,
     write_plates,
 )
 from lprnet_nb.datasets.generator import glyphs, layout
 from lprnet_nb.datasets.generator.camera import homographies, project
-from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.decode.grammar import compile_grammar, load_grammar
 from lprnet_nb.errors import DataError, ParameterError
 
@@ -207,17 +205,6 @@ def test_training_pictures_are_softer():
         for chunk in (plain, soft)
     ]
     assert blur[1] < 0.7 * blur[0]
-
-
-def test_a_margin_moves_the_edges():
-    image = np.zeros((1, 24, 94, 3), np.uint8)
-    image[:, :, 40:54] = 255
-    plates = PlateImages("bar", image, ("bar.png",))
-    np.testing.assert_array_equal(with_margin(plates, 0).images, image)
-    assert (with_margin(plates, 0.5).images[0, 12, :, 0] > 127).sum() in (7, 8)
-    assert (with_margin(plates, -0.25).images[0, 12, :, 0] > 127).sum() == 28
-    with pytest.raises(ParameterError, match="margin"):
-        with_margin(plates, -0.5)
 
 
 def test_the_sheet_holds_every_crop():

@@ -1,0 +1,95 @@
+"""Which margin a folder's crops want: told by a recognizer's confidence, without any label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..datasets.margins import CANDIDATES, NONE, Margin, widen
+from ..errors import DataError
+
+SAMPLE = 100  # plates that a choice is made on
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The margin chosen for a set of crops, and what speaks for it.
+
+    Attributes
+    ----------
+    margin
+        `NONE` unless another is better beyond chance.
+    confidence
+        Mean confidence of the sample by candidate.
+    gain
+        `LEVEL` interval of the mean gain in confidence of the most confident candidate over none,
+        by the paired bootstrap over plates.
+    plates
+        How many were read.
+    """
+
+    margin: Margin
+    confidence: Mapping[Margin, float]
+    gain: tuple[float, float]
+    plates: int
+
+    def said(self) -> str:
+        """The choice in a sentence."""
+        best = max(self.confidence, key=self.confidence.__getitem__)
+        none = f"mean confidence {self.confidence[NONE]:.3f} as they are"
+        if best == NONE:
+            return (
+                f"margin none: of {len(self.confidence)} tried, the crops as they are are read "
+                f"most surely ({none}, {self.plates} plates)."
+            )
+        seen = (
+            f"{none}, {self.confidence[best]:.3f} with {best}; gain {self.gain[0]:+.3f} to "
+            f"{self.gain[1]:+.3f} at {LEVEL:.0%}, {self.plates} plates"
+        )
+        if self.margin == NONE:
+            return f"margin none: {best} is not surely better ({seen})."
+        return f"margin {best} ({seen})."
+
+
+def choose_margin(
+    confidence: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    candidates: tuple[Margin, ...] = CANDIDATES,
+) -> Choice:
+    """Choose the margin at which a sample of the crops is read most surely.
+
+    Parameters
+    ----------
+    confidence
+        From uint8 crops ``[N, H, W, 3]`` to the confidence of each reading, float ``[N]``.
+    images
+        The crops, uint8 ``[N, H, W, 3]``; of more than `SAMPLE`, evenly spread ones are read.
+    candidates
+        With `NONE` among them.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    DataError
+        Without crops.
+    """
+    if not len(images):
+        raise DataError("no crops to choose a margin by.")
+    sample = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)]
+    found = {margin: confidence(widen(sample, margin)) for margin in candidates}
+    means = {margin: float(values.mean()) for margin, values in found.items()}
+    best = max(candidates, key=means.__getitem__)
+    gains = found[best] - found[NONE]
+    dice = np.random.default_rng(0)
+    drawn = gains[dice.integers(len(gains), size=(RESAMPLES, len(gains)))].mean(axis=1)
+    tail = 50 * (1 - LEVEL)
+    low, high = (float(bound) for bound in np.percentile(drawn, (tail, 100 - tail)))
+    few = len(sample) < 5  # a bootstrap of so few says nothing
+    return Choice(NONE if few or low <= 0 else best, means, (low, high), len(sample))
