@@ -15,10 +15,10 @@ from ..evaluate.published import LATEST, published_latency
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
+from ..model.lprnet.roles import roles_of_layers
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
-from ..toolchain.layers import roles_of_layers
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run

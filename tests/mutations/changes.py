@@ -84,8 +84,8 @@ FOUND = (
     ),
     Change(
         "crops are resized by area",
-        "return cv2.resize(image, (WIDTH, HEIGHT))",
-        "return cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)",
+        "return cv2.resize(image, size[::-1])",
+        "return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)",
         f"{SOURCES}::test_other_sizes_are_resized_between_the_nearest_pixels",
     ),
     Change(
