@@ -14,7 +14,6 @@ from ..errors import ParameterError
 from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
 from ..model.lprnet import LPRNET
-from ..model.lprnet.layers import BATCH_MEANS
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
 from ..toolchain.chips import parse_chip, parse_precision, supports
@@ -321,7 +320,7 @@ _CHECKS: dict[str, Any] = {
     "decoders": _each(
         lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item)
     ),
-    "batch_mean": _one_of(BATCH_MEANS),
+    "batch_mean": _one_of(tuple(sorted(LPRNET.batch_means))),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
     "tpu_mlir": lambda key, value: release_named(str(value)).version if value else "",

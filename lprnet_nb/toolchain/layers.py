@@ -52,6 +52,14 @@ def layers_of_roles(
     return [layer["name"] for layer in layers if layer["name"] in chosen]
 
 
+def grouped(layers: list[dict[str, Any]], network: Network = LPRNET) -> dict[str, list[str]]:
+    """Layer names by role where the network has roles, else by operation."""
+    if network.find_roles:
+        return network.find_roles(layers)
+    kinds = dict.fromkeys(_kind(layer) for layer in layers)
+    return {k: [layer["name"] for layer in layers if _kind(layer) == k] for k in kinds}
+
+
 def _general(layers: list[dict[str, Any]], role: str) -> list[str]:
     kind, _, pattern = role.partition(":")
     if role in ENDS:
