@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure; one JSON line comes last.")
 app.add_typer(bench_app, name="bench")
+network_app = typer.Typer(no_args_is_help=True, help="A network of your own; see docs/network.md.")
+app.add_typer(network_app, name="network")
 
 Chips = Annotated[str | None, typer.Option(help="Comma-separated, such as BM1684X,BM1684.")]
 Precisions = Annotated[str | None, typer.Option(help="Of fp32, fp16, bf16, int8.")]
@@ -48,6 +50,10 @@ WeightsOption = Annotated[
     str | None, typer.Option("--weights", help="auto, published, generated, or a file.")
 ]
 Classes = Annotated[str | None, typer.Option(help="Class list of the weights, a text file.")]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", help="lprnet, or a file: .onnx, TorchScript .pt, or .py."),
+]
 Backend = Annotated[str | None, typer.Option(help="auto, device, simulator, emulator.")]
 Scheduler = Annotated[
     str | None,
@@ -108,15 +114,24 @@ def download() -> None:
 def trace(
     batches: Batches = "1,4",
     batch_mean: BatchMean = "image",
+    network: NetworkOption = None,
     weights: WeightsOption = None,
     classes: Classes = None,
 ) -> None:
-    """Trace the network and export it to ONNX, into data/models/torch/."""
+    """Trace the network and export it to ONNX, into data/models/torch/ (a file's: onnx/)."""
     from .measure.parameters import check
     from .steps import gen_traces
 
     for path in gen_traces(
-        check(**_upper(batches=batches, batch_mean=batch_mean, weights=weights, classes=classes))
+        check(
+            **_upper(
+                batches=batches,
+                batch_mean=batch_mean,
+                network=network,
+                weights=weights,
+                classes=classes,
+            )
+        )
     ):
         print(path)
 
@@ -131,10 +146,11 @@ def compile_(
         str | None,
         typer.Option(
             help="INT8 strategy by name, or a JSON file; by default the recommended one, with "
-            "TPU-NNTC kl."
+            "TPU-NNTC or a network of your own kl."
         ),
     ] = None,
     data: DataOption = None,
+    network: NetworkOption = None,
     weights: WeightsOption = None,
     classes: Classes = None,
     toolchain: Toolchain = None,
@@ -142,10 +158,11 @@ def compile_(
     calibration: Calibration = None,
 ) -> None:
     """Compile BModels into data/models/TARGET/ under the names that users know."""
-    from .measure.parameters import check
+    from .measure.parameters import NETWORK, check
     from .steps import gen_bmodels
 
-    chosen = strategy or ("kl" if toolchain == "nntc" else "recommended")
+    own = toolchain == "nntc" or network not in (None, NETWORK)
+    chosen = strategy or ("kl" if own else "recommended")
     for path in gen_bmodels(
         check(
             **_upper(
@@ -155,6 +172,7 @@ def compile_(
                 batch_mean=batch_mean,
                 strategies=chosen,
                 data=data,
+                network=network,
                 weights=weights,
                 classes=classes,
                 images=0,
@@ -234,6 +252,69 @@ def infer(
     from .steps import read_plates
 
     _emit(read_plates(bmodel, images, backend or "auto", decoder, views=views, trust=trust), output)
+
+
+@network_app.command("new")
+def network_new(
+    target: Annotated[Path, typer.Argument(help="Name of the two files, without suffix.")],
+) -> None:
+    """Write an example: a Python file that builds a network, and the TOML beside it."""
+    from .model.network_file import write_template
+
+    for path in write_template(target):
+        print(path)
+
+
+@network_app.command("check")
+def network_check(
+    network: Annotated[str, typer.Argument(help="File: .onnx, TorchScript .pt, or .py.")],
+    chips: Chips = "BM1684X,BM1684",
+    compiler: Annotated[
+        bool, typer.Option(help="Also compile it, and hold the emulator against the simulator.")
+    ] = True,
+) -> None:
+    """Say what is wrong with a network of your own before a run; then the exit status is 1."""
+    from .proof.network import check_network
+
+    failed = False
+    for line in check_network(network, chips or "", compiler=compiler):
+        print(f"{'ok  ' if line.ok else 'FAIL'} {line.what}: {line.found}", flush=True)
+        failed |= not line.ok
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    network: NetworkOption = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    images: Images = 100,
+    chips: Chips = None,
+    precisions: Precisions = "fp32,int8",
+    batches: Batches = "1",
+    strategies: Strategies = "kl",
+    backend: Backend = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+) -> None:
+    """Hold every BModel's logits against the float network's; no labels are needed."""
+    from .measure.fidelity import compare_models
+    from .measure.parameters import check
+
+    given = _upper(
+        network=network,
+        data=data,
+        weights=weights,
+        classes=classes,
+        images=images,
+        chips=chips,
+        precisions=precisions,
+        batches=batches,
+        strategies=strategies,
+        backend=backend,
+    )
+    _emit(compare_models(check(**given)), output)
 
 
 @app.command()

@@ -15,13 +15,17 @@ import threading
 from pathlib import Path
 
 # A module, or definitions of one after the colon.
-_PREPROCESS = "datasets/images.py: WIDTH HEIGHT MEAN SCALE preprocess"
+_PREPROCESS = "datasets/images.py: WIDTH HEIGHT PUBLISHED_INPUT InputFormat _each preprocess"
+_INTERFACE = "datasets/interface.py"
 _LMDB = "datasets/lmdb.py: encode_datum _varint key_of write_lmdb"
-_FLOAT = ("model/network.py", "model/trace.py: float_logits")
+_FLOAT = ("model/lprnet/layers.py", _INTERFACE, "model/trace.py: float_logits")
 _EMULATOR = "runtime/emulator/*.*"
 _ENGINES = (
+    _INTERFACE,
     "runtime/interface.py",
     "runtime/torch_engine.py",
+    "runtime/onnx_engine.py",
+    "model/onnx_files.py: open_session run_session",
     "runtime/emulator_engine.py",
     "runtime/simulator.py",
     "runtime/_simulator_worker.py",
@@ -30,7 +34,12 @@ _ENGINES = (
 )
 _DECODERS = ("decode/*.*", "decode/grammars/*.*")
 DECIDED_BY: dict[str, tuple[str, ...]] = {
-    "trace": ("model/network.py", "model/trace.py: OPSET trace_model _export_onnx"),
+    "trace": (
+        "model/lprnet/__init__.py",
+        "model/lprnet/layers.py",
+        "model/trace.py: OPSET trace_model _export_onnx",
+    ),
+    "network": ("model/onnx_files.py: with_shape",),
     "top": (
         _PREPROCESS,
         "toolchain/compile.py: sample_plate top_graph equalized write_images",
@@ -40,6 +49,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "bmodel": (
         "toolchain/compile.py: _QUANTIZE _TOLERANCE compile_bmodel _deploy float_lines _export",
         "toolchain/layers.py",
+        "model/lprnet/roles.py",
         "toolchain/bmodel.py: NETWORK TIME without_time predicted_latency_ms",
         "toolchain/inside/deploy.py",
         "toolchain/inside/export_graph.py",
@@ -53,11 +63,12 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "lowered": (
         "toolchain/compile.py: float_lines",
         "toolchain/layers.py",
+        "model/lprnet/roles.py",
         "toolchain/lowering.py",
         "toolchain/inside/quantize_worker.py",
         "toolchain/inside/export_graph.py",
     ),
-    "qat": ("model/qat.py", "model/network.py", "toolchain/finetune.py", _PREPROCESS),
+    "qat": ("model/qat.py", "model/lprnet/layers.py", "toolchain/finetune.py", _PREPROCESS),
     "nntc-umodel": (
         _PREPROCESS,
         _LMDB,

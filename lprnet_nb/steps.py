@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .cache import atomic_write, data_dir
-from .datasets.alphabet import PUBLISHED, read_alphabet
+from .datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from .datasets.folder import load_plates, read_truth
 from .datasets.generate import ONE_ROW, generate_plates, write_plates
 from .datasets.labels import read_labels
@@ -29,12 +31,19 @@ from .toolchain.bmodel import BModel
 
 
 def gen_traces(parameters: Parameters) -> list[Path]:
-    """Trace for each batch size into ``data/models/torch/``: batch 1 under the published name."""
+    """Trace for each batch size into ``data/models/torch/``: batch 1 under the published name.
+
+    A user's network is written as ONNX, under its own name.
+    """
     weights = weights_for(parameters)
     folder = data_dir() / "models" / "torch"
     written = []
     for batch in parameters.batches:
         traced = trace_model(weights, batch, parameters.batch_mean)
+        if weights.of.onnx:
+            path = folder.with_name("onnx") / f"{traced.network.name}_{batch}b.onnx"
+            written.append(atomic_write(path, traced.onnx.read_bytes()))
+            continue
         stem = "LPRNet_model_trace" + (f"_{batch}b" if batch > 1 else "")
         written.append(atomic_write(folder / f"{stem}.pt", traced.path.read_bytes()))
         written.append(atomic_write(folder / f"{stem}.onnx", traced.onnx.read_bytes()))
@@ -42,7 +51,7 @@ def gen_traces(parameters: Parameters) -> list[Path]:
 
 
 def gen_bmodels(parameters: Parameters) -> list[Path]:
-    """Compile into ``data/models/<CHIP>/lprnet_<precision>_<batch>b.bmodel``, a record beside each.
+    """Compile into ``data/models/<CHIP>/<network>_<precision>_<batch>b.bmodel``, each with record.
 
     Raises
     ------
@@ -50,7 +59,7 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
         When two strategies would write the same file.
     """
     if len(parameters.strategies) != 1:
-        raise ParameterError("one strategy at a time: both would write lprnet_int8_*.bmodel.")
+        raise ParameterError("one strategy at a time: both would write the same int8 BModel.")
     data = datasets_for(parameters, labels=False)
     written = []
     for item in compile_all(parameters, data):
@@ -127,13 +136,23 @@ def read_plates(
         When the BModel has no record beside it or an image is unreadable.
     """
     model = BModel.load(bmodel)
-    plates = load_pictures(images)
+    taken = model.interface.input
+    plates = load_pictures(images, (taken.height, taken.width))
+    if model.interface.kind != "ctc":
+        logits = infer_plates(model, plates, backend, progress=True, trust=trust).logits
+        return dict(zip(plates.names, top_classes(logits, model.alphabet)))
     if views:
         readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
     else:
         inference = infer_plates(model, plates, backend, progress=True, trust=trust)
         readings = decode(inference.logits, model.alphabet, decoder)
     return dict(zip(plates.names, readings.texts))
+
+
+def top_classes(logits: np.ndarray, alphabet: Alphabet) -> list[str]:
+    """The likeliest class of each step, by name where it has one, else by number."""
+    names = [c if c.isprintable() else str(k) for k, c in enumerate(alphabet.characters)]
+    return [" ".join(names[k] for k in steps) for steps in logits.argmax(1).tolist()]
 
 
 def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ PACKAGE = Path(sources.__file__).parent
 COMPILED = {"top", "calibration", "bmodel"}
 READ = {"logits", "survey", "study-cell", "study-float", "study-role", "contract-kit"}
 CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
-    ("datasets/images.py", "SCALE = ", "SCALE = 2 * "): READ
+    ("datasets/images.py", "(0.0078125,)", "(0.015625,)"): READ
     | {"top", "calibration", "tables", "qat", "nntc-umodel", "nntc-bmodel"},
     ("toolchain/compile.py", '"int8": "0.5,0.1"', '"int8": "0.9,0.1"'): {"bmodel"},
     ("toolchain/compile.py", '"--asymmetric"', '"--symmetric"'): {"bmodel"},
@@ -30,7 +30,13 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
         "logits", "survey", "study-cell", "study-role", "emulator-kernels",
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
-    ("model/network.py", "STEPS = 18", "STEPS = 17"): {"trace", "qat", "study-float", "study-role"},
+    ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
+        "trace", "qat", "study-float", "study-role",
+    },
+    ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {"bmodel", "lowered"},
+    ("datasets/interface.py", "transpose(", "swapaxes("): {
+        "logits", "survey", "study-float", "study-role",
+    },
     ("decode/ctc.py", "import numpy as np", "import numpy"): {"score"},
     # What decides nothing.
     ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),

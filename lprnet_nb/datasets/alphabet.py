@@ -32,7 +32,8 @@ class Alphabet:
     Parameters
     ----------
     characters
-        One character per class, the blank's included (by custom ``"-"``).
+        One text per class, the blank's included (by custom ``"-"``); commonly one character, but
+        class names of several characters are read as such.
     blank
         Index of the CTC blank.
     """
@@ -41,9 +42,8 @@ class Alphabet:
     blank: int
 
     def __post_init__(self) -> None:
-        wrong = [c for c in self.characters if len(c) != 1]
-        if wrong:
-            raise DataError(f"class list: {wrong[0]!r} is not one character. Give one per class.")
+        if "" in self.characters:
+            raise DataError("class list: a class has no text. Give each a character or a name.")
         if len(set(self.characters)) != len(self.characters):
             twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
             raise DataError(f"class list: {''.join(twice)!r} occurs more than once.")
@@ -62,8 +62,13 @@ class Alphabet:
         """All characters in class order, as one string."""
         return "".join(self.characters)
 
+    @property
+    def listed(self) -> str | list[str]:
+        """`classes`, or a list where a class name has several characters: for keys and JSON."""
+        return self.classes if len(self.classes) == self.size else list(self.characters)
+
     def encode(self, text: str) -> np.ndarray:
-        """Class indices of a text, int64 ``[len(text)]``.
+        """Class indices of a text, int64 ``[len(text)]``; of class names the longest that fits.
 
         Raises
         ------
@@ -75,24 +80,39 @@ class Alphabet:
         >>> PUBLISHED.encode("皖A1").tolist()
         [12, 41, 32]
         """
-        indices = np.empty(len(text), np.int64)
-        for position, character in enumerate(text):
-            try:
-                index = self.characters.index(character)
-            except ValueError:
-                index = self.blank
-            if index == self.blank:
+        indices, position = [], 0
+        while position < len(text):
+            name = self._name_at(text, position)
+            if not name:
                 raise DataError(
-                    f"label {text!r}: character {character!r} at position "
+                    f"label {text!r}: character {text[position]!r} at position "
                     f"{position + 1} is not in the class list. Correct the label, or "
                     "name the class list of your weights."
                 )
-            indices[position] = index
-        return indices
+            indices.append(self.characters.index(name))
+            position += len(name)
+        return np.array(indices, np.int64)
+
+    def _name_at(self, text: str, position: int) -> str:
+        """The longest class, the blank aside, that a text goes on with; "" for none."""
+        for length in range(self.longest, 0, -1):
+            if text[position : position + length] in self._readable:
+                return text[position : position + length]
+        return ""
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest class name."""
+        return max(map(len, self.characters))
 
     def writes(self, text: str) -> bool:
-        """Whether every character of a text is a class, the blank aside."""
-        return self._readable.issuperset(text)
+        """Whether a text is written in classes, the blank aside."""
+        if self.longest == 1:
+            return self._readable.issuperset(text)
+        try:
+            return bool(len(self.encode(text))) or not text
+        except DataError:
+            return False
 
     def normalize(self, text: str) -> str:
         """A text as the classes write it, see `normalize`; what is no class stays to be refused.

@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..inputs import find_path, note
 from .alphabet import PUBLISHED, Alphabet
 from .ccpd import looks_like_ccpd, parse_name, read_plate
-from .images import HEIGHT, WIDTH, Listing, PlateImages, list_images, read_image
+from .images import HEIGHT, WIDTH, Listing, PlateImages, fit, list_images, read_image
 from .labels import (
     LIST_SUFFIXES,
     LabelList,
@@ -58,6 +58,8 @@ class PlateFiles:
         Whether the plates are to be cut out of CCPD's scenes.
     alphabet
         Class list that labels must be written in; None where no labels were asked for.
+    size
+        Height and width that the pictures are read at.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class PlateFiles:
     labels: tuple[str, ...] | None = None
     scenes: bool = False
     alphabet: Alphabet | None = None
+    size: tuple[int, int] = (HEIGHT, WIDTH)
 
     @property
     def name(self) -> str:
@@ -91,14 +94,15 @@ class PlateFiles:
         DataError
             Naming the picture, or CCPD's label, that is wrong.
         """
-        images = np.empty((len(self), HEIGHT, WIDTH, 3), np.uint8)
+        images = np.empty((len(self), *self.size, 3), np.uint8)
         labels = list(self.labels or ())
         for index, name in enumerate(self.names):
             if self.scenes:
-                images[index], label = read_plate(self.folder / name)
+                image, label = read_plate(self.folder / name)
+                images[index] = fit(image, self.size)
                 labels.append(label.plate)
             else:
-                images[index] = read_image(self.folder / name)
+                images[index] = read_image(self.folder / name, self.size)
         if self.scenes and self.alphabet is not None:
             check_labels(self.folder, self.names, labels, self.alphabet)
         return PlateImages(self.name, images, self.names, tuple(labels) or None)
@@ -174,17 +178,18 @@ def load_plates(
     return files.take(range(len(files))[:limit]).read()
 
 
-def load_images(folder: str | Path) -> PlateImages:
+def load_images(folder: str | Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> PlateImages:
     """Read a folder of plates whose truth need not be known; see `list_plates`.
 
-    CCPD's plates are cut out of their scenes by what their file names say.
+    CCPD's plates are cut out of their scenes by what their file names say; `size` is the height
+    and width that all are read at.
 
     Raises
     ------
     DataError
         Naming the image that is wrong.
     """
-    return list_plates(folder, None).read()
+    return replace(list_plates(folder, None), size=size).read()
 
 
 def read_truth(

@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from ..errors import DataError, ParameterError
 from ..files import LARGEST_IMAGE
 from ..inputs import find_path, missing, note, read_bytes
 
-HEIGHT, WIDTH = 24, 94  # pixels, the input of LPRNet (arXiv 1806.10447, table 2)
-MEAN, SCALE = 127.5, 0.0078125  # sirius-ai/LPRNet_Pytorch, data/load_data.py: (x - 127.5) / 128
+HEIGHT, WIDTH = 24, 94  # pixels of the published plates and of the generated ones
+ORDERS = ("bgr", "rgb", "gray")  # of a network's input planes
 IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -38,9 +38,101 @@ IMAGE_SUFFIXES = (
 )
 # Height in pixels from which a picture that is less wide, in its heights, is no crop of a plate.
 _SCENES = ((40, 1.2), (200, 1.9), (480, 2.5))
+_LARGEST_SIDE = 4096  # pixels of a network's input
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".xz", ".bz2")
 # Names that systems and programs leave beside pictures, and show to nobody.
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What a network takes of a picture: ``(pixels - mean) * scale``, planes first.
+
+    Parameters
+    ----------
+    height, width
+        Pixels.
+    mean, scale
+        One value a plane, in the order of the planes; pixels are 0 to 255.
+    order
+        One of `ORDERS`; gray as `cv2.COLOR_BGR2GRAY` makes it.
+
+    Raises
+    ------
+    DataError
+        For an impossible size, an unknown order, or values that do not fit the order.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    order: str = "bgr"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise DataError(f"order {self.order!r} is not known. Choose {', '.join(ORDERS)}.")
+        if not (1 <= self.height <= _LARGEST_SIDE and 1 <= self.width <= _LARGEST_SIDE):
+            raise DataError(
+                f"input {self.height}x{self.width} is impossible. Height and width are pixels, 1 "
+                f"to {_LARGEST_SIDE}."
+            )
+        planes = 1 if self.order == "gray" else 3
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if len(values) != planes or not np.isfinite(values).all():
+                raise DataError(
+                    f"{name} {list(values)} does not fit order {self.order!r}: give {planes} "
+                    "finite numbers, one a plane."
+                )
+        if 0 in self.scale:
+            raise DataError(f"scale {list(self.scale)}: 0 would erase the picture.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(planes, height, width)``."""
+        return len(self.mean), self.height, self.width
+
+    def planes(self, images: np.ndarray) -> np.ndarray:
+        """Planes of uint8 BGR ``[N, height, width, 3]``: uint8 ``[N, planes, height, width]``.
+
+        Raises
+        ------
+        ParameterError
+            For images of another size.
+        """
+        if images.ndim != 4 or images.shape[1:] != (self.height, self.width, 3):
+            raise ParameterError(
+                f"images are {list(images.shape)}, expected [N, {self.height}, {self.width}, 3]: "
+                "fit() brings them to the network's size."
+            )
+        if self.order == "rgb":
+            images = images[..., ::-1]
+        elif self.order == "gray":
+            gray = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images]
+            images = np.stack(gray)[..., None] if gray else images[..., :1]
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+    def check_images(self, images: np.ndarray, what: str) -> None:
+        """Raise a ParameterError unless `images` are some of this size, uint8 BGR."""
+        size = (self.height, self.width, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != size or not len(images):
+            raise ParameterError(
+                f"{what} are {images.dtype} {list(images.shape)}, "
+                f"expected uint8 [N, {self.height}, {self.width}, 3] with N > 0."
+            )
+
+    def pixels(self, inputs: np.ndarray) -> np.ndarray:
+        """The planes again, as whole float32 numbers, that a network's inputs were made of."""
+        return np.rint(inputs / _each(self.scale) + _each(self.mean)).astype(np.float32)
+
+
+def _each(values: tuple[float, ...]) -> np.ndarray:
+    """Values of the planes, to be broadcast over ``[N, planes, height, width]``."""
+    return np.array(values, np.float32)[:, None, None]
+
+
+# sirius-ai/LPRNet_Pytorch, data/load_data.py: (x - 127.5) / 128; arXiv 1806.10447, table 2.
+PUBLISHED_INPUT = InputFormat(HEIGHT, WIDTH, (127.5,) * 3, (0.0078125,) * 3)
 
 
 @dataclass(frozen=True)
@@ -52,7 +144,7 @@ class PlateImages:
     name
         What the set is called in results.
     images
-        uint8 BGR ``[N, 24, 94, 3]``.
+        uint8 BGR ``[N, height, width, 3]``.
     names
         One file name per image.
     labels
@@ -65,11 +157,12 @@ class PlateImages:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        expected = (len(self.names), HEIGHT, WIDTH, 3)
-        if self.images.shape != expected or self.images.dtype != np.uint8:
+        shape, count = self.images.shape, len(self.names)
+        fits = len(shape) == 4 and shape[0] == count and shape[3] == 3 and min(shape[1:]) > 0
+        if not fits or self.images.dtype != np.uint8:
             raise DataError(
                 f"{self.name}: images are {self.images.dtype} "
-                f"{list(self.images.shape)}, expected uint8 {list(expected)} in BGR."
+                f"{list(shape)}, expected uint8 [{count}, height, width, 3] in BGR."
             )
         if self.labels is not None and len(self.labels) != len(self.names):
             raise DataError(f"{self.name}: {len(self.labels)} labels for {len(self.names)} images.")
@@ -84,6 +177,20 @@ class PlateImages:
         return digest(
             {"pixels": array_digest(self.images), "names": self.names, "labels": self.labels}
         )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of each, pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def fitted(self, size: tuple[int, int]) -> PlateImages:
+        """These at another size (height, width), resized as `fit` does it."""
+        if size == self.size:
+            return self
+        images = np.empty((len(self), *size, 3), np.uint8)
+        for place, image in enumerate(self.images):
+            images[place] = fit(image, size)
+        return replace(self, images=images)
 
     @property
     def known_labels(self) -> tuple[str, ...]:
@@ -132,26 +239,33 @@ def _is_utf8(name: str) -> bool:
     return False
 
 
-def preprocess(images: np.ndarray) -> np.ndarray:
-    """Turn crops into the network's input: ``(x - 127.5) * 0.0078125``, BGR kept, NCHW.
+def preprocess(images: np.ndarray, taken: InputFormat = PUBLISHED_INPUT) -> np.ndarray:
+    """Turn crops into a network's input: ``(pixels - mean) * scale``, NCHW.
 
     Parameters
     ----------
     images
-        uint8 ``[N, 24, 94, 3]``.
+        uint8 BGR ``[N, height, width, 3]``.
+    taken
+        What the network takes; by default ``(x - 127.5) * 0.0078125`` of 24x94 pixels, BGR kept.
 
     Returns
     -------
     np.ndarray
-        float32 ``[N, 3, 24, 94]``, contiguous: torch's 3-D pool refuses a transposed view.
+        float32 ``[N, planes, height, width]``, contiguous: torch's 3-D pool refuses a transposed
+        view.
+
+    Raises
+    ------
+    ParameterError
+        For images of another size.
 
     Examples
     --------
     >>> preprocess(np.full((1, 24, 94, 3), 255, np.uint8))[0, 0, 0, 0].item()
     0.99609375
     """
-    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return (planes.astype(np.float32) - np.float32(MEAN)) * np.float32(SCALE)
+    return (taken.planes(images).astype(np.float32) - _each(taken.mean)) * _each(taken.scale)
 
 
 def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
@@ -169,15 +283,15 @@ def decode_image(raw: bytes | np.ndarray, name: str) -> np.ndarray:
     return image
 
 
-def fit(image: np.ndarray) -> np.ndarray:
-    """Plain resize to 24x94 (no letterbox: the weights were trained so), uint8 BGR."""
-    if image.shape[:2] == (HEIGHT, WIDTH):
+def fit(image: np.ndarray, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+    """Plain resize to `size` (height, width), no letterbox: weights are trained so; uint8 BGR."""
+    if image.shape[:2] == size:
         return image
-    return cv2.resize(image, (WIDTH, HEIGHT))
+    return cv2.resize(image, size[::-1])
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read one crop as uint8 BGR ``[24, 94, 3]``, whatever characters its name has.
+def read_image(path: str | Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+    """Read one crop as uint8 BGR ``[*size, 3]``, whatever characters its name has.
 
     Raises
     ------
@@ -189,9 +303,9 @@ def read_image(path: str | Path) -> np.ndarray:
     if is_scene(height, width):
         raise DataError(
             f"image {path} is {width}x{height} pixels, the shape of a whole scene and not of a "
-            "plate. Cut the plate out of it first; LPRNet reads crops."
+            "plate. Cut the plate out of it first; recognizers read crops."
         )
-    return fit(image)
+    return fit(image, size)
 
 
 def is_scene(height: int, width: int) -> bool:

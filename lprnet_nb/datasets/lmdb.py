@@ -25,7 +25,7 @@ from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
 from ..files import LARGEST_IMAGE
 from ..inputs import note, read_bytes
-from .images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, image_files, image_folder
+from .images import HEIGHT, PUBLISHED_INPUT, WIDTH, decode_image, image_files, image_folder
 
 MAP_SIZE = 20_000_000  # bytes at first, as in ufwio; doubled when full
 QUEUE = 100  # entries per transaction, as in ufwio
@@ -379,4 +379,4 @@ def _prepare(image: np.ndarray, height: int, width: int, rgb: bool, gray: bool) 
     elif rgb:
         image = image[..., ::-1]
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))[None].astype(np.float32)
-    return (planes - np.float32(MEAN)) * np.float32(SCALE)
+    return (planes - np.float32(PUBLISHED_INPUT.mean[0])) * np.float32(PUBLISHED_INPUT.scale[0])

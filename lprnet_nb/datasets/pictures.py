@@ -11,12 +11,14 @@ import numpy as np
 from ..errors import DataError
 from ..inputs import find_path, read_text
 from .folder import load_images
-from .images import IMAGE_SUFFIXES, PlateImages, read_image
+from .images import HEIGHT, IMAGE_SUFFIXES, WIDTH, PlateImages, read_image
 
 LIST_SUFFIX = ".txt"
 
 
-def load_pictures(places: Sequence[str | Path]) -> PlateImages:
+def load_pictures(
+    places: Sequence[str | Path], size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> PlateImages:
     """Read plate crops whose truth need not be known.
 
     Parameters
@@ -25,6 +27,8 @@ def load_pictures(places: Sequence[str | Path]) -> PlateImages:
         Each a picture, a folder (see `folder.load_images`), or a ``.txt`` list with a path a line:
         absolute, or from the list's folder, or as `inputs.find_path` finds it. A plate after it is
         not read, so a label list is such a list too.
+    size
+        Height and width that they are read at.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def load_pictures(places: Sequence[str | Path]) -> PlateImages:
         Naming the place or picture that is wrong, or is named twice.
     """
     if len(places) == 1 and find_path(places[0]).is_dir():
-        return load_images(places[0])
+        return load_images(places[0], size)
     parts, loose = [], []
     for place in places:
         path = find_path(place)
@@ -47,9 +51,9 @@ def load_pictures(places: Sequence[str | Path]) -> PlateImages:
         elif path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
             loose.append((str(place), path))
         else:
-            parts.append(load_images(place))
+            parts.append(load_images(place, size))
     if loose:
-        parts.append(_pictures(loose))
+        parts.append(_pictures(loose, size))
     names = [name for part in parts for name in part.names]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -86,10 +90,11 @@ def _written(path: Path, number: int, line: str) -> str:
     )
 
 
-def _pictures(loose: list[tuple[str, Path]]) -> PlateImages:
+def _pictures(loose: list[tuple[str, Path]], size: tuple[int, int]) -> PlateImages:
     counts = Counter(path.name for _, path in loose)
     names = [
         path.name if counts[path.name] == 1 else written.removeprefix("./")
         for written, path in loose
     ]
-    return PlateImages("pictures", np.stack([read_image(path) for _, path in loose]), tuple(names))
+    images = np.stack([read_image(path, size) for _, path in loose])
+    return PlateImages("pictures", images, tuple(names))

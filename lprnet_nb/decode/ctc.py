@@ -109,7 +109,9 @@ def collapse(paths: np.ndarray, blank: int) -> np.ndarray:
 def to_strings(texts: np.ndarray, alphabet: Alphabet) -> list[str]:
     """Strings of padded texts ``[N, L]``."""
     # PAD is -1, so the extra last entry stands for it; numpy drops trailing NULs on the way out.
-    characters = np.array([*alphabet.characters, ""], dtype="<U1")[texts]
+    characters = np.array([*alphabet.characters, ""])[texts]
+    if alphabet.longest > 1:
+        return ["".join(row) for row in characters.tolist()]
     if not texts.shape[1]:
         return [""] * len(texts)
     return np.ascontiguousarray(characters).view(f"<U{texts.shape[1]}")[:, 0].tolist()

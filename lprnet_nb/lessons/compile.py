@@ -18,7 +18,7 @@ from ..measure.parameters import Parameters
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
-from ..toolchain.layers import roles_of_layers
+from ..toolchain.layers import grouped
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
@@ -81,7 +81,7 @@ def layer_table(traced: TracedModel) -> list[dict[str, Any]]:
     graph = top_graph(traced)
     by_name = {layer["name"]: layer for layer in graph.layers}
     rows = []
-    for role, names in roles_of_layers(graph.layers).items():
+    for role, names in grouped(graph.layers, graph.network).items():
         kinds = [by_name[name]["op"].removeprefix("top.") for name in names]
         shape = by_name[names[-1]]["shape"]
         rows.append(

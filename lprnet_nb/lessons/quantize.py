@@ -19,11 +19,11 @@ from ..measure.data import Data
 from ..measure.layers import layer_errors
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
+from ..model.lprnet.roles import roles_of_layers
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, top_graph
-from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
 from .course import listed

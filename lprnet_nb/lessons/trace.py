@@ -17,7 +17,7 @@ from ..decode import decode
 from ..evaluate.accuracy import correct
 from ..measure.data import Data
 from ..measure.parameters import Parameters
-from ..model.network import BATCH_MEANS, PublishedLPRNet
+from ..model.lprnet.layers import BATCH_MEANS, PublishedLPRNet
 from ..model.trace import trace_model
 from ..model.weights import Weights
 from ..runtime.inference import infer_plates

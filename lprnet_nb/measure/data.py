@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..inputs import note
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
-from .parameters import Parameters
+from .parameters import NETWORK, Parameters
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
@@ -74,7 +74,7 @@ class Data:
         return plates, time.perf_counter() - started
 
     def calibration_images(self, count: int) -> np.ndarray:
-        """A fixed random draw for calibration, uint8 ``[N, 24, 94, 3]``: `count`, or all."""
+        """A fixed random draw for calibration, uint8 ``[N, height, width, 3]``: `count`, or all."""
         count = min(count, len(self.pool))
         return self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED)).read().images
 
@@ -113,7 +113,9 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     """
     alphabet = _alphabet(parameters)
     source, reason = _source(parameters.data)
-    weights = _weights(parameters.weights, source, alphabet)
+    weights = _weights(parameters, source, alphabet)
+    alphabet, size = weights.alphabet, weights.of.size
+    labels = labels and weights.of.interface.kind == "ctc"
     started = time.perf_counter()
     if source == "published":
         everything: PlateImages | PlateFiles = fetch.load_published()
@@ -122,33 +124,58 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
 
         everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
-        everything = list_plates(parameters.data, alphabet if labels else None)
-    count, size = parameters.images, len(everything)
-    each = (time.perf_counter() - started) / size
-    chosen = choose(size, count, SUBSET_SEED) if 0 < count < size else np.arange(size)
-    judged = everything if len(chosen) == size else everything.take(chosen)
+        files = list_plates(parameters.data, alphabet if labels else None)
+        everything = replace(files, size=size)
+    everything = _for_network(everything, weights, labels)
+    count, total = parameters.images, len(everything)
+    each = (time.perf_counter() - started) / total
+    chosen = choose(total, count, SUBSET_SEED) if 0 < count < total else np.arange(total)
+    judged = everything if len(chosen) == total else everything.take(chosen)
     pool: PlateImages | PlateFiles
     if source == "generated":
-        pool, overlap = generate_plates(GENERATED_IMAGES, seed=1), False
+        pool, overlap = generate_plates(GENERATED_IMAGES, seed=1).fitted(size), False
     else:
-        rest = np.setdiff1d(np.arange(size), chosen)
+        rest = np.setdiff1d(np.arange(total), chosen)
         overlap = len(rest) < FEWEST_CALIBRATION
         pool = everything if overlap else everything.take(rest)
     if overlap and labels and source == "folder" and "int8" in parameters.precisions:
         note(
-            f"{judged.name}: {len(judged)} of {size} plates are judged, so that calibration draws "
-            f"from them too. Set IMAGES to {size - FEWEST_CALIBRATION} or less to keep them apart."
-            if size > FEWEST_CALIBRATION
-            else f"{judged.name}: {size} plates are too few to keep some apart for calibration; it "
-            "draws from those that are judged."
+            f"{judged.name}: {len(judged)} of {total} plates are judged, so that calibration draws "
+            f"from them too. Set IMAGES to {total - FEWEST_CALIBRATION} or less to keep them "
+            "apart."
+            if total > FEWEST_CALIBRATION
+            else f"{judged.name}: {total} plates are too few to keep some apart for calibration; "
+            "it draws from those that are judged."
         )
     return Data(judged, pool, overlap, weights, source, reason, each * len(judged))
 
 
+def _for_network(
+    plates: PlateImages | PlateFiles, weights: Weights, labels: bool
+) -> PlateImages | PlateFiles:
+    """Plates at a network's size; those whose labels it cannot write are no use to judge it."""
+    if isinstance(plates, PlateFiles) or not weights.of.onnx:
+        return plates
+    unwritten = [text for text in plates.labels or () if not weights.alphabet.writes(text)]
+    if unwritten and labels:
+        raise DataError(
+            f"{plates.name}: label {unwritten[0]!r} is not written in the classes of network "
+            f"{weights.name}. Name a folder of plates that it reads (DATA, --data)."
+        )
+    if unwritten:
+        note(
+            f"{plates.name}: its plates are not of the kind that network {weights.name} reads. "
+            "Name a folder of those (--data): thresholds follow from the pictures."
+        )
+        plates = replace(plates, labels=None)
+    return plates.fitted(weights.of.size)
+
+
 def weights_for(parameters: Parameters) -> Weights:
     """The weights that the parameters name, without loading images."""
-    source = _source(parameters.data)[0] if parameters.weights == "auto" else ""
-    return _weights(parameters.weights, source, _alphabet(parameters))
+    wanted = parameters.weights == "auto" and parameters.network == NETWORK
+    source = _source(parameters.data)[0] if wanted else ""
+    return _weights(parameters, source, _alphabet(parameters))
 
 
 def _alphabet(parameters: Parameters) -> Alphabet:
@@ -177,7 +204,12 @@ def _found_source(mirror: str | None) -> tuple[str, str]:
         return "generated", f"the published data cannot be had: {error}"
 
 
-def _weights(name: str, source: str, alphabet: Alphabet) -> Weights:
+def _weights(parameters: Parameters, source: str, alphabet: Alphabet) -> Weights:
+    if parameters.network != NETWORK:
+        from ..model.network_file import network_weights, read_network
+
+        return network_weights(read_network(parameters.network))
+    name = parameters.weights
     if name == "auto":
         name = "generated" if source == "generated" else "published"
     if name == "published":

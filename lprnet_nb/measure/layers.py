@@ -10,14 +10,16 @@ from ..datasets.images import preprocess
 from ..evaluate.fidelity import cosine, sqnr_db
 from ..runtime.emulator import Emulator
 from ..toolchain.compile import compile_bmodel, top_graph
-from ..toolchain.layers import roles_of_layers
 from .models import Compiled
 
 
 def layer_names(item: Compiled) -> dict[str, str]:
     """Readable names of a model's layers by the compiler's, in execution order: ``block4.2``."""
     graph = top_graph(item.traced)
-    role = {name: r for r, names in roles_of_layers(graph.layers).items() for name in names}
+    find_roles = graph.network.find_roles
+    if find_roles is None:  # the compiler's own names are all that there is
+        return {name: name for name in Emulator(item.bmodel.exported).names}
+    role = {name: r for r, names in find_roles(graph.layers).items() for name in names}
     present = set(Emulator(item.bmodel.exported).names)
     found: dict[str, str] = {}
     count: dict[str, int] = {}
@@ -39,7 +41,7 @@ def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
     Parameters
     ----------
     images
-        uint8 BGR ``[N, 24, 94, 3]``.
+        uint8 BGR ``[N, height, width, 3]``.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
     exact = Emulator(compile_bmodel(item.traced, item.bmodel.chip, "fp32").exported)
     quantized = Emulator(item.bmodel.exported)
     names = {name: text for name, text in names.items() if name in exact.names}
-    inputs = preprocess(images)
+    inputs = preprocess(images, item.bmodel.interface.input)
     a, b = exact.tensors(inputs, names), quantized.tensors(inputs, names)
     return [
         {"layer": text, "cosine": cosine(a[name], b[name]), "sqnr_db": sqnr_db(a[name], b[name])}

@@ -13,7 +13,7 @@ from ..decode import DECODERS
 from ..errors import ParameterError
 from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
-from ..model.network import BATCH_MEANS
+from ..model.lprnet import LPRNET
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
 from ..toolchain.chips import parse_chip, parse_precision, supports
@@ -23,11 +23,15 @@ from ..toolchain.releases import release_named
 from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
 
 DATA = ("auto", "published", "generated")
+NETWORK = LPRNET.name  # the one that the workbook is about
 TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
     "mlir": strategy_named,  # where each finds strategies
     "nntc": nntc_strategy_named,
 }
 STRATEGIES = ("kl", "recommended")
+# For networks and class lists of users: the other ones were found for the published plates.
+OWN_STRATEGIES = ("kl",)
+OWN_DECODERS = ("greedy", "beam")
 CALIBRATIONS = ("pinned", "release")
 
 
@@ -56,8 +60,11 @@ class Parameters:
     data
         "auto" (published where it can be had, else generated), "published", "generated", or the
         path of a folder of images.
+    network
+        "lprnet", or the path of a user's network, see `model.network_file`.
     weights
-        "auto" (those that go with the data), "published", "generated", or the path of a file.
+        "auto" (those that go with the data), "published", "generated", or the path of a file; a
+        user's network has its own.
     classes
         Path of a class list; "" for the published one.
     images
@@ -88,6 +95,7 @@ class Parameters:
     """
 
     data: str = "auto"
+    network: str = NETWORK
     weights: str = "auto"
     classes: str = ""
     images: int = 100
@@ -137,14 +145,32 @@ def check(**given: Any) -> Parameters:
             possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
             raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
-    names = values.pop("strategies", STRATEGIES)
+    own = values.get("network", NETWORK) != NETWORK
+    names = values.pop("strategies", OWN_STRATEGIES if own else STRATEGIES)
+    if own:
+        values.setdefault("decoders", OWN_DECODERS)
     found = Parameters(**values)
+    _check_network(found)
     if values.get("backend", "auto") == "auto":
         found = replace(found, backend=_backend(found.toolchain))
     if "STRATEGIES" in given or "int8" in found.precisions:
         found = replace(found, strategies=_resolved(names, found))
     _check_release(found)
     return found
+
+
+def _check_network(parameters: Parameters) -> None:
+    """Refuse for a user's network what is LPRNet's alone."""
+    if parameters.network == NETWORK:
+        return
+    usual = Parameters()
+    for name in ("weights", "classes", "batch_mean", "toolchain"):
+        value = getattr(parameters, name)
+        if value != getattr(usual, name):
+            raise ParameterError(
+                f"{name.upper()}={value!r} is for {NETWORK} alone: {parameters.network} has its "
+                "own weights and class list, and TPU-MLIR compiles it, image by image."
+            )
 
 
 def _check_release(parameters: Parameters) -> None:
@@ -264,8 +290,8 @@ def placed(key: str, value: Any) -> Any:
     >>> placed("IMAGES", 100), placed("STRATEGIES", "kl,mse")
     (100, 'kl,mse')
     """
-    if key in ("DATA", "WEIGHTS", "CLASSES"):
-        return value if value in ("", *DATA) else _from_checkout(value)
+    if key in ("DATA", "WEIGHTS", "CLASSES", "NETWORK"):
+        return value if value in ("", NETWORK, *DATA) else _from_checkout(value)
     if key not in ("STRATEGIES", "DECODERS"):
         return value
     items = [
@@ -283,6 +309,7 @@ def _from_checkout(value: str) -> str:
 
 _CHECKS: dict[str, Any] = {
     "data": _placed(_one_of(DATA, "the path of a folder of images"), DATA),
+    "network": _placed(_one_of((NETWORK,), "the path of a network's file"), (NETWORK,)),
     "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
     "classes": _placed(lambda key, value: str(value)),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
@@ -293,7 +320,7 @@ _CHECKS: dict[str, Any] = {
     "decoders": _each(
         lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item)
     ),
-    "batch_mean": _one_of(BATCH_MEANS),
+    "batch_mean": _one_of(tuple(sorted(LPRNET.batch_means))),
     "backend": _one_of(BACKENDS),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
     "tpu_mlir": lambda key, value: release_named(str(value)).version if value else "",

@@ -295,7 +295,10 @@ class Layer(_Record):
 
     name: str = Field(description="The compiler's name of the layer.")
     op: str | None = Field(default=None, description="Operation, such as Conv.")
-    role: str | None = Field(default=None, description="Role in LPRNet, such as block4.")
+    role: str | None = Field(
+        default=None,
+        description="Role of the layer, or the compiler's name where a network has no roles.",
+    )
     cosine: float | None = Field(default=None, description="Cosine with the float output.")
     sqnr_db: float | None = Field(default=None, description="Signal over quantization noise, dB.")
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..cache import artifact, digest
 from ..datasets import ccpd
-from ..datasets.images import preprocess
+from ..datasets.images import fit, preprocess
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.intervals import wilson
@@ -171,23 +171,26 @@ def _read(
         "crop": digest([inspect.getsource(ccpd)]),
         "engine": kept_description(model, backend, cores),
         "decoder": decoder_key(decoder),
-        "classes": model.alphabet.classes,
+        "classes": model.alphabet.listed,
     }
 
     def build(made: Path) -> None:
-        images = np.empty((len(names), ccpd.HEIGHT, ccpd.WIDTH, 3), np.uint8)
+        taken = model.interface.input
+        images = np.empty((len(names), taken.height, taken.width, 3), np.uint8)
         labels: list[str] = []
         skipped: dict[str, str] = {}
         for name in names:
             try:
-                images[len(labels)], label = ccpd.read_plate(root / name, margin)
+                image, label = ccpd.read_plate(root / name, margin)
+                images[len(labels)] = fit(image, (taken.height, taken.width))
             except DataError as error:
                 skipped[name] = str(error)
                 continue
             labels.append(label.plate)
         texts: list[str] = []
         if labels:
-            logits = kept_engine(model, backend, cores).infer(preprocess(images[: len(labels)]))
+            inputs = preprocess(images[: len(labels)], model.interface.input)
+            logits = kept_engine(model, backend, cores).infer(inputs)
             texts = decode(logits, model.alphabet, decoder).texts
         (made / "readings.json").write_text(
             json.dumps({"labels": labels, "texts": texts, "skipped": skipped}, ensure_ascii=False),

@@ -34,7 +34,7 @@ from ..datasets.generator.camera import Severity
 from ..datasets.images import PlateImages, preprocess
 from ..errors import ParameterError
 from ..memory import keep_memory
-from .network import BasicBlock, ChannelStridedMaxPool
+from .lprnet.layers import BasicBlock, ChannelStridedMaxPool
 from .weights import Weights
 
 SMALLEST_STEP = 1e-5  # of a weight: the compiler's floor, which dead channels meet

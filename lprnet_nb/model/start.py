@@ -9,7 +9,7 @@ import torch
 
 from ..datasets import fetch
 from ..datasets.alphabet import Alphabet
-from .network import LPRNet
+from .lprnet.layers import LPRNet
 from .own import load_own_weights
 from .weight_files import ANCHOR
 from .weights import PUBLISHED_DIGEST, Weights, load_published_weights, load_weights

@@ -12,9 +12,10 @@ import torch
 
 from ..cache import artifact, code_digest, digest
 from ..datasets.alphabet import Alphabet
-from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
-from ..errors import ParameterError
-from .network import STEPS, check_batch_mean
+from ..datasets.images import PlateImages, preprocess
+from .lprnet import LPRNET
+from .network import Network
+from .onnx_files import open_session, run_session, with_shape
 from .weights import Weights
 
 OPSET = 17  # what the compiler's ONNX front end was tested with
@@ -27,7 +28,7 @@ class TracedModel:
     Parameters
     ----------
     path
-        TorchScript file, ``LPRNet_model_trace.pt``.
+        TorchScript file, ``LPRNet_model_trace.pt``; of a user's network its ONNX.
     onnx
         The same network as ONNX.
     digest
@@ -42,6 +43,8 @@ class TracedModel:
         Name of the weights.
     alphabet
         Class list of the output channels.
+    network
+        What it is a trace of.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class TracedModel:
     form: str
     weights: str
     alphabet: Alphabet
+    network: Network = LPRNET
 
     @property
     def classes(self) -> int:
@@ -60,13 +64,13 @@ class TracedModel:
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        """``(batch, 3, 24, 94)``."""
-        return (self.batch, 3, HEIGHT, WIDTH)
+        """``(batch, planes, height, width)``."""
+        return (self.batch, *self.network.input.shape)
 
     @property
-    def output_shape(self) -> tuple[int, int, int]:
-        """``(batch, classes, 18)``."""
-        return (self.batch, self.classes, STEPS)
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one call, in the network's own layout: LPRNet's is ``(batch, classes, steps)``."""
+        return self.network.output_shape(self.batch, self.classes)
 
 
 def trace_model(
@@ -90,9 +94,9 @@ def trace_model(
     ParameterError
         For an impossible batch or batch_mean.
     """
-    check_batch_mean(batch_mean)
-    if not 1 <= batch <= 256:
-        raise ParameterError(f"batch={batch} is not possible. Choose 1 to 256.")
+    weights.of.check(batch, batch_mean, form)
+    if weights.of.onnx:
+        return _fixed(weights, batch)
     inputs = {
         "weights": weights.digest,
         "batch": batch,
@@ -105,7 +109,7 @@ def trace_model(
 
     def build(folder: Path) -> None:
         network = weights.network(batch_mean, form)
-        example = torch.zeros(batch, 3, HEIGHT, WIDTH)
+        example = torch.zeros(batch, *weights.of.input.shape)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecation notes on trace; it is what the TPU takes
             torch.jit.trace(network, example).save(str(folder / "LPRNet_model_trace.pt"))
@@ -121,6 +125,23 @@ def trace_model(
         form,
         weights.name,
         weights.alphabet,
+        weights.of,
+    )
+
+
+def _fixed(weights: Weights, batch: int) -> TracedModel:
+    """A user's network for one batch size: as ONNX, which the compiler takes as it is."""
+    network = weights.of
+    inputs = {"network": network.digest, "batch": batch, "code": code_digest("network")}
+
+    def build(folder: Path) -> None:
+        model = with_shape(network.onnx, (batch, *network.input.shape))
+        (folder / f"{network.name}.onnx").write_bytes(model)
+
+    path = artifact("network", inputs, build) / f"{network.name}.onnx"
+    mean, form = network.batch_means[0], network.forms[0]
+    return TracedModel(
+        path, path, digest(inputs), batch, mean, form, weights.name, weights.alphabet, network
     )
 
 
@@ -155,14 +176,25 @@ def float_logits(
         Images to run, in this order.
     batch
         Images per call; with ``batch_mean="batch"`` it changes the result. A last batch that is
-        not full is run at its own size.
+        not full is run at its own size; of a user's network it is filled up with the last image.
 
     Returns
     -------
     np.ndarray
-        float32 ``[N, classes, 18]``.
+        float32 ``[N, classes, steps]``.
     """
+    if weights.of.onnx:
+        session = open_session(trace_model(weights, batch).path)
+        images = plates.images[
+            np.arange(len(plates) + -len(plates) % batch).clip(max=len(plates) - 1)
+        ]
+        arrays = preprocess(images, weights.of.input)
+        parts = [run_session(session, arrays[k : k + batch]) for k in range(0, len(arrays), batch)]
+        return np.concatenate([weights.of.interface.arranged(part) for part in parts])[
+            : len(plates)
+        ]
     network = weights.network(batch_mean)
-    inputs = torch.from_numpy(preprocess(plates.images))
+    inputs = torch.from_numpy(preprocess(plates.images, weights.of.input))
     with torch.inference_mode():
-        return torch.cat([network(part) for part in inputs.split(batch)]).numpy()
+        made = [network(part).numpy() for part in inputs.split(batch)]
+    return np.concatenate([weights.of.interface.arranged(part) for part in made])

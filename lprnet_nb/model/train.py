@@ -30,7 +30,8 @@ from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..files import check_writable, write_whole
 from ..inputs import note
-from .network import STEPS, LPRNet, initialize
+from .lprnet import LPRNET
+from .lprnet.layers import LPRNet, initialize
 from .start import carry_over, load_start
 from .weight_files import load_checked
 from .weights import Weights
@@ -312,11 +313,11 @@ def alignment(centres: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
     steps = np.round((np.where(there, centres, 0) - STEP_START) / STEP_STRIDE).astype(int)
     length = there.sum(1)
     for place in range(steps.shape[1]):
-        room = STEPS - length + place  # leaves a step for each character still to come
+        room = LPRNET.steps - length + place  # leaves a step for each character still to come
         steps[:, place] = np.clip(steps[:, place], place, room)
         if place:
             steps[:, place] = np.maximum(steps[:, place], steps[:, place - 1] + 1)
-    classes = np.full((len(centres), STEPS), blank, np.int64)
+    classes = np.full((len(centres), LPRNET.steps), blank, np.int64)
     rows, places = np.nonzero(there)
     classes[rows, steps[rows, places]] = texts[rows, places]
     return classes
@@ -744,8 +745,10 @@ def _own(
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
     for label in plates.labels:
         repeats = sum(a == b for a, b in pairwise(label))
-        if not label or len(alphabet.encode(label)) + repeats > STEPS:
-            raise DataError(f"{plates.name}: label {label!r} does not fit {STEPS} time steps.")
+        if not label or len(alphabet.encode(label)) + repeats > LPRNET.steps:
+            raise DataError(
+                f"{plates.name}: label {label!r} does not fit {LPRNET.steps} time steps."
+            )
     step = first
     while True:
         rng = np.random.default_rng([config.seed, step])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 import torch
 from torch import nn
@@ -14,7 +14,9 @@ from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
-from .network import FORMS, BatchMean, ForkedLPRNet, LPRNet
+from .lprnet import LPRNET
+from .lprnet.layers import LPRNet
+from .network import Network
 from .weight_files import ANCHOR, read_tensors
 
 # `Weights.digest` of the published weights: what is called published is so by this, not by a name.
@@ -37,11 +39,14 @@ class Weights:
         Tensors by published layer name, float32.
     alphabet
         Class list of the output channels.
+    of
+        The network that they are of.
     """
 
     name: str
     state: dict[str, torch.Tensor]
     alphabet: Alphabet = PUBLISHED
+    of: Network = LPRNET
 
     @property
     def classes(self) -> int:
@@ -50,11 +55,13 @@ class Weights:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over tensors and class list."""
+        """SHA-256 over tensors and class list, and over a user's network, which holds them."""
+        of = {"network": self.of.digest} if self.of.digest else {}
         return digest(
             {
+                **of,
                 "tensors": {k: array_digest(v.numpy()) for k, v in self.state.items()},
-                "classes": self.alphabet.classes,
+                "classes": self.alphabet.listed,
                 "blank": self.alphabet.blank,
             }
         )
@@ -66,12 +73,13 @@ class Weights:
     @overload
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module: ...
     def network(self, batch_mean: str = "image", form: str = "published") -> nn.Module:
-        """The portable network with these weights in one of its `FORMS`, in evaluation mode."""
-        if form not in FORMS:
-            raise ParameterError(f"form={form!r} is not known. Choose from {', '.join(FORMS)}.")
-        network = LPRNet(self.classes, cast(BatchMean, batch_mean))  # which checks it
-        network.load_state_dict(self.state)
-        return (ForkedLPRNet(network) if form == "forked" else network).eval()
+        """The network with these weights in one of its forms, in evaluation mode."""
+        self.of.check(1, batch_mean, form)
+        if self.of.build is None:
+            raise ParameterError(
+                f"{self.of.name} is a network of a file: it is not there as layers of torch."
+            )
+        return self.of.build(self.classes, batch_mean, form, self.state)
 
 
 def load_weights(
@@ -131,6 +139,11 @@ def load_weights(
 def _alphabet_of(classes: int) -> Alphabet:
     if classes == PUBLISHED.size:
         return PUBLISHED
+    return nameless(classes)
+
+
+def nameless(classes: int) -> Alphabet:
+    """A class list for so many classes of which nothing is known; the last is the blank."""
     return Alphabet(tuple(chr(_NAMELESS + place) for place in range(classes)), classes - 1)
 
 

@@ -62,15 +62,19 @@ def make_kit(chip: str = "BM1688") -> Path:
     """
     import torch  # here, since a machine with a device may well be without it
 
-    from ..model.network import LPRNet
+    from ..datasets.alphabet import PUBLISHED
+    from ..model.lprnet import LPRNET
     from ..model.trace import trace_model
     from ..model.weights import Weights
     from ..toolchain.compile import compile_bmodel
     from ..toolchain.strategies import STRATEGIES
 
     torch.manual_seed(7)
-    weights = Weights("seeded", LPRNet(68).eval().state_dict())
-    images = np.random.default_rng(3).integers(0, 256, (_IMAGES, 24, 94, 3), dtype=np.uint8)
+    assert LPRNET.build is not None
+    network = LPRNET.build(PUBLISHED.size, "image", "published", None)
+    weights = Weights("seeded", network.state_dict())
+    shape = (_IMAGES, *LPRNET.size, 3)
+    images = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     images[1::2] = np.sort(images[1::2], axis=2)
     plates = PlateImages("seeded noise", images, tuple(f"{i}.png" for i in range(_IMAGES)))
     traced = {batch: trace_model(weights, batch) for batch in (1, 4)}

@@ -381,5 +381,5 @@ def committed_record() -> dict[str, Any] | None:
 
 def _inputs(bmodel: BModel, plates: PlateImages) -> np.ndarray:
     if bmodel.input_dtype == "uint8":
-        return np.ascontiguousarray(plates.images.transpose(0, 3, 1, 2))
-    return preprocess(plates.images)
+        return bmodel.interface.input.planes(plates.images)
+    return preprocess(plates.images, bmodel.interface.input)

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from ..cache import digest, file_digest, repository
-from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, PlateImages
+from ..datasets.images import PlateImages
 from ..errors import DataError, ParameterError
 from ..files import private_folder, read_bytes
 from ..measure.data import Data, datasets_for
@@ -385,6 +385,13 @@ def fill_kit(
     progress: bool = True,
 ) -> None:
     """Write a kit into an empty folder; see `save_kit`. With `graphs` the emulator can run it."""
+    taken = models[0].bmodel.interface.input
+    if taken.order != "bgr" or len({*taken.mean}) + len({*taken.scale}) > 2:
+        raise ParameterError(
+            "a kit's programs preprocess BGR with one mean and one scale for all planes; this "
+            f"network takes {taken.order}, mean {taken.mean}, scale {taken.scale}. Run its BModel "
+            "on the device with `lprnet-nb infer`."
+        )
     for name in ("models", "expected"):
         (folder / name).mkdir()
     entries = []
@@ -403,8 +410,10 @@ def fill_kit(
         },
         chip=models[0].bmodel.chip,
         dataset=plates.name,
-        preprocessing=Preprocessing(mean=MEAN, scale=SCALE, order="bgr", size=(HEIGHT, WIDTH)),
-        classes=list(alphabet.classes),
+        preprocessing=Preprocessing(
+            mean=taken.mean[0], scale=taken.scale[0], order="bgr", size=taken.shape[1:]
+        ),
+        classes=list(alphabet.characters),
         blank=alphabet.blank,
         models=entries,
         plates=written,

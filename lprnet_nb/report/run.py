@@ -25,7 +25,15 @@ from ..files import make_folder, read_bytes, swap_folders
 from ..lessons.course import NEEDS_MLIR
 from ..measure.data import datasets_for
 from ..measure.output import to_json
-from ..measure.parameters import Parameters, check, combinations, placed
+from ..measure.parameters import (
+    NETWORK,
+    OWN_DECODERS,
+    OWN_STRATEGIES,
+    Parameters,
+    check,
+    combinations,
+    placed,
+)
 from ..places import reports_dir
 from ..progress import stopwatch
 from ..toolchain.environment import compiler
@@ -40,7 +48,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "IMAGES": 0,
     },
 }
-OWN_DECODERS = "greedy,beam"  # for class lists other than the published one
 VERSIONS_OF = (
     "lprnet-nb",
     "torch",
@@ -360,8 +367,11 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
             f"profile {profile!r} is not known. Choose from {', '.join(PROFILES)}."
         )
     values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
-    if values.get("CLASSES"):
-        values.setdefault("DECODERS", OWN_DECODERS)
+    own = values.get("NETWORK", NETWORK) != NETWORK
+    if own and "STRATEGIES" not in given:
+        values["STRATEGIES"] = ",".join(OWN_STRATEGIES)
+    if own or values.get("CLASSES"):
+        values.setdefault("DECODERS", ",".join(OWN_DECODERS))
     check(**values)
     return {key: placed(key, value) for key, value in values.items()}
 

@@ -65,7 +65,7 @@ def report_states(
     for stem in notebooks:
         if stem in PIECES_OF:
             p = _parameters(stem, values)
-            named = p.data, p.weights, p.classes, p.images
+            named = p.data, p.network, p.weights, p.classes, p.images
             data = loaded.get(named) or loaded.setdefault(named, datasets_for(p))
             for piece in with_needs(PIECES_OF[stem](p, data)):
                 wanted.setdefault(piece, []).append(stem)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache import file_digest, is_made_here
+from ..datasets.interface import Interface
 from ..errors import EngineError, ParameterError
 from ..toolchain.bmodel import BModel
 from .bmodel_file import read_contents
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..model.trace import TracedModel
 
-BACKENDS = ("auto", "device", "simulator", "emulator", "torch")
+BACKENDS = ("auto", "device", "simulator", "emulator", "torch", "onnxruntime")
 
 
 def open_engine(
@@ -37,9 +38,10 @@ def open_engine(
         it), or a `TracedModel`.
     backend
         "device" (sophon.sail), "simulator" (the BModel on Sophgo's chip simulator), "emulator"
-        (the compiler's quantized graph, exact and fast), "torch" (a traced model, the float
-        reference), or "auto": the device if there is one, else the simulator; torch for a traced
-        model. `Engine.description` says which it is.
+        (the compiler's quantized graph, exact and fast), "torch" or, for a user's network,
+        "onnxruntime" (a traced model, the float reference), or "auto": the device if there is one,
+        else the simulator; the float reference for a traced model. `Engine.description` says which
+        it is.
     trust
         Run a BModel or TorchScript that was not made here. Both hold instructions that the vendor's
         runtime and torch execute as they are.
@@ -58,18 +60,21 @@ def open_engine(
     if backend not in BACKENDS:
         raise ParameterError(f"unknown backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
     if _is_traced(model):
-        if backend not in ("auto", "torch"):
+        usual = model.network.backend
+        if backend not in ("auto", usual):
             raise ParameterError(
                 f"backend {backend!r} runs BModels; a traced model runs on "
-                '"torch". Compile it first.'
+                f'"{usual}". Compile it first.'
             )
+        from .onnx_engine import OnnxEngine
         from .torch_engine import TorchEngine
 
         _check_made_here(model.path, trust)
-        return _make(TorchEngine, options, model)
-    if backend == "torch":
+        kind = OnnxEngine if usual == OnnxEngine.backend else TorchEngine
+        return _with_interface(_make(kind, options, model), model.network.interface)
+    if backend in ("torch", "onnxruntime"):
         raise ParameterError(
-            'backend "torch" runs traced models, not BModels. Use "simulator" for a BModel.'
+            f'backend "{backend}" runs traced models, not BModels. Use "simulator" for a BModel.'
         )
     path, record = _path_and_record(model)
     if backend == "emulator":
@@ -81,7 +86,7 @@ def open_engine(
             )
         from .emulator_engine import EmulatorEngine
 
-        return _make(EmulatorEngine, options, record)
+        return _with_interface(_make(EmulatorEngine, options, record), record.interface)
     _check_made_here(path, trust)
     if record:
         options["batch_mean"] = record.batch_mean
@@ -94,8 +99,15 @@ def open_engine(
     if backend == "device":
         from .device import DeviceEngine
 
-        return _make(DeviceEngine, options, path)
-    return _simulator(path, record, options)
+        engine = _make(DeviceEngine, options, path)
+    else:
+        engine = _simulator(path, record, options)
+    return _with_interface(engine, record.interface) if record else engine
+
+
+def _with_interface(engine: Engine, interface: Interface) -> Engine:
+    engine.interface = interface
+    return engine
 
 
 def _check_made_here(path: str | Path, trust: bool) -> None:

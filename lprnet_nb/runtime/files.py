@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, decode_image, fit, preprocess
+from ..datasets.images import decode_image, fit, preprocess
 from ..errors import DataError, EngineError, ParameterError
 from ..files import read_picture
 from ..progress import progress_bar
@@ -95,7 +95,9 @@ def _on_processor(
     started = time.perf_counter()
     images = [decode_image(_bytes(file), f"image {file}") for file in files]
     decoded = time.perf_counter()
-    inputs = preprocess(np.stack([fit(image) for image in images]))
+    taken = engine.interface.input
+    size = (taken.height, taken.width)
+    inputs = preprocess(np.stack([fit(image, size) for image in images]), taken)
     seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
     return engine.infer(inputs, advance), seconds
 
@@ -113,6 +115,8 @@ def _on_device(
             '"numpy".'
         )
     seconds = {"decode": 0.0, "preprocess": 0.0}
+    if engine.interface.input.order == "gray":
+        raise EngineError('preprocessing "bmcv" makes colour planes, not gray ones. Use "numpy".')
     pictures = _Pictures(engine, seconds)
     logits = []
     for graph, stage, start, stop in engine.plan(len(files)):
@@ -120,7 +124,7 @@ def _on_device(
         size = stage.inputs[0].shape[0]
         tensor = pictures.tensor(stage, [*part, *[part[-1]] * (size - len(part))])
         [outputs] = engine.run_tensors(graph, stage, tensor).values()
-        logits.append(outputs[: len(part)])
+        logits.append(engine.interface.arranged(outputs)[: len(part)])
         advance(len(part))
     return np.concatenate(logits), seconds
 
@@ -131,6 +135,7 @@ class _Pictures:
     def __init__(self, engine: DeviceEngine, seconds: dict[str, float]) -> None:
         self.sail, self.handle, self.seconds = engine.sail, engine.handle, seconds
         self.tpu = engine.get_device_id()
+        self.taken = engine.interface.input
         self.bmcv = self.sail.Bmcv(self.handle)
 
     def tensor(self, stage: Stage, files: list[Path]) -> Any:
@@ -141,10 +146,11 @@ class _Pictures:
         wanted = stage.inputs[0]
         dtype = getattr(self.sail.Dtype, wanted.dtype)
         if wanted.dtype == "BM_UINT8":  # the model preprocesses by itself
-            scale, shift = 1.0, 0.0
+            scaling = [(1.0, 0.0)] * 3
         else:
-            scale, shift = SCALE * wanted.scale, -MEAN * SCALE * wanted.scale
-        made = [self._scaled(image, dtype, scale, shift) for image in images]
+            each = zip(self.taken.mean, self.taken.scale)
+            scaling = [(s * wanted.scale, -mean * s * wanted.scale) for mean, s in each]
+        made = [self._scaled(image, dtype, scaling) for image in images]
         if len(made) == 1:
             batch = made[0]
         else:
@@ -167,18 +173,19 @@ class _Pictures:
             )
         return image
 
-    def _scaled(self, image: Any, dtype: Any, scale: float, shift: float) -> Any:
-        planar = self.sail.Format.FORMAT_BGR_PLANAR
+    def _scaled(self, image: Any, dtype: Any, scaling: list[tuple[float, float]]) -> Any:
+        height, width = self.taken.height, self.taken.width
+        planar = getattr(self.sail.Format, f"FORMAT_{self.taken.order.upper()}_PLANAR")
         colours = self.sail.BMImage(
             self.handle, image.height(), image.width(), planar, image.dtype()
         )
         self.bmcv.convert_format(image, colours)
-        if (image.height(), image.width()) != (HEIGHT, WIDTH):
-            colours = self.bmcv.resize(colours, WIDTH, HEIGHT)
+        if (image.height(), image.width()) != (height, width):
+            colours = self.bmcv.resize(colours, width, height)
         scaled = self.sail.BMImage(
-            self.handle, HEIGHT, WIDTH, planar, self.bmcv.get_bm_image_data_format(dtype)
+            self.handle, height, width, planar, self.bmcv.get_bm_image_data_format(dtype)
         )
-        self.bmcv.convert_to(colours, scaled, ((scale, shift),) * 3)
+        self.bmcv.convert_to(colours, scaled, tuple(scaling))
         return scaled
 
 

@@ -26,7 +26,12 @@ _SHARDS = {"simulator": 64, "device": 64}
 _SHARD = 256
 _NO_INPUT = ("workers", "shim", "threads")  # parts of a description that change no logit
 # Which option of an engine takes a number of cores.
-_WORKERS_OPTION = {"simulator": "workers", "emulator": "threads", "torch": "threads"}
+_WORKERS_OPTION = {
+    "simulator": "workers",
+    "emulator": "threads",
+    "torch": "threads",
+    "onnxruntime": "threads",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Inference:
     Parameters
     ----------
     logits
-        float32 ``[N, classes, 18]``, in the order of the plates.
+        float32 ``[N, classes, steps]``, in the order of the plates.
     description
         `Engine.description` of the engine that made (or, from the cache, would make) them.
     seconds
@@ -113,7 +118,7 @@ def infer_shard(model: Any, images: np.ndarray, backend: str, cores: int | None 
     model, backend
         As `open_engine` takes them.
     images
-        uint8 BGR ``[N, 24, 94, 3]``, one of the `shards`.
+        uint8 BGR ``[N, height, width, 3]``, one of the `shards`.
     cores
         How many the engine may use; all by default.
 
@@ -265,7 +270,7 @@ def _run_shard(
     engine: Engine, images: np.ndarray, moved: Callable[[int], None], folder: Path
 ) -> None:
     started, before, inside = time.perf_counter(), engine.seconds, engine.runtime_seconds
-    inputs = preprocess(images)
+    inputs = preprocess(images, engine.interface.input)
     seconds = {"preprocess": time.perf_counter() - started}
     np.save(folder / "logits.npy", engine.infer(inputs, moved))
     seconds["inference"] = engine.seconds - before

@@ -1,4 +1,4 @@
-"""One interface to every way of running LPRNet, shaped like sophon.sail's `Engine`.
+"""One interface to every way of running a recognizer, shaped like sophon.sail's `Engine`.
 
 A backend supplies `_run` (one call of one stage) and may supply `_run_many`. Everything that can be
 wrong with a call is checked here, once, whatever the backend: the real sail casts, reuses old input
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.images import MEAN, SCALE
+from ..datasets.interface import PUBLISHED_INTERFACE, Interface
 from ..errors import EngineError, ParameterError
 from ..progress import progress_bar
 from .bmodel_file import Graph, Stage, TensorInfo
@@ -49,6 +49,8 @@ class Engine(ABC):
 
     Attributes
     ----------
+    interface
+        What the model takes and how its output is laid out; `open_engine` sets what a record says.
     batch
         Images per call of the largest stage.
     description
@@ -60,6 +62,7 @@ class Engine(ABC):
     """
 
     backend = ""
+    interface: Interface = PUBLISHED_INTERFACE
 
     def __init__(
         self, graphs: tuple[Graph, ...], *, batch_mean: str | None = None, device_id: int = 0
@@ -169,7 +172,7 @@ class Engine(ABC):
         Parameters
         ----------
         inputs
-            float32 ``[N, 3, 24, 94]``, as `datasets.images.preprocess` makes them.
+            float32 ``[N, planes, height, width]``, as `datasets.images.preprocess` makes them.
         progress
             Show a bar, in a notebook or a terminal; or a function that is called with the number
             of images done since its last call.
@@ -177,7 +180,7 @@ class Engine(ABC):
         Returns
         -------
         np.ndarray
-            float32 ``[N, classes, 18]``.
+            float32 ``[N, classes, steps]``, whatever the layout of the model's own output.
 
         Notes
         -----
@@ -193,18 +196,20 @@ class Engine(ABC):
             if len(part) < size:
                 self._warn_of_padding(size, size - len(part))
                 part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            array = _as_stored(part, stage.inputs[0])
+            array = self._as_stored(part, stage.inputs[0])
             jobs.append((graph, stage, {stage.inputs[0].name: array}))
             places.append((start, stop))
         output = next(iter(self._graphs.values())).stages[0].outputs[0]
-        logits = np.empty((len(inputs), *output.shape[1:]), np.float32)
+        sizes = self.interface.sizes(output.shape)
+        logits = np.empty((len(inputs), sizes["c"], sizes.get("t", 1)), np.float32)
         shown = progress_bar(len(inputs), self.backend, progress is True)
         with self._lock, shown as advance:
             advance = progress if callable(progress) else advance
             started = time.perf_counter()
             for index, outputs in self._run_many(jobs):
                 start, stop = places[index]
-                logits[start:stop] = next(iter(outputs.values()))[: stop - start]
+                arranged = self.interface.arranged(next(iter(outputs.values())))
+                logits[start:stop] = arranged[: stop - start]
                 advance(stop - start)
             self.seconds += time.perf_counter() - started
         return logits
@@ -294,10 +299,11 @@ class Engine(ABC):
         array = self._checked_array("inputs", inputs)
         if any(len(stage.inputs) != 1 for graph in self._graphs.values() for stage in graph.stages):
             raise ParameterError("infer() is for models with one input; use process().")
-        if array.ndim != 4 or array.shape[1:] != (3, 24, 94) or not len(array):
+        shape = self.interface.input.shape
+        if array.ndim != 4 or array.shape[1:] != shape or not len(array):
             raise ParameterError(
                 f"inputs have the shape {list(array.shape)}, expected "
-                "[N, 3, 24, 94] with N of at least 1."
+                f"[N, {', '.join(map(str, shape))}] with N of at least 1."
             )
         return array
 
@@ -311,6 +317,15 @@ class Engine(ABC):
         if not np.isfinite(array).all():
             raise ParameterError(f"{name} holds values that are not finite.")
         return np.ascontiguousarray(array)
+
+    def _as_stored(self, images: np.ndarray, tensor: TensorInfo) -> np.ndarray:
+        """Preprocessed images as a model takes them that preprocesses by itself: raw pixels."""
+        if tensor.dtype != "BM_UINT8":
+            return images
+        pixels = self.interface.input.pixels(images)
+        if tensor.shape[-1] == self.interface.input.shape[0]:
+            pixels = pixels.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(pixels)
 
     # Batches
 
@@ -362,23 +377,13 @@ def _largest(stages: list[tuple[TensorInfo, ...]]) -> dict[str, list[int]]:
     }
 
 
-def _as_stored(images: np.ndarray, tensor: TensorInfo) -> np.ndarray:
-    """Preprocessed images as a model takes them whose preprocessing is compiled in: raw pixels."""
-    if tensor.dtype != "BM_UINT8":
-        return images
-    pixels = np.rint(images / np.float32(SCALE) + np.float32(MEAN)).astype(np.float32)
-    if tensor.shape[-1] == 3:
-        pixels = pixels.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels)
-
-
 def stored_dtype(tensor: TensorInfo) -> np.dtype:
     """Numpy's dtype of a tensor as the chip stores it.
 
     Raises
     ------
     EngineError
-        For a dtype that LPRNet's BModels do not use at their edges.
+        For a dtype that BModels of ours do not have at their edges.
     """
     if tensor.dtype not in _STORED:
         raise EngineError(

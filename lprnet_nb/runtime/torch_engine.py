@@ -42,7 +42,7 @@ class TorchEngine(Engine):
         super().__init__(
             (
                 Graph(
-                    "lprnet",
+                    model.network.name,
                     (
                         Stage(
                             (TensorInfo("input", model.input_shape),),

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..cache import array_digest, artifact, file_digest
 from ..datasets.generate import generate_plates
-from ..datasets.images import PlateImages, preprocess
+from ..datasets.images import PUBLISHED_INPUT, InputFormat, PlateImages, preprocess
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
 from ..errors import EngineError, ToolchainError
@@ -388,7 +388,7 @@ def _read(
 ) -> tuple[str, ...]:
     inputs = {
         **graph_key(folder, images),
-        "classes": weights.alphabet.classes,
+        "classes": weights.alphabet.listed,
         **_decoder_key(decoder),
     }
 
@@ -410,15 +410,19 @@ def graph_key(folder: Path, images: np.ndarray) -> dict[str, Any]:
     }
 
 
-def network_input(images: np.ndarray, fused: bool) -> np.ndarray:
-    """What a network takes of uint8 BGR ``[N, 24, 94, 3]``: preprocessed, or uint8 channels first.
+def network_input(
+    images: np.ndarray, fused: bool, taken: InputFormat = PUBLISHED_INPUT
+) -> np.ndarray:
+    """What a network takes of uint8 BGR images: preprocessed, or uint8 channels first.
 
     Parameters
     ----------
     fused
         Whether the preprocessing is part of the network.
+    taken
+        What it takes.
     """
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if fused else preprocess(images)
+    return taken.planes(images) if fused else preprocess(images, taken)
 
 
 def _decoder_key(decoder: str) -> dict[str, Any]:

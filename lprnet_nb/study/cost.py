@@ -6,16 +6,17 @@ from functools import lru_cache
 
 import torch
 
-from ..model.network import ForkedLPRNet, LPRNet
-from ..toolchain.layers import role_of_convolution
+from ..datasets.alphabet import PUBLISHED
+from ..model.lprnet import LPRNET
+from ..model.lprnet.roles import role_of_convolution
 from ..toolchain.strategies import Strategy
 
 
 @lru_cache(2)
 def work_by_role(form: str) -> dict[str | None, int]:
     """Multiply-accumulates of the convolutions of a form of the network, for one image."""
-    published = LPRNet().eval()
-    network = ForkedLPRNet(published).eval() if form == "forked" else published
+    assert LPRNET.build is not None
+    network = LPRNET.build(PUBLISHED.size, LPRNET.batch_means[0], form, None)
     seen: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
 
     def count(layer: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
@@ -28,7 +29,7 @@ def work_by_role(form: str) -> dict[str | None, int]:
         if isinstance(layer, torch.nn.Conv2d)
     ]
     with torch.inference_mode():
-        network(torch.zeros(1, 3, 24, 94))
+        network(torch.zeros(1, *LPRNET.input.shape))
     for hook in hooks:
         hook.remove()
     work: dict[str | None, int] = {}

@@ -16,6 +16,7 @@ from ..decode import decode
 from ..errors import EngineError, ToolchainError
 from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import sqnr_db
+from ..model.lprnet.roles import ROLES
 from ..model.trace import float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
 from ..progress import progress_bar
@@ -25,7 +26,7 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer, kept_quantizer
-from ..toolchain.strategies import ROLES, Strategy
+from ..toolchain.strategies import Strategy
 from ..work import scheduler
 from ..work.pieces import Piece
 from .cells import (

@@ -11,12 +11,13 @@ from typing import Any
 
 from ..cache import atomic_write, digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
+from ..datasets.interface import PUBLISHED_INTERFACE, Interface
 from ..errors import DataError, EngineError, ToolchainError
 from ..files import private_folder, read_bytes
 from .environment import compiler
 
 RECORD = 2  # form of the records: a part of the keys of what holds one
-NETWORK = "lprnet"  # the network's name inside every BModel of ours
+NETWORK = "lprnet"  # the network's name inside a BModel, where no record says another
 TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
 _TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
 _LISTS = ("record.json", "inputs.json", "files.json")
@@ -57,6 +58,8 @@ class BModel:
         Class list of the output channels.
     cores
         TPU cores that it was compiled for.
+    interface
+        What the network takes and how its output is laid out.
     folder
         Everything else that the compile left: logs, tables, profile.
     """
@@ -80,6 +83,7 @@ class BModel:
     graph: Path | None = None
     alphabet: Alphabet = field(default=PUBLISHED, repr=False)
     cores: int = 1
+    interface: Interface = PUBLISHED_INTERFACE
 
     @property
     def folder(self) -> Path:
@@ -100,7 +104,7 @@ class BModel:
     def name(self) -> str:
         """Users' file stem, such as ``lprnet_int8_1b`` or ``lprnet_int8_4b_2core``."""
         cores = f"_{self.cores}core" if self.cores > 1 else ""
-        return f"lprnet_{self.precision}_{self.batch}b{cores}"
+        return f"{self.network}_{self.precision}_{self.batch}b{cores}"
 
     def save(self, folder: Path) -> None:
         """Write ``record.json`` into the folder of the compile."""
@@ -122,9 +126,12 @@ class BModel:
 
     def _record(self, path: str, graph: str | None, files: str | None = None) -> str:
         values = asdict(self) | {"path": path, "graph": graph}
-        values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
+        values["alphabet"] = {"classes": self.alphabet.listed, "blank": self.alphabet.blank}
+        # What is as it always was is left out: such records stay as they were, and so the cache.
         if self.cores == 1:
-            del values["cores"]  # records for one core stay as they were, and with them the cache
+            del values["cores"]
+        if self.interface == PUBLISHED_INTERFACE:
+            del values["interface"]
         values["seals"] = {
             "graph": _graph_digest(self.graph) if self.graph else None,
             "alphabet": digest(values["alphabet"]),
@@ -160,6 +167,8 @@ class BModel:
             values["alphabet"] = Alphabet(
                 tuple(values["alphabet"]["classes"]), values["alphabet"]["blank"]
             )
+            if "interface" in values:
+                values["interface"] = Interface.of(values["interface"])
             for shape in ("input_shape", "output_shape"):
                 values[shape] = tuple(values[shape])
             model = cls(**values)

@@ -23,8 +23,10 @@ import cv2
 import numpy as np
 
 from ..cache import array_digest, artifact, code_digest, digest, file_digest
-from ..datasets.images import HEIGHT, MEAN, SCALE, WIDTH, preprocess
+from ..datasets.images import HEIGHT, WIDTH, fit, preprocess
 from ..errors import ParameterError, ToolchainError
+from ..model.lprnet import LPRNET
+from ..model.network import Network
 from ..model.trace import TracedModel
 from .bmodel import RECORD, BModel, predicted_latency_ms, without_time
 from .chips import check_cores, check_supported, parse_chip, parse_precision
@@ -51,7 +53,8 @@ class TopGraph:
     Parameters
     ----------
     folder
-        ``lprnet.mlir``, its weights, reference tensors ``top.npz`` and ``in.npz``.
+        ``NAME.mlir`` by the network's name, its weights, reference tensors ``top.npz`` and
+        ``in.npz``.
     layers
         ``{"name", "op", "inputs", "shape"}`` in execution order.
     fused
@@ -60,6 +63,8 @@ class TopGraph:
         Digest of all that went in.
     release
         Version of the compiler that it is for.
+    network
+        What it is a graph of.
     """
 
     folder: Path
@@ -67,6 +72,17 @@ class TopGraph:
     fused: bool
     digest: str
     release: str
+    network: Network = LPRNET
+
+    @property
+    def mlir(self) -> str:
+        """Name of the graph's file."""
+        return f"{self.network.name}.mlir"
+
+    @property
+    def files(self) -> list[Path]:
+        """The graph and its weights."""
+        return [path for path in self.folder.iterdir() if path.name.startswith(self.network.name)]
 
 
 @dataclass(frozen=True)
@@ -111,13 +127,13 @@ class CalibrationTable:
         return table
 
 
-def sample_plate() -> np.ndarray:
-    """A drawn plate, uint8 BGR ``[24, 94, 3]``: what the deploy step checks its results on."""
+def sample_plate(network: Network = LPRNET) -> np.ndarray:
+    """A drawn plate at a network's size, uint8 BGR: what the deploy step checks its results on."""
     image = np.full((HEIGHT, WIDTH, 3), (160, 60, 20), np.uint8)
     cv2.putText(
         image, "A12345", (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (235, 235, 235), 2, cv2.LINE_AA
     )
-    return image
+    return fit(image, network.size)
 
 
 def top_graph(
@@ -137,43 +153,42 @@ def top_graph(
     ToolchainError
         With the end of the log.
     """
-    tool = compiler(release)
+    tool, network = compiler(release), traced.network
     inputs = {
         "code": code_digest("top"),
         "trace": traced.digest,
         "fused": fuse_preprocess,
         "tpu_mlir": tool.version,
-        "sample": array_digest(sample_plate()),
+        "sample": array_digest(sample_plate(network)),
     }
 
     def build(folder: Path) -> None:
-        images = np.stack([sample_plate()] * traced.batch)
+        images = np.stack([sample_plate(network)] * traced.batch)
         options: list[str] = []
         if fuse_preprocess:
             cv2.imwrite(str(folder / "in.png"), images[0])
             given = str(folder / "in.png")
-            mean, scale = ",".join([str(MEAN)] * 3), ",".join([str(SCALE)] * 3)
             options = [
                 "--mean",
-                mean,
+                ",".join(map(str, network.input.mean)),
                 "--scale",
-                scale,
+                ",".join(map(str, network.input.scale)),
                 "--pixel_format",
-                "bgr",
+                network.input.order,
                 "--channel_format",
                 "nchw",
             ]
         else:
             given = "in.npz"
             # The front end takes the arrays of an npz in order, whatever they are called.
-            np.savez(folder / "in.npz", input=preprocess(images))
+            np.savez(folder / "in.npz", input=preprocess(images, network.input))
         shape = json.dumps([list(traced.input_shape)], separators=(",", ":"))
         with kept_log(folder, "transform.log") as log, _script("list_layers.py") as script:
             tool.run(
                 [
                     "model_transform.py",
                     "--model_name",
-                    "lprnet",
+                    network.name,
                     "--model_def",
                     traced.path,
                     "--input_shapes",
@@ -184,14 +199,14 @@ def top_graph(
                     "top.npz",
                     *options,
                     "--mlir",
-                    "lprnet.mlir",
+                    f"{network.name}.mlir",
                 ],
                 cwd=folder,
                 log=log,
                 what="translating the trace",
             )
             tool.run(
-                ["python", script, "lprnet.mlir", "layers.json"],
+                ["python", script, f"{network.name}.mlir", "layers.json"],
                 cwd=folder,
                 log=log,
                 what="listing the layers",
@@ -199,7 +214,7 @@ def top_graph(
 
     folder = artifact("top", inputs, build)
     layers = json.loads((folder / "layers.json").read_text("utf8"))
-    return TopGraph(folder, layers, fuse_preprocess, digest(inputs), tool.version)
+    return TopGraph(folder, layers, fuse_preprocess, digest(inputs), tool.version, network)
 
 
 def _script(name: str) -> AbstractContextManager[Path]:
@@ -228,13 +243,13 @@ def equalized(graph: TopGraph) -> TopGraph:
         for path in graph.folder.iterdir():
             if path.name not in ("inputs.json", "files.json"):
                 shutil.copy(path, folder / path.name)
-        write_images(graph, sample_plate()[None], folder / "images")
+        write_images(graph, sample_plate(graph.network)[None], folder / "images")
         # The tool calibrates too; of this run only the weights are wanted.
         with kept_log(folder, "equalization.log") as log:
             tool.run(
                 [
                     "run_calibration.py",
-                    "lprnet.mlir",
+                    graph.mlir,
                     "--dataset",
                     "images",
                     "--input_num",
@@ -256,9 +271,9 @@ def equalized(graph: TopGraph) -> TopGraph:
 
 
 def write_images(graph: TopGraph, images: np.ndarray, folder: Path) -> None:
-    """Write uint8 BGR ``[N, 24, 94, 3]`` as the preprocessed arrays that the tools calibrate on."""
+    """Write uint8 BGR ``[N, height, width, 3]`` as the arrays that the tools calibrate on."""
     folder.mkdir()
-    for index, array in enumerate(preprocess(images)):
+    for index, array in enumerate(preprocess(images, graph.network.input)):
         np.savez(folder / f"{index:06d}.npz", **{graph.layers[0]["name"]: array[None]})
 
 
@@ -272,7 +287,7 @@ def calibrate(
     graph
         Top-level graph of batch 1; the release that it is for calibrates.
     images
-        Calibration images, uint8 BGR ``[N, 24, 94, 3]``; all of them are used.
+        Calibration images, uint8 BGR ``[N, height, width, 3]``; all of them are used.
     strategy
         Method, tuning, channel order, equalization, search.
     chip
@@ -285,11 +300,7 @@ def calibrate(
     ToolchainError
         With the end of the log; and when the release did something else than was asked.
     """
-    if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
-        raise ParameterError(
-            f"calibration images are {images.dtype} {list(images.shape)}, "
-            f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0."
-        )
+    graph.network.input.check_images(images, "calibration images")
     check_calibrates(graph.release, strategy)
     tool = compiler(graph.release)
     bgr = images
@@ -312,13 +323,12 @@ def calibrate(
         inputs["insist"] = insist
 
     def build(folder: Path) -> None:
-        for path in graph.folder.iterdir():
-            if path.name.startswith("lprnet"):
-                shutil.copy(path, folder / path.name)
+        for path in graph.files:
+            shutil.copy(path, folder / path.name)
         write_images(graph, images, folder / "images")
         command = [
             "run_calibration.py",
-            "lprnet.mlir",
+            graph.mlir,
             "--dataset",
             "images",
             "--input_num",
@@ -422,7 +432,7 @@ def compile_bmodel(
     strategy
         How to quantize; needed for "int8" only.
     calibration_images
-        uint8 BGR ``[N, 24, 94, 3]``; needed for "int8" only.
+        uint8 BGR ``[N, height, width, 3]``; needed for "int8" only.
     single
         The same network traced at batch 1, on which to calibrate; `traced` itself by default.
     table
@@ -482,8 +492,8 @@ def compile_bmodel(
     def build(folder: Path) -> None:
         with kept_log(folder, "deploy.log") as log:
             _deploy(tool, graph, folder, log, chip, precision, strategy, table, cores)
-            _export(tool, folder, log)
-        path = folder / "lprnet.bmodel"
+            _export(tool, graph, folder, log)
+        path = folder / f"{traced.network.name}.bmodel"
         without_time(path)
         BModel(
             path=path,
@@ -501,9 +511,11 @@ def compile_bmodel(
             output_shape=traced.output_shape,
             input_dtype="uint8" if fused else "float32",
             weights=traced.weights,
+            network=traced.network.name,
             graph=folder / "graph",
             alphabet=traced.alphabet,
             cores=cores,
+            interface=traced.network.interface,
         ).save(folder)
 
     return BModel.load(artifact("bmodel", inputs, build))
@@ -529,11 +541,13 @@ def _check_fits(table: CalibrationTable, graph: TopGraph) -> None:
         )
 
 
-def _copy_rewritten_weights(strategy: Strategy, table: CalibrationTable, folder: Path) -> None:
+def _copy_rewritten_weights(
+    graph: TopGraph, strategy: Strategy, table: CalibrationTable, folder: Path
+) -> None:
     """Weight equalization and bias correction rewrite the weights, which lie beside the table."""
     if not (strategy.weight_equalization or strategy.bias_correction):
         return
-    for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
+    for path in table.path.parent.glob(f"{graph.network.name}_top_*_weight.npz"):
         there = folder / path.name
         if not there.exists() or _weight_shapes(path) != _weight_shapes(there):
             raise ToolchainError(
@@ -560,12 +574,13 @@ def _deploy(
     table: CalibrationTable | None,
     cores: int,
 ) -> None:
+    name = graph.network.name
     for path in graph.folder.iterdir():
-        if path.name.startswith("lprnet") or path.name in ("in.npz", "in.png", "top.npz"):
+        if path.name.startswith(name) or path.name in ("in.npz", "in.png", "top.npz"):
             shutil.copy(path, folder / path.name)
     options: list[str] = []
     if strategy is not None and table is not None:
-        _copy_rewritten_weights(strategy, table, folder)
+        _copy_rewritten_weights(graph, strategy, table, folder)
         shutil.copy(table.path, folder / "calibration_table")
         options = ["--calibration_table", "calibration_table"]
         lines = float_lines(graph, chip, strategy, table)
@@ -585,7 +600,7 @@ def _deploy(
                 "python",
                 script,
                 "--mlir",
-                "lprnet.mlir",
+                graph.mlir,
                 "--quantize",
                 _QUANTIZE[precision],
                 "--chip",
@@ -599,7 +614,7 @@ def _deploy(
                 _TOLERANCE[precision],
                 "--skip_validation",
                 "--model",
-                "lprnet.bmodel",
+                f"{name}.bmodel",
             ],
             cwd=folder,
             log=log,
@@ -608,7 +623,7 @@ def _deploy(
     profile = folder / tool.release.profile
     if profile.exists():
         profile.rename(folder / PROFILE)
-    if not (folder / "lprnet.bmodel").exists():
+    if not (folder / f"{name}.bmodel").exists():
         raise ToolchainError(
             f"compiling for {chip} {precision} left no BModel. Its log: {log}\n{log_tail(log)}"
         )
@@ -619,15 +634,17 @@ def float_lines(
 ) -> list[str]:
     """Lines ``LAYER F16`` for the layers that stay in float (F32 where there is no 16-bit)."""
     kind = "F32" if chip == "BM1684" else "F16"
-    lines = [f"{name} {kind}" for name in layers_of_roles(graph.layers, strategy.float_roles)]
+    chosen = layers_of_roles(graph.layers, strategy.float_roles, graph.network)
+    lines = [f"{name} {kind}" for name in chosen]
     if table.float_table is not None:
         found = table.float_table.read_text("utf8").splitlines()
         lines += [line for line in found if line.strip() and not line.startswith("#")]
     return lines
 
 
-def _export(tool: Compiler, folder: Path, log: Path) -> None:
-    lowered = list(folder.glob("lprnet_*_tpu.mlir"))
+def _export(tool: Compiler, graph: TopGraph, folder: Path, log: Path) -> None:
+    name = graph.network.name
+    lowered = list(folder.glob(f"{name}_*_tpu.mlir"))
     if len(lowered) != 1:
         raise ToolchainError(
             f"expected one quantized graph in {folder}, found {[path.name for path in lowered]}."
@@ -643,7 +660,7 @@ def _export(tool: Compiler, folder: Path, log: Path) -> None:
     weights = {path.name for path in folder.glob(f"{lowered[0].stem}*_weights.npz")}
     keep = weights | {
         lowered[0].name,
-        "lprnet.bmodel",
+        f"{name}.bmodel",
         "graph",
         PROFILE,
         "calibration_table",

@@ -1,96 +1,86 @@
-"""Roles of a compiled network's layers: the compiler's names change, what a layer does does not."""
+"""Layers of a compiled network by what they are, whatever names a compiler gives them."""
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ..errors import ToolchainError
-from .strategies import ROLES
+from ..model.lprnet import LPRNET
+from ..model.network import Network
 
-# Height and width of a convolution's output tell where it stands, in the published form as in the
-# forked one (input 24x94, arXiv 1806.10447, table 2).
-_CONV_BY_SIZE: dict[tuple[int, ...], str] = {
-    (22, 92): "input",
-    (20, 90): "block4",
-    (16, 18): "neck",
-}
+ENDS = ("first", "last")  # convolution or matrix product of a network, with its scale
+BY = ("name", "op")  # "name:*head*" takes layers by the compiler's name, "op:Softmax" by operation
+_PRODUCTS = ("Conv", "Deconv", "MatMul")
 
 
-def roles_of_layers(layers: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Group the layers of a top-level graph by role.
+def is_general(role: str) -> bool:
+    """Whether a role is one that any network may have: an end, or a pattern after ``name:``."""
+    kind, colon, pattern = role.partition(":")
+    return role in ENDS or (kind in BY and bool(colon and pattern))
+
+
+def layers_of_roles(
+    layers: list[dict[str, Any]], roles: tuple[str, ...], network: Network = LPRNET
+) -> list[str]:
+    """Layer names of some roles, in execution order.
 
     Parameters
     ----------
     layers
         ``{"name", "op", "inputs", "shape"}`` in execution order, as `list_layers` writes them.
-
-    Returns
-    -------
-    dict
-        Layer names by role, in the order of `strategies.ROLES`; roles without a layer are left out.
-    """
-    by_name = {layer["name"]: layer for layer in layers}
-    role: dict[str, str] = {}
-    convolutions_18x44 = 0
-    for layer in layers:
-        kind, size = layer["op"].removeprefix("top."), tuple(layer["shape"][2:])
-        source = by_name.get(layer["inputs"][0], {}) if layer["inputs"] else {}
-        if kind == "Conv":
-            before = tuple(source.get("shape", ())[2:])
-            found = role_of_convolution(before, size, convolutions_18x44)
-            convolutions_18x44 += size == (18, 44)
-            if found is not None:
-                role[layer["name"]] = found
-        elif kind == "Scale":
-            if source.get("name") in role:
-                role[layer["name"]] = role[source["name"]]
-        elif kind == "AvgPool":
-            role[layer["name"]] = "context-pool"
-        elif kind == "Mul":
-            role[layer["name"]] = "context-square"
-        elif kind == "Reduce":
-            squares = role.get(source.get("name", "")) == "context-square"
-            role[layer["name"]] = "context-mean" if squares else "final-mean"
-        elif kind == "Div":
-            role[layer["name"]] = "context-divide"
-        elif kind == "Concat":
-            role[layer["name"]] = "concat"
-    return {
-        r: names for r in ROLES if (names := [name for name, value in role.items() if value == r])
-    }
-
-
-def role_of_convolution(
-    before: tuple[int, ...], after: tuple[int, ...], earlier: int
-) -> str | None:
-    """Role of a convolution by the height and width of what goes in and comes out.
-
-    Parameters
-    ----------
-    earlier
-        Convolutions before it whose output is 18x44: the first four are block 8's.
-    """
-    if after == (18, 44):
-        return "block8" if earlier < 4 else "block11"
-    if after == (4, 18):
-        by_input: dict[tuple[int, ...], str] = {(16, 18): "output", after: "container"}
-        return by_input.get(before, "context-pool")
-    return _CONV_BY_SIZE.get(after)
-
-
-def layers_of_roles(layers: list[dict[str, Any]], roles: tuple[str, ...]) -> list[str]:
-    """Layer names of some roles, in execution order.
+    roles
+        Those that the network's own `find_roles` knows, or such that are for any network:
+        "first", "last", "name:PATTERN", "op:PATTERN" with ``*`` and ``?``.
 
     Raises
     ------
     ToolchainError
         When this network has no layer of a role.
     """
-    known = roles_of_layers(layers)
-    missing = [role for role in roles if role not in known]
-    if missing:
-        raise ToolchainError(
-            f"this network has no layer of role {missing[0]!r}; it has {', '.join(known)}."
-        )
-    chosen = {name for role in roles for name in known[role]}
+    found = network.find_roles(layers) if network.find_roles else {}
+    chosen: set[str] = set()
+    for role in roles:
+        names = found.get(role) or _general(layers, role)
+        if not names:
+            known = ", ".join([*found, *ENDS, "name:PATTERN", "op:PATTERN"])
+            raise ToolchainError(
+                f"{network.name} has no layer of role {role!r}; it has {known}. Its layers: "
+                f"{', '.join(layer['name'] for layer in layers[1:4])}, …"
+            )
+        chosen.update(names)
     return [layer["name"] for layer in layers if layer["name"] in chosen]
+
+
+def grouped(layers: list[dict[str, Any]], network: Network = LPRNET) -> dict[str, list[str]]:
+    """Layer names by role where the network has roles, else by operation."""
+    if network.find_roles:
+        return network.find_roles(layers)
+    kinds = dict.fromkeys(_kind(layer) for layer in layers)
+    return {k: [layer["name"] for layer in layers if _kind(layer) == k] for k in kinds}
+
+
+def _general(layers: list[dict[str, Any]], role: str) -> list[str]:
+    kind, _, pattern = role.partition(":")
+    if role in ENDS:
+        products = [layer for layer in layers if _kind(layer) in _PRODUCTS]
+        return _with_scale(layers, products[0 if role == "first" else -1]) if products else []
+    if kind == "name":
+        return [layer["name"] for layer in layers if fnmatchcase(layer["name"], pattern)]
+    if kind == "op":
+        return [layer["name"] for layer in layers if fnmatchcase(_kind(layer), pattern)]
+    return []
+
+
+def _with_scale(layers: list[dict[str, Any]], layer: dict[str, Any]) -> list[str]:
+    """A product and the batch norm after it, which the compiler folds into it."""
+    after = [
+        other["name"]
+        for other in layers
+        if _kind(other) == "Scale" and layer["name"] in other["inputs"][:1]
+    ]
+    return [layer["name"], *after]
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    return layer["op"].removeprefix("top.")

@@ -108,13 +108,14 @@ class Quantizer:
             self._ask(
                 {
                     "do": "calibrate",
+                    "network": graph.network.name,
                     "folder": str(folder),
                     "methods": inputs["methods"],
                     "tune": tune,
                 },
                 "calibrating",
             )
-            weights = folder.glob("lprnet_top_*_weight.npz") if weight_equalization else ()
+            weights = folder.glob(_weights_of(graph)) if weight_equalization else ()
             _keep(folder, {f"table_{method}" for method in methods} | {p.name for p in weights})
 
         folder = artifact("tables", inputs, build)
@@ -153,7 +154,7 @@ class Quantizer:
         def build(folder: Path) -> None:
             _copy_network(graph, folder)
             # Weight equalization and bias correction rewrite the weights beside the table.
-            for path in table.path.parent.glob("lprnet_top_*_weight.npz"):
+            for path in table.path.parent.glob(_weights_of(graph)):
                 shutil.copy(path, folder / path.name)
             shutil.copy(table.path, folder / "calibration_table")
             if lines:
@@ -161,6 +162,7 @@ class Quantizer:
             self._ask(
                 {
                     "do": "lower",
+                    "network": graph.network.name,
                     "folder": str(folder),
                     "chip": chip,
                     "table": "calibration_table",
@@ -245,9 +247,13 @@ def close_quantizers() -> None:
 
 
 def _copy_network(graph: TopGraph, folder: Path) -> None:
-    for path in graph.folder.iterdir():
-        if path.name.startswith("lprnet"):
-            shutil.copy(path, folder / path.name)
+    for path in graph.files:
+        shutil.copy(path, folder / path.name)
+
+
+def _weights_of(graph: TopGraph) -> str:
+    """Files of a network's weights, as a pattern."""
+    return f"{graph.network.name}_top_*_weight.npz"
 
 
 def _keep(folder: Path, names: set[str]) -> None:

@@ -10,31 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..cache import data_dir, repository
 from ..errors import ParameterError
 from ..inputs import note, read_json
-from ..model.network import Form
+from ..model.lprnet.layers import Form
+from ..model.lprnet.roles import ROLES
 from .chips import CHIPS, parse_chip
+from .layers import ENDS, is_general
 from .releases import METHODS as METHODS
 from .releases import PINNED, SEARCHES, release_like, with_method
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
 Search = Literal["search_threshold", "search_qtable"]
-
-# Roles of layers, independent of the names that a compiler gives them. `toolchain.layers` finds the
-# layers of each role in a compiled network.
-ROLES: tuple[str, ...] = (
-    "input",
-    "block4",
-    "block8",
-    "block11",
-    "neck",
-    "output",
-    "context-pool",
-    "context-square",
-    "context-mean",
-    "context-divide",
-    "concat",
-    "container",
-    "final-mean",
-)
 
 
 class Strategy(BaseModel):
@@ -60,13 +44,14 @@ class Strategy(BaseModel):
     symmetric
         Signed thresholds without a zero point; False asks for the compiler's ``--asymmetric``.
     float_roles
-        Roles of layers that stay in float, see `ROLES`.
+        Roles of layers that stay in float: LPRNet's own (`model.lprnet.roles`), or those of any
+        network (`layers`).
     fuse_preprocess
         Take uint8 images and put the preprocessing into the model.
     search
         Let the compiler search thresholds or float layers by itself.
     form
-        Form of the network: "published", or "forked", see `model.network.ForkedLPRNet`.
+        Form of the network: "published", or "forked", see `model.lprnet.layers.ForkedLPRNet`.
     finetune
         Tune the weights on the thresholds that were found, see `toolchain.finetune`.
     """
@@ -91,10 +76,12 @@ class Strategy(BaseModel):
     @field_validator("float_roles")
     @classmethod
     def _known_roles(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [role for role in roles if role not in ROLES]
+        unknown = [role for role in roles if role not in ROLES and not is_general(role)]
         if unknown:
-            raise ValueError(f"role {unknown[0]!r} is not known; choose from {', '.join(ROLES)}")
-        return tuple(sorted(set(roles), key=ROLES.index))
+            known = ", ".join([*ROLES, *ENDS, "name:PATTERN", "op:PATTERN"])
+            raise ValueError(f"role {unknown[0]!r} is not known; choose from {known}")
+        general = sorted(role for role in set(roles) if role not in ROLES)
+        return (*(role for role in ROLES if role in roles), *general)
 
     def calibration_options(self) -> dict:
         """What the calibration table depends on, besides network and images."""

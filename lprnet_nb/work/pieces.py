@@ -36,7 +36,13 @@ from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.strategies import Strategy
 
 # Seconds of one image on one core, to tell a moment's work from a long one; measured, rounded up.
-SECONDS = {"emulator": 0.005, "torch": 0.01, "simulator": 0.5, "device": 0.001}
+SECONDS = {
+    "emulator": 0.005,
+    "torch": 0.01,
+    "onnxruntime": 0.01,
+    "simulator": 0.5,
+    "device": 0.001,
+}
 _COMPILE_SECONDS = 20.0
 _TUNE_SECONDS = 120.0
 SHARED = (np.ndarray, PlateImages, Weights)  # arguments that many pieces have and that are large
@@ -365,7 +371,8 @@ def model_run(identity: str, model: Piece, plates: PlateImages, backend: str, ba
 def float_run(weights: Weights, plates: PlateImages, batch: int, batch_mean: str) -> Run:
     """Trace the published form, and run it over plates in float."""
     trace = trace_piece(weights, batch, batch_mean, "published")
-    return model_run(f"float_{_size(batch, batch_mean)}", trace, plates, "torch", batch)
+    name = f"float_{_size(batch, batch_mean)}"
+    return model_run(name, trace, plates, weights.of.backend, batch)
 
 
 def crosscheck_piece(run: Run, plates: PlateImages, batch: int) -> Piece:
@@ -409,7 +416,7 @@ def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Scored:
     logits = read_shards(folders).logits
     inputs = {
         "logits": array_digest(logits),
-        "classes": alphabet.classes,
+        "classes": alphabet.listed,
         "blank": alphabet.blank,
         "decoder": decoder_key(decoder),
     }

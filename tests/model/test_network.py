@@ -13,7 +13,7 @@ from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.evaluate.accuracy import exact_match
-from lprnet_nb.model.network import LPRNet, PublishedLPRNet, initialize
+from lprnet_nb.model.lprnet.layers import LPRNet, PublishedLPRNet, initialize
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.model.weights import Weights, load_weights
 

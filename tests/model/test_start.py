@@ -8,7 +8,7 @@ from lprnet_nb import inputs
 from lprnet_nb.datasets.alphabet import PUBLISHED, PUBLISHED_CLASSES, Alphabet
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError
-from lprnet_nb.model.network import LPRNet, initialize
+from lprnet_nb.model.lprnet.layers import LPRNet, initialize
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.start import CONTEXT, carry_over, load_start
 from lprnet_nb.model.train import TrainConfig, _generated, exact_match, train

@@ -14,7 +14,7 @@ from torch import nn
 
 from lprnet_nb.datasets import fetch
 from lprnet_nb.errors import DataError
-from lprnet_nb.model.network import LPRNet, PublishedLPRNet
+from lprnet_nb.model.lprnet.layers import LPRNet, PublishedLPRNet
 from lprnet_nb.model.own import FILE
 from lprnet_nb.model.weights import PUBLISHED_DIGEST, Weights, load_weights
 

@@ -38,6 +38,8 @@ SOURCES = "tests/datasets/test_label_sources.py"
 ROWS = "tests/measure/test_row_columns.py"
 CROSSCHECK = "tests/runtime/test_crosscheck.py"
 FIELDS = "tests/toolchain/test_strategy_fields.py"
+LAYERS = "tests/toolchain/test_layers.py"
+NETWORKS = "tests/model/test_network_file.py"
 PAGE = "tests/report/test_page_numbers.py"
 HOSTILE = "tests/report/test_hostile_notebooks.py"
 FIGURES = "tests/figures/test_figure_values.py"
@@ -84,8 +86,8 @@ FOUND = (
     ),
     Change(
         "crops are resized by area",
-        "return cv2.resize(image, (WIDTH, HEIGHT))",
-        "return cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)",
+        "return cv2.resize(image, size[::-1])",
+        "return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)",
         f"{SOURCES}::test_other_sizes_are_resized_between_the_nearest_pixels",
     ),
     Change(
@@ -477,5 +479,41 @@ MORE = (
         "return image[..., ::-1]",
         "return image",
         f"{FIGURES}::test_crops_are_in_rgb_under_their_texts",
+    ),
+    Change(
+        "a user's network is no part of its weights' key",
+        'of = {"network": self.of.digest} if self.of.digest else {}',
+        "of: dict[str, str] = {}",
+        f"{NETWORKS}::test_the_key_is_of_the_network_and_of_all_that_is_said_of_it",
+    ),
+    Change(
+        "a network's mean is no part of its key",
+        '"interface": interface.described(),',
+        '"interface": interface.layout,',
+        f"{NETWORKS}::test_the_key_is_of_the_network_and_of_all_that_is_said_of_it",
+    ),
+    Change(
+        "RGB networks get BGR",
+        'if self.order == "rgb":',
+        'if self.order == "RGB":',
+        f"{NETWORKS}::test_order_mean_and_scale_are_the_networks",
+    ),
+    Change(
+        "outputs are taken as they are laid out",
+        "if self.layout == LAYOUT:",
+        "if self.kind:",
+        f"{NETWORKS}::test_every_layout_gives_the_same_logits",
+    ),
+    Change(
+        "a fixed batch is not noticed",
+        "batches=_takes_batches(model, example, made, interface),",
+        "",
+        f"{NETWORKS}::test_a_batch_that_is_written_into_the_network_is_all_that_it_takes",
+    ),
+    Change(
+        "the first layer's batch norm is not of it",
+        'return [layer["name"], *after]',
+        'return [layer["name"]]',
+        f"{LAYERS}::test_any_networks_layers_are_found_by_end_name_and_operation",
     ),
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lprnet_nb.datasets.images import PlateImages, preprocess
-from lprnet_nb.model.network import LPRNet
+from lprnet_nb.model.lprnet.layers import LPRNet
 from lprnet_nb.model.trace import TracedModel, trace_model
 from lprnet_nb.model.weights import Weights
 

@@ -16,7 +16,7 @@ import torch
 from lprnet_nb.datasets import fetch
 from lprnet_nb.datasets.images import image_files
 from lprnet_nb.decode import decode
-from lprnet_nb.model.network import LPRNet
+from lprnet_nb.model.lprnet.layers import LPRNet
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.model.weights import Weights
 from lprnet_nb.runtime.files import infer_files

@@ -12,6 +12,7 @@ import pytest
 
 from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
+from lprnet_nb.model.lprnet.roles import roles_of_layers
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.toolchain.bmodel import (
@@ -24,7 +25,7 @@ from lprnet_nb.toolchain.bmodel import (
 from lprnet_nb.toolchain.chips import PRECISIONS, check_supported, parse_chip, parse_precision
 from lprnet_nb.toolchain.compile import calibrate, compile_bmodel, float_lines, top_graph
 from lprnet_nb.toolchain.environment import ENVIRONMENT_VARIABLE
-from lprnet_nb.toolchain.layers import layers_of_roles, roles_of_layers
+from lprnet_nb.toolchain.layers import layers_of_roles
 from lprnet_nb.toolchain.strategies import make_strategy
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "compile.json").read_text("utf8"))

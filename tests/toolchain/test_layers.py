@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from lprnet_nb.errors import ToolchainError
-from lprnet_nb.toolchain.layers import layers_of_roles, roles_of_layers
-from lprnet_nb.toolchain.strategies import ROLES
+from lprnet_nb.errors import ParameterError, ToolchainError
+from lprnet_nb.model.lprnet import LPRNET
+from lprnet_nb.model.lprnet.roles import ROLES, roles_of_layers
+from lprnet_nb.toolchain.layers import layers_of_roles
+from lprnet_nb.toolchain.strategies import make_strategy
 
 
 def layer(name, op, inputs, *shape):
@@ -83,3 +87,26 @@ def test_layers_come_in_execution_order():
 def test_role_that_the_network_has_not():
     with pytest.raises(ToolchainError, match="no layer of role 'concat'"):
         layers_of_roles([part for part in network() if part["op"] != "top.Concat"], ("concat",))
+
+
+def test_any_networks_layers_are_found_by_end_name_and_operation():
+    layers = network()
+    stranger = replace(LPRNET, name="mine", find_roles=None)
+    convolutions = [part["name"] for part in layers if part["op"] == "top.Conv"]
+    first, last = convolutions[0], convolutions[-1]
+    assert layers_of_roles(layers, ("first",), stranger) == [first, "l2"]  # its batch norm too
+    assert layers_of_roles(layers, ("last",), stranger) == [last]
+    assert layers_of_roles(layers, ("name:l2",), stranger) == ["l2"]
+    assert layers_of_roles(layers, ("name:l1?", "op:Conc*"), stranger)[-1].startswith("l")
+    assert layers_of_roles(layers, ("op:Conv",), stranger) == convolutions
+    for role in ("input", "name:none*", "op:Gemm"):
+        with pytest.raises(ToolchainError, match="mine has no layer of role"):
+            layers_of_roles(layers, (role,), stranger)
+
+
+def test_a_strategy_names_layers_of_any_network():
+    made = make_strategy(name="mine", float_roles=("op:Div", "last", "container", "input", "first"))
+    assert made.float_roles == ("input", "container", "first", "last", "op:Div")
+    for wrong in ("name:", "size:3", "top"):
+        with pytest.raises(ParameterError, match="is not known"):
+            make_strategy(name="mine", float_roles=(wrong,))

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from lprnet_nb.datasets.alphabet import PUBLISHED
 from lprnet_nb.datasets.lmdb import read_lmdb, write_lmdb
 from lprnet_nb.errors import DataError, ParameterError, ToolchainError
-from lprnet_nb.model.network import FORMS
+from lprnet_nb.model.lprnet.layers import FORMS
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.nntc import compile, strategies
@@ -605,7 +605,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     from lprnet_nb.measure import parameters
     from lprnet_nb.measure.data import Data
     from lprnet_nb.measure.models import compile_all
-    from lprnet_nb.model.network import LPRNet
+    from lprnet_nb.model.lprnet.layers import LPRNet
     from lprnet_nb.model.weights import Weights
 
     monkeypatch.setitem(NNTC_STRATEGIES, "few", FEW)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from lprnet_nb.cache import NotMade, nothing_made
+from lprnet_nb.model.lprnet.roles import ROLES
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.study.cells import calibration_key
 from lprnet_nb.toolchain.compile import CalibrationTable, compile_bmodel, top_graph
 from lprnet_nb.toolchain.nntc.strategies import NntcStrategy, make_nntc_strategy
-from lprnet_nb.toolchain.strategies import METHODS, ROLES, Strategy, make_strategy
+from lprnet_nb.toolchain.strategies import METHODS, Strategy, make_strategy
 
 BASE = {"name": "mine", "about": "One.", "method": "kl"}
 CHANGED = {

@@ -6,12 +6,13 @@ of this size; a study needs hundreds of them.
 
 Requests
 --------
-``{"do": "calibrate", "folder", "methods", "tune"}``
-    Writes ``table_<method>`` to the folder, which holds ``lprnet.mlir``, its weights and
+``{"do": "calibrate", "folder", "methods", "tune", "network"}``
+    Writes ``table_<method>`` to the folder, which holds ``<network>.mlir``, its weights and
     ``images/*.npz``. The statistics of the images are gathered once for all methods.
-``{"do": "lower", "folder", "chip", "table", "float_table", "asymmetric", "fuse_preprocess"}``
-    Writes ``graph/`` (see export_graph.py) to the folder, which holds ``lprnet.mlir`` and its
-    weights.
+``{"do": "lower", "network", "folder", "chip", "table", "float_table", "asymmetric",
+"fuse_preprocess"}``
+    Writes ``graph/`` (see export_graph.py) to the folder, which holds ``<network>.mlir`` and
+    its weights.
 
 Answers: ``{"ok": true}`` or ``{"ok": false, "error": text}``.
 """
@@ -47,7 +48,7 @@ def calibrate(request):
     for group in [together] * bool(together) + [[m] for m in methods if m not in SHARED]:
         selector = DataSelector("images", 0)
         arguments = argparse.Namespace(
-            mlir_file="lprnet.mlir",
+            mlir_file=f"{request['network']}.mlir",
             cali_method=group,
             debug_cmd={},
             histogram_bin_num=2048,
@@ -81,9 +82,9 @@ def lower(request):
     """The quantized graph, by the same call that model_deploy.py makes."""
     chip = request["chip"].lower()
     kind = "asym" if request["asymmetric"] else "sym"
-    name = f"lprnet_{chip}_int8_{kind}_tpu.mlir"
+    name = f"{request['network']}_{chip}_int8_{kind}_tpu.mlir"
     mlir_lowering(
-        "lprnet.mlir",
+        f"{request['network']}.mlir",
         name,
         "INT8",
         chip,

@@ -30,7 +30,7 @@ import numpy as np
 
 from ... import children
 from ...cache import array_digest, artifact, code_digest, digest, file_digest
-from ...datasets.images import HEIGHT, WIDTH, preprocess
+from ...datasets.images import preprocess
 from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
 from ...files import private_folder
@@ -472,7 +472,8 @@ def auto_calibrate(
     def build(folder: Path) -> None:
         log = folder / "compile.log"
         shutil.copy(traced.path, folder / _TRACE)
-        write_lmdb((array[None] for array in preprocess(images)), folder / "lmdb")
+        arrays = preprocess(images, traced.network.input)
+        write_lmdb((array[None] for array in arrays), folder / "lmdb")
         tools.run(
             cali_model_command(traced, chip, strategy),
             cwd=folder,
@@ -572,11 +573,7 @@ def _checked(chip: str, precision: str) -> tuple[str, str]:
 
 
 def _check_calibration(traced: TracedModel, strategy: NntcStrategy, images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.shape[1:] != (HEIGHT, WIDTH, 3) or not len(images):
-        raise ParameterError(
-            f"calibration images are {images.dtype} {list(images.shape)}, "
-            f"expected uint8 [N, {HEIGHT}, {WIDTH}, 3] with N > 0."
-        )
+    traced.network.input.check_images(images, "calibration images")
     if len(images) < strategy.iterations:
         raise ParameterError(
             f"strategy {strategy.name!r} takes {strategy.iterations} calibration "
@@ -627,7 +624,8 @@ def _quantize(
     def build(folder: Path) -> None:
         log = folder / "calibration.log"
         shutil.copy(traced.path, folder / _TRACE)
-        write_lmdb((array[None] for array in preprocess(images)), folder / "lmdb")
+        arrays = preprocess(images, traced.network.input)
+        write_lmdb((array[None] for array in arrays), folder / "lmdb")
         if given:
             shutil.copy(given, folder / DISTRIBUTION)
         tools.run(pt_to_umodel_command(traced), cwd=folder, log=log, what="translating the trace")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import DataError, ParameterError, ToolchainError
 from ...inputs import read_json
-from ...model.network import Form
+from ...model.lprnet.layers import Form
 from ..strategies import STRATEGIES, Strategy, note_fewer
 from ..strategies import strategy_named as common_strategy_named
 
