@@ -320,7 +320,13 @@ def _row(
 ) -> dict[str, Any]:
     count = len(right)
     made = (
-        {"chip": None, "precision": "fp32", "strategy": None, "predicted_latency_ms": None}
+        {
+            "chip": None,
+            "precision": "fp32",
+            "cores": 1,
+            "strategy": None,
+            "predicted_latency_ms": None,
+        }
         if isinstance(item, Reference)
         else {
             "chip": item.bmodel.chip,
@@ -344,6 +350,7 @@ def _row(
         "logits_cosine": None,
         "logits_sqnr_db": None,
         "loss": None,
+        "box": None,
     }
 
 
