@@ -39,6 +39,9 @@ app.add_typer(network_app, name="network")
 Chips = Annotated[str | None, typer.Option(help="Comma-separated, such as BM1684X,BM1684.")]
 Precisions = Annotated[str | None, typer.Option(help="Of fp32, fp16, bf16, int8.")]
 Batches = Annotated[str | None, typer.Option(help="Images per call, such as 1,4.")]
+Cores = Annotated[
+    str | None, typer.Option(help="TPU cores a call is spread over, such as 1,2 on BM1688.")
+]
 BatchMean = Annotated[str | None, typer.Option(help="batch (as published) or image.")]
 Strategies = Annotated[str | None, typer.Option(help="INT8 strategies by name, or JSON files.")]
 Decoders = Annotated[str | None, typer.Option(help="greedy, beam, plate, …, or a grammar file.")]
@@ -70,17 +73,6 @@ Calibration = Annotated[
     str | None,
     typer.Option(help="pinned (release that chooses thresholds), or release (the one named)."),
 ]
-
-
-def _counts(text: str) -> list[int]:
-    from .errors import ParameterError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ParameterError(
-            f"--cores={text!r} are not numbers separated by commas, such as 1,2."
-        ) from None
 
 
 def _version(wanted: bool) -> None:
@@ -141,6 +133,7 @@ def compile_(
     target: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
     precisions: Precisions = "fp32",
     batches: Batches = "1,4",
+    cores: Cores = None,
     batch_mean: BatchMean = None,
     strategy: Annotated[
         str | None,
@@ -169,6 +162,7 @@ def compile_(
                 chips=target,
                 precisions=precisions,
                 batches=batches,
+                cores=cores,
                 batch_mean=batch_mean,
                 strategies=chosen,
                 data=data,
@@ -356,6 +350,7 @@ def report(
     chips: Chips = None,
     precisions: Precisions = None,
     batches: Batches = None,
+    cores: Cores = None,
     images: Images = None,
     data: DataOption = None,
     weights: WeightsOption = None,
@@ -364,6 +359,10 @@ def report(
     decoders: Decoders = None,
     batch_mean: BatchMean = None,
     backend: Backend = None,
+    measured: Annotated[
+        str | None,
+        typer.Option(help="Results of kits that ran on boxes, such as a.json,b.json."),
+    ] = None,
     toolchain: Toolchain = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Points of exact match that INT8 may lose (1.0).")
@@ -388,6 +387,7 @@ def report(
         chips=chips,
         precisions=precisions,
         batches=batches,
+        cores=cores,
         images=images,
         data=data,
         weights=weights,
@@ -396,6 +396,7 @@ def report(
         decoders=decoders,
         batch_mean=batch_mean,
         backend=backend,
+        measured=measured,
         toolchain=toolchain,
         tolerance=tolerance,
     )
@@ -701,9 +702,7 @@ def kit(
     ] = None,
     precisions: Precisions = "fp32,fp16,int8",
     batches: Batches = "1,4",
-    cores: Annotated[
-        str, typer.Option(help="TPU cores a model is spread over, such as 1,2 on BM1688.")
-    ] = "1",
+    cores: Cores = None,
     strategies: Strategies = "recommended",
     images: Images = 100,
     data: DataOption = None,
@@ -730,13 +729,13 @@ def kit(
 
         folder = kit_for(
             output,
-            cores=_counts(cores),
             backend=backend,
             revision=git_revision(),
             **_upper(
                 chips=what,
                 precisions=precisions,
                 batches=batches,
+                cores=cores,
                 strategies=strategies,
                 images=images,
                 data=data,

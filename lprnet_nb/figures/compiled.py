@@ -20,6 +20,7 @@ from .style import (
     PURPLE,
     SERIES,
     SKY,
+    VERMILLION,
     _figure,
     _labelled_rows,
 )
@@ -31,7 +32,8 @@ def latency(rows: Sequence[Mapping]) -> Figure:
     Parameters
     ----------
     rows
-        ``{"label", "precision", "predicted_ms" (None: the compiler has none), "published_ms"}``.
+        ``{"label", "precision", "predicted_ms" (None: the compiler has none), "published_ms"}``,
+        and ``"measured_ms", "measured_by"`` where a box has run the model.
     """
     figure, [[axes]] = _figure(0.33 * len(rows) + 0.95)
     places = _labelled_rows(axes, [row["label"] for row in rows])
@@ -87,6 +89,24 @@ def latency(rows: Sequence[Mapping]) -> Figure:
                 (row["published_ms"], place),
                 va="center",
                 xytext=(8, 0),
+                textcoords="offset points",
+                fontsize=7.5,
+            )
+        if row.get("measured_ms"):
+            axes.plot(
+                row["measured_ms"],
+                place,
+                "*",
+                color=VERMILLION,
+                markersize=10,
+                label=once(f"measured here ({row['measured_by']})"),
+            )
+            axes.annotate(
+                f"{row['measured_ms']:.3g}",
+                (row["measured_ms"], place),
+                ha="center",
+                va="bottom",
+                xytext=(0, 4),
                 textcoords="offset points",
                 fontsize=7.5,
             )

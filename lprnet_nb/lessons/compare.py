@@ -16,12 +16,16 @@ from ..evaluate.fidelity import cosine
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import LATEST, OURS, published_accuracy
+from ..evaluate.timings import STAGES
+from ..measure.box import Spread
 from ..measure.data import Data
-from ..measure.models import Compiled, Reference, model_label
-from ..measure.rows import Measured
+from ..measure.models import Compiled, Reference
+from ..measure.rows import Measured, run_here
+from .compile import latency_row
 from .course import listed
 
 BINS = 5
+STEPS = (*STAGES, "runtime", "bmrt_test")  # of a kit's times
 GALLERY = 12  # plates that one picture shows
 PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
 
@@ -34,7 +38,7 @@ def accuracy_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     decoders = {item.row["decoder"] for item in measured}
     rows = []
     for item in measured:
-        label = model_label(item.compiled)
+        label = item.label
         rows.append(
             {
                 "label": f"{label} · {item.row['decoder']}" if len(decoders) > 1 else label,
@@ -67,7 +71,7 @@ def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """The columns of ``metrics.json`` that a reader compares."""
     return [
         {
-            "model": model_label(item.compiled),
+            "model": item.label,
             "decoder": item.row["decoder"],
             "exact match": item.row["exact_match"],
             "95 % interval": "{:.3f} to {:.3f}".format(*item.row["ci95"]),
@@ -104,19 +108,81 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     ]
 
 
+def box_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """What boxes measured, a row for each model and program, in the vendor's columns.
+
+    Times are medians, milliseconds an image; "±" is half of the middle half of the calls.
+    """
+    rows = []
+    for item in {one.label: one for one in measured if one.box is not None}.values():
+        box, check = item.box, item.crosscheck or {}
+        assert box is not None  # as chosen
+        for program, times in box.times.items():
+            own = program != "bmcv"
+            rows.append(
+                {
+                    "model": item.label,
+                    "program": program,
+                    "exact": f"{check['exact']} of {check['images']}" if own else None,
+                    "as the": check["judge"] if own else None,
+                    **{step: _median(times.get(step)) for step in STEPS},
+                    "SDK": box.results.box.sdk,
+                    "driver": box.results.box.driver,
+                    "sail": box.results.box.sail,
+                }
+            )
+    return rows
+
+
+def _median(spread: Spread | None) -> str | None:
+    if spread is None:
+        return None
+    low, high = spread.quartiles
+    return f"{spread.median:.3f} ± {(high - low) / 2:.3f}"
+
+
+def box_latency(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Predicted, published and measured times of the models that boxes ran, for `latency`."""
+    boxed = {one.compiled.id: one for one in measured if one.box is not None}
+    return [
+        latency_row(item.compiled, item.box)
+        for item in boxed.values()
+        if isinstance(item.compiled, Compiled)
+    ]
+
+
+def boxes_said(measured: Sequence[Measured]) -> str:
+    """How many models of each box are exact, and which of its checks failed."""
+    said = []
+    boxes = {item.box.file: item.box.results for item in measured if item.box is not None}
+    for file, results in boxes.items():
+        own = {m.compiled.id: m for m in measured if m.box is not None and m.box.file == file}
+        exact = sum(bool((item.crosscheck or {})["identical"]) for item in own.values())
+        failed = [f"{one.check} {one.model}" for one in results.checks if not one.passed]
+        checks = f"all {len(results.checks)} checks passed"
+        if failed:
+            checks = f"{len(failed)} of {len(results.checks)} checks failed ({listed(failed)})"
+        said.append(
+            f"{results.name}: {exact} of {len(own)} models gave the expected logits of all "
+            f"{len(results.plates)} plates to the bit; {checks}."
+        )
+    return " ".join(said)
+
+
 def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured]:
-    """Models by label, read by one decoder; the float reference of the first batch comes first."""
-    return {model_label(item.compiled): item for item in measured if item.row["decoder"] == decoder}
+    """Models by label, read here by one decoder; the float network of the first batch is first."""
+    return {item.label: item for item in run_here(measured) if item.row["decoder"] == decoder}
 
 
 def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """Each INT8 model against the float network of its batch, plate by plate, by decoder.
 
     ``"p"`` is exact McNemar's; ``"p_holm"`` is corrected for the number of models of a decoder.
+    What a box has read is no further model, and would be corrected for like one.
     """
     rows = []
     for decoder in dict.fromkeys(item.row["decoder"] for item in measured):
-        models = [item for item in measured if item.row["decoder"] == decoder]
+        models = [item for item in run_here(measured) if item.row["decoder"] == decoder]
         base = {
             item.row["batch"]: item.correct
             for item in models
@@ -126,7 +192,7 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         tests = [mcnemar_exact(base[item.row["batch"]], item.correct) for item in lower]
         rows += [
             {
-                "label": f"{model_label(item.compiled)} · {decoder}",
+                "label": f"{item.label} · {decoder}",
                 "only_float": test.b,
                 "only_other": test.c,
                 "p": test.p,
@@ -139,13 +205,14 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> dict[str, Measured]:
     """Float and the INT8 models of the first chip that has some, by short names, for figures."""
-    models = [item for item in measured if item.row["decoder"] == decoder]
+    models = [item for item in run_here(measured) if item.row["decoder"] == decoder]
     chip = next((item.row["chip"] for item in models if item.row["precision"] == "int8"), None)
     found = {"float": next(item for item in models if isinstance(item.compiled, Reference))}
     for item in models:
         if item.row["chip"] == chip and item.row["precision"] == "int8":
             batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
-            found[f"int8 {item.row['strategy']}{batch}"] = item
+            cores = f" {item.row['cores']} cores" if item.row["cores"] > 1 else ""
+            found[f"int8 {item.row['strategy']}{batch}{cores}"] = item
     return dict(list(found.items())[:limit])
 
 
@@ -240,7 +307,7 @@ def metrics_said(measured: Sequence[Measured]) -> str:
         same = sum(m.row["agreement_with_float"] == 1 for m in exact)
         said.append(f"{same} of {len(exact)} FP32 rows read every plate as torch does.")
     by_model: dict[str, list[float]] = {}
-    for item in measured:
+    for item in run_here(measured):
         by_model.setdefault(item.compiled.id, []).append(item.row["exact_match"])
     float_by = {
         m.row["decoder"]: m.row["exact_match"]

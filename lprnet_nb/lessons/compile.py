@@ -12,9 +12,11 @@ from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import LATEST, published_latency
+from ..measure.box import BoxRun
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
+from ..measure.rows import boxes_of
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
@@ -27,26 +29,31 @@ from .course import listed
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
 
 
-def latency_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
-    """Predicted latency an image of each model, and the vendor's measured one where published."""
-    rows = []
-    for item in compiled:
-        bmodel = item.bmodel
-        known = [
-            row
-            for row in published_latency(bmodel.chip, bmodel.precision)
-            if row.batch == bmodel.batch and row.source == LATEST
-        ]
-        predicted = bmodel.predicted_latency_ms
-        rows.append(
-            {
-                "label": model_label(item),
-                "precision": bmodel.precision,
-                "predicted_ms": predicted / bmodel.batch if predicted else None,
-                "published_ms": known[0].bmrt_test_ms_per_image if known else None,
-            }
-        )
-    return rows
+def latency_rows(
+    parameters: Parameters, data: Data, compiled: Sequence[Compiled]
+) -> list[dict[str, Any]]:
+    """`latency_row` of each model, with what boxes have measured of it."""
+    boxes = boxes_of(parameters, data, compiled)
+    return [latency_row(item, boxes.get(item.id)) for item in compiled]
+
+
+def latency_row(item: Compiled, box: BoxRun | None = None) -> dict[str, Any]:
+    """Predicted latency an image, the vendor's measured one where published, and a box's."""
+    bmodel = item.bmodel
+    known = [
+        row
+        for row in published_latency(bmodel.chip, bmodel.precision, cores=bmodel.cores)
+        if row.batch == bmodel.batch and row.source == LATEST
+    ]
+    predicted = bmodel.predicted_latency_ms
+    measured, by = box.call if box else (None, None)
+    return {
+        "label": model_label(item),
+        "precision": bmodel.precision,
+        "predicted_ms": predicted / bmodel.batch if predicted else None,
+        "published_ms": known[0].bmrt_test_ms_per_image if known else None,
+        **({"measured_ms": measured, "measured_by": by} if box else {}),
+    }
 
 
 def profiles(compiled: Sequence[Compiled]) -> dict[str, Profile]:
@@ -156,15 +163,29 @@ def memory_said(facts: Sequence[Mapping[str, Any]]) -> str:
 
 def latency_said(rows: Sequence[Mapping[str, Any]]) -> str:
     """How far predicted and measured times lie apart."""
+    here = [r for r in rows if r.get("measured_ms")]
     both = [r for r in rows if r["predicted_ms"] and r["published_ms"]]
     none = [r["label"] for r in rows if not r["predicted_ms"]]
     said = []
     if both:
         times = [r["published_ms"] / r["predicted_ms"] for r in both]
         said.append(f"measured times are {_span(times, 1)} times the predicted ones.")
+    if here:
+        said.append(_here_said(here))
     if none:
         said.append(f"The compiler predicts nothing for {listed(none)}.")
     return " ".join(said) or "no measured time was published for these models."
+
+
+def _here_said(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far a box's times lie from predicted and published ones."""
+    parts = []
+    for other in ("predicted", "published"):
+        times = [r["measured_ms"] / r[f"{other}_ms"] for r in rows if r[f"{other}_ms"]]
+        if times:
+            parts.append(f"{_span(times, 1)} times the {other} ones")
+    count = f"{len(rows)} {'model was' if len(rows) == 1 else 'models were'} measured on a box"
+    return f"{count}: {listed(parts)}." if parts else f"{count}."
 
 
 def _span(values: Sequence[float], digits: int = 0) -> str:

@@ -18,22 +18,26 @@ from ..evaluate.accuracy import error_kinds
 from ..measure.data import Data
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import Parameters
-from ..measure.rows import Measured, measuring
+from ..measure.rows import Measured, measuring, run_here
 from ..runtime.views import read_views
 from ..work.pieces import Piece
 from .course import listed
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """What the simulator said of each BModel that another backend ran; one row per model."""
+    """What the simulator said of each BModel that another backend ran; a row for each.
+
+    Every plate that a box has run is held against the logits of its kit.
+    """
     rows = {}
     for item in measured:
         if isinstance(item.compiled, Reference):
             continue
         check = item.crosscheck
-        rows[item.compiled.id] = {
-            "model": model_label(item.compiled),
+        rows[item.label] = {
+            "model": item.label,
             "backend": item.row["backend"],
+            "judge": "none" if check is None else check.get("judge", "simulator"),
             "checked images": check["images"] if check else 0,
             "bit-identical": check["identical"] if check else None,
             "largest difference": check["max_abs_difference"] if check else None,
@@ -164,17 +168,20 @@ def certainty(logits: np.ndarray, alphabet: Alphabet, decoder: str, count: int =
 
 def greedy_readings(measured: Sequence[Measured], decoder: str) -> Measured:
     """The last model's readings by a decoder: the one that the notebook looks into."""
-    return next(m for m in reversed(measured) if m.row["decoder"] == decoder)
+    return next(m for m in reversed(run_here(measured)) if m.row["decoder"] == decoder)
 
 
 def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> str:
     """What `crosschecks` shows."""
     checked = [row for row in rows if row["checked images"]]
     if not checked:
-        return "this run's backend is the simulator or a device, and was not compared with itself."
-    exact = [row["model"] for row in checked if row["bit-identical"]]
+        return "this run's backend is the simulator, and was not compared with itself."
     other = [row for row in checked if not row["bit-identical"]]
-    said = [f"to the bit as the simulator: {listed(exact)}" if exact else "", *(
+    exact: dict[str, list[str]] = {}
+    for row in checked:
+        if row["bit-identical"]:
+            exact.setdefault(row["judge"], []).append(row["model"])
+    said = [*(f"to the bit as the {judge}: {listed(who)}" for judge, who in exact.items()), *(
         f"{row['model']} differs by {row['largest difference']:.2g} of a logit at most"
         for row in other
     )]  # fmt: skip
@@ -242,7 +249,7 @@ def error_table(measured: Sequence[Measured], labels: Sequence[str]) -> list[dic
     """How the wrong plates are wrong, by model and decoder."""
     return [
         {
-            "model": model_label(item.compiled),
+            "model": item.label,
             "decoder": item.row["decoder"],
             "wrong": int((~item.correct).sum()),
             **error_kinds(labels, item.readings.texts),
@@ -257,7 +264,7 @@ def view_rows(
     """One reading beside three of each BModel of the smallest batch, for `figures.forest`."""
     batch = min(item.row["batch"] for item in measured)
     rows = []
-    for item in measured:
+    for item in run_here(measured):
         model = item.compiled
         if isinstance(model, Reference) or (item.row["decoder"], item.row["batch"]) != (
             decoder,
@@ -279,12 +286,12 @@ def view_rows(
 
 
 def time_rows(measured: Sequence[Measured], decoder: str) -> list[dict[str, Any]]:
-    """Milliseconds an image by stage, for one decoder."""
+    """Milliseconds an image by stage, for one decoder; a box's own where it has run a model."""
     return [
         {
-            "label": model_label(item.compiled)
-            if isinstance(item.compiled, Reference)
-            else f"{model_label(item.compiled)} ({item.row['backend']})",
+            "label": item.label
+            if isinstance(item.compiled, Reference) or item.box
+            else f"{item.label} ({item.row['backend']})",
             **{
                 stage: item.milliseconds.get(stage)
                 for stage in ("decode", "preprocess", "inference", "postprocess")

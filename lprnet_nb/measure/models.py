@@ -93,12 +93,14 @@ class Planned:
 
 
 def model_label(item: Compiled | Reference) -> str:
-    """A model's name in figures: chip, precision, strategy, and the batch where it is not 1."""
+    """A model's name in figures: chip, precision, strategy; batch and cores where not 1."""
     if isinstance(item, Reference):
         return "float (torch)" if item.traced.batch == 1 else f"float batch {item.traced.batch}"
-    batch = f"batch {item.bmodel.batch}" if item.bmodel.batch > 1 else None
+    model = item.bmodel
+    batch = f"batch {model.batch}" if model.batch > 1 else None
+    cores = f"{model.cores} cores" if model.cores > 1 else None
     return " ".join(
-        part for part in (item.bmodel.chip, item.bmodel.precision, item.strategy, batch) if part
+        part for part in (model.chip, model.precision, item.strategy, batch, cores) if part
     )
 
 
@@ -111,14 +113,15 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         by = release if parameters.calibration == "release" else None
         piece = partial(compile_piece, release=release, calibrated_by=by)
     found = []
-    for chip, precision, batch, asked in combinations(parameters):
+    for chip, precision, batch, cores, asked in combinations(parameters):
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
         images = data.calibration_images(strategy.images) if strategy else None
         name = asked.name if asked else None
-        identity = model_id(chip, precision, batch, name)
+        identity = model_id(chip, precision, batch, name, cores)
         form = strategy.form if strategy else "published"
         trace = trace_piece(data.weights, batch, parameters.batch_mean, form)
-        model = piece(identity, trace, chip, precision, strategy, images)
+        spread = {"cores": cores} if cores > 1 else {}
+        model = piece(identity, trace, chip, precision, strategy, images, **spread)
         found.append(Planned(identity, name, strategy, batch, trace, model))
     return found
 

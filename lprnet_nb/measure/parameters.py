@@ -16,7 +16,7 @@ from ..inputs import find_path, missing
 from ..model.lprnet import LPRNET
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
-from ..toolchain.chips import parse_chip, parse_precision, supports
+from ..toolchain.chips import CORES, check_cores, parse_chip, parse_precision, supports
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
 from ..toolchain.releases import release_named
@@ -71,6 +71,8 @@ class Parameters:
         How many images to evaluate, a fixed random choice; 0 for all.
     chips, precisions, batches, decoders
         What to compile and compare.
+    cores
+        TPU cores that one call is spread over; every chip must have them.
     strategies
         How to quantize, each looked up where the toolchain has its strategies.
     batch_mean
@@ -78,6 +80,8 @@ class Parameters:
     backend
         See `runtime.open_engine`; never "auto", which is the device, else the emulator with the
         simulator as judge, and the simulator itself for TPU-NNTC, which leaves no graph to emulate.
+    measured
+        Paths of results files of kits (see `box`), to be shown beside `backend`'s.
     toolchain
         "mlir" or "nntc".
     tpu_mlir
@@ -102,10 +106,12 @@ class Parameters:
     chips: tuple[str, ...] = ("BM1684X", "BM1684")
     precisions: tuple[str, ...] = ("fp32", "int8")
     batches: tuple[int, ...] = (1,)
+    cores: tuple[int, ...] = (1,)
     strategies: tuple[Asked, ...] = ()
     decoders: tuple[str, ...] = ("greedy", "plate")
     batch_mean: str = "image"
     backend: str = "emulator"
+    measured: tuple[str, ...] = ()
     toolchain: str = "mlir"
     tpu_mlir: str = ""
     calibration: str = "pinned"
@@ -156,6 +162,12 @@ def check(**given: Any) -> Parameters:
     if "STRATEGIES" in given or "int8" in found.precisions:
         found = replace(found, strategies=_resolved(names, found))
     _check_release(found)
+    _check_cores(found)
+    if found.measured and found.backend == "device":
+        raise ParameterError(
+            "MEASURED beside BACKEND='device': a report shows one device a model. Name "
+            "BACKEND='emulator' (or 'simulator'), or leave MEASURED out."
+        )
     return found
 
 
@@ -171,6 +183,18 @@ def _check_network(parameters: Parameters) -> None:
                 f"{name.upper()}={value!r} is for {NETWORK} alone: {parameters.network} has its "
                 "own weights and class list, and TPU-MLIR compiles it, image by image."
             )
+
+
+def _check_cores(parameters: Parameters) -> None:
+    """Refuse cores that a chip or a toolchain has not."""
+    for chip in parameters.chips:
+        for count in parameters.cores:
+            check_cores(chip, count)
+    if parameters.toolchain != "mlir" and parameters.cores != (1,):
+        raise ParameterError(
+            f"CORES={','.join(map(str, parameters.cores))}: TOOLCHAIN={parameters.toolchain!r} "
+            "compiles for one core. Set TOOLCHAIN='mlir'."
+        )
 
 
 def _check_release(parameters: Parameters) -> None:
@@ -292,10 +316,12 @@ def placed(key: str, value: Any) -> Any:
     """
     if key in ("DATA", "WEIGHTS", "CLASSES", "NETWORK"):
         return value if value in ("", NETWORK, *DATA) else _from_checkout(value)
-    if key not in ("STRATEGIES", "DECODERS"):
+    if key not in ("STRATEGIES", "DECODERS", "MEASURED") or not value:
         return value
     items = [
-        _from_checkout(item) if str(item).endswith((".json", ".toml")) else item
+        _from_checkout(item)
+        if key == "MEASURED" or str(item).endswith((".json", ".toml"))
+        else item
         for item in _items(key, value)
     ]
     return ",".join(items) if isinstance(value, str) else items
@@ -316,12 +342,16 @@ _CHECKS: dict[str, Any] = {
     "chips": _each(parse_chip),
     "precisions": _each(parse_precision),
     "batches": _each(lambda item: _number("BATCHES", item, 1, 256)),
+    "cores": _each(lambda item: _number("CORES", item, 1, max(CORES.values()))),
     "strategies": _each(str),
     "decoders": _each(
         lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item)
     ),
     "batch_mean": _one_of(tuple(sorted(LPRNET.batch_means))),
     "backend": _one_of(BACKENDS),
+    "measured": lambda key, value: (
+        _each(lambda item: str(find_path(str(item))))(key, value) if value else ()
+    ),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
     "tpu_mlir": lambda key, value: release_named(str(value)).version if value else "",
     "calibration": _one_of(CALIBRATIONS),
@@ -332,8 +362,10 @@ _CHECKS: dict[str, Any] = {
 }
 
 
-def combinations(parameters: Parameters) -> list[tuple[str, str, int, Asked | None]]:
-    """All ``(chip, precision, batch, strategy)`` to compile; what a chip cannot do is left out."""
+def combinations(parameters: Parameters) -> list[tuple[str, str, int, int, Asked | None]]:
+    """All ``(chip, precision, batch, cores, strategy)`` to compile; what a chip cannot do is left
+    out.
+    """
     found = []
     for chip in parameters.chips:
         for precision in parameters.precisions:
@@ -343,8 +375,9 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, Asked | No
                 parameters.strategies if precision == "int8" else (None,)
             )
             found += [
-                (chip, precision, batch, strategy)
+                (chip, precision, batch, cores, strategy)
                 for batch in parameters.batches
+                for cores in parameters.cores
                 for strategy in strategies
             ]
     if not found:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..cache import array_digest
-from ..decode import Readings
+from ..decode import Readings, decode
+from ..errors import DataError
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
 from ..evaluate.decision import TOLERANCE, decide
 from ..evaluate.fidelity import cosine, sqnr_db
@@ -28,12 +29,22 @@ from ..work.pieces import (
     model_run,
     score_piece,
 )
+from .box import BoxRun, box_runs, logits_digest, measured_logits
 from .data import CALIBRATION_SEED, Data
 from .layers import layer_errors
-from .models import Compiled, Planned, Reference
+from .models import Compiled, Planned, Reference, model_label
 from .output import Output
 from .parameters import Parameters
-from .schema import SCHEMA, BModelFacts, Metrics, Row, Timings, model_id, written
+from .schema import (
+    SCHEMA,
+    BModelFacts,
+    Metrics,
+    Row,
+    Timings,
+    model_id,
+    results_name,
+    written,
+)
 
 LAYER_IMAGES = 16  # on which the error of each layer is measured
 ROUND = 6  # decimals of metrics.json
@@ -58,7 +69,11 @@ class Measured:
     milliseconds
         Per image: decode, preprocess, inference, postprocess, as the vendor's tables have them.
     crosscheck
-        What the simulator said, or None where it was the backend itself or torch.
+        What the simulator said, or None where it was the backend itself or torch. Of a box, what
+        its logits are beside the expected ones: with ``exact``, how many plates are the same to the
+        bit, and ``judge``.
+    box
+        Where a box has run it; None for what was run here.
     """
 
     compiled: Compiled | Reference
@@ -68,6 +83,18 @@ class Measured:
     inference: Inference = field(repr=False)
     milliseconds: dict[str, float]
     crosscheck: dict[str, Any] | None
+    box: BoxRun | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """Its model's name in figures, and the box's where one has run it."""
+        named = model_label(self.compiled)
+        return named if self.box is None else f"{named} on {self.box.results.name}"
+
+
+def run_here(measured: Sequence[Measured]) -> list[Measured]:
+    """Without what boxes ran: the same BModels, once more."""
+    return [item for item in measured if item.box is None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,7 @@ class Trial:
     scores
         Its readings by decoder.
     crosscheck
-        None where there is nothing to check: for torch, the simulator itself and the device.
+        None where there is nothing to check: for torch and the simulator itself.
     """
 
     run: Run
@@ -103,8 +130,8 @@ def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> 
     for item in models:
         run = model_run(item.id, item.model, plates, backend, item.batch)
         runs.append(run)
-        emulated = backend == "emulator"
-        checks.append(crosscheck_piece(run, plates, item.batch) if emulated else None)
+        judged = backend in ("emulator", "device")
+        checks.append(crosscheck_piece(run, plates, item.batch) if judged else None)
     return [
         Trial(
             run,
@@ -120,13 +147,22 @@ def measure_all(
 ) -> list[Measured]:
     """Measure the float reference of each batch, then every model, with every decoder.
 
+    A model that a box has run has a second row right after its own.
+
     Raises
     ------
+    DataError
+        When what a box measured is not of these plates and models.
     EngineError
-        When the emulator and the simulator disagree, or the backend is not there.
+        When the backend and the simulator disagree, or the backend is not there.
     """
+    boxes = boxes_of(parameters, data, compiled)
     trials = measuring(parameters, data, [item.planned for item in compiled])
+    expected = {
+        item.id: expected_run(item, boxes[item.id], data) for item in compiled if item.id in boxes
+    }
     pieces = [piece for trial in trials for piece in trial.pieces]
+    pieces += [piece for run in expected.values() for piece in run.shards]
     done = scheduler.make(pieces, "running models", progress=progress)
     floats = [
         Reference(model_id(None, "fp32", batch, None), done[trial.run.model])
@@ -146,7 +182,86 @@ def measure_all(
             )
             if base is None:
                 bases[item.traced.batch] = found[-1]
+            elif item.id in expected:
+                logits = expected[item.id].read(done).logits
+                found.append(
+                    judge_box(item, base, data, decoder, boxes[item.id], logits, parameters)
+                )
     return found
+
+
+def boxes_of(parameters: Parameters, data: Data, compiled: Sequence[Compiled]) -> dict[str, BoxRun]:
+    """What boxes measured of these models, by id; see `box.box_runs`."""
+    if not parameters.measured:
+        return {}
+    models = {item.id: item.bmodel for item in compiled}
+    return box_runs(parameters.measured, data.plates, models)
+
+
+def expected_run(item: Compiled, box: BoxRun, data: Data) -> Run:
+    """The logits that a kit compared a box's with, made here again or found in the cache."""
+    model = item.planned.model
+    return model_run(item.id, model, data.plates, box.model.backend, item.bmodel.batch)
+
+
+def judge_box(
+    item: Compiled | Reference,
+    base: Measured,
+    data: Data,
+    decoder: str,
+    box: BoxRun,
+    expected: np.ndarray,
+    parameters: Parameters,
+) -> Measured:
+    """The row of a model on a box; its readings are decoded here, of the logits that it gave.
+
+    Parameters
+    ----------
+    item, base, data, decoder
+        See `judge`.
+    box
+        What the box made of it.
+    expected
+        float32 ``[N, classes, 18]`` of the backend that the kit names.
+    parameters
+        For the tolerance.
+
+    Raises
+    ------
+    DataError
+        When the box's logits cannot be told from these, or it read something else off its own.
+    """
+    logits, alphabet = measured_logits(box.model, expected), data.weights.alphabet
+    greedy = decode(logits, alphabet).texts
+    if box.plates.readings != greedy:
+        raise DataError(
+            f"results of {box.model.id}: the box's readings are not those of its logits. Make the "
+            "kit again and run it again."
+        )
+    check = {
+        "images": len(logits),
+        "judge": box.model.backend,
+        "exact": sum(logits_digest(a) == logits_digest(b) for a, b in zip(logits, expected)),
+        "same_readings": sum(a == b for a, b in zip(greedy, decode(expected, alphabet).texts)),
+        "max_abs_difference": float(np.abs(logits - expected).max()),
+    }
+    check["identical"] = check["exact"] == check["images"]
+    scored = Scored(decode(logits, alphabet, decoder), 0.0)
+    found = judge(
+        item,
+        base,
+        data,
+        decoder,
+        Inference(logits, {"backend": "device"}),
+        scored,
+        check,
+        parameters.tolerance,
+    )
+    told = ("exact", "judge", "max_abs_difference", "same_readings")
+    row = found.row | {"box": {"results": box.file, **{key: check[key] for key in told}}}
+    # What the box decodes in its last stage is greedy.
+    times = {k: v for k, v in box.stages.items() if k != "postprocess" or decoder == "greedy"}
+    return replace(found, row=written(Row, row), milliseconds=times, box=box)
 
 
 def judge(
@@ -205,11 +320,18 @@ def _row(
 ) -> dict[str, Any]:
     count = len(right)
     made = (
-        {"chip": None, "precision": "fp32", "strategy": None, "predicted_latency_ms": None}
+        {
+            "chip": None,
+            "precision": "fp32",
+            "cores": 1,
+            "strategy": None,
+            "predicted_latency_ms": None,
+        }
         if isinstance(item, Reference)
         else {
             "chip": item.bmodel.chip,
             "precision": item.bmodel.precision,
+            "cores": item.bmodel.cores,
             "strategy": item.strategy,
             "predicted_latency_ms": item.bmodel.predicted_latency_ms,
         }
@@ -228,6 +350,7 @@ def _row(
         "logits_cosine": None,
         "logits_sqnr_db": None,
         "loss": None,
+        "box": None,
     }
 
 
@@ -283,19 +406,35 @@ def write_metrics(
                 "backend": item.row["backend"],
                 **{f"{k}_ms": round(v, 4) for k, v in item.milliseconds.items()},
             }
-            for item in measured
+            for item in run_here(measured)
         ],
+        "boxes": box_times(measured),
     }
     output.json("metrics", metrics := written(Metrics, metrics))
     output.json("timings", written(Timings, timings))
     for item in measured:
-        name = f"{item.compiled.id}_{item.row['decoder']}"
+        name = results_name(item.compiled.id, item.row["decoder"], item.box is not None)
         output.json(f"results/{name}", dict(zip(data.plates.names, item.readings.texts)))
-    for item in {one.compiled.id: one for one in measured}.values():
+    for item in {one.compiled.id: one for one in run_here(measured)}.values():
         if isinstance(item.compiled, Compiled):
             facts = bmodel_facts(item.compiled, item.crosscheck, data)
             output.json(f"bmodels/{item.compiled.id}", written(BModelFacts, facts))
     return metrics
+
+
+def box_times(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """What boxes took, each model once, by program; see `schema.BoxTimes`."""
+    boxes = {item.compiled.id: item.box for item in measured if item.box is not None}
+    return [
+        {
+            "id": name,
+            "results": box.file,
+            "program": program,
+            "times_ms": {step: spread.model_dump(mode="json") for step, spread in times.items()},
+        }
+        for name, box in boxes.items()
+        for program, times in box.times.items()
+    ]
 
 
 def origin(item: Compiled, data: Data) -> dict[str, Any]:
@@ -321,10 +460,12 @@ def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) 
     quantized = bmodel.precision == "int8" and bmodel.graph is not None
     errors = layer_errors(item, data.plates.images[:LAYER_IMAGES]) if quantized else []
     return {
+        "schema": SCHEMA,
         "id": item.id,
         "chip": bmodel.chip,
         "precision": bmodel.precision,
         "batch": bmodel.batch,
+        "cores": bmodel.cores,
         "strategy": item.strategy,
         "form": bmodel.form,
         "predicted_latency_ms": bmodel.predicted_latency_ms,

@@ -30,8 +30,8 @@ from ..errors import DataError
 from ..evaluate.decision import Outcome
 from ..toolchain.chips import CHIPS
 
-SCHEMA = 2  # has `loss`, `tolerance` and `models`
-Readable = Literal[1, 2]
+SCHEMA = 3  # 2 has `loss`, `tolerance` and `models`; 3 has `cores`, and what boxes measured
+Readable = Literal[1, 2, 3]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,12 +95,29 @@ class Loss(_Record):
     )
 
 
+class OnBox(_Record):
+    """How the logits of a box stand to those that it should give."""
+
+    results: Sha256 = Field(
+        description="SHA-256 of the results file, as in `boxes` of manifest.json."
+    )
+    judge: Literal["simulator", "emulator"] = Field(description="Who made the expected logits.")
+    exact: int = Field(ge=0, description="Plates of which every logit is the same, to the bit.")
+    same_readings: int = Field(ge=0, description="Plates that greedy decoding reads alike.")
+    max_abs_difference: Annotated[float, Field(ge=0)] = Field(
+        description="Largest difference of a logit."
+    )
+
+
 class Row(_Record):
     """One way of reading the images: a model, a backend and a decoder."""
 
     chip: Chip | None = Field(description="Such as BM1684X; null for the float network in PyTorch.")
     precision: Precision = Field(description="Of the compiled network.")
     batch: int = Field(ge=1, description="Images a call.")
+    cores: int = Field(
+        default=1, ge=1, description="TPU cores that a call is spread over; 1 before schema 3."
+    )
     batch_mean: Literal["image", "batch"] = Field(
         description='Whether the global context averages over each "image" or, as published, over '
         'the whole "batch".'
@@ -141,11 +158,16 @@ class Row(_Record):
         description="Against the float network at the same batch, by the same decoder; null for "
         "that itself and in schema 1.",
     )
+    box: OnBox | None = Field(
+        default=None,
+        description="Where a kit's results were shown: they are of a device elsewhere. null for "
+        "what was run here.",
+    )
 
     @property
     def id(self) -> str:
         """Name of the row's BModel in a report's files, such as ``bm1684x_int8_1b_kl``."""
-        return model_id(self.chip, self.precision, self.batch, self.strategy)
+        return model_id(self.chip, self.precision, self.batch, self.strategy, self.cores)
 
     @property
     def right(self) -> int | None:
@@ -154,6 +176,8 @@ class Row(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.box and max(self.box.exact, self.box.same_readings) > self.images:
+            raise ValueError(f"box counts more plates than the {self.images} that were read")
         if (self.exact_match is None) != (self.ci95 is None):
             raise ValueError("exact_match and ci95 go together: give both or neither")
         if self.ci95 is None or self.exact_match is None:
@@ -248,17 +272,74 @@ class TimingRow(_Record):
     postprocess_ms: Milliseconds = Field(default=None, description="Turning logits into text.")
 
 
+class Spread(_Record):
+    """Milliseconds an image over timed calls."""
+
+    median: float = Field(ge=0, description="Of the calls.")
+    quartiles: Annotated[tuple[float, float], BeforeValidator(_tuple)] = Field(
+        description="Medians of the lower and of the upper half."
+    )
+    least: float = Field(ge=0, description="Of the calls.")
+    most: float = Field(ge=0, description="Of the calls.")
+    calls: int = Field(ge=1, description="How many were timed; those to warm up are not counted.")
+    images_per_call: int = Field(ge=1, description="Images a call, by which times are divided.")
+
+
+class BoxTimes(_Record):
+    """What one program took for one model on a box."""
+
+    id: Name = Field(description="As in `bmodels/<id>.json`.")
+    results: Sha256 = Field(description="As in `box` of metrics.json.")
+    program: Literal["opencv", "numpy", "bmcv"] = Field(
+        description='Who decoded and resized: OpenCV, nobody ("numpy": plates came as arrays), or '
+        "the device."
+    )
+    times_ms: dict[str, Spread] = Field(
+        description="By step: `decode`, `preprocess`, `inference`, `postprocess` (greedy) as in "
+        "the vendor's tables; `runtime`, the run alone on tensors that lie on the device; "
+        "`bmrt_test`, by the SDK's program, where the box has it."
+    )
+
+
 class Timings(_Record):
     """All that may differ between two runs with the same parameters."""
 
     schema_: Readable = Field(alias="schema", description="Version of this description.")
     note: str = Field(default="", description="What to bear in mind.")
-    rows: tuple[TimingRow, ...] = Field(description="One for each row of metrics.json that ran.")
+    rows: tuple[TimingRow, ...] = Field(
+        description="One for each row of metrics.json that ran here."
+    )
+    boxes: tuple[BoxTimes, ...] = Field(
+        default=(), description="What was measured on boxes, from the results of kits."
+    )
     notebooks: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="Seconds that each notebook took."
     )
     total_s: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Seconds of the whole report."
+    )
+
+
+class Checks(_Record):
+    """The checks of a kit on a box."""
+
+    passed: int = Field(ge=0, description="How many passed.")
+    failed: list[str] = Field(description="Check and model of those that did not.")
+
+
+class BoxFacts(_Record):
+    """A box, and the results file that came from it."""
+
+    file: str = Field(description="Name of the results file.")
+    sha256: Sha256 = Field(description="Of that file.")
+    kit: Sha256 = Field(description="Of the kit's kit.json.")
+    chip: Chip = Field(description="That the kit is for.")
+    name: str = Field(description="Board, else chip.")
+    settings: dict[str, float] = Field(description="`warm_up`, `repetitions`, `timeout`.")
+    checks: Checks = Field(description="Of names, shapes, dtypes and logits.")
+    box: dict[str, JsonValue] = Field(
+        description="What the machine says of itself: board, chip, SDK, driver, sail, the "
+        "runtime's SHA-256 by file, temperature and clock; null for what could not be read."
     )
 
 
@@ -275,6 +356,9 @@ class Manifest(_Record):
         description="`dataset` and `data` of metrics.json, and why that source was taken."
     )
     bmodels: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
+    boxes: list[BoxFacts] = Field(
+        default_factory=list, description="Whose results were shown; none before schema 3."
+    )
     metrics_sha256: Sha256 | None = Field(description="Of metrics.json; null when there is none.")
     revision: str | None = Field(
         description='Commit of the workbook, with "+changes" when the checkout differed from it; '
@@ -315,10 +399,16 @@ class BModelFacts(_Record):
     """All that is known of one compiled model: ``bmodels/<id>.json``."""
 
     schema_: Readable = Field(default=1, alias="schema", description="Version of this description.")
-    id: Name = Field(description="chip_precision_batch_strategy; the strategy left out for float.")
+    id: Name = Field(
+        description="chip_precision_batch_cores_strategy; one core and the strategy of float "
+        "models are left out."
+    )
     chip: Chip = Field(description="Target.")
     precision: Precision = Field(description="Of the compiled network.")
     batch: int = Field(ge=1, description="Images a call.")
+    cores: int = Field(
+        default=1, ge=1, description="TPU cores that a call is spread over; 1 before schema 3."
+    )
     strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
     form: str | None = Field(
         default=None,
@@ -351,19 +441,34 @@ class BModelFacts(_Record):
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def model_id(chip: str | None, precision: str, batch: int, strategy: str | None) -> str:
+def model_id(
+    chip: str | None, precision: str, batch: int, strategy: str | None, cores: int = 1
+) -> str:
     """Name of a model in a report's files.
 
     Examples
     --------
-    >>> model_id("BM1684X", "int8", 1, "kl")
-    'bm1684x_int8_1b_kl'
+    >>> model_id("BM1684X", "int8", 1, "kl"), model_id("BM1688", "int8", 4, "kl", 2)
+    ('bm1684x_int8_1b_kl', 'bm1688_int8_4b_2core_kl')
     >>> model_id(None, "fp32", 4, None)
     'float_4b'
     """
     if chip is None:
         return f"float_{batch}b"
-    return "_".join(part for part in (chip.lower(), precision, f"{batch}b", strategy) if part)
+    spread = f"{cores}core" if cores > 1 else None
+    parts = (chip.lower(), precision, f"{batch}b", spread, strategy)
+    return "_".join(part for part in parts if part)
+
+
+def results_name(identity: str, decoder: str, boxed: bool) -> str:
+    """Stem of the file of a row's readings below ``results/``; a box's stand beside our own.
+
+    Examples
+    --------
+    >>> results_name("bm1684x_int8_1b_kl", "greedy", True)
+    'bm1684x_int8_1b_kl_greedy_box'
+    """
+    return f"{identity}_{decoder}" + ("_box" if boxed else "")
 
 
 def written(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -456,14 +561,16 @@ def markdown() -> str:
         "",
         "A report is a folder. Besides the files described here it has `index.html`, executed "
         "`notebooks/`, `figures/` (each with a JSON of its caption), `tables/` "
-        '(`{"caption", "rows"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`).',
+        '(`{"caption", "rows"}`) and `results/<id>_<decoder>.json` (`{file name: plate}`), of a '
+        "box's rows `results/<id>_<decoder>_box.json`.",
         "",
         "Reading is strict: unknown keys, missing keys and values out of range are errors. NaN is "
         "never written; a thing that does not apply is null. A change that readers would notice "
         "gets a new schema number.",
         "",
         "`<id>` is `chip_precision_batch_strategy`, such as `bm1684x_int8_1b_kl`; the strategy is "
-        "left out for float precisions. The float network in PyTorch is `float_1b`.",
+        "left out for float precisions, and more than one core stands after the batch: "
+        "`bm1688_int8_4b_2core_kl`. The float network in PyTorch is `float_1b`.",
         "",
         "```python",
         "from lprnet_nb.measure.schema import read_metrics",

@@ -3,62 +3,45 @@
 A kit is made where the compiler is. It holds BModels with their SHA-256, plates as files and as
 arrays, their labels, the logits that the chip simulator (or the emulator) gives for them, the
 program that runs it all there (``run.py``, which needs Python 3.6, numpy and sail), and the C++
-sample. What the program found comes back as one file, which `read_results` checks and
-`match_results` holds against the models and plates of a report.
+sample. What the program found comes back as one file, see `measure.box`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from .. import __version__
 from ..cache import digest, file_digest, repository
 from ..datasets.images import PlateImages
 from ..errors import DataError, ParameterError
-from ..files import private_folder, read_bytes
-from ..measure.data import Data, datasets_for
-from ..measure.models import Compiled, compile_all
+from ..files import private_folder
+from ..measure.box import FORMAT, KitBackend, Part, Sha256, plate_digest, read_part
+from ..measure.data import datasets_for
+from ..measure.models import compile_all
 from ..measure.parameters import check
-from ..model.trace import trace_model
 from ..runtime.bmodel_file import read_contents
 from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel, without_time
-from ..toolchain.chips import check_cores
-from ..toolchain.compile import calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
-from ..toolchain.finetune import tuned_trace
-from ..toolchain.strategies import Strategy
 
-FORMAT: Final = 1
 # The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
 # part of the largest logit. Its INT8 graphs agree to the bit.
 _EMULATOR_FLOAT_TOLERANCE = 2e-5
-KitBackend = Literal["simulator", "emulator"]
 BACKENDS: tuple[KitBackend, ...] = get_args(KitBackend)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class KitTensor(_Part):
+class KitTensor(Part):
     """An input or output of a stage, as sail describes it."""
 
     name: str
@@ -67,14 +50,14 @@ class KitTensor(_Part):
     scale: float
 
 
-class KitStage(_Part):
+class KitStage(Part):
     """One set of shapes that a BModel was compiled for."""
 
     inputs: list[KitTensor]
     outputs: list[KitTensor]
 
 
-class Expected(_Part):
+class Expected(Part):
     """The logits that a model must give: who made them, and how far apart others may lie.
 
     `tolerance` is a part of the largest logit; 0 asks for the same bits.
@@ -86,7 +69,7 @@ class Expected(_Part):
     tolerance: float = Field(ge=0)
 
 
-class KitModel(_Part):
+class KitModel(Part):
     """A BModel of a kit.
 
     One that holds several batch sizes has no `record`, but `parts`: the models of the kit that it
@@ -109,7 +92,7 @@ class KitModel(_Part):
     expected: Expected
 
 
-class KitPlate(_Part):
+class KitPlate(Part):
     """A plate: where it came from, its file in the kit, its pixels' SHA-256, its text if known."""
 
     name: str
@@ -118,7 +101,7 @@ class KitPlate(_Part):
     label: str | None
 
 
-class Preprocessing(_Part):
+class Preprocessing(Part):
     """``(x - mean) * scale`` on a plain resize to ``size`` (height, width), channels as named."""
 
     mean: float
@@ -127,7 +110,7 @@ class Preprocessing(_Part):
     size: tuple[int, int]
 
 
-class Kit(_Part):
+class Kit(Part):
     """``kit.json``."""
 
     format: Literal[1]
@@ -140,92 +123,6 @@ class Kit(_Part):
     models: list[KitModel] = Field(min_length=1)
     plates: list[KitPlate] = Field(min_length=1)
     files: dict[str, str]
-
-
-class Spread(_Part):
-    """Milliseconds an image over timed calls."""
-
-    median: float = Field(ge=0)
-    quartiles: tuple[float, float]
-    least: float
-    most: float
-    calls: int = Field(ge=1)
-    images_per_call: int = Field(ge=1)
-
-
-class Program(_Part):
-    """What one program made of a model: the plates by arrays, bmcv, or ``bmrt_test``."""
-
-    passed: bool
-    detail: str
-    seconds: float | None
-    temperature: dict[str, float]
-    digests: list[str] | None = None
-    different: dict[str, str] | None = None
-    largest_difference: float | None = None
-    readings: list[str] | None = None
-    times_ms: dict[str, Spread] = {}
-
-
-class MeasuredModel(_Part):
-    """A model of the kit on the box."""
-
-    id: str
-    sha256: str = Sha256
-    expected: str = Sha256
-    programs: dict[Literal["plates", "bmcv", "bmrt_test"], Program]
-
-
-class MeasuredCheck(_Part):
-    """One check of one model."""
-
-    check: str
-    model: str
-    passed: bool
-    detail: str
-    seconds: float | None
-
-
-class Box(_Part):
-    """The machine that measured: what it says of itself; null for what could not be read."""
-
-    board: str | None
-    chip: str | None
-    target: str | None
-    devices: int
-    system: str | None
-    kernel: str
-    machine: str
-    processors: int | None
-    memory_mb: int | None
-    host: str
-    sdk: str | None
-    driver: str | None
-    python: str
-    numpy: str
-    opencv: str | None
-    sail: str | None
-    sail_module: str
-    sail_file: str | None
-    runtime: dict[str, str]
-    bmcv: bool
-    bmrt_test: str | None
-    temperature: dict[str, float]
-    clock_hz: dict[str, int]
-
-
-class Results(_Part):
-    """``results.json``, as ``run.py`` writes it."""
-
-    format: Literal[1]
-    kit: str = Sha256
-    chip: str
-    box: Box
-    settings: dict[str, float]
-    plates: list[str]
-    checks: list[MeasuredCheck]
-    models: list[MeasuredModel]
-    seal: str = Sha256
 
 
 def emulator_tolerance(precision: str) -> float:
@@ -247,7 +144,6 @@ class Wanted:
 def kit_for(
     output: str | Path | None,
     *,
-    cores: Sequence[int] = (1,),
     backend: str = "simulator",
     revision: str | None = None,
     **parameters: Any,
@@ -258,8 +154,6 @@ def kit_for(
     ----------
     output
         New folder; ``kit-<chip>`` by default.
-    cores
-        How many TPU cores each model is spread over, such as ``(1, 2)`` on a BM1688.
     backend, revision
         See `save_kit`.
     parameters
@@ -268,7 +162,7 @@ def kit_for(
     Raises
     ------
     ParameterError
-        For more than one chip, or cores that it has not.
+        For more than one chip, or an impossible parameter.
     """
     checked = check(**parameters)
     if len(checked.chips) != 1:
@@ -276,43 +170,9 @@ def kit_for(
     [chip] = checked.chips
     target = Path(output or f"kit-{chip}")
     check_target(target)
-    for count in cores:
-        check_cores(chip, count)
     data = datasets_for(checked)
-    models = []
-    for item in compile_all(checked, data):
-        for count in cores:
-            spread = item.bmodel if count == 1 else _spread(item, data, count)
-            models.append(Wanted(item.id + (f"_{count}core" if count > 1 else ""), spread))
+    models = [Wanted(item.id, item.bmodel) for item in compile_all(checked, data)]
     return save_kit(target, models, data.plates, backend=backend, revision=revision)
-
-
-def _spread(item: Compiled, data: Data, cores: int) -> BModel:
-    """The same model for several cores; what went before the last step is in the cache."""
-    traced, model, table = item.traced, item.bmodel, None
-    strategy = item.quantization
-    if isinstance(strategy, Strategy):
-        single = trace_model(data.weights, 1, model.batch_mean, strategy.form)
-        images = data.calibration_images(strategy.images)
-        graph = top_graph(single, fuse_preprocess=strategy.fuse_preprocess)
-        table = calibrate(graph, images, strategy, model.chip)
-        if strategy.finetune:
-            traced = tuned_trace(
-                data.weights,
-                model.chip,
-                strategy,
-                table,
-                batch=traced.batch,
-                batch_mean=traced.batch_mean,
-            )
-    return compile_bmodel(
-        traced,
-        model.chip,
-        model.precision,
-        strategy=strategy if isinstance(strategy, Strategy) else None,
-        table=table,
-        cores=cores,
-    )
 
 
 def check_target(target: Path) -> None:
@@ -521,11 +381,6 @@ def _add_plates(folder: Path, plates: PlateImages) -> list[KitPlate]:
     return written
 
 
-def plate_digest(image: np.ndarray) -> str:
-    """SHA-256 of a plate's pixels, uint8 BGR ``[24, 94, 3]``, as hex."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-
-
 def _add_programs(folder: Path) -> None:
     for name, path in _programs().items():
         target = folder / name
@@ -583,9 +438,6 @@ def combine_stages(models: Sequence[BModel], place: Path) -> Path:
 # Reading
 
 
-_Read = TypeVar("_Read", Kit, Results)
-
-
 def read_kit(folder: str | Path) -> Kit:
     """A kit's description, after every file that it names was compared with its SHA-256.
 
@@ -595,7 +447,7 @@ def read_kit(folder: str | Path) -> Kit:
         When the folder is no kit, or a file of it is missing or was changed.
     """
     folder = Path(folder)
-    kit = _read(folder / "kit.json", Kit, "comes with a kit, which `lprnet-nb kit` makes")
+    kit = read_part(folder / "kit.json", Kit, "comes with a kit, which `lprnet-nb kit` makes")
     for name, expected in kit.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -608,122 +460,6 @@ def read_kit(folder: str | Path) -> Kit:
                 "kit.json says. Copy or make the kit again."
             )
     return kit
-
-
-def _read(path: Path, kind: type[_Read], otherwise: str) -> _Read:
-    try:
-        return kind.model_validate_json(read_bytes(path))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; it {otherwise}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        what = kind.__name__.lower()
-        raise DataError(f"{path} is no {what} file: {where}: {first['msg']}.") from error
-
-
-def read_results(path: str | Path) -> Results:
-    """What a kit's ``run.py`` wrote, checked against its own seal and in itself.
-
-    Raises
-    ------
-    DataError
-        When the file cannot be read, is none, was edited, or does not agree with itself.
-    """
-    path = Path(path)
-    results = _read(path, Results, "is what a kit's run.py writes")
-    values = json.loads(read_bytes(path))
-    seal = values.pop("seal")
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode("ascii")).hexdigest() != seal:
-        raise DataError(
-            f"{path} was changed after run.py wrote it (its seal does not fit). Fetch it again, or "
-            "run the kit again."
-        )
-    for model in results.models:
-        found = model.programs.get("plates")
-        if found is not None and found.digests is not None:
-            _check_logits(path, model, found, len(results.plates))
-    return results
-
-
-def _check_logits(path: Path, model: MeasuredModel, found: Program, count: int) -> None:
-    if found.digests is None or len(found.digests) != count:
-        raise DataError(f"{path}: {model.id} has not one digest a plate.")
-    for index, text in (found.different or {}).items():
-        try:
-            raw, place = base64.b64decode(text, validate=True), int(index)
-            expected = found.digests[place]
-        except (binascii.Error, ValueError, LookupError) as error:
-            raise DataError(f"{path}: {model.id}, plate {index}: {error}.") from error
-        if hashlib.sha256(raw).hexdigest() != expected:
-            raise DataError(f"{path}: {model.id}, plate {index}: logits and digest differ.")
-
-
-def measured_logits(model: MeasuredModel, expected: np.ndarray) -> np.ndarray:
-    """The logits that the box gave, from the expected ones and those that it says differ.
-
-    Parameters
-    ----------
-    model
-        With its plates run.
-    expected
-        float32 ``[N, classes, 18]``, the logits in the kit or the same ones made here.
-
-    Raises
-    ------
-    DataError
-        When logits that are said to be the expected ones are not these.
-    """
-    found = model.programs["plates"]
-    logits = np.ascontiguousarray(expected, np.float32).copy()
-    for place, text in (found.different or {}).items():
-        raw = np.frombuffer(base64.b64decode(text), np.float32)
-        logits[int(place)] = raw.reshape(logits.shape[1:])
-    for index, row in enumerate(logits):
-        if logits_digest(row) != (found.digests or ())[index]:
-            raise DataError(
-                f"results of {model.id}: plate {index} was compared with other logits than the "
-                "ones at hand. Make the kit again and run it again."
-            )
-    return logits
-
-
-def logits_digest(row: np.ndarray) -> str:
-    """SHA-256 of one plate's float32 logits, as hex."""
-    return hashlib.sha256(np.ascontiguousarray(row, np.float32).data).hexdigest()
-
-
-def match_results(
-    path: str | Path, results: Results, models: Iterable[BModel], plates: PlateImages
-) -> dict[str, BModel]:
-    """Which of our models the results are of, by their id in the results.
-
-    Raises
-    ------
-    DataError
-        When the plates are others, or none of the models is ours; it says what differs.
-    """
-    ours = [plate_digest(image) for image in plates.images]
-    if results.plates != ours:
-        both = len(set(ours) & set(results.plates))
-        raise DataError(
-            f"{path} was measured on other plates: {len(results.plates)} there, {len(ours)} here, "
-            f"{both} of them the same. Make a kit with the report's --data and --images."
-        )
-    known = list(models)
-    if results.chip not in {model.chip for model in known}:
-        chips = ", ".join(sorted({model.chip for model in known})) or "none"
-        raise DataError(f"{path} is of a {results.chip}, and the report's models are for {chips}.")
-    by_digest = {model.sha256: model for model in known}
-    found = {each.id: by_digest[each.sha256] for each in results.models if each.sha256 in by_digest}
-    if not found:
-        names = ", ".join(f"{each.id} ({each.sha256[:12]})" for each in results.models)
-        raise DataError(
-            f"{path} holds no model of this report: it is of {names}. Make the kit with the "
-            "report's weights, precisions, batches and strategies, and run it again."
-        )
-    return found
 
 
 def kit_digest(folder: str | Path) -> str:

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from .. import children
 from ..cache import atomic_write
 from ..errors import DataError, EngineError, ParameterError
-from .kit import Kit, kit_digest, read_kit, read_results
+from ..measure.box import read_results
+from .kit import Kit, kit_digest, read_kit
 
 DROPPED = 255  # exit status of ssh itself, against that of the command over there
 TRIES = 5

@@ -24,9 +24,14 @@ def call_costs() -> dict[str, CallCost]:
     return fit_all(read_metrics(reports[-1]).rows) if reports else {}
 
 
-def board_time(chip: str, predicted_ms: float | None, batch: int = 1) -> float | None:
-    """Milliseconds a call that a prediction stands for; None where that cannot be told."""
-    cost = call_costs().get(chip)
+def board_time(
+    chip: str, predicted_ms: float | None, batch: int = 1, cores: int = 1
+) -> float | None:
+    """Milliseconds a call that a prediction stands for; None where that cannot be told.
+
+    What was published and fitted is of one core.
+    """
+    cost = call_costs().get(chip) if cores == 1 else None
     return None if cost is None or predicted_ms is None else cost.expected_ms(predicted_ms, batch)
 
 
@@ -34,7 +39,7 @@ def fit_all(rows: Sequence[Row]) -> dict[str, CallCost]:
     """`fit_call_cost` for every chip of which enough was predicted and measured."""
     calls: dict[str, dict[tuple[str, int], Call]] = {}
     for row in rows:
-        if row.chip is None or row.predicted_latency_ms is None:
+        if row.chip is None or row.predicted_latency_ms is None or row.cores > 1:
             continue
         if row.strategy not in (None, VENDORS_STRATEGY):
             continue

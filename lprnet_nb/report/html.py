@@ -28,6 +28,8 @@ from ..evaluate.published import LATEST, OURS, published_accuracy, published_lat
 from ..evaluate.timings import STAGES
 from ..measure.schema import (
     BModelFacts,
+    BoxFacts,
+    BoxTimes,
     Manifest,
     Metrics,
     Row,
@@ -36,6 +38,7 @@ from ..measure.schema import (
     read_manifest,
     read_metrics,
     read_timings,
+    results_name,
 )
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
@@ -44,6 +47,7 @@ from .notebook_pages import NotebookPage, cell_with, convert
 from .staircase import staircase
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+BOX_STEPS = (*STAGES, "runtime", "bmrt_test")  # of a kit's times
 _SHOWN_DIFFERENCES = 200  # plates on a BModel's page; all of them are in results/
 _OLD_PUBLISHED = "sophon-demo 2022-11"
 
@@ -205,6 +209,8 @@ def _index(
         "board_time": board_time,
         "timings": report.timings,
         "host": _host(report),
+        "boxes": _boxes(report),
+        "box_steps": BOX_STEPS,
         "manifest": report.manifest,
         "command": _command(report),
         "notebooks": report.notebooks,
@@ -214,7 +220,7 @@ def _index(
 
 
 def _result_file(report: _Report, row: Row) -> str | None:
-    for name in (f"{row.id}_{row.decoder}.json", f"{row.id}.json"):
+    for name in (f"{results_name(row.id, row.decoder, bool(row.box))}.json", f"{row.id}.json"):
         path = report.folder / "results" / name
         if "/" not in name and path.is_file():
             return f"results/{name}"
@@ -268,6 +274,8 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                         row.precision.upper() if row.chip else "Float",
                         *([row.strategy] if row.strategy else []),
                         *([f"batch {row.batch}"] if batches else []),
+                        *([f"{row.cores} cores"] if row.cores > 1 else []),
+                        *(["box"] if row.box else []),
                     ]
                 ),
                 "point": place(point),
@@ -328,32 +336,76 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
     for row in report.metrics.rows:
         if row.chip is None or row.id in models:
             continue
-        expected = board_time(row.chip, row.predicted_latency_ms, row.batch)
+        expected = board_time(row.chip, row.predicted_latency_ms, row.batch, row.cores)
         models[row.id] = {
             "row": row,
             "expected": expected,
             "per_image": None if expected is None else expected / row.batch,
-            **_measured(row.chip, row.precision, row.strategy, row.batch),
+            "here": _here(report, row.id),
+            **_measured(row.chip, row.precision, row.strategy, row.batch, row.cores),
             "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
         }
     return list(models.values())
 
 
-def _measured(chip: str, precision: str, strategy: str | None, batch: int) -> dict[str, Any]:
+def _measured(
+    chip: str, precision: str, strategy: str | None, batch: int, cores: int
+) -> dict[str, Any]:
     """What was published of the vendor's model that is made alike: in INT8 with KL thresholds."""
     measured = {
         one.source: one
-        for one in published_latency(chip, precision)
+        for one in published_latency(chip, precision, cores=cores)
         if one.batch == batch and strategy in (None, VENDORS_STRATEGY)
     }
     return {"new": measured.get(LATEST), "old": measured.get(_OLD_PUBLISHED)}
+
+
+def _here(report: _Report, identity: str) -> tuple[float, str] | None:
+    """Milliseconds an image of a model's run alone on a box, and by what; None without a box."""
+    for one in _box_times(report, identity):
+        for step, by in (("bmrt_test", "bmrt_test"), ("runtime", "run alone, DEVIO")):
+            if step in one.times_ms:
+                return one.times_ms[step].median, by
+    return None
+
+
+def _box_times(report: _Report, identity: str) -> list[BoxTimes]:
+    boxes = report.timings.boxes if report.timings else ()
+    return [one for one in boxes if one.id == identity]
+
+
+def _boxes(report: _Report) -> list[dict[str, Any]]:
+    """What boxes measured: facts of each, and a line for each model and program."""
+    facts = {one.sha256: one for one in report.manifest.boxes} if report.manifest else {}
+    found: dict[str, dict[str, Any]] = {}
+    for row in report.metrics.rows:
+        if row.box is None:
+            continue
+        box = found.setdefault(row.box.results, _box(facts.get(row.box.results)))
+        if row.id not in box["models"]:
+            box["models"][row.id] = {
+                "row": row,
+                "exactness": words.exactness_on_box(row),
+                "times": _box_times(report, row.id),
+                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+            }
+    return list(found.values())
+
+
+def _box(facts: BoxFacts | None) -> dict[str, Any]:
+    """A box's name and what is known of it, as pairs for a table."""
+    if facts is None:
+        return {"name": "a box", "facts": None, "known": [], "models": {}}
+    about = {"results": facts.file, "kit": facts.kit, **facts.settings, **facts.box}
+    known = [(field_name(key), value) for key, value in _flat(about) if value is not None]
+    return {"name": facts.name, "facts": facts, "known": known, "models": {}}
 
 
 def _host(report: _Report) -> list[dict[str, Any]]:
     """Wall time by stage, with the parts of its bar in per cent of the longest."""
     if report.timings is None:
         return []
-    known = {row.id: row for row in report.metrics.rows}
+    known = {row.id: row for row in report.metrics.rows if row.box is None}
     found: list[dict[str, Any]] = []
     for row in report.timings.rows:
         parts = {stage: getattr(row, f"{stage}_ms") for stage in STAGES}
@@ -527,9 +579,11 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
         "rows": rows,
         "comparison": comparison,
         "exactness": words.exactness(facts.crosscheck),
-        "expected": board_time(facts.chip, facts.predicted_latency_ms, facts.batch),
+        "expected": board_time(facts.chip, facts.predicted_latency_ms, facts.batch, facts.cores),
+        "here": _here(report, facts.id),
+        "on_box": next((words.exactness_on_box(row) for row in rows if row.box), None),
         "cost": call_costs().get(facts.chip),
-        **_measured(facts.chip, facts.precision, facts.strategy, facts.batch),
+        **_measured(facts.chip, facts.precision, facts.strategy, facts.batch, facts.cores),
         "about": strategy.about if strategy else None,
         "differences": [
             (row, _differences(report, row), _result_file(report, row)) for row in rows

@@ -23,17 +23,20 @@ from ..cache import atomic_write, file_digest, files_below, locked, repository
 from ..errors import DataError, LprnetError, ParameterError
 from ..files import make_folder, read_bytes, swap_folders
 from ..lessons.course import NEEDS_MLIR
+from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
 from ..measure.output import to_json
 from ..measure.parameters import (
     NETWORK,
     OWN_DECODERS,
     OWN_STRATEGIES,
+    STRATEGIES,
     Parameters,
     check,
     combinations,
     placed,
 )
+from ..measure.schema import SCHEMA
 from ..places import reports_dir
 from ..progress import stopwatch
 from ..toolchain.environment import compiler
@@ -342,9 +345,15 @@ def _name_place(building: Path, folder: Path) -> None:
 
 
 def _check_data(parameters: Parameters) -> None:
-    """Find the plates and their labels, and say which strategies get fewer of them than usual."""
+    """Find the plates and their labels, and say which strategies get fewer of them than usual.
+
+    What boxes measured must be of these plates and chips; whether it is of the BModels as well, is
+    known when these are compiled.
+    """
     data = datasets_for(parameters)
-    for chip, _, _, asked in combinations(parameters):
+    if parameters.measured:
+        read_fitting(parameters.measured, data.plates, parameters.chips)
+    for chip, *_, asked in combinations(parameters):
         if asked:
             asked.by_chip[chip].cut_to(len(data.pool))
 
@@ -355,7 +364,9 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
     Paths become absolute, or relative to the checkout in which the notebooks run.
 
     With a class list of one's own and no decoders named, they are `OWN_DECODERS`: the default's
-    grammar is of Chinese plates, whose characters that list need not have.
+    grammar is of Chinese plates, whose characters that list need not have. With what boxes have
+    measured and no strategies named, every notebook has those of the last: a box's models are held
+    against those of each.
 
     Raises
     ------
@@ -368,10 +379,12 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
         )
     values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
     own = values.get("NETWORK", NETWORK) != NETWORK
-    if own and "STRATEGIES" not in given:
+    if own and given.get("STRATEGIES") is None:
         values["STRATEGIES"] = ",".join(OWN_STRATEGIES)
     if own or values.get("CLASSES"):
         values.setdefault("DECODERS", ",".join(OWN_DECODERS))
+    if values.get("MEASURED"):
+        values.setdefault("STRATEGIES", ",".join(STRATEGIES))
     check(**values)
     return {key: placed(key, value) for key, value in values.items()}
 
@@ -394,12 +407,13 @@ def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str
     }
     versions = {package: version(package) for package in VERSIONS_OF}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "profile": profile,
         "parameters": parameters,
         "versions": {"python": platform.python_version(), **versions},
         "data": {**facts.get("dataset", {}), **facts.get("data", {})},
         "bmodels": bmodels,
+        "boxes": [box_facts(path) for path in check(**parameters).measured],
         "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
         "revision": git_revision(),
         "machine": {"system": platform.platform(), "processors": os.cpu_count()},

@@ -40,6 +40,20 @@ def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
     return Exactness("bad", "differs")
 
 
+def exactness_on_box(row: Row) -> Exactness | None:
+    """What a box's logits come to beside the expected ones; None for what was run here."""
+    if row.box is None:
+        return None
+    if row.box.exact == row.images:
+        return Exactness("good", f"to the bit, {number(row.images)} of {number(row.images)} plates")
+    counted = f"{number(row.box.exact)} of {number(row.images)} plates to the bit"
+    if row.box.same_readings == row.images:
+        far = max(row.box.max_abs_difference, 0.001)
+        return Exactness("fair", f"{counted}, same readings, up to {far:.2g} of a logit")
+    other = row.images - row.box.same_readings
+    return Exactness("bad", f"{counted}, {number(other)} read otherwise")
+
+
 def _far(*checks: Mapping[str, JsonValue]) -> str:
     """Largest difference of a logit; what is smaller than a thousandth is not told apart."""
     far = max(_figure(check, "max_abs_difference") for check in checks)
@@ -122,15 +136,17 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     chips: dict[str, list[Comparison]] = {}
     for row in rows:
         if row.chip is not None:
-            found = replace(_compare(row, metrics), exactness=known.get(row.id))
+            exact = exactness_on_box(row) if row.box else known.get(row.id)
+            found = replace(_compare(row, metrics), exactness=exact)
             chips.setdefault(row.chip, []).append(found)
-    computed, checked = _computed(rows, facts)
+    computed, checked = _computed([row for row in rows if row.box is None], facts)
+    on_box, boxes_agree = _on_boxes([row for row in rows if row.box])
     return Verdict(
         _headline(chips, metrics),
         _data(metrics, decoder),
         _reference(reference),
-        computed,
-        checked,
+        computed + on_box,
+        checked and boxes_agree,
         decoder,
         metrics.tolerance,
         {chip: tuple(found) for chip, found in chips.items()},
@@ -152,6 +168,7 @@ def losers(metrics: Metrics) -> list[str]:
 def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
     parts = [row.chip or "PyTorch", row.precision.upper() if row.chip else "float", row.strategy]
+    parts += [f"{row.cores} cores" if row.cores > 1 else None, "on a box" if row.box else None]
     return " ".join(part for part in parts if part)
 
 
@@ -374,6 +391,26 @@ def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, b
     if missing:
         text += f" Not checked: {listed(sorted(missing))}."
     return text, not by_state["bad"] and not missing
+
+
+def _on_boxes(rows: Sequence[Row]) -> tuple[str, bool]:
+    """What boxes made of the models that they ran, and whether all of it is right."""
+    said, agree = "", True
+    for chip in dict.fromkeys(row.chip for row in rows):
+        here = [row for row in rows if row.chip == chip]
+        exact = [row for row in here if row.box and row.box.exact == row.images]
+        found = [exactness_on_box(row) for row in here]
+        wrong = sum(one is not None and one.state == "bad" for one in found)
+        judges = listed(sorted({row.box.judge for row in here if row.box}))
+        models = f"{len(here)} BModel" + ("" if len(here) == 1 else "s")
+        said += (
+            f" A {chip} box ran all {number(here[0].images)} images through {models}: "
+            f"{len(exact)} with the logits of the {judges} to the bit"
+            + (f", {wrong} with other readings" if wrong else "")
+            + "."
+        )
+        agree = agree and not wrong
+    return said, agree
 
 
 def _warnings(metrics: Metrics) -> Iterable[tuple[str, str]]:

@@ -1,4 +1,7 @@
-"""The simulator as judge: a sample of every BModel is run on it, in the same run."""
+"""The simulator as judge: a sample of every BModel is run on it, in the same run.
+
+Emulators and devices are judged alike.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ def crosscheck(
     model: Any,
     plates: PlateImages,
     logits: np.ndarray,
+    backend: str = "emulator",
     *,
     images: int = SAMPLE,
     progress: bool = False,
@@ -32,6 +36,8 @@ def crosscheck(
         All images that `logits` belong to.
     logits
         float32 ``[N, classes, 18]`` of the backend that is checked.
+    backend
+        That one's name.
     images
         How many to run, rounded up to whole batches (a batch may couple its images).
     progress
@@ -49,11 +55,11 @@ def crosscheck(
     """
     sample = plates.take(slice(sample_size(model.batch, len(plates), images)))
     judged = infer_plates(model, sample, "simulator", progress=progress)
-    return compare(model, sample.names, logits, judged)
+    return compare(model, sample.names, logits, judged, backend)
 
 
 def compare(
-    model: Any, names: Sequence[str], logits: np.ndarray, judged: Inference
+    model: Any, names: Sequence[str], logits: np.ndarray, judged: Inference, backend: str
 ) -> dict[str, Any]:
     """Hold a backend's logits of the first images against the simulator's.
 
@@ -67,6 +73,8 @@ def compare(
         float32 ``[N, classes, 18]`` of the backend that is checked, at least of those images.
     judged
         What the simulator said.
+    backend
+        Name of the backend that is checked.
 
     Returns
     -------
@@ -94,8 +102,8 @@ def compare(
         first = names[different[0]]
         raise EngineError(
             f"{model.chip} {model.name}: {len(different)} of {count} images "
-            f"read differently on the chip simulator, the first is {first}. The "
-            "simulator runs the BModel itself and is right; report this, and use "
+            f"read differently on the {backend} and on the chip simulator, the first is {first}. "
+            "The simulator runs the BModel itself and is right; report this, and use "
             "backend 'simulator' until it is mended."
         )
     return {

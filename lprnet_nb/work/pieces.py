@@ -185,6 +185,7 @@ def compile_piece(
     strategy: Strategy | None,
     images: np.ndarray | None,
     *,
+    cores: int = 1,
     release: str | None = None,
     calibrated_by: str | None = None,
 ) -> Piece:
@@ -200,10 +201,11 @@ def compile_piece(
         See `compile_bmodel`.
     strategy, images
         How to quantize, and uint8 BGR ``[N, 24, 94, 3]`` to calibrate on; None for float.
-    release, calibrated_by
+    cores, release, calibrated_by
         See `compile_bmodel`.
     """
-    arguments = {"chip": chip, "precision": precision, "strategy": strategy, **_of(release)}
+    arguments: dict[str, Any] = {"chip": chip, "precision": precision, "strategy": strategy}
+    arguments |= _of(release) | ({"cores": cores} if cores > 1 else {})
     fused = strategy is not None and strategy.fuse_preprocess
     graph = _translate_piece(trace, fused, release)
     if strategy is None:
@@ -273,9 +275,12 @@ def _compile(
     chip: str,
     precision: str,
     strategy: Strategy | None,
+    cores: int = 1,
     release: str | None = None,
 ) -> BModel:
-    return compile_bmodel(traced, chip, precision, strategy=strategy, table=table, release=release)
+    return compile_bmodel(
+        traced, chip, precision, strategy=strategy, table=table, cores=cores, release=release
+    )
 
 
 def _compile_tuned(
@@ -287,14 +292,12 @@ def _compile_tuned(
     chip: str,
     precision: str,
     strategy: Strategy,
-    release: str | None = None,
+    **more: Any,  # see `_compile`
 ) -> BModel:
     tuned = tuned_trace(
         weights, chip, strategy, table, batch=traced.batch, batch_mean=traced.batch_mean
     )
-    return _compile(
-        tuned, graph, table, chip=chip, precision=precision, strategy=strategy, release=release
-    )
+    return _compile(tuned, graph, table, chip=chip, precision=precision, strategy=strategy, **more)
 
 
 def _compile_nntc(
@@ -389,7 +392,9 @@ def crosscheck_piece(run: Run, plates: PlateImages, batch: int) -> Piece:
 
 
 def _crosscheck(model: BModel, mine: Path, *judge: Path, names: Sequence[str]) -> dict[str, Any]:
-    return compare(model, names, read_shards([mine]).logits, read_shards(judge))
+    checked = read_shards([mine])
+    backend = checked.description["backend"]
+    return compare(model, names, checked.logits, read_shards(judge), backend)
 
 
 @dataclass(frozen=True)

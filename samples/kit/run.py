@@ -1045,6 +1045,7 @@ def gather(kit, box, settings, jobs, done):
             "id": entry["id"],
             "sha256": entry["sha256"],
             "expected": entry["expected"]["sha256"],
+            "backend": entry["expected"]["backend"],
             "programs": {},
         }
         for each in mine:

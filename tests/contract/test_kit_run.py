@@ -15,7 +15,8 @@ import pytest
 from lprnet_nb.datasets.alphabet import Alphabet
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError
-from lprnet_nb.proof.kit import kit_for, logits_digest, measured_logits, read_kit, read_results
+from lprnet_nb.measure.box import logits_digest, measured_logits, read_results
+from lprnet_nb.proof.kit import kit_for, read_kit
 from lprnet_nb.toolchain.releases import PINNED, release_named
 
 QUICK = ("--only", "int8_1b", "--warm-up", "1", "--repetitions", "3")

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from lprnet_nb import cli
 from lprnet_nb.errors import DataError, EngineError, ParameterError
+from lprnet_nb.measure.box import read_results
 from lprnet_nb.proof import ssh
-from lprnet_nb.proof.kit import kit_digest, read_results
+from lprnet_nb.proof.kit import kit_digest
 
 QUICK = ("--only", "int8_1b", "--warm-up", "0", "--repetitions", "2")
 

@@ -30,6 +30,7 @@ COLUMNS = [
     "chip",
     "precision",
     "batch",
+    "cores",
     "batch_mean",
     "strategy",
     "backend",
@@ -44,6 +45,7 @@ COLUMNS = [
     "logits_sqnr_db",
     "predicted_latency_ms",
     "loss",
+    "box",
 ]
 
 
@@ -221,7 +223,7 @@ def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data)
 def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp_path):
     metrics = write_metrics(Output(tmp_path), parameters, data, measured)
     assert json.loads((tmp_path / "metrics.json").read_text("utf8")) == metrics
-    assert metrics["schema"] == 2 and metrics["dataset"] == {
+    assert metrics["schema"] == 3 and metrics["dataset"] == {
         "name": "published-1000",
         "images": 20,
         "digest": data.plates.digest,
@@ -242,7 +244,8 @@ def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp
 def test_combinations_leave_out_what_a_chip_cannot_do():
     p = check(CHIPS="BM1684,BM1684X", PRECISIONS="fp16,int8", BATCHES="1,4", STRATEGIES="kl,mse")
     found = combinations(p)
-    assert ("BM1684", "fp16", 1, None) not in found and ("BM1684X", "fp16", 4, None) in found
+    assert ("BM1684", "fp16", 1, 1, None) not in found
+    assert ("BM1684X", "fp16", 4, 1, None) in found
     assert len(found) == 4 + 6
     with pytest.raises(ParameterError, match="BM1684 cannot do fp16"):
         combinations(check(CHIPS="BM1684", PRECISIONS="fp16"))

@@ -37,6 +37,7 @@ class WrongModel(TracedModel):
 
     chip: str = "BM1688"
     precision: str = "int8"
+    cores: int = 2
     predicted_latency_ms: float = LATENCY
     graph: None = None
 
@@ -139,6 +140,7 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
         return row | {
             "chip": None,
             "precision": "fp32",
+            "cores": 1,
             "strategy": None,
             **dict.fromkeys(
                 (
@@ -148,6 +150,7 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
                     "logits_sqnr_db",
                     "predicted_latency_ms",
                     "loss",
+                    "box",
                 )
             ),
         }
@@ -158,6 +161,7 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
     return row | {
         "chip": "BM1688",
         "precision": "int8",
+        "cores": 2,
         "strategy": "mine",
         "agreement_with_float": sum(map(str.__eq__, floats, texts)) / len(plates),
         "mcnemar_p": binomtest(only_float, only_float + only_other).pvalue,
@@ -165,6 +169,7 @@ def expected(logits: np.ndarray, base: np.ndarray | None, plates: PlateImages, p
         "logits_sqnr_db": 20 * np.log10(np.linalg.norm(signal) / np.linalg.norm(noise)),
         "predicted_latency_ms": LATENCY,
         "loss": loss_by_hand(only_float, only_other, len(plates)),
+        "box": None,
     }
 
 

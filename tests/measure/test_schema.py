@@ -64,7 +64,7 @@ def test_refuses_naming_file_and_place(tmp_path: Path, change, place: str, what:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('{"schema": 3, "rows": []}', "reads schema 1 and 2"),
+        ('{"schema": 4, "rows": []}', "reads schema 1 and 2 and 3"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[]", "not a Metrics"),

@@ -3,99 +3,28 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from kit_results import RUN, model_of, plates_of
 
-from lprnet_nb.cache import repository
-from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.cache import file_digest
 from lprnet_nb.errors import DataError, ParameterError
-from lprnet_nb.proof import contract
-from lprnet_nb.proof.kit import (
-    kit_digest,
-    kit_for,
-    match_results,
+from lprnet_nb.measure import schema
+from lprnet_nb.measure.box import (
+    box_facts,
+    box_runs,
     measured_logits,
     plate_digest,
-    read_kit,
+    read_fitting,
     read_results,
-    save_kit,
 )
-from lprnet_nb.toolchain.bmodel import BModel
-
-RUN = repository() / "samples" / "kit" / "run.py"
-
-
-@pytest.fixture(scope="module")
-def kit(compiler):
-    return contract.make_kit("BM1688")
-
-
-@pytest.fixture(scope="module")
-def program():
-    """run.py as a module."""
-    spec = importlib.util.spec_from_file_location("kit_run", RUN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def carried(kit, tmp_path):
-    return Path(shutil.copytree(kit, tmp_path / "kit"))
-
-
-@pytest.fixture
-def results(kit, program, tmp_path):
-    """Results as run.py writes them, of made-up times; arguments change what was found."""
-
-    def make(change=0.0, **changes):
-        told = program.read_kit(str(kit))
-        rows = np.load(kit / "expected" / "int8_1b.npy")
-        rows[3] += np.float32(change)
-        found = {
-            "passed": not change,
-            "detail": "",
-            "seconds": 1.0,
-            "temperature": {},
-            "digests": [program.hashlib.sha256(row.tobytes()).hexdigest() for row in rows],
-            "different": {"3": program.base64.b64encode(rows[3].tobytes()).decode()}
-            if change
-            else {},
-            "largest_difference": float(change),
-            "readings": program.read_plates(rows, told),
-            "times_ms": {"inference": program.per_image([0.4, 0.1, 0.2, 0.3], 2)},
-        }
-        sail = SimpleNamespace(get_available_tpu_num=lambda: 1, __file__=__file__)
-        box = program.describe_box(sail, "none")
-        jobs = [["check", "describes", "int8_1b"], ["plates", "plates", "int8_1b"]]
-        done = {
-            tuple(jobs[0]): {"job": jobs[0], "passed": True, "detail": "", "seconds": 0.5},
-            tuple(jobs[1]): {"job": jobs[1], **found},
-        }
-        settings = {"warm_up": 0, "repetitions": 4, "timeout": 60.0}
-        gathered = program.gather(told, box, settings, jobs, done) | changes
-        path = tmp_path / "results.json"
-        program.write_results(str(path), gathered)
-        return path
-
-    return make
-
-
-def plates_of(kit, change=0):
-    images = np.load(kit / "plates.npy")
-    images[0] += np.uint8(change)
-    return PlateImages("noise", images, tuple(f"{index}.png" for index in range(len(images))))
-
-
-def model_of(kit, name):
-    return BModel.load(kit / "models" / f"{name}.bmodel")
+from lprnet_nb.proof.kit import kit_digest, kit_for, read_kit, save_kit
 
 
 def test_boxes_pythons_can_read_the_program():
@@ -198,25 +127,79 @@ def test_edited_results_are_refused(results, program):
         read_results(path)
 
 
-def test_results_of_other_plates_models_or_chips_are_refused(kit, results):
+def test_results_of_other_plates_models_or_chips_are_refused(kit, results, capsys):
     path = results()
-    read, ours = read_results(path), model_of(kit, "int8_1b")
-    assert match_results(path, read, [model_of(kit, "fp32_1b"), ours], plates_of(kit)) == {
-        "int8_1b": ours
-    }
+    ours = {"mine": model_of(kit, "int8_1b"), "other": model_of(kit, "fp32_1b")}
+    found = box_runs([path], plates_of(kit), ours)
+    assert list(found) == ["mine"] and found["mine"].model.id == "int8_1b"
+    assert "also measured" not in capsys.readouterr().err
     with pytest.raises(DataError, match=r"other plates: 5 there, 5 here, 4 of them the same"):
-        match_results(path, read, [ours], plates_of(kit, 1))
+        box_runs([path], plates_of(kit, 1), ours)
     with pytest.raises(DataError, match=r"no model of this report: it is of int8_1b \("):
-        match_results(path, read, [model_of(kit, "fp32_1b")], plates_of(kit))
-    other = read_results(results(chip="BM1684"))
-    with pytest.raises(DataError, match="is of a BM1684, and the report's models are for BM1688"):
-        match_results(path, other, [ours], plates_of(kit))
+        box_runs([path], plates_of(kit), {"other": model_of(kit, "fp32_1b")})
+    with pytest.raises(DataError, match="is of a BM1688, and the report's models are for BM1684X"):
+        read_fitting([path], plates_of(kit), ["BM1684X"])
+    with pytest.raises(DataError, match="none.json cannot be read: No such file"):
+        read_fitting([path.with_name("none.json")], plates_of(kit), ["BM1688"])
+
+
+def test_two_boxes_of_one_model_are_refused(kit, results, tmp_path):
+    first = Path(shutil.copy(results(), tmp_path / "first.json"))
+    with pytest.raises(DataError, match=r"first.json and .*results.json both measured int8_1b"):
+        read_fitting([first, results()], plates_of(kit), ["BM1688"])
+
+
+def test_what_did_not_come_through_is_said(kit, results, program, capsys):
+    path = results()
+    values = json.loads(path.read_text("ascii"))
+    del values["seal"]
+    fallen = {"passed": False, "detail": "the process fell with SIGSEGV", "seconds": None}
+    values["models"][0]["programs"]["plates"] = fallen | {"temperature": {}}
+    values["models"].append(values["models"][0] | {"id": "foreign", "sha256": "0" * 64})
+    program.write_results(str(path), values)
+    assert box_runs([path], plates_of(kit), {"mine": model_of(kit, "int8_1b")}) == {}
+    said = capsys.readouterr().err
+    assert "mine has no readings: the process fell with SIGSEGV" in said
+    assert "also measured foreign, which are no models of this report" in said
+
+
+def test_times_are_by_program_and_the_sdks_own_is_preferred(kit, results):
+    ours = {"mine": model_of(kit, "int8_1b")}
+    run = box_runs([results()], plates_of(kit), ours)["mine"]
+    spread = run.plates.times_ms["inference"]
+
+    def with_times(**programs):
+        done = {
+            name: run.plates.model_copy(update={"times_ms": times})
+            for name, times in programs.items()
+        }
+        return replace(run, model=run.model.model_copy(update={"programs": done}))
+
+    slow = spread.model_copy(update={"median": 9.0})
+    steps = {"inference": spread, "runtime": slow}
+    assert with_times(plates=steps).call == (9.0, "run alone (DEVIO)")
+    every = with_times(plates=steps, bmcv={"decode": slow}, bmrt_test={"bmrt_test": spread})
+    assert every.call == (spread.median, "bmrt_test")
+    assert every.times == {
+        every.program: {**steps, "bmrt_test": spread},
+        "bmcv": {"decode": slow},
+    }
+    assert every.stages == {"inference": spread.median}
+
+
+def test_the_manifest_says_what_the_box_is_and_not_whose(kit, results):
+    path = results()
+    facts = schema.written(schema.BoxFacts, box_facts(path))
+    assert facts["kit"] == kit_digest(kit) and facts["sha256"] == file_digest(path)
+    assert facts["checks"] == {"passed": 1, "failed": []}
+    assert {"board", "chip", "sdk", "driver", "sail", "runtime", "clock_hz"} <= set(facts["box"])
+    assert not {"host", "sail_module", "bmrt_test"} & set(facts["box"])
 
 
 def test_impossible_kits_are_refused(tmp_path, kit):
     for values, said in [
         ({"CHIPS": "BM1684,BM1688"}, "a kit is for one chip"),
-        ({"CHIPS": "BM1684X", "cores": (1, 2)}, "cores=2 is not possible: BM1684X has 1"),
+        ({"CHIPS": "BM1684X", "CORES": "1,2"}, "cores=2 is not possible: BM1684X has 1"),
         ({"CHIPS": "BM1699"}, "chip 'BM1699' is not known"),
     ]:
         with pytest.raises(ParameterError, match=said):
