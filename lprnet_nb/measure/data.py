@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..inputs import note
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
-from .parameters import Parameters
+from .parameters import Parameters, without_prefix
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
@@ -122,7 +122,9 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
 
         everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
-        everything = list_plates(parameters.data, alphabet if labels else None)
+        folder = without_prefix(parameters.data)
+        skip = labels and folder != parameters.data
+        everything = list_plates(folder, alphabet if labels else None, skip_unknown=skip)
     count, size = parameters.images, len(everything)
     each = (time.perf_counter() - started) / size
     chosen = choose(size, count, SUBSET_SEED) if 0 < count < size else np.arange(size)

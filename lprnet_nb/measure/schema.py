@@ -33,7 +33,7 @@ from ..toolchain.chips import CHIPS
 SCHEMA = 2  # has `loss`, `tolerance` and `models`
 Readable = Literal[1, 2]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "unknown"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=120)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -99,13 +99,19 @@ class Row(_Record):
     """One way of reading the images: a model, a backend and a decoder."""
 
     chip: Chip | None = Field(description="Such as BM1684X; null for the float network in PyTorch.")
-    precision: Precision = Field(description="Of the compiled network.")
+    precision: Precision = Field(
+        description='Of the compiled network; "unknown" for a BModel from elsewhere, which has no '
+        "record."
+    )
     batch: int = Field(ge=1, description="Images a call.")
     batch_mean: Literal["image", "batch"] = Field(
         description='Whether the global context averages over each "image" or, as published, over '
         'the whole "batch".'
     )
-    strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    strategy: Name | None = Field(
+        description="Quantization strategy; null for float precisions; for a BModel from elsewhere "
+        "the name of its file."
+    )
     backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
     decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
     images: int = Field(ge=0, description="Images read.")

@@ -24,6 +24,7 @@ from ..errors import DataError, LprnetError, ParameterError
 from ..files import make_folder, read_bytes, swap_folders
 from ..lessons.course import NEEDS_MLIR
 from ..measure.data import datasets_for
+from ..measure.models import foreign
 from ..measure.output import to_json
 from ..measure.parameters import Parameters, check, combinations, placed
 from ..places import reports_dir
@@ -335,8 +336,9 @@ def _name_place(building: Path, folder: Path) -> None:
 
 
 def _check_data(parameters: Parameters) -> None:
-    """Find the plates and their labels, and say which strategies get fewer of them than usual."""
+    """Find plates, labels and BModels, and say which strategies get fewer plates than usual."""
     data = datasets_for(parameters)
+    foreign(parameters, data)
     for chip, _, _, asked in combinations(parameters):
         if asked:
             asked.by_chip[chip].cut_to(len(data.pool))

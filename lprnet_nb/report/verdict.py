@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from ..measure.schema import BModelFacts, Metrics, Row
 
 PUBLISHED = 1000  # plates of the published set
+UNKNOWN = "unknown"  # precision of a BModel from elsewhere
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
 
 
@@ -38,6 +39,13 @@ def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
     if check.get("same_readings", True):  # a plate that reads otherwise ends the run
         return Exactness("fair", f"same readings, up to {_far(check)} of a logit")
     return Exactness("bad", "differs")
+
+
+def exactness_of(facts: BModelFacts) -> Exactness | None:
+    """What is known of a model's exactness; of one from elsewhere, that nothing is."""
+    if facts.precision == UNKNOWN:
+        return Exactness("fair", "no record: exactness not known")
+    return exactness(facts.crosscheck)
 
 
 def _far(*checks: Mapping[str, JsonValue]) -> str:
@@ -114,7 +122,7 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     facts
         Of the BModels, for what the simulator said.
     """
-    known = {one.id: exactness(one.crosscheck) for one in facts}
+    known = {one.id: exactness_of(one) for one in facts}
     decoders = [row.decoder for row in metrics.rows]
     decoder = "greedy" if "greedy" in decoders or not decoders else decoders[0]
     rows = [row for row in metrics.rows if row.decoder == decoder]
@@ -151,7 +159,8 @@ def losers(metrics: Metrics) -> list[str]:
 
 def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
-    parts = [row.chip or "PyTorch", row.precision.upper() if row.chip else "float", row.strategy]
+    precision = None if row.precision == UNKNOWN else row.precision.upper()
+    parts = [row.chip or "PyTorch", precision if row.chip else "float", row.strategy]
     return " ".join(part for part in parts if part)
 
 

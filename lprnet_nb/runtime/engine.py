@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,17 @@ def open_engine(
     _check_made_here(path, trust)
     if record:
         options["batch_mean"] = record.batch_mean
+    engine = _runs_bmodels(path, record, backend, options)
+    if record and record.convention:
+        engine.convention = record.convention
+        engine.description["convention"] = asdict(record.convention)
+    return engine
+
+
+def _runs_bmodels(
+    path: Path, record: BModel | None, backend: str, options: dict[str, Any]
+) -> Engine:
+    """A device or the simulator, as is there and as is asked."""
     if backend == "auto":
         from .device import device_there
 

@@ -105,6 +105,8 @@ def _on_device(
 ) -> tuple[np.ndarray, dict[str, float]]:
     if not isinstance(engine, DeviceEngine):
         raise EngineError('preprocessing "bmcv" needs backend "device".')
+    if engine.convention is not None:
+        raise EngineError('preprocessing "bmcv" is for BModels made here; use "numpy".')
     missing = [part for part in _BMCV if not hasattr(engine.sail, part)]
     if missing:
         raise EngineError(

@@ -20,6 +20,7 @@ import numpy as np
 from ..datasets.images import MEAN, SCALE
 from ..errors import EngineError, ParameterError
 from ..progress import progress_bar
+from ..toolchain.bmodel import Convention
 from .bmodel_file import Graph, Stage, TensorInfo
 
 Arrays = dict[str, np.ndarray]
@@ -51,6 +52,8 @@ class Engine(ABC):
     ----------
     batch
         Images per call of the largest stage.
+    convention
+        Of a BModel from elsewhere: `infer` converts its inputs and outputs, `process` never does.
     description
         Backend, chip, versions and library digests; JSON-able.
     seconds
@@ -69,6 +72,7 @@ class Engine(ABC):
         self._device_id = device_id
         self._lock = threading.RLock()
         self._closed = False
+        self.convention: Convention | None = None
         self.seconds = 0.0
         self.runtime_seconds: float | None = None
         self.description: dict[str, Any] = {"backend": self.backend}
@@ -193,21 +197,23 @@ class Engine(ABC):
             if len(part) < size:
                 self._warn_of_padding(size, size - len(part))
                 part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            array = _as_stored(part, stage.inputs[0])
+            array = self._as_taken(part, stage.inputs[0])
             jobs.append((graph, stage, {stage.inputs[0].name: array}))
             places.append((start, stop))
         output = next(iter(self._graphs.values())).stages[0].outputs[0]
-        logits = np.empty((len(inputs), *output.shape[1:]), np.float32)
+        stored = np.empty((len(inputs), *output.shape[1:]), np.float32)
+        turned = self.convention is not None and self.convention.steps_first
+        logits = stored.transpose(0, 2, 1) if turned else stored
         shown = progress_bar(len(inputs), self.backend, progress is True)
         with self._lock, shown as advance:
             advance = progress if callable(progress) else advance
             started = time.perf_counter()
             for index, outputs in self._run_many(jobs):
                 start, stop = places[index]
-                logits[start:stop] = next(iter(outputs.values()))[: stop - start]
+                stored[start:stop] = next(iter(outputs.values()))[: stop - start]
                 advance(stop - start)
             self.seconds += time.perf_counter() - started
-        return logits
+        return np.ascontiguousarray(logits)
 
     def close(self) -> None:
         """Let go of the model and its processes; a second call does nothing."""
@@ -235,6 +241,11 @@ class Engine(ABC):
 
     def _close(self) -> None:  # noqa: B027, a backend that holds nothing need not say so
         """Let go of what the backend holds."""
+
+    def _as_taken(self, images: np.ndarray, tensor: TensorInfo) -> np.ndarray:
+        if self.convention is None:
+            return _as_stored(images, tensor)
+        return self.convention.network_input(images, tensor.shape, tensor.dtype)
 
     # Checks
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..cache import atomic_write, digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
+from ..datasets.images import MEAN, SCALE
 from ..errors import DataError, EngineError, ToolchainError
 from ..files import private_folder, read_bytes
 from .environment import compiler
@@ -21,6 +25,47 @@ TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
 _TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
 _LISTS = ("record.json", "inputs.json", "files.json")
 _HEADER = 64  # bytes before the metadata, whose length is at byte 8
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a network that was not made here takes pixels, and in which order it gives classes.
+
+    The pixel ``x`` of a channel becomes ``(x - mean) * scale``. By default as the published weights
+    have it: sirius-ai/LPRNet_Pytorch, data/load_data.py.
+
+    Parameters
+    ----------
+    mean, scale
+        One value a channel, in the order of `pixel_format`.
+    pixel_format
+        "bgr" or "rgb".
+    steps_first
+        Whether its output is ``[N, T, C]`` and not ``[N, C, T]``: steps before classes.
+    """
+
+    mean: tuple[float, float, float] = (MEAN, MEAN, MEAN)
+    scale: tuple[float, float, float] = (SCALE, SCALE, SCALE)
+    pixel_format: str = "bgr"
+    steps_first: bool = False
+
+    def network_input(self, inputs: np.ndarray, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """What `preprocess` made, as the network takes it.
+
+        Parameters
+        ----------
+        inputs
+            float32 ``[N, 3, 24, 94]``.
+        shape, dtype
+            Of the input that it is for; ``"BM_UINT8"`` takes pixels, having the rest compiled in.
+        """
+        planes = np.rint(inputs / np.float32(SCALE) + np.float32(MEAN)).astype(np.float32)
+        if self.pixel_format == "rgb":
+            planes = planes[:, ::-1]
+        if dtype != "BM_UINT8":
+            mean, scale = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.scale))
+            planes = (planes - mean) * scale
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1) if shape[-1] == 3 else planes)
 
 
 @dataclass(frozen=True)
@@ -57,6 +102,8 @@ class BModel:
         Class list of the output channels.
     cores
         TPU cores that it was compiled for.
+    convention
+        Of a BModel from elsewhere, which has no record; None for those made here.
     folder
         Everything else that the compile left: logs, tables, profile.
     """
@@ -80,6 +127,7 @@ class BModel:
     graph: Path | None = None
     alphabet: Alphabet = field(default=PUBLISHED, repr=False)
     cores: int = 1
+    convention: Convention | None = None
 
     @property
     def folder(self) -> Path:
@@ -125,6 +173,7 @@ class BModel:
         values["alphabet"] = {"classes": self.alphabet.classes, "blank": self.alphabet.blank}
         if self.cores == 1:
             del values["cores"]  # records for one core stay as they were, and with them the cache
+        del values["convention"]  # what has one has no record
         values["seals"] = {
             "graph": _graph_digest(self.graph) if self.graph else None,
             "alphabet": digest(values["alphabet"]),
