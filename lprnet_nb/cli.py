@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import io
 import json
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -68,6 +70,19 @@ Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TP
 TpuMlir = Annotated[
     str | None,
     typer.Option(help="Release of TPU-MLIR that generates code, see `lprnet-nb releases`."),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Of a BModel without a record: (x - MEAN) * SCALE; 127.5, or one a channel."),
+]
+Scale = Annotated[str | None, typer.Option(help="Of a BModel without a record; 0.0078125.")]
+PixelFormat = Annotated[str | None, typer.Option(help="Of a BModel without a record: bgr or rgb.")]
+SkipUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unknown",
+        help="Leave out plates whose labels have characters that are not in the class list.",
+    ),
 ]
 Calibration = Annotated[
     str | None,
@@ -227,11 +242,16 @@ def combine(
 
 @app.command()
 def infer(
-    bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+    bmodel: Annotated[
+        Path, typer.Argument(help="A .bmodel; without its record beside it --trust is needed.")
+    ],
     images: Annotated[
         list[Path], typer.Argument(help="Plate crops: pictures, folders, .txt lists of paths.")
     ],
-    output: Annotated[Path | None, typer.Option(help="JSON file; else printed.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="JSON file, or CSV by its suffix .csv; else JSON is printed."),
+    ] = None,
     backend: Backend = "auto",
     decoder: Annotated[str, typer.Option()] = "greedy",
     views: Annotated[
@@ -241,11 +261,42 @@ def infer(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run a BModel that was not made here.")
     ] = False,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="With each plate: confidence, that of each character, second choice, whether the "
+            "grammar holds; and the time of each stage.",
+        ),
+    ] = False,
+    reject: Annotated[
+        float | None, typer.Option(help="Leave out readings of less confidence, such as 0.95.")
+    ] = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    pixel_format: PixelFormat = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class list of a BModel without a record, a text file.")
+    ] = None,
+    blank: Annotated[
+        int | None, typer.Option(help="Index of the CTC blank, for a class list without '-'.")
+    ] = None,
 ) -> None:
     """Read plates with a BModel: JSON {file: plate}."""
+    from .runtime.foreign import Said, model_at
     from .steps import read_plates
 
-    _emit(read_plates(bmodel, images, backend or "auto", decoder, views=views, trust=trust), output)
+    model = model_at(bmodel, Said(mean, scale, pixel_format, classes, blank), trust=trust)
+    read, left_out = read_plates(
+        model, images, backend or "auto", decoder, views=views, trust=trust, reject=reject
+    )
+    if output and output.suffix.lower() == ".csv":
+        _emit_table(
+            read.table() if details else [["file", "plate"], *read.plates().items()], output
+        )
+        return
+    rejected = {} if reject is None else {"rejected": {"below": reject, "images": left_out}}
+    _emit(rejected | read.facts() if details else read.plates(), output)
 
 
 @network_app.command("new")
@@ -336,11 +387,13 @@ def survey(
 def evaluate(
     results: Annotated[Path, typer.Argument(help="JSON {file: plate} as infer writes.")],
     labels: Annotated[Path, typer.Argument(help="Labels: JSON, CSV or text, or the folder.")],
+    skip_unknown: SkipUnknown = False,
+    classes: Classes = None,
 ) -> None:
     """Judge a results file: exact match with its 95 % interval, character accuracy."""
     from .steps import judge_results
 
-    _emit(judge_results(results, labels), None)
+    _emit(judge_results(results, labels, skip_unknown=skip_unknown, classes=classes), None)
 
 
 @app.command()
@@ -364,6 +417,19 @@ def report(
         typer.Option(help="Results of kits that ran on boxes, such as a.json,b.json."),
     ] = None,
     toolchain: Toolchain = None,
+    bmodel: Annotated[
+        str | None,
+        typer.Option(
+            "--bmodel",
+            "--bmodels",
+            help="BModels from elsewhere to judge as well, such as a.bmodel,b.bmodel.",
+        ),
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run these BModels.")] = False,
+    mean: Mean = None,
+    scale: Scale = None,
+    pixel_format: PixelFormat = None,
+    skip_unknown: SkipUnknown = False,
     tolerance: Annotated[
         float | None, typer.Option(help="Points of exact match that INT8 may lose (1.0).")
     ] = None,
@@ -399,7 +465,14 @@ def report(
         measured=measured,
         toolchain=toolchain,
         tolerance=tolerance,
+        bmodels=bmodel,
+        trust=trust or None,
+        mean=mean,
+        scale=scale,
+        pixel_format=pixel_format,
     )
+    if skip_unknown:
+        values["DATA"] = f"skip-unknown:{data or 'auto'}"
     if status:
         _show_states(profile, values, as_json)
         return
@@ -940,6 +1013,14 @@ def _emit(value: Any, output: Path | None) -> None:
         print(atomic_write(output, json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
     else:
         _print_json(value, indent=1)
+
+
+def _emit_table(rows: Iterable[Sequence[str]], output: Path) -> None:
+    from .cache import atomic_write
+
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    print(atomic_write(output, text.getvalue()))
 
 
 def _print_json(value: Any, **layout: Any) -> None:

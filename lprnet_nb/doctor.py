@@ -142,7 +142,7 @@ def _simulator() -> str:
 
 
 def _nntc() -> str:
-    from .toolchain.nntc.compile import nntc
+    from .toolchain.nntc.installation import nntc
 
     image = settings().nntc_docker
     # Looking into an image may fetch gigabytes first.

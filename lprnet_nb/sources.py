@@ -73,15 +73,21 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         _PREPROCESS,
         _LMDB,
         "toolchain/nntc/compile.py",
+        "toolchain/nntc/installation.py",
         "toolchain/nntc/strategies.py",
     ),
     "nntc-bmodel": (
         _PREPROCESS,
         _LMDB,
         "toolchain/nntc/compile.py",
+        "toolchain/nntc/installation.py",
         "toolchain/nntc/strategies.py",
     ),
-    "logits": (_PREPROCESS, "runtime/inference.py: _run_shard", *_ENGINES),
+    "logits": (
+        _PREPROCESS,
+        "runtime/inference.py: _run_shard",
+        *_ENGINES,
+    ),
     "survey": (
         _PREPROCESS,
         "datasets/ccpd.py",

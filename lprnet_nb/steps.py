@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from .cache import atomic_write, data_dir
-from .datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
-from .datasets.folder import load_plates, read_truth
-from .datasets.generate import ONE_ROW, generate_plates, write_plates
-from .datasets.labels import read_labels
-from .datasets.pictures import load_pictures
-from .decode import decode
 from .errors import DataError, ParameterError
-from .evaluate.accuracy import character_accuracy, correct
-from .evaluate.intervals import wilson
-from .inputs import note
-from .measure.data import datasets_for, weights_for
-from .measure.models import compile_all
-from .measure.parameters import Parameters
-from .memory import keep_memory
-from .model.trace import trace_model
-from .model.train import TrainConfig, train
-from .runtime.inference import infer_plates
-from .runtime.views import read_views
-from .toolchain.bmodel import BModel
+
+if TYPE_CHECKING:
+    from .measure.parameters import Parameters
+    from .runtime.reading import Read
+    from .toolchain.bmodel import BModel
 
 
 def gen_traces(parameters: Parameters) -> list[Path]:
-    """Trace for each batch size into ``data/models/torch/``: batch 1 under the published name.
+    """Trace for each batch size into ``data/models/torch/``: batch 1 under the published name."""
+    from .measure.data import weights_for
+    from .model.trace import trace_model
 
-    A user's network is written as ONNX, under its own name.
-    """
     weights = weights_for(parameters)
     folder = data_dir() / "models" / "torch"
     written = []
@@ -58,6 +43,9 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     ParameterError
         When two strategies would write the same file.
     """
+    from .measure.data import datasets_for
+    from .measure.models import compile_all
+
     if len(parameters.strategies) != 1:
         raise ParameterError("one strategy at a time: both would write the same int8 BModel.")
     data = datasets_for(parameters, labels=False)
@@ -78,6 +66,8 @@ def gen_one_key(parameters: Parameters) -> Path:
     ParameterError
         When more than one chip or strategy is named.
     """
+    from .measure.data import datasets_for
+    from .model.trace import trace_model
     from .toolchain.nntc.compile import auto_calibrate
     from .toolchain.nntc.strategies import NntcStrategy
 
@@ -103,6 +93,7 @@ def combine(bmodels: Sequence[str | Path], output: str | Path) -> Path:
     ParameterError
         When they do not go together.
     """
+    from .toolchain.bmodel import BModel
     from .toolchain.nntc.compile import combine_bmodels
 
     return _publish(combine_bmodels([BModel.load(path) for path in bmodels]), Path(output))
@@ -117,65 +108,93 @@ def _publish(bmodel: BModel, target: Path) -> Path:
 
 
 def read_plates(
-    bmodel: str | Path,
+    model: BModel,
     images: Sequence[str | Path],
     backend: str = "auto",
     decoder: str = "greedy",
     *,
     views: bool = False,
     trust: bool = False,
-) -> dict[str, str]:
-    """Read pictures, folders or lists of them with a BModel: ``{file name: plate}``.
+    reject: float | None = None,
+) -> tuple[Read, int]:
+    """Read pictures, folders or lists of them with a BModel, and leave out what is in doubt.
 
-    `images` are as for `pictures.load_pictures`. With `views`, each plate is read three times, see
-    `views.read_views`.
+    Parameters
+    ----------
+    model, images, backend, decoder, views, trust
+        See `runtime.reading.read_pictures`.
+    reject
+        Least confidence of a reading that is kept; all are by default.
+
+    Returns
+    -------
+    tuple
+        What was read, and how many readings were left out; a note says so.
 
     Raises
     ------
     DataError
-        When the BModel has no record beside it or an image is unreadable.
+        When an image is unreadable.
+    ParameterError
+        When `reject` is no share.
     """
-    model = BModel.load(bmodel)
-    taken = model.interface.input
-    plates = load_pictures(images, (taken.height, taken.width))
-    if model.interface.kind != "ctc":
-        logits = infer_plates(model, plates, backend, progress=True, trust=trust).logits
-        return dict(zip(plates.names, top_classes(logits, model.alphabet)))
-    if views:
-        readings = read_views(model, plates, decoder, backend, progress=True, trust=trust)
-    else:
-        inference = infer_plates(model, plates, backend, progress=True, trust=trust)
-        readings = decode(inference.logits, model.alphabet, decoder)
-    return dict(zip(plates.names, readings.texts))
+    from .inputs import note
+    from .runtime.reading import read_pictures, said_of
+
+    if reject is not None and not 0 < reject <= 1:
+        raise ParameterError(f"--reject {reject}: give a level above 0 and at most 1, such as 0.9.")
+    read = read_pictures(model, images, backend, decoder, views=views, trust=trust)
+    if reject is None:
+        return read, 0
+    kept = read.confidence >= reject
+    left_out = int((~kept).sum())
+    note(
+        f"{left_out} of {len(read)} readings are left out, whose confidence is below {reject:g} "
+        f"({said_of(read.calibration)})."
+    )
+    return read.take(kept), left_out
 
 
-def top_classes(logits: np.ndarray, alphabet: Alphabet) -> list[str]:
-    """The likeliest class of each step, by name where it has one, else by number."""
-    names = [c if c.isprintable() else str(k) for k, c in enumerate(alphabet.characters)]
-    return [" ".join(names[k] for k in steps) for steps in logits.argmax(1).tolist()]
-
-
-def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
+def judge_results(
+    results: str | Path,
+    labels: str | Path,
+    *,
+    skip_unknown: bool = False,
+    classes: str | Path | None = None,
+) -> dict[str, Any]:
     """Accuracy of a results file against labels.
 
     Parameters
     ----------
     results
-        ``{file name: plate}`` as `read_plates` gives it, or any other list of names and plates.
+        ``{file name: plate}`` as `lprnet-nb infer` writes it, with details or without, or any other
+        list of names and plates.
     labels
         A label file of any kind, or a folder of labelled plates; see `folder.read_truth`.
+    skip_unknown
+        Leave out the plates whose labels have characters that are not in the class list.
+    classes
+        That class list; the published one by default.
 
     Returns
     -------
     dict
         JSON-able: ``images`` judged, ``missing`` from the results though labelled,
-        ``exact_match`` with its ``ci95``, ``character_accuracy``.
+        ``exact_match`` with its ``ci95``, ``character_accuracy``; with `skip_unknown` also
+        ``skipped``, how many were left out.
 
     Raises
     ------
     DataError
         When a result has no label, or occurs twice.
     """
+    from .datasets.alphabet import PUBLISHED, read_alphabet
+    from .datasets.folder import read_truth
+    from .datasets.labels import note_skipped, read_labels, unwritable
+    from .evaluate.accuracy import character_accuracy, correct
+    from .evaluate.intervals import wilson
+    from .inputs import note
+
     read = read_labels(results, doubles=False)
     if not read:
         raise DataError(f"{results} has no results. Name the file that `lprnet-nb infer` wrote.")
@@ -185,13 +204,20 @@ def judge_results(results: str | Path, labels: str | Path) -> dict[str, Any]:
             f"{results} lacks {missing} of {missing + len(read)} labelled pictures; only the "
             f"other {len(read)} are judged."
         )
-    texts = list(read.values())
+    known = dict(zip(read, truth))
+    if skip_unknown:
+        alphabet = read_alphabet(classes) if classes else PUBLISHED
+        unknown = unwritable(list(known), truth, alphabet)
+        note_skipped(Path(labels), unknown, len(known) - len(unknown))
+        known = {name: text for name, text in known.items() if name not in unknown}
+    truth, texts = list(known.values()), [read[name] for name in known]
     right = correct(truth, texts)
     return {
-        "images": len(read),
+        "images": len(texts),
         "missing": missing,
+        **({"skipped": len(read) - len(texts)} if skip_unknown else {}),
         "exact_match": float(right.mean()),
-        "ci95": list(wilson(int(right.sum()), len(read))),
+        "ci95": list(wilson(int(right.sum()), len(texts))),
         "character_accuracy": character_accuracy(truth, texts),
     }
 
@@ -200,6 +226,8 @@ def write_generated(
     folder: str | Path, count: int, seed: int, forms: tuple[str, ...] | None
 ) -> Path:
     """Generate plates into a folder: PNG files and ``labels.json``, written last."""
+    from .datasets.generate import ONE_ROW, generate_plates, write_plates
+
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
 
 
@@ -221,6 +249,11 @@ def train_weights(
     Weights that are started from read already: no easy plates first, and no alignment. `options`
     are further ones of `TrainConfig`.
     """
+    from .datasets.alphabet import PUBLISHED, read_alphabet
+    from .datasets.folder import load_plates
+    from .memory import keep_memory
+    from .model.train import TrainConfig, train
+
     output = Path(output)
     alphabet = read_alphabet(classes) if classes else PUBLISHED
     warm: dict[str, Any] = (

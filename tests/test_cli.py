@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -13,9 +14,12 @@ import pytest
 from lprnet_nb import __version__, inputs
 from lprnet_nb.datasets.folder import load_images
 from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.labels import is_plate
 from lprnet_nb.datasets.lmdb import convert_imageset, read_lmdb
+from lprnet_nb.decode import decode
 from lprnet_nb.decode.views import decode_views, stretched
 from lprnet_nb.doctor import summary
+from lprnet_nb.evaluate.calibrations import packaged_calibration
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.study.results import committed_study
 from lprnet_nb.toolchain.bmodel import BModel
@@ -186,6 +190,146 @@ def test_infer_one_picture_and_a_list(bmodel, published, tmp_path):
     one = json.loads(run(*given, tmp_path / "plates" / names[0], tmp_path / "list.txt").stdout)
     assert sorted(one) == sorted(names) == sorted(both)
     assert one == both
+
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "pandas", "matplotlib"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from lprnet_nb.cli import main
+main()
+"""
+
+
+def without_heavy_packages(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_infer_evaluate_and_doctor_start_without_torch_pandas_and_matplotlib(
+    bmodel, published, tmp_path
+):
+    some = published.take([0, 500])
+    write_images(tmp_path / "plates", some)
+    (tmp_path / "labels.json").write_text(
+        json.dumps({n.replace(".jpg", ".png"): t for n, t in zip(some.names, some.labels)})
+    )
+    infer = ("infer", bmodel.folder, tmp_path / "plates", "--backend")
+    read = without_heavy_packages(*infer, "emulator")
+    assert without_heavy_packages(*infer, "simulator", "--details", "--decoder", "plate")["plates"]
+    (tmp_path / "results.json").write_text(json.dumps(read))
+    judged = without_heavy_packages("evaluate", tmp_path / "results.json", tmp_path / "labels.json")
+    assert judged["images"] == 2
+    rows = without_heavy_packages("doctor", "--json")["checks"]
+    assert next(row for row in rows if row["what"] == "torch")["ok"]  # found by its metadata
+
+
+def test_infer_prints_json_alone_whatever_the_runtime_prints(bmodel, published, tmp_path):
+    write_images(tmp_path / "plates", published.take([7]))
+    done = run("infer", bmodel.folder, tmp_path / "plates", "--backend", "simulator")
+    assert list(json.loads(done.stdout)) == [published.names[7].replace(".jpg", ".png")]
+
+
+def test_details_say_how_sure_each_reading_is(bmodel, published, tmp_path):
+    some = published.take([0, 3, 500, 700])
+    write_images(tmp_path / "plates", some)
+    given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator")
+    plain = json.loads(run(*given).stdout)
+    found = json.loads(run(*given, "--details").stdout)
+    assert found["backend"] == "emulator" and found["decoder"] == "greedy"
+    assert found["confidence"] == "calibrated on the 1,000 published plates, read in float"
+    assert list(found["milliseconds"]) == ["decode", "preprocess", "inference", "postprocess"]
+    assert all(value > 0 for value in found["milliseconds"].values())
+    assert {name: one["plate"] for name, one in found["plates"].items()} == plain
+    readings = decode(infer_plates(bmodel, load_images(tmp_path / "plates"), "emulator").logits)
+    sure = packaged_calibration("published", "greedy").apply(readings.confidence)
+    for one, expected, second in zip(found["plates"].values(), sure, readings.runner_up):
+        assert one["confidence"] == pytest.approx(expected, abs=1e-6)
+        assert one["second"] == second and one["grammar"] == is_plate(one["plate"])
+        assert len(one["characters"]) == len(one["plate"]) and max(one["characters"]) <= 1
+    (tmp_path / "labels.json").write_text(json.dumps(plain), "utf8")
+    for name in ("all.json", "all.csv"):
+        assert run(*given, "--details", "--output", tmp_path / name).stdout
+        judged = json.loads(run("evaluate", tmp_path / name, tmp_path / "labels.json").stdout)
+        assert (judged["images"], judged["exact_match"]) == (4, 1.0)
+    with open(tmp_path / "all.csv", encoding="utf8", newline="") as file:
+        heading, first, *_ = csv.reader(file)
+    assert heading[:6] == ["file", "plate", "confidence", "characters", "second", "grammar"]
+    assert heading[6:] == ["decode_ms", "preprocess_ms", "inference_ms", "postprocess_ms"]
+    assert first[:2] == [next(iter(plain)), next(iter(plain.values()))]
+
+
+def test_readings_in_doubt_are_left_out_and_counted(bmodel, published, tmp_path):
+    write_images(tmp_path / "plates", published.take([0, 3, 500, 700]))
+    given = ("infer", bmodel.folder, tmp_path / "plates", "--backend", "emulator")
+    plates = json.loads(run(*given, "--details").stdout)["plates"]
+    level = sorted(one["confidence"] for one in plates.values())[2] - 1e-5
+    kept = [name for name, one in plates.items() if one["confidence"] >= level]
+    done = run(*given, "--reject", level, "--details")
+    found = json.loads(done.stdout)
+    assert list(found["plates"]) == kept and 0 < len(kept) < 4
+    assert found["rejected"] == {"below": level, "images": 4 - len(kept)}
+    assert f"{4 - len(kept)} of 4 readings are left out" in done.stderr
+    assert "calibrated on the 1,000 published plates" in done.stderr
+    assert "above 0 and at most 1" in run(*given, "--reject", "95", code=2).stderr
+
+
+def test_a_bmodel_without_a_record_is_read_when_that_is_said(bmodel, published, tmp_path):
+    alone = tmp_path / "vendor.bmodel"
+    alone.write_bytes(bmodel.path.read_bytes())
+    write_images(tmp_path / "plates", published.take([0, 500]))
+    given = ("infer", alone, tmp_path / "plates", "--backend", "simulator")
+    assert "no record beside it" in run(*given, code=2).stderr
+    ours = run("infer", bmodel.folder, tmp_path / "plates", "--backend", "simulator").stdout
+    assert json.loads(run(*given, "--trust").stdout) == json.loads(ours)
+    found = json.loads(run(*given, "--trust", "--details", "--pixel-format", "rgb").stdout)
+    assert found["confidence"].endswith("calibrated on nothing")  # of weights that nobody knows
+    assert list(found["plates"]) == list(json.loads(ours))
+    (tmp_path / "c.txt").write_text("AB01-", "utf8")
+    said = run(*given, "--trust", "--classes", tmp_path / "c.txt", code=2).stderr
+    assert "gives [1, 68, 18], and the class list has 5 classes" in said
+
+
+def test_a_photograph_is_named_and_not_read(bmodel, tmp_path):
+    photograph = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    (tmp_path / "car.jpg").write_bytes(cv2.imencode(".jpg", photograph)[1].tobytes())
+    for place in (tmp_path, tmp_path / "car.jpg"):
+        said = run("infer", bmodel.folder, place, "--backend", "emulator", code=2).stderr
+        assert "car.jpg is 1920x1080 pixels, the shape of a whole scene" in said
+
+
+def test_evaluate_reads_what_the_vendors_script_writes(tmp_path):
+    """sophon-demo's lprnet_opencv.py: {file name: plate} as JSON, whatever the file is called."""
+    results = tmp_path / "results" / "lprnet_int8_1b.bmodel_test_opencv_python_result.json"
+    results.parent.mkdir()
+    read = {"皖A12345.jpg": "皖A12345", "皖B23456.jpg": "皖B2345", "京C34567.jpg": "京C34567"}
+    results.write_text(json.dumps(read, indent=4, ensure_ascii=False), "utf8")
+    truth = {name: name[:-4] for name in read}
+    (tmp_path / "test_label.json").write_text(json.dumps(truth, ensure_ascii=False), "utf8")
+    judged = json.loads(run("evaluate", results, tmp_path / "test_label.json").stdout)
+    assert (judged["images"], judged["missing"]) == (3, 0)
+    assert judged["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_evaluate_leaves_out_labels_that_no_class_writes_when_that_is_said(tmp_path):
+    truth = {"a.png": "京A1234学", "b.png": "皖A12345", "c.png": "皖B23456"}
+    (tmp_path / "labels.json").write_text(json.dumps(truth), "utf8")
+    (tmp_path / "results.json").write_text(json.dumps({**truth, "c.png": "x"}), "utf8")
+    given = ("evaluate", tmp_path / "results.json", tmp_path / "labels.json")
+    assert json.loads(run(*given).stdout)["images"] == 3
+    done = run(*given, "--skip-unknown")
+    judged = json.loads(done.stdout)
+    assert (judged["images"], judged["skipped"], judged["exact_match"]) == (2, 1, 0.5)
+    assert "a.png '京A1234学'" in done.stderr
 
 
 VENDOR = {

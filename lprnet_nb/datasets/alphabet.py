@@ -136,6 +136,19 @@ class Alphabet:
 PUBLISHED = Alphabet(tuple(PUBLISHED_CLASSES), blank=67)
 
 
+def with_blank(characters: str, blank: int) -> Alphabet:
+    """Characters in class order, with the blank ``-`` as class number `blank`.
+
+    Raises
+    ------
+    DataError
+        When there is no such place, or a character occurs twice.
+    """
+    if not 0 <= blank <= len(characters):
+        raise DataError(f"blank index {blank} is outside 0 to {len(characters)}.")
+    return Alphabet((*characters[:blank], "-", *characters[blank:]), blank)
+
+
 def normalize(text: str, known: Container[str]) -> str:
     """A plate as it is meant: half width, the known case, without dots, spaces and quotes.
 
@@ -158,8 +171,10 @@ def _half_width(character: str) -> str:
     return chr(ord(character) - 0xFEE0) if "！" <= character <= "～" else character
 
 
-def read_alphabet(path: str | Path) -> Alphabet:
+def read_alphabet(path: str | Path, *, blank: int | None = None) -> Alphabet:
     """Read a class list: one line of characters, or one character a line; the blank is ``-``.
+
+    Where the list has none, `blank` is the index that it has among the network's classes.
 
     Spaces, quotes, commas and brackets between the characters are passed over, and full-width
     letters taken as half-width ones; a note says so.
@@ -177,6 +192,13 @@ def read_alphabet(path: str | Path) -> Alphabet:
         note(
             f"class list {path}: quotes, separators or full width were dropped; there are "
             f"{len(text)} classes."
+        )
+    if blank is not None and "-" not in text:
+        return with_blank(text, blank)
+    if blank is not None and text.index("-") != blank:
+        raise DataError(
+            f"class list {path}: the blank '-' is number {text.index('-')} in it, and --blank says "
+            f"{blank}. Leave one of them out."
         )
     if "-" not in text:
         raise DataError(

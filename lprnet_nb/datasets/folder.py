@@ -28,8 +28,10 @@ from .labels import (
     labels_in_names,
     names_a_picture,
     normalized,
+    note_skipped,
     picture_keys,
     read_list,
+    unwritable,
 )
 
 # Names that only label lists have; what is wrong in them is an error. JSON is told by its name
@@ -109,7 +111,11 @@ class PlateFiles:
 
 
 def list_plates(
-    folder: str | Path, alphabet: Alphabet | None = PUBLISHED, *, check: bool = True
+    folder: str | Path,
+    alphabet: Alphabet | None = PUBLISHED,
+    *,
+    check: bool = True,
+    skip_unknown: bool = False,
 ) -> PlateFiles:
     """List the plates below a folder, with their labels.
 
@@ -126,6 +132,9 @@ def list_plates(
         Class list that the labels must be written in; None where no labels are needed.
     check
         Whether a character that is no class is an error.
+    skip_unknown
+        Leave out the plates whose labels have such characters, and say which, in place of that
+        error.
 
     Raises
     ------
@@ -146,13 +155,25 @@ def list_plates(
     )
     if ours and not lists:
         _note_unnamed(listing, scenes)
-        return PlateFiles(listing.folder, scenes, None, True, alphabet)
+        files = PlateFiles(listing.folder, scenes, None, True, alphabet)
+        return _without_unknown(files, alphabet) if alphabet and skip_unknown else files
     labels = None
     if alphabet is not None:
         labels = _listed(listing, lists, alphabet) if lists else _named(listing, alphabet)
+        if skip_unknown:
+            files = PlateFiles(listing.folder, listing.images, labels, False, alphabet)
+            return _without_unknown(files, alphabet)
         if check:
             check_labels(listing.folder, listing.images, labels, alphabet)
     return PlateFiles(listing.folder, listing.images, labels, False, alphabet)
+
+
+def _without_unknown(files: PlateFiles, alphabet: Alphabet) -> PlateFiles:
+    labels = files.labels or tuple(parse_name(name).plate for name in files.names)
+    unknown = unwritable(files.names, labels, alphabet)
+    kept = [index for index, name in enumerate(files.names) if name not in unknown]
+    note_skipped(files.folder, unknown, len(kept))
+    return files.take(kept)
 
 
 def _note_unnamed(listing: Listing, scenes: Sequence[str]) -> None:

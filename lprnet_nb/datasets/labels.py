@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +123,20 @@ def _clean(name: str) -> str:
 def _json_rows(path: Path) -> list[tuple[str, str, str]]:
     # Objects become lists of pairs, so that a key that occurs twice is seen.
     found = read_json(path, "label file", pairs=list)
+    plates = _of(found, "plates")
+    if isinstance(plates, list) and all(isinstance(item, tuple) for item in plates):
+        found = [(name, _of(facts, "plate")) for name, facts in plates]  # of `infer --details`
     if not isinstance(found, list) or not all(
         isinstance(item, tuple) and isinstance(item[1], str) for item in found
     ):
         raise DataError(f"label file {path} is not a mapping {{file name: plate}}.")
     return [(f"entry {number}", name, plate) for number, (name, plate) in enumerate(found, 1)]
+
+
+def _of(pairs: object, key: str) -> object:
+    """What an object that was read as pairs has by a key; None for everything else."""
+    items = pairs if isinstance(pairs, list) else []
+    return next((item[1] for item in items if isinstance(item, tuple) and item[0] == key), None)
 
 
 def _text_rows(path: Path, text: str) -> list[tuple[str, str, str]]:
@@ -347,13 +356,48 @@ def normalized(
 def check_labels(
     folder: Path, images: Sequence[str], labels: Sequence[str], alphabet: Alphabet
 ) -> None:
-    """Raise a DataError that names the image unless the class list can write every label."""
-    for image, text in zip(images, labels):
-        if not alphabet.writes(text):
-            try:
-                alphabet.encode(text)
-            except DataError as error:
-                raise DataError(f"{folder / image}: {error}") from error
+    """Raise a DataError that names the images unless the class list can write every label."""
+    unknown = unwritable(images, labels, alphabet)
+    if not unknown:
+        return
+    if len(unknown) == 1:
+        [(image, text)] = unknown.items()
+        try:
+            alphabet.encode(text)
+        except DataError as error:
+            raise DataError(f"{folder / image}: {error}") from error
+    raise DataError(
+        f"{folder}: {len(unknown)} of {len(labels)} labels have characters that are not in the "
+        f"class list: {_named(unknown)}. Correct them, name the class list of your weights, or "
+        "judge the rest: --skip-unknown, in a notebook SKIP_UNKNOWN."
+    )
+
+
+def unwritable(images: Sequence[str], labels: Sequence[str], alphabet: Alphabet) -> dict[str, str]:
+    """Images and labels, of those labels that the class list cannot write."""
+    return {image: text for image, text in zip(images, labels) if not alphabet.writes(text)}
+
+
+def note_skipped(place: Path, unknown: Mapping[str, str], remain: int) -> None:
+    """Say which plates are left out because their labels cannot be written, all of them.
+
+    Raises
+    ------
+    DataError
+        When no plate remains.
+    """
+    said = (
+        f"{place}: {len(unknown)} plates left out whose labels have characters that are not in "
+        f"the class list: {_named(unknown)}; {remain} remain"
+    )
+    if not remain:
+        raise DataError(f"{said}. Name the class list of your weights.")
+    if unknown:
+        note(f"{said}.")
+
+
+def _named(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{image} {text!r}" for image, text in labels.items())
 
 
 def is_plate(text: str) -> bool:

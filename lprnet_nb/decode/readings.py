@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,3 +45,15 @@ class Readings:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def take(self, places: Sequence[int] | np.ndarray) -> Readings:
+        """Those at `places`, in that order."""
+        return replace(
+            self,
+            texts=[self.texts[i] for i in places],
+            log_prob=self.log_prob[places],
+            confidence=self.confidence[places],
+            runner_up=[self.runner_up[i] for i in places],
+            margin=self.margin[places],
+            exact=None if self.exact is None else self.exact[places],
+        )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from ..errors import ParameterError
 from .intervals import wilson
 
+_NEVER_SURE = 1e-6  # nearest to 0 and 1 that calibration tells confidences apart
 _LEAST = 1e-12  # log loss of a reading that was certain and wrong: 27.6, not infinity
 
 
@@ -92,6 +93,67 @@ def log_loss(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Mean of ``-log(p)``, where p is the confidence in what turned out to be true."""
     confidence, correct = _paired(confidence, correct)
     return float(-np.log(np.maximum(np.where(correct, confidence, 1 - confidence), _LEAST)).mean())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A confidence as it is, in a share of readings that are right (Platt 1999).
+
+    The logarithm of the odds is ``intercept + slope * log(odds of the confidence)``. It is
+    monotone: which of two readings is the surer stays.
+
+    Attributes
+    ----------
+    intercept, slope
+        1 for the slope and 0 for the intercept change nothing.
+    on
+        What it was fitted on, for people.
+    """
+
+    intercept: float
+    slope: float
+    on: str
+
+    def apply(self, confidence: ArrayLike) -> np.ndarray:
+        """Calibrated confidence, float64 ``[N]``."""
+        return 1 / (1 + np.exp(-self.intercept - self.slope * _log_odds(confidence)))
+
+
+def fit_calibration(confidence: ArrayLike, correct: ArrayLike, on: str) -> Calibration:
+    """The calibration of least log loss.
+
+    Parameters
+    ----------
+    confidence, correct
+        As for `reliability`.
+    on
+        What they are of.
+
+    Raises
+    ------
+    ParameterError
+        When all readings are right, or all are wrong: then there is nothing to fit to.
+    """
+    from scipy.optimize import minimize
+
+    confidence, correct = _paired(confidence, correct)
+    if correct.all() or not correct.any():
+        raise ParameterError(
+            f"confidence cannot be calibrated on {on}: of {len(correct)} readings "
+            f"{'all' if correct.all() else 'none'} are right. Take more plates, or harder ones."
+        )
+
+    def loss(given: np.ndarray) -> float:
+        return log_loss(Calibration(given[0], given[1], on).apply(confidence), correct)
+
+    # A slope below 0 would have the doubtful ones right more often; too few plates can say so.
+    found = minimize(loss, [0.0, 1.0], method="L-BFGS-B", bounds=[(-20, 20), (0.01, 20)])
+    return Calibration(float(found.x[0]), float(found.x[1]), on)
+
+
+def _log_odds(confidence: ArrayLike) -> np.ndarray:
+    inside = np.clip(np.asarray(confidence, float), _NEVER_SURE, 1 - _NEVER_SURE)
+    return np.log(inside / (1 - inside))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy import stats
-
 from ..errors import ParameterError
 
 
@@ -23,6 +21,8 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= k <= n or n < 1:
         raise ParameterError(f"{k} of {n}: an interval needs 0 <= k <= n and n >= 1.")
+    from scipy import stats
+
     interval = stats.binomtest(int(k), int(n)).proportion_ci(_checked(level), method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from ..errors import ParameterError
 
@@ -40,6 +38,8 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     correct_a, correct_b
         bool ``[N]``: which plates each reads right, in the same order.
     """
+    from statsmodels.stats.contingency_tables import mcnemar  # brings pandas
+
     a, b = _outcomes([correct_a, correct_b])
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
@@ -49,6 +49,8 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 
 def holm(pvalues: ArrayLike) -> np.ndarray:
     """p-values corrected for their number by Holm's step-down method (1979), float64 ``[K]``."""
+    from statsmodels.stats.multitest import multipletests
+
     pvalues = np.asarray(pvalues, dtype=float)
     if not pvalues.size:
         return pvalues

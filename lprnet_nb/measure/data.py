@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..inputs import note
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
-from .parameters import NETWORK, Parameters
+from .parameters import NETWORK, Parameters, without_prefix
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
 CALIBRATION_SEED = 1
@@ -124,7 +124,9 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
 
         everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
-        files = list_plates(parameters.data, alphabet if labels else None)
+        folder = without_prefix(parameters.data)
+        skip = labels and folder != parameters.data
+        files = list_plates(folder, alphabet if labels else None, skip_unknown=skip)
         everything = replace(files, size=size)
     everything = _for_network(everything, weights, labels)
     count, total = parameters.images, len(everything)

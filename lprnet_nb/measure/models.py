@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+from ..cache import artifact
 from ..model.trace import TracedModel
+from ..runtime.foreign import Said, foreign_bmodel, label_of
 from ..toolchain.bmodel import BModel
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.strategies import Strategy
@@ -46,7 +50,8 @@ class Compiled:
     bmodel
         The compiled model.
     strategy
-        Name under which the strategy was asked for, such as "recommended"; None for float.
+        Name under which the strategy was asked for, such as "recommended"; None for float; for a
+        BModel from elsewhere the name of its file.
     quantization
         What that is on this chip.
     """
@@ -58,6 +63,11 @@ class Compiled:
     quantization: Strategy | NntcStrategy | None = None
 
     @property
+    def foreign(self) -> bool:
+        """Whether it is a BModel from elsewhere, which has no record and no exported graph."""
+        return self.bmodel.foreign
+
+    @property
     def planned(self) -> Planned:
         """Itself as pieces whose results are at hand."""
         return Planned(
@@ -67,6 +77,7 @@ class Compiled:
             self.traced.batch,
             given(f"trace/{self.id}", self.traced),
             given(f"compile/{self.id}", self.bmodel),
+            self.foreign,
         )
 
 
@@ -82,6 +93,8 @@ class Planned:
         Images per call.
     trace, model
         Its float trace, and itself.
+    foreign
+        See `Compiled`.
     """
 
     id: str
@@ -90,6 +103,7 @@ class Planned:
     batch: int
     trace: Piece
     model: Piece
+    foreign: bool = False
 
 
 def model_label(item: Compiled | Reference) -> str:
@@ -99,9 +113,8 @@ def model_label(item: Compiled | Reference) -> str:
     model = item.bmodel
     batch = f"batch {model.batch}" if model.batch > 1 else None
     cores = f"{model.cores} cores" if model.cores > 1 else None
-    return " ".join(
-        part for part in (model.chip, model.precision, item.strategy, batch, cores) if part
-    )
+    precision = None if item.foreign else model.precision
+    return " ".join(part for part in (model.chip, precision, item.strategy, batch, cores) if part)
 
 
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
@@ -123,11 +136,42 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         spread = {"cores": cores} if cores > 1 else {}
         model = piece(identity, trace, chip, precision, strategy, images, **spread)
         found.append(Planned(identity, name, strategy, batch, trace, model))
-    return found
+    return found + foreign(parameters, data)
+
+
+def foreign(parameters: Parameters, data: Data) -> list[Planned]:
+    """The BModels from elsewhere that the parameters name, looked into.
+
+    Raises
+    ------
+    EngineError
+        As `runtime.foreign.foreign_bmodel`.
+    """
+    return [_foreign(Path(path), parameters, data) for path in parameters.bmodels]
+
+
+def _foreign(path: Path, parameters: Parameters, data: Data) -> Planned:
+    """A BModel from elsewhere: from here on its copy in the cache, which is run without asking."""
+    said = Said(parameters.mean or None, parameters.scale or None, parameters.pixel_format or None)
+    model = foreign_bmodel(path, said.input(), data.weights.alphabet)
+
+    def copy(into: Path) -> None:
+        shutil.copy(path, into / "model.bmodel")
+
+    folder = artifact("foreign", {"sha256": model.sha256}, copy)
+    model = replace(model, path=folder / "model.bmodel", batch_mean=parameters.batch_mean)
+    name = label_of(path)
+    identity = model_id(model.chip, model.precision, model.batch, name)
+    trace = trace_piece(data.weights, model.batch, parameters.batch_mean, "published")
+    return Planned(
+        identity, name, None, model.batch, trace, given(f"foreign/{identity}", model), True
+    )
 
 
 def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) -> list[Compiled]:
     """Compile every combination, side by side, from the cache where it can.
+
+    The BModels from elsewhere that the parameters name come last.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from ..inputs import find_path, missing
 from ..model.lprnet import LPRNET
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
+from ..runtime.foreign import Said
 from ..toolchain.chips import CORES, check_cores, parse_chip, parse_precision, supports
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
@@ -24,6 +25,7 @@ from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
 
 DATA = ("auto", "published", "generated")
 NETWORK = LPRNET.name  # the one that the workbook is about
+SKIP_UNKNOWN = "skip-unknown:"  # before a folder in DATA
 TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
     "mlir": strategy_named,  # where each finds strategies
     "nntc": nntc_strategy_named,
@@ -59,7 +61,8 @@ class Parameters:
     ----------
     data
         "auto" (published where it can be had, else generated), "published", "generated", or the
-        path of a folder of images.
+        path of a folder of images; with ``skip-unknown:`` before it, plates whose labels have
+        characters that are not in the class list are left out.
     network
         "lprnet", or the path of a user's network, see `model.network_file`.
     weights
@@ -94,6 +97,12 @@ class Parameters:
         Points of exact match (hundredths) that a model may lose against float.
     draws, folds
         Calibration draws of a study, and parts of its cross-fit.
+    bmodels
+        Paths of BModels from elsewhere, to be judged beside those that are compiled.
+    trust
+        Whether to run these: they hold instructions that are run as they are.
+    mean, scale, pixel_format
+        How they take pixels, see `runtime.foreign.Said`; "" is as the published weights do.
     output
         Folder of the report; None shows results only.
     """
@@ -118,6 +127,11 @@ class Parameters:
     tolerance: float = TOLERANCE
     draws: int = 5
     folds: int = 2
+    bmodels: tuple[str, ...] = ()
+    trust: bool = False
+    mean: str = ""
+    scale: str = ""
+    pixel_format: str = ""
     output: Path | None = None
 
 
@@ -168,6 +182,7 @@ def check(**given: Any) -> Parameters:
             "MEASURED beside BACKEND='device': a report shows one device a model. Name "
             "BACKEND='emulator' (or 'simulator'), or leave MEASURED out."
         )
+    _check_foreign(found)
     return found
 
 
@@ -194,6 +209,20 @@ def _check_cores(parameters: Parameters) -> None:
         raise ParameterError(
             f"CORES={','.join(map(str, parameters.cores))}: TOOLCHAIN={parameters.toolchain!r} "
             "compiles for one core. Set TOOLCHAIN='mlir'."
+        )
+
+
+def _check_foreign(parameters: Parameters) -> None:
+    """Refuse BModels from elsewhere unless they are trusted, and what is said of none."""
+    said = Said(parameters.mean or None, parameters.scale or None, parameters.pixel_format or None)
+    said.input()
+    if not parameters.bmodels and said.options:
+        raise ParameterError(f"{', '.join(said.options)}: for BMODELS, and none is named.")
+    if parameters.bmodels and not parameters.trust:
+        raise ParameterError(
+            f"BMODELS={', '.join(parameters.bmodels)}: these were not made here, and they hold "
+            "instructions that are run as they are. If you know where they come from, say so: "
+            "--trust, in a notebook TRUST = True."
         )
 
 
@@ -298,6 +327,18 @@ def _one_of(valid: Sequence[str], path: str = "") -> Any:
     return checked
 
 
+def _truth(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ParameterError(f"{key}={value!r} is neither True nor False.")
+    return value
+
+
+def _bmodels(key: str, value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return tuple(str(find_path(path)) for path in _each(str)(key, value))
+
+
 def _placed(check: Any, valid: Sequence[str] = ("",)) -> Any:
     """Where a value is no word of `valid` but a path: absolute, as `find_path` finds it."""
 
@@ -308,20 +349,38 @@ def _placed(check: Any, valid: Sequence[str] = ("",)) -> Any:
     return checked
 
 
+def _data(key: str, value: Any) -> str:
+    folder = without_prefix(value)
+    if folder != value and folder in ("", *DATA):
+        raise ParameterError(
+            f"{key}={value!r}: only a folder of one's own can have labels with characters that are "
+            "not in the class list. Name it."
+        )
+    found = _placed(_one_of(DATA, "the path of a folder of images"), DATA)(key, folder)
+    return found if folder == value else SKIP_UNKNOWN + found
+
+
+def without_prefix(data: Any) -> Any:
+    """A folder of DATA, without the word to leave out what the class list cannot write."""
+    return data.removeprefix(SKIP_UNKNOWN) if isinstance(data, str) else data
+
+
 def placed(key: str, value: Any) -> Any:
     """A parameter for a notebook, which runs in the checkout: its paths lead there from anywhere.
 
     >>> placed("IMAGES", 100), placed("STRATEGIES", "kl,mse")
     (100, 'kl,mse')
     """
+    if key == "DATA" and without_prefix(value) != value:
+        return SKIP_UNKNOWN + _from_checkout(without_prefix(value))
     if key in ("DATA", "WEIGHTS", "CLASSES", "NETWORK"):
         return value if value in ("", NETWORK, *DATA) else _from_checkout(value)
-    if key not in ("STRATEGIES", "DECODERS", "MEASURED") or not value:
+    if key in ("MEASURED", "BMODELS"):
+        return ",".join(map(_from_checkout, _items(key, value))) if value else value
+    if key not in ("STRATEGIES", "DECODERS") or not value:
         return value
     items = [
-        _from_checkout(item)
-        if key == "MEASURED" or str(item).endswith((".json", ".toml"))
-        else item
+        _from_checkout(item) if str(item).endswith((".json", ".toml")) else item
         for item in _items(key, value)
     ]
     return ",".join(items) if isinstance(value, str) else items
@@ -334,7 +393,7 @@ def _from_checkout(value: str) -> str:
 
 
 _CHECKS: dict[str, Any] = {
-    "data": _placed(_one_of(DATA, "the path of a folder of images"), DATA),
+    "data": _data,
     "network": _placed(_one_of((NETWORK,), "the path of a network's file"), (NETWORK,)),
     "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
     "classes": _placed(lambda key, value: str(value)),
@@ -358,6 +417,11 @@ _CHECKS: dict[str, Any] = {
     "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),
+    "bmodels": _bmodels,
+    "trust": _truth,
+    "mean": lambda key, value: str(value),
+    "scale": lambda key, value: str(value),
+    "pixel_format": lambda key, value: str(value),
     "output": lambda key, value: Path(value) if value else None,
 }
 

@@ -125,12 +125,16 @@ class Trial:
 def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> list[Trial]:
     """What `measure_all` makes: a trial of the float network of each batch, then of each model."""
     mean, plates, backend = parameters.batch_mean, data.plates, parameters.backend
-    runs = [float_run(data.weights, plates, batch, mean) for batch in parameters.batches]
+    batches = _batches(parameters, models)
+    runs = [float_run(data.weights, plates, batch, mean) for batch in batches]
     checks: list[Piece | None] = [None] * len(runs)
     for item in models:
-        run = model_run(item.id, item.model, plates, backend, item.batch)
+        # What was not made here has no graph to emulate; the simulator runs the BModel itself.
+        by = "simulator" if item.foreign and backend == "emulator" else backend
+        run = model_run(item.id, item.model, plates, by, item.batch)
         runs.append(run)
-        judged = backend in ("emulator", "device")
+        # The device's run of a BModel from elsewhere has no graph to be compared with either.
+        judged = by == "emulator" or (by == "device" and not item.foreign)
         checks.append(crosscheck_piece(run, plates, item.batch) if judged else None)
     return [
         Trial(
@@ -140,6 +144,12 @@ def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> 
         )
         for run, check in zip(runs, checks)
     ]
+
+
+def _batches(parameters: Parameters, models: Sequence[Planned]) -> list[int]:
+    """Batch sizes of the float references: those asked for, then others of foreign BModels."""
+    others = sorted(item.batch for item in models if item.foreign)
+    return list(dict.fromkeys([*parameters.batches, *others]))
 
 
 def measure_all(
@@ -157,7 +167,8 @@ def measure_all(
         When the backend and the simulator disagree, or the backend is not there.
     """
     boxes = boxes_of(parameters, data, compiled)
-    trials = measuring(parameters, data, [item.planned for item in compiled])
+    models = [item.planned for item in compiled]
+    trials = measuring(parameters, data, models)
     expected = {
         item.id: expected_run(item, boxes[item.id], data) for item in compiled if item.id in boxes
     }
@@ -166,7 +177,7 @@ def measure_all(
     done = scheduler.make(pieces, "running models", progress=progress)
     floats = [
         Reference(model_id(None, "fp32", batch, None), done[trial.run.model])
-        for batch, trial in zip(parameters.batches, trials)
+        for batch, trial in zip(_batches(parameters, models), trials)
     ]
     inferences = [trial.run.read(done) for trial in trials]
     items: list[Compiled | Reference] = [*floats, *compiled]

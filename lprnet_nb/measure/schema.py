@@ -33,7 +33,7 @@ from ..toolchain.chips import CHIPS
 SCHEMA = 3  # 2 has `loss`, `tolerance` and `models`; 3 has `cores`, and what boxes measured
 Readable = Literal[1, 2, 3]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "unknown"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=120)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -113,7 +113,10 @@ class Row(_Record):
     """One way of reading the images: a model, a backend and a decoder."""
 
     chip: Chip | None = Field(description="Such as BM1684X; null for the float network in PyTorch.")
-    precision: Precision = Field(description="Of the compiled network.")
+    precision: Precision = Field(
+        description='Of the compiled network; "unknown" for a BModel from elsewhere, which has no '
+        "record."
+    )
     batch: int = Field(ge=1, description="Images a call.")
     cores: int = Field(
         default=1, ge=1, description="TPU cores that a call is spread over; 1 before schema 3."
@@ -122,7 +125,10 @@ class Row(_Record):
         description='Whether the global context averages over each "image" or, as published, over '
         'the whole "batch".'
     )
-    strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    strategy: Name | None = Field(
+        description="Quantization strategy; null for float precisions; for a BModel from elsewhere "
+        "the name of its file."
+    )
     backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
     decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
     images: int = Field(ge=0, description="Images read.")

@@ -85,9 +85,9 @@ def measure_margins(
 
 
 def _sets(plates: int) -> Iterator[PlateImages]:
-    for margin in GENERATED:
-        drawn = generate_plates(plates, SEED, severity=Severity(margin=margin))
-        yield replace(drawn, name=f"generated, detector's margin {100 * margin:g} %")
+    for part in GENERATED:
+        drawn = generate_plates(plates, SEED, severity=Severity(margin=part))
+        yield replace(drawn, name=f"generated, detector's margin {100 * part:g} %")
     try:
         photographs = subset(load_published(), plates, SEED)
     except DataError:

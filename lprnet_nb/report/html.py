@@ -271,7 +271,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                 "link": links[index]["results"],
                 "label": " ".join(
                     [
-                        row.precision.upper() if row.chip else "Float",
+                        _precision_name(row.precision) if row.chip else "Float",
                         *([row.strategy] if row.strategy else []),
                         *([f"batch {row.batch}"] if batches else []),
                         *([f"{row.cores} cores"] if row.cores > 1 else []),
@@ -434,7 +434,11 @@ def _command(report: _Report) -> str | None:
         return None
     parts = ["scripts/report.sh", "--profile", manifest.profile]
     for key, value in manifest.parameters.items():
-        if key != "OUTPUT_DIR":
+        if key == "OUTPUT_DIR" or value is False:
+            continue
+        if value is True:
+            parts.append(f"--{key.lower().replace('_', '-')}")
+        else:
             parts += [f"--{key.lower().replace('_', '-')}", str(value)]
     parts += ["--name", report.folder.name]
     return " ".join(
@@ -578,7 +582,7 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
         "facts": facts,
         "rows": rows,
         "comparison": comparison,
-        "exactness": words.exactness(facts.crosscheck),
+        "exactness": words.exactness_of(facts),
         "expected": board_time(facts.chip, facts.predicted_latency_ms, facts.batch, facts.cores),
         "here": _here(report, facts.id),
         "on_box": next((words.exactness_on_box(row) for row in rows if row.box), None),
@@ -622,6 +626,10 @@ def _differences(report: _Report, row: Row) -> list[tuple[str, str, str]] | None
 # -------------------------------------------------------------------------------------- templates
 
 
+def _precision_name(precision: str) -> str:
+    return "from elsewhere:" if precision == words.UNKNOWN else precision.upper()
+
+
 def _write(path: Path, template: str, **values: Any) -> Path:
     page = _environment().get_template(template).render(**values)
     return atomic_write(path, page.strip() + "\n")
@@ -643,7 +651,7 @@ def _environment() -> Environment:
         "script": Markup(script),
         "style": Markup(style),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "precision_name": str.upper,
+        "precision_name": _precision_name,
         "verdict_words": words,
     }
     environment.filters |= {

@@ -25,6 +25,7 @@ from ..files import make_folder, read_bytes, swap_folders
 from ..lessons.course import NEEDS_MLIR
 from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
+from ..measure.models import foreign
 from ..measure.output import to_json
 from ..measure.parameters import (
     NETWORK,
@@ -345,12 +346,13 @@ def _name_place(building: Path, folder: Path) -> None:
 
 
 def _check_data(parameters: Parameters) -> None:
-    """Find the plates and their labels, and say which strategies get fewer of them than usual.
+    """Find plates, labels and BModels, and say which strategies get fewer plates than usual.
 
     What boxes measured must be of these plates and chips; whether it is of the BModels as well, is
     known when these are compiled.
     """
     data = datasets_for(parameters)
+    foreign(parameters, data)
     if parameters.measured:
         read_fitting(parameters.measured, data.plates, parameters.chips)
     for chip, *_, asked in combinations(parameters):

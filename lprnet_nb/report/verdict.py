@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from ..measure.schema import BModelFacts, Metrics, Row
 
 PUBLISHED = 1000  # plates of the published set
+UNKNOWN = "unknown"  # precision of a BModel from elsewhere
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
 
 
@@ -52,6 +53,13 @@ def exactness_on_box(row: Row) -> Exactness | None:
         return Exactness("fair", f"{counted}, same readings, up to {far:.2g} of a logit")
     other = row.images - row.box.same_readings
     return Exactness("bad", f"{counted}, {number(other)} read otherwise")
+
+
+def exactness_of(facts: BModelFacts) -> Exactness | None:
+    """What is known of a model's exactness; of one from elsewhere, that nothing is."""
+    if facts.precision == UNKNOWN:
+        return Exactness("fair", "no record: exactness not known")
+    return exactness(facts.crosscheck)
 
 
 def _far(*checks: Mapping[str, JsonValue]) -> str:
@@ -128,7 +136,7 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     facts
         Of the BModels, for what the simulator said.
     """
-    known = {one.id: exactness(one.crosscheck) for one in facts}
+    known = {one.id: exactness_of(one) for one in facts}
     decoders = [row.decoder for row in metrics.rows]
     decoder = "greedy" if "greedy" in decoders or not decoders else decoders[0]
     rows = [row for row in metrics.rows if row.decoder == decoder]
@@ -167,8 +175,8 @@ def losers(metrics: Metrics) -> list[str]:
 
 def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
-    parts = [row.chip or "PyTorch", row.precision.upper() if row.chip else "float", row.strategy]
-    parts += [f"{row.cores} cores" if row.cores > 1 else None, "on a box" if row.box else None]
+    precision = None if row.precision == UNKNOWN else row.precision.upper()
+    parts = [row.chip or "PyTorch", precision if row.chip else "float", row.strategy]
     return " ".join(part for part in parts if part)
 
 

@@ -90,6 +90,16 @@ def open_engine(
     _check_made_here(path, trust)
     if record:
         options["batch_mean"] = record.batch_mean
+    engine = _runs_bmodels(path, record, backend, options)
+    if record and record.foreign:  # taken from what was said of it
+        engine.description["interface"] = record.interface.described()
+    return engine
+
+
+def _runs_bmodels(
+    path: Path, record: BModel | None, backend: str, options: dict[str, Any]
+) -> Engine:
+    """A device or the simulator, as is there and as is asked."""
     if backend == "auto":
         from .device import device_there
 

@@ -319,13 +319,15 @@ class Engine(ABC):
         return np.ascontiguousarray(array)
 
     def _as_stored(self, images: np.ndarray, tensor: TensorInfo) -> np.ndarray:
-        """Preprocessed images as a model takes them that preprocesses by itself: raw pixels."""
-        if tensor.dtype != "BM_UINT8":
-            return images
-        pixels = self.interface.input.pixels(images)
-        if tensor.shape[-1] == self.interface.input.shape[0]:
-            pixels = pixels.transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(pixels)
+        """Preprocessed images as a model takes them: raw pixels, if it preprocesses by itself.
+
+        Channels come last where the tensor has them there.
+        """
+        taken = self.interface.input
+        array = taken.pixels(images) if tensor.dtype == "BM_UINT8" else images
+        if tensor.shape[1:] == (*taken.shape[1:], taken.shape[0]):
+            array = array.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(array)
 
     # Batches
 

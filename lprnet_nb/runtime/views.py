@@ -34,13 +34,23 @@ def read_views(
     ParameterError
         For a decoder without a grammar.
     """
-    if decoder in ("greedy", "beam"):
-        raise ParameterError(
-            f"views are read with a grammar, which {decoder!r} has not. Choose "
-            f"{', '.join(packaged_grammars())} or the path of a grammar file."
-        )
+    check_views(decoder)
     logits = [
         infer_plates(model, replace(plates, images=view), backend, **options).logits
         for view in stretched(plates.images)
     ]
     return decode_views(np.stack(logits), model.alphabet, decoder)
+
+
+def check_views(decoder: str | Path) -> None:
+    """Refuse a decoder that has no grammar.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if decoder in ("greedy", "beam"):
+        raise ParameterError(
+            f"views are read with a grammar, which {decoder!r} has not. Choose "
+            f"{', '.join(packaged_grammars())} or the path of a grammar file."
+        )

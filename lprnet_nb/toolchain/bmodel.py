@@ -17,6 +17,7 @@ from ..files import private_folder, read_bytes
 from .environment import compiler
 
 RECORD = 2  # form of the records: a part of the keys of what holds one
+UNKNOWN = "unknown"  # precision, weights and form of a BModel from elsewhere, without a record
 NETWORK = "lprnet"  # the network's name inside a BModel, where no record says another
 TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
 _TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
@@ -89,6 +90,11 @@ class BModel:
     def folder(self) -> Path:
         """Folder of the compile."""
         return self.path.parent
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is from elsewhere: it has no record, and no exported graph."""
+        return self.precision == UNKNOWN
 
     @property
     def exported(self) -> Path:

@@ -274,6 +274,53 @@ def test_truth_may_have_characters_that_nothing_reads(tmp_path):
     assert read_truth(tmp_path / "t.csv", {"0000.png": "京a12341"}, "r") == (["京a1234警"], 0)
 
 
+def with_unknown(folder: Path) -> Path:
+    texts = ("京A1234学", PLATES[1], "京A1234警", PLATES[3])
+    lines = [f"{n},{text}\n" for n, text in zip((f"{i:04d}.png" for i in range(4)), texts)]
+    numbered(folder, 4)
+    (folder / "labels.csv").write_text("".join(lines), "utf8")
+    return folder
+
+
+def test_all_labels_outside_the_class_list_are_named_at_once(tmp_path):
+    folder = with_unknown(tmp_path / "plates")
+    with pytest.raises(DataError) as error:
+        list_plates(folder)
+    for part in ("2 of 4 labels", "0000.png '京A1234学'", "0002.png '京A1234警'", "--skip-unknown"):
+        assert part in str(error.value)
+    (folder / "labels.csv").write_text("0000.png,京A1234学\n" + CSV[CSV.index("0001") :], "utf8")
+    with pytest.raises(
+        DataError, match="0000.png: label '京A1234学': character '学' at position 7"
+    ):
+        list_plates(folder)
+
+
+def test_the_rest_is_judged_when_that_is_said(tmp_path, told):
+    files = list_plates(with_unknown(tmp_path / "plates"), skip_unknown=True)
+    assert files.names == ("0001.png", "0003.png") and files.labels == (PLATES[1], PLATES[3])
+    [said] = told()
+    assert "2 plates left out" in said and "2 remain" in said
+    assert "0000.png '京A1234学', 0002.png '京A1234警'" in said
+    assert [image[0, 0, 0] for image in files.read().images] == [10, 30]
+    (tmp_path / "plates" / "labels.csv").write_text(
+        "".join(f"{index:04d}.png,京A1234学\n" for index in range(4)), "utf8"
+    )
+    with pytest.raises(DataError, match="0 remain. Name the class list"):
+        list_plates(tmp_path / "plates", skip_unknown=True)
+
+
+def test_scenes_whose_plates_no_class_writes_are_left_out_by_their_names(tmp_path, told):
+    fields = SCENE.split("-")
+    for number, plate in enumerate(("0_0_22_27_27_33_16", "31_0_22_27_27_33_16")):  # 皖…, 警…
+        picture(
+            tmp_path / "-".join([str(number), *fields[1:4], plate, *fields[5:]]), 9, (1160, 720)
+        )
+    files = list_plates(tmp_path, skip_unknown=True)
+    assert len(files) == 1 and files.names[0].startswith("0-")
+    assert "1 plates left out" in told()[0]
+    assert files.read().labels == ("皖AY339S",)
+
+
 def test_a_result_without_label_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("0000.png,京N038VD\n", "utf8")
     with pytest.raises(DataError, match=r"2 images of r.json have no label in .*t\.csv, .* 0001"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate import (
     accuracy_coverage,
@@ -8,6 +9,8 @@ from lprnet_nb.evaluate import (
     reliability,
     wilson,
 )
+from lprnet_nb.evaluate.calibration import Calibration, fit_calibration
+from lprnet_nb.evaluate.calibrations import packaged_calibration
 
 
 def drawn(images=20000, seed=0):
@@ -69,6 +72,32 @@ def test_coverage_does_not_depend_on_the_order_of_images():
     assert a.accuracy[-1] == correct.mean()
 
 
+def test_a_calibration_is_found_again():
+    confidence, right = drawn()
+    odds = np.log(confidence / (1 - confidence))
+    inflated = 1 / (1 + np.exp(-(0.5 + 2 * odds)))  # sure of itself more than it is right
+    found = fit_calibration(inflated, right, "drawn plates")
+    assert (found.intercept, found.slope) == pytest.approx((-0.25, 0.5), abs=0.05)
+    assert found.on == "drawn plates"
+    assert reliability(inflated, right).ece > 0.02 > reliability(found.apply(inflated), right).ece
+    ordered = found.apply(np.sort(inflated))
+    assert (np.diff(ordered) >= 0).all() and found.apply([0.0, 1.0]).max() < 1
+
+
+def test_a_calibration_that_says_the_opposite_is_not_made():
+    assert fit_calibration([0.9, 0.9, 0.2, 0.2], [False, False, True, True], "four").slope > 0
+    assert Calibration(0, 1, "").apply([0.3]) == pytest.approx([0.3])
+
+
+def test_packaged_calibrations_are_of_the_known_weights_and_decoders():
+    for weights in ("published", "generated"):
+        for decoder in (*DECODERS, "plate, 3 views"):
+            found = packaged_calibration(weights, decoder)
+            assert found is not None and found.slope > 0 and "1,000 published plates" in found.on
+    assert packaged_calibration("mine", "greedy") is None
+    assert packaged_calibration("published", "my-grammar") is None
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -77,6 +106,8 @@ def test_coverage_does_not_depend_on_the_order_of_images():
         lambda: reliability([1.2], [True]).ece,
         lambda: reliability([0.5], [True], bins=0),
         lambda: accuracy_coverage([0.5], [True]).at(0),
+        lambda: fit_calibration([0.5, 0.6], [True, True], "two"),
+        lambda: fit_calibration([0.5, 0.6], [False, False], "two"),
     ],
 )
 def test_impossible_parameters_are_refused(call):

@@ -7,7 +7,7 @@ import pytest
 
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.measure import parameters
-from lprnet_nb.measure.parameters import check
+from lprnet_nb.measure.parameters import check, placed
 from lprnet_nb.toolchain.nntc.strategies import NNTC_STRATEGIES
 from lprnet_nb.toolchain.strategies import recommended
 
@@ -94,8 +94,33 @@ def test_auto_is_a_backend_by_name(monkeypatch):
         ({"BATCH_MEAN": "none"}, "batch, image"),
         ({"DATA": "publishd"}, "auto, published, generated, or the path"),
         ({"TOOLCHAIN": "gcc"}, "mlir, nntc"),
+        ({"DATA": "skip-unknown:auto"}, "only a folder of one's own .* Name it"),
+        ({"BMODELS": "a.bmodel"}, "run as they are. .* --trust, in a notebook TRUST = True"),
+        ({"BMODELS": "a.bmodel", "TRUST": 1}, "neither True nor False"),
+        ({"MEAN": "127.5"}, "--mean: for BMODELS, and none is named"),
+        ({"BMODELS": "a.bmodel", "TRUST": True, "SCALE": "1,2"}, "one number, or three"),
+        ({"BMODELS": "a.bmodel", "TRUST": True, "PIXEL_FORMAT": "gray"}, "Choose bgr or rgb"),
     ],
 )
 def test_what_is_impossible_is_refused_with_what_is_valid(given, message):
     with pytest.raises(ParameterError, match=message):
         check(**given)
+
+
+def test_a_folder_of_which_unknown_labels_are_skipped_is_placed_like_any_other(tmp_path):
+    found = check(DATA=f"skip-unknown:{tmp_path}")
+    assert found.data == f"skip-unknown:{tmp_path}"
+    assert placed("DATA", f"skip-unknown:{tmp_path}") == f"skip-unknown:{tmp_path}"
+    with pytest.raises(ParameterError, match="no-such-folder"):
+        check(DATA="skip-unknown:no-such-folder")
+
+
+def test_bmodels_from_elsewhere_are_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "v.bmodel").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    found = check(
+        BMODELS="v.bmodel", TRUST=True, MEAN="0", SCALE="0.0039215686", PIXEL_FORMAT="rgb"
+    )
+    assert found.bmodels == (str(tmp_path / "v.bmodel"),)
+    assert placed("BMODELS", "v.bmodel") == str(tmp_path / "v.bmodel")
+    assert check().bmodels == check(BMODELS="").bmodels == ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import report_sample
 
 from lprnet_nb.measure.schema import BModelFacts, Metrics
 from lprnet_nb.report import verdict
+from lprnet_nb.report.html import write_html
 
 
 def _metrics(
@@ -241,3 +243,21 @@ def test_few_images_are_called_a_quick_look() -> None:
 )
 def test_p_values_as_read(p: float | None, text: str) -> None:
     assert verdict.probability(p) == text
+
+
+def test_a_bmodel_from_elsewhere_has_a_row_a_name_and_a_badge(tmp_path: Path) -> None:
+    theirs = ("BM1684X", "unknown", 4, "vendor-int8", "greedy", 880, 0.97, 0.2, 0.99, 20.0, None)
+    metrics = _metrics([FLOAT, _int8(890, 0.98, 0.6), theirs])
+    facts = _facts(metrics)
+    facts[1] = facts[1].model_copy(update={"crosscheck": None})
+    judged = verdict.judge(metrics, facts)
+    ours, other = judged.chips["BM1684X"]
+    assert ours.exactness is not None and ours.exactness.text == "to the bit"
+    assert other.exactness is not None
+    assert other.exactness.text == "no record: exactness not known"
+    assert verdict.row_name(other.row) == "BM1684X vendor-int8"
+    assert verdict.chosen(judged.chips["BM1684X"]) is ours
+    report_sample.build(tmp_path)
+    (tmp_path / "metrics.json").write_text(metrics.model_dump_json(by_alias=True), "utf8")
+    page = write_html(tmp_path).read_text("utf8")
+    assert "no record: exactness not known" in page and "UNKNOWN" not in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -14,8 +15,11 @@ import pytest
 import torch
 
 from lprnet_nb.datasets import fetch
+from lprnet_nb.datasets.alphabet import PUBLISHED
 from lprnet_nb.datasets.images import image_files
+from lprnet_nb.datasets.labels import is_plate
 from lprnet_nb.decode import decode
+from lprnet_nb.decode.characters import character_confidence, in_grammar
 from lprnet_nb.model.lprnet.layers import LPRNet
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.model.weights import Weights
@@ -99,6 +103,72 @@ def test_reads_what_python_reads(run, noise, tmp_path, batch):
     assert "5 images, ms each: decode " in done.stdout
 
 
+def test_details_are_pythons(run, noise, tmp_path):
+    torch.manual_seed(7)
+    bmodel = compiled(Weights("seeded", LPRNet(68).eval().state_dict()), 1)
+    outputs = [tmp_path / "details.json", tmp_path / "details.csv", tmp_path / "plain.csv"]
+    for output, more in zip(outputs, (["--details"], ["--details"], [])):
+        done = run("--input", noise, "--bmodel", bmodel, "--output", output, *more)
+        assert done.returncode == 0, done.stderr
+    found = json.loads(outputs[0].read_text("utf8"))
+    files = [file for file in sorted(noise.iterdir()) if file.suffix != ".txt"]
+    logits = infer_files(bmodel, files, "simulator").logits
+    readings = decode(logits)
+    characters = character_confidence(logits, readings.texts, PUBLISHED)
+    assert list(found["plates"]) == [file.name for file in files]
+    for one, text, sure, second, each, valid in zip(
+        found["plates"].values(),
+        readings.texts,
+        readings.confidence,
+        readings.runner_up,
+        characters,
+        in_grammar(readings),
+        strict=True,
+    ):
+        assert (one["plate"], one["second"], one["grammar"]) == (text, second, valid)
+        assert one["confidence"] == pytest.approx(sure, rel=1e-3)
+        assert one["characters"] == pytest.approx(each, rel=1e-3)
+    with open(outputs[1], encoding="utf8", newline="") as file:
+        heading, *rows = csv.reader(file)
+    assert heading == [
+        "file", "plate", "confidence", "characters", "second", "grammar",
+        "decode_ms", "preprocess_ms", "inference_ms", "postprocess_ms",
+    ]  # fmt: skip
+    texts = dict(zip((file.name for file in files), readings.texts))
+    assert {name: text for name, text, *_ in rows} == texts
+    with open(outputs[2], encoding="utf8", newline="") as file:
+        assert list(csv.reader(file)) == [["file", "plate"], *map(list, texts.items())]
+    assert set(found["milliseconds"]) == {"decode", "preprocess", "inference", "postprocess"}
+
+
+def test_the_programs_grammar_is_pythons(tmp_path):
+    """`is_plate` and what it needs, built alone, on plates of every kind and near misses."""
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler is here")
+    source = (SAMPLE / "main.cpp").read_text("utf8")
+    parts = [
+        source[source.index("constexpr int kBlank") : source.index("constexpr const char *kUsage")],
+        source[source.index("bool is_province") : source.index("// The best class of each step")],
+    ]
+    dice = np.random.default_rng(4)
+    letters = PUBLISHED.classes[:67]
+    texts = ["皖A12345", "京AD12345", "京A12345D", "京A1234AD", "京AAA2345", "京AL12345"]
+    texts += ["京AABC45", "京AABC456", "京I12345", "京A1234O", "", "京"]
+    for text in [*texts[:6]] * 60:
+        place = dice.integers(len(text))
+        texts.append(text[:place] + letters[dice.integers(67)] + text[place + 1 :])
+    rows = ", ".join("{" + ", ".join(map(str, PUBLISHED.encode(t))) + "}" for t in texts)
+    (tmp_path / "g.cpp").write_text(
+        "#include <array>\n#include <cstdio>\n#include <string>\n#include <vector>\n"
+        + "".join(parts)
+        + f"const std::vector<std::vector<int>> kTexts{{{rows}}};\n"
+        + "int main() { for (auto &text : kTexts) std::putchar(is_plate(text) ? '1' : '0'); }\n"
+    )
+    subprocess.run(["c++", "-std=c++17", tmp_path / "g.cpp", "-o", tmp_path / "g"], check=True)
+    said = subprocess.run([tmp_path / "g"], capture_output=True, text=True, check=True).stdout
+    assert said == "".join("01"[is_plate(text)] for text in texts) and said.count("1") > 60
+
+
 @pytest.mark.slow
 def test_reads_published_plates_as_python_does(run, weights, tmp_path):
     files = image_files(fetch.images_folder())[:100]
@@ -116,6 +186,11 @@ def test_says_what_is_wrong(run, noise, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"no picture")
     (tmp_path / "none").mkdir()
+    (tmp_path / "scene").mkdir()
+    scene = np.zeros((480, 640, 3), np.uint8)
+    (tmp_path / "scene" / "car.png").write_bytes(cv2.imencode(".png", scene)[1].tobytes())
+    torch.manual_seed(7)
+    good = compiled(Weights("seeded", LPRNet(68).eval().state_dict()), 1)
     model = tmp_path / "no.bmodel"
     model.write_bytes(b"plate" * 99)
     for arguments, message in [
@@ -125,6 +200,7 @@ def test_says_what_is_wrong(run, noise, tmp_path):
         (["--input", tmp_path / "not", "--bmodel", model], "is no folder"),
         (["--input", tmp_path / "none", "--bmodel", model], "has no image"),
         (["--input", noise, "--bmodel", model], "the runtime refuses"),
+        (["--input", tmp_path / "scene", "--bmodel", good], "the shape of a whole scene"),
     ]:
         done = run(*arguments)
         assert done.returncode == 1 and message in done.stderr

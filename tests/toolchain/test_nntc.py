@@ -24,7 +24,7 @@ from lprnet_nb.errors import DataError, ParameterError, ToolchainError
 from lprnet_nb.model.lprnet.layers import FORMS
 from lprnet_nb.model.trace import TracedModel
 from lprnet_nb.toolchain.bmodel import BModel
-from lprnet_nb.toolchain.nntc import compile, strategies
+from lprnet_nb.toolchain.nntc import compile, installation, strategies
 from lprnet_nb.toolchain.nntc.strategies import (
     NNTC_STRATEGIES,
     NntcStrategy,
@@ -44,8 +44,8 @@ TUTORIAL = NNTC_STRATEGIES["tutorial"].model_copy(update={"iterations": 3})
 def record(tmp_path, monkeypatch) -> Path:
     """A clean environment: own cache, no SDK, a PATH with the system's programs only."""
     for name in (
-        compile.SDK_VARIABLE,
-        compile.DOCKER_VARIABLE,
+        installation.SDK_VARIABLE,
+        installation.DOCKER_VARIABLE,
         "PYTHONPATH",
         "REL_TOP",
         "STANDIN_FAULT",
@@ -440,17 +440,17 @@ def test_nothing_installed_is_one_error_that_says_what_to_do(record, traced, mon
         compile.compile_bmodel(traced, "BM1684", "fp32")
     for part in (
         "no bmnetu, calibration_use_pb, bmnetp, ufw",
-        compile.SDK_VARIABLE,
-        compile.DOCKER_VARIABLE,
+        installation.SDK_VARIABLE,
+        installation.DOCKER_VARIABLE,
         "scripts/envsetup.sh",
         "--toolchain mlir",
     ):
         assert part in str(error.value)
-    monkeypatch.setenv(compile.SDK_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(installation.SDK_VARIABLE, str(tmp_path))
     with pytest.raises(ToolchainError, match="not an unpacked TPU-NNTC SDK"):
         compile.nntc()
-    monkeypatch.delenv(compile.SDK_VARIABLE)
-    monkeypatch.setenv(compile.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
+    monkeypatch.delenv(installation.SDK_VARIABLE)
+    monkeypatch.setenv(installation.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
     with pytest.raises(ToolchainError, match="needs LPRNET_NNTC_SDK too"):
         compile.nntc()
 
@@ -474,7 +474,7 @@ def make_sdk(tmp_path: Path) -> Path:
 
 
 def test_sdk_folder_is_sourced_for_its_tools_alone(record, traced, tmp_path, monkeypatch):
-    monkeypatch.setenv(compile.SDK_VARIABLE, str(make_sdk(tmp_path)))
+    monkeypatch.setenv(installation.SDK_VARIABLE, str(make_sdk(tmp_path)))
     path = os.environ["PATH"]
     model = compile.compile_bmodel(traced, "BM1684", "fp32")
     assert model.tools["tpu_nntc"].startswith("tpu-nntc_v3.1.7 of 2023 ")
@@ -486,8 +486,8 @@ def test_docker_sees_the_sdk_and_one_folder(record, traced, images, tmp_path, mo
     sdk = make_sdk(tmp_path)
     install_docker(tmp_path / "docker")
     monkeypatch.setenv("PATH", f"{tmp_path / 'docker'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv(compile.SDK_VARIABLE, str(sdk))
-    monkeypatch.setenv(compile.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
+    monkeypatch.setenv(installation.SDK_VARIABLE, str(sdk))
+    monkeypatch.setenv(installation.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
     model = compile.compile_bmodel(
         traced, "BM1684X", "int8", strategy=FEW, calibration_images=images
     )
@@ -508,11 +508,11 @@ def test_docker_sees_the_sdk_and_one_folder(record, traced, images, tmp_path, mo
 def test_a_container_is_stopped_with_its_client(record, traced, tmp_path, monkeypatch):
     install_docker(tmp_path / "docker")
     monkeypatch.setenv("PATH", f"{tmp_path / 'docker'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv(compile.SDK_VARIABLE, str(make_sdk(tmp_path)))
-    monkeypatch.setenv(compile.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
+    monkeypatch.setenv(installation.SDK_VARIABLE, str(make_sdk(tmp_path)))
+    monkeypatch.setenv(installation.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
     monkeypatch.setenv("STANDIN_FAULT", "bmnetp:hang")
     compile.nntc()
-    monkeypatch.setattr(compile.Nntc.run, "__kwdefaults__", {"timeout": 2.0})
+    monkeypatch.setattr(installation.Nntc.run, "__kwdefaults__", {"timeout": 2.0})
     with pytest.raises(ToolchainError, match="did not end"):
         compile.compile_bmodel(traced, "BM1684", "fp32")
     calls = [call["arguments"] for call in recorded(record) if call["tool"] == "docker"]
@@ -521,17 +521,17 @@ def test_a_container_is_stopped_with_its_client(record, traced, tmp_path, monkey
 
 def test_docker_itself_missing(record, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv(compile.SDK_VARIABLE, str(make_sdk(tmp_path)))
-    monkeypatch.setenv(compile.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
+    monkeypatch.setenv(installation.SDK_VARIABLE, str(make_sdk(tmp_path)))
+    monkeypatch.setenv(installation.DOCKER_VARIABLE, "sophgo/tpuc_dev:v2.1")
     with pytest.raises(ToolchainError, match="needs docker"):
         compile.nntc()
 
 
 def test_the_workbooks_own_python_is_not_theirs(record, monkeypatch, tmp_path):
-    monkeypatch.setattr(compile.sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr(installation.sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'venv' / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "venv"))
-    environment = compile.environment()
+    environment = installation.environment()
     assert environment["PATH"] == "/usr/bin:/bin" and "VIRTUAL_ENV" not in environment
 
 
@@ -565,7 +565,7 @@ def test_failures_come_with_the_log_and_leave_nothing(
 
 def test_a_tool_that_hangs_is_ended(tools, traced, monkeypatch):
     compile.nntc()
-    monkeypatch.setattr(compile.Nntc.run, "__kwdefaults__", {"timeout": 1.0})
+    monkeypatch.setattr(installation.Nntc.run, "__kwdefaults__", {"timeout": 1.0})
     monkeypatch.setenv("STANDIN_FAULT", "bmnetp:hang")
     started = time.monotonic()
     with pytest.raises(ToolchainError, match="did not end within 1 s"):
@@ -590,7 +590,7 @@ def test_an_altered_bmodel_is_made_again(tools, traced):
 
 def test_a_tool_that_was_replaced_makes_new_models(tools, traced, tmp_path):
     first = compile.compile_bmodel(traced, "BM1684", "fp32")
-    compile._probe.cache_clear()
+    installation._probe.cache_clear()
     program = tmp_path / "tools" / "bin" / "bmnetu"
     script(program, program.read_text() + "# a later version\n")
     assert compile.compile_bmodel(traced, "BM1684", "fp32").digest != first.digest
