@@ -2,8 +2,8 @@
 
 Reads top to bottom: `bmodel_file` (what a BModel says of itself), `interface` (what every engine
 has, and all checks of calls), `device`, `simulator`, `emulator_engine`, `torch_engine`, `engine`
-(which opens the right one), `inference` (logits of plates, made once), `files` (from image files,
-each step timed), `contract` (the checks that prove a backend).
+(which opens the right one), `foreign` (BModels without a record), `inference` (logits of plates,
+made once), `reading` (texts and how sure they are), `files` (from image files, each step timed).
 """
 
 from .engine import BACKENDS, open_engine

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..datasets.images import PlateImages
 from ..datasets.pictures import load_pictures
-from ..decode import Readings, decode
+from ..decode import DECODERS, Readings, decode
 from ..decode.characters import character_confidence, in_grammar
 from ..decode.views import decode_views, stretched
 from ..evaluate.calibration import Calibration
@@ -178,7 +178,9 @@ def read_images(
         else decode(logits[0], model.alphabet, decoder)
     )
     seconds["postprocess"] = time.perf_counter() - started
-    calibration = packaged_calibration(model.weights, readings.decoder)
+    # A grammar file may be called what a packaged one is.
+    known = decoder in DECODERS
+    calibration = packaged_calibration(model.weights, readings.decoder) if known else None
     return Read(
         plates.names,
         readings,
