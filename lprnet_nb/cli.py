@@ -230,7 +230,9 @@ def combine(
 
 @app.command()
 def infer(
-    bmodel: Annotated[Path, typer.Argument(help="A .bmodel with its record beside it.")],
+    bmodel: Annotated[
+        Path, typer.Argument(help="A .bmodel; without its record beside it --trust is needed.")
+    ],
     images: Annotated[
         list[Path], typer.Argument(help="Plate crops: pictures, folders, .txt lists of paths.")
     ],

@@ -72,7 +72,12 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "toolchain/nntc/installation.py",
         "toolchain/nntc/strategies.py",
     ),
-    "logits": (_PREPROCESS, "runtime/inference.py: _run_shard", *_ENGINES),
+    "logits": (
+        _PREPROCESS,
+        "runtime/inference.py: _run_shard",
+        "toolchain/bmodel.py: Convention",
+        *_ENGINES,
+    ),
     "survey": (
         _PREPROCESS,
         "datasets/ccpd.py",

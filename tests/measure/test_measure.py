@@ -20,6 +20,7 @@ from lprnet_nb.measure.models import compile_all, planned
 from lprnet_nb.measure.output import Output
 from lprnet_nb.measure.parameters import check, combinations
 from lprnet_nb.measure.rows import measure_all, write_metrics
+from lprnet_nb.measure.schema import read_metrics
 from lprnet_nb.runtime.crosscheck import crosscheck
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
@@ -83,6 +84,24 @@ def test_a_strategy_file_of_a_registrys_name_is_not_the_registrys(measured, data
     assert theirs.model not in done or done[theirs.model].digest != mine.bmodel.digest
     with pytest.raises(ParameterError, match="different pieces of work are called"):
         with_needs([theirs.model, mine.planned.model])
+
+
+def test_a_bmodel_from_elsewhere_is_measured_beside_float(measured, tmp_path):
+    path = shutil.copy(measured[1].compiled.bmodel.path, tmp_path / "vendor 1.bmodel")
+    given = {"DATA": "published", "IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32"}
+    p = check(**given, DECODERS="greedy", BACKEND="emulator", BMODELS=path, TRUST=True)
+    data = datasets_for(p)
+    found = measure_all(p, data, compile_all(p, data, progress=False), progress=False)
+    reference, ours, theirs = found
+    assert theirs.compiled.id == "bm1684x_unknown_1b_vendor-1" and theirs.crosscheck is None
+    assert (theirs.row["backend"], ours.row["backend"]) == ("simulator", "emulator")
+    assert theirs.readings.texts == ours.readings.texts == reference.readings.texts
+    assert theirs.row["loss"]["difference"] == 0 and theirs.row["agreement_with_float"] == 1
+    write_metrics(Output(tmp_path / "report"), p, data, found)
+    metrics = read_metrics(tmp_path / "report" / "metrics.json")
+    assert [row.precision for row in metrics.rows] == ["fp32", "fp32", "unknown"]
+    facts = json.loads((tmp_path / "report" / "bmodels" / f"{theirs.compiled.id}.json").read_text())
+    assert facts["sha256"] == ours.compiled.bmodel.sha256 and facts["origin"]["strategy"] is None
 
 
 def test_calibration_and_evaluation_do_not_share_an_image(data):

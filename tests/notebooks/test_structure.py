@@ -37,12 +37,13 @@ PROSE = {
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_stripped_and_short(name: str) -> None:
     nbformat.validate(nbformat.read(notebook_path(name), 4))
-    for cell in CODE[name]:
+    for number, cell in enumerate(CODE[name]):
         assert not cell.outputs and cell.execution_count is None
         lines = cell.source.splitlines()
         # Imports say where things come from; what is left is the story.
         story = [line for line in lines if not line.startswith(("import ", "from "))]
-        assert len(story) <= 15 and max(map(len, lines)) <= 100
+        assert len(story) <= (20 if number == 0 else 15)  # the first is a list of parameters
+        assert max(map(len, lines)) <= 100
         functions = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)]
         exercise = "exercise" in cell.metadata.get("tags", [])
         assert len(functions) == exercise, "the learner writes a function, the package has the rest"
