@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from lprnet_nb.runtime.emulator.graph import Arrays, Graph, load_graph
 from lprnet_nb.runtime.emulator.lower import ARITHMETIC, lower
 from lprnet_nb.runtime.emulator.movement import Constant
 from lprnet_nb.runtime.emulator.native import NativeExecutor, Unsupported
-from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
+from lprnet_nb.runtime.emulator.steps import Step
+
+if TYPE_CHECKING:
+    from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
 
 
 class Emulator:
@@ -71,7 +75,7 @@ class Emulator:
                     raise EngineError(f"no native kernels: {error}") from error
                 self.description["reason"] = str(error)
         self._executor: NativeExecutor | TorchExecutor = (
-            TorchExecutor(self.graph, self.steps, device, threads) if native is None else native
+            _torch(self.graph, self.steps, device, threads) if native is None else native
         )
 
     @property
@@ -172,3 +176,12 @@ class Emulator:
         if inputs.dtype != dtype:
             raise EngineError(f"inputs of dtype {inputs.dtype}; the graph takes {np.dtype(dtype)}")
         return np.ascontiguousarray(inputs)
+
+
+def _torch(
+    graph: Graph, steps: tuple[Step, ...], device: str, threads: int | None
+) -> TorchExecutor:
+    """The executor in PyTorch, which is imported only where no native one can be made."""
+    from lprnet_nb.runtime.emulator.torch_executor import TorchExecutor
+
+    return TorchExecutor(graph, steps, device, threads)
