@@ -19,6 +19,7 @@ from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference, model_label
 from ..measure.rows import Measured
+from ..toolchain.bmodel import NETWORK
 from .course import listed
 
 BINS = 5
@@ -87,7 +88,7 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     keys = {
         (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
         for item in measured
-        if isinstance(item.compiled, Compiled)
+        if isinstance(item.compiled, Compiled) and item.compiled.bmodel.network == NETWORK
     }
     return [
         {

@@ -91,6 +91,12 @@ class Planned:
     trace: Piece
     model: Piece
 
+    @property
+    def float_backend(self) -> str:
+        """What runs its float trace."""
+        given = self.trace.arguments  # of `trace_piece`, or of `pieces.given`
+        return (given["weights"].of if "weights" in given else given["value"].network).backend
+
 
 def model_label(item: Compiled | Reference) -> str:
     """A model's name in figures: chip, precision, strategy, and the batch where it is not 1."""
