@@ -21,6 +21,7 @@ from ..measure.box import Spread
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference
 from ..measure.rows import Measured, run_here
+from ..toolchain.bmodel import NETWORK
 from .compile import latency_row
 from .course import listed
 
@@ -91,7 +92,7 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     keys = {
         (item.compiled.bmodel.chip, item.compiled.bmodel.precision, item.compiled.bmodel.batch)
         for item in measured
-        if isinstance(item.compiled, Compiled)
+        if isinstance(item.compiled, Compiled) and item.compiled.bmodel.network == NETWORK
     }
     return [
         {

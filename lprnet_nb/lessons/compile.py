@@ -18,7 +18,7 @@ from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
 from ..measure.rows import boxes_of
 from ..model.trace import TracedModel
-from ..toolchain.bmodel import inspect_bmodel
+from ..toolchain.bmodel import NETWORK, inspect_bmodel
 from ..toolchain.compile import top_graph
 from ..toolchain.layers import grouped
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
@@ -43,7 +43,7 @@ def latency_row(item: Compiled, box: BoxRun | None = None) -> dict[str, Any]:
     known = [
         row
         for row in published_latency(bmodel.chip, bmodel.precision, cores=bmodel.cores)
-        if row.batch == bmodel.batch and row.source == LATEST
+        if row.batch == bmodel.batch and row.source == LATEST and bmodel.network == NETWORK
     ]
     predicted = bmodel.predicted_latency_ms
     measured, by = box.call if box else (None, None)
@@ -231,10 +231,10 @@ def proof_said(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def proof_runs(models: Sequence[Planned], plates: PlateImages) -> list[tuple[Run, Run]]:
-    """What `proof_on_simulator` compares: each float network on torch, and its BModel."""
+    """What `proof_on_simulator` compares: each float network, and its BModel."""
     return [
         (
-            model_run(f"{item.id}_float", item.trace, plates, "torch", item.batch),
+            model_run(f"{item.id}_float", item.trace, plates, item.float_backend, item.batch),
             model_run(item.id, item.model, plates, "simulator", item.batch),
         )
         for item in models

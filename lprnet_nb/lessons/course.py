@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..datasets import fetch
@@ -22,8 +22,17 @@ NEEDS_MLIR = {
 }
 
 
-def checked(notebook: str, **given: Any) -> Parameters:
+def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Parameters:
     """A notebook's parameters, checked; see `measure.parameters.check`.
+
+    Parameters
+    ----------
+    notebook
+        Its name.
+    variables
+        Its globals, of which the parameters are taken.
+    instead
+        What stands for some of them.
 
     Raises
     ------
@@ -32,7 +41,8 @@ def checked(notebook: str, **given: Any) -> Parameters:
         toolchain that cannot serve this notebook.
     """
     refuse_undeclared()
-    found = parameters.check(**given)
+    given = {name: variables[name] for name in parameters.NAMES if name in variables}
+    found = parameters.check(**given | instead)
     if found.toolchain != "mlir" and notebook in NEEDS_MLIR:
         raise ParameterError(
             f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '

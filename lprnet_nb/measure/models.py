@@ -105,6 +105,12 @@ class Planned:
     model: Piece
     foreign: bool = False
 
+    @property
+    def float_backend(self) -> str:
+        """What runs its float trace."""
+        given = self.trace.arguments  # of `trace_piece`, or of `pieces.given`
+        return (given["weights"].of if "weights" in given else given["value"].network).backend
+
 
 def model_label(item: Compiled | Reference) -> str:
     """A model's name in figures: chip, precision, strategy; batch and cores where not 1."""

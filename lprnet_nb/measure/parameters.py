@@ -135,6 +135,11 @@ class Parameters:
     output: Path | None = None
 
 
+NAMES = tuple(
+    "OUTPUT_DIR" if field.name == "output" else field.name.upper() for field in fields(Parameters)
+)
+
+
 def check(**given: Any) -> Parameters:
     """Check notebook parameters, given by their upper-case names.
 
@@ -157,13 +162,11 @@ def check(**given: Any) -> Parameters:
     >>> check(CHIPS="bm1684x", BATCHES="1,4").batches
     (1, 4)
     """
-    known = [field.name for field in fields(Parameters)]
     values: dict[str, Any] = {}
     for key, value in given.items():
+        if key not in NAMES:
+            raise ParameterError(f"parameter {key!r} is not known. There are: {', '.join(NAMES)}.")
         name = "output" if key == "OUTPUT_DIR" else key.lower()
-        if name not in known or (key != key.upper()):
-            possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
-            raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
     own = values.get("network", NETWORK) != NETWORK
     names = values.pop("strategies", OWN_STRATEGIES if own else STRATEGIES)

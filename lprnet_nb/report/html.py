@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
+from ..measure.parameters import NETWORK
 from ..measure.schema import (
     BModelFacts,
     BoxFacts,
@@ -174,7 +175,23 @@ def _read(folder: Path) -> _Report:
 
 def _title(report: _Report) -> str:
     chips = list(dict.fromkeys(row.chip for row in report.metrics.rows if row.chip))
-    return f"LPRNet on {words.listed(chips)}" if chips else "LPRNet"
+    network = _own_network(report) or "LPRNet"
+    return f"{network} on {words.listed(chips)}" if chips else network
+
+
+def _own_network(report: _Report) -> str:
+    """Name of the user's network that a report is of; "" for LPRNet.
+
+    What others published, and what a call was found to cost, is of LPRNet alone.
+    """
+    given = str(report.manifest.parameters.get("NETWORK", NETWORK)) if report.manifest else NETWORK
+    return "" if given == NETWORK else Path(given).stem
+
+
+def _expected(
+    report: _Report, chip: str, predicted_ms: float | None, batch: int, cores: int = 1
+) -> float | None:
+    return None if _own_network(report) else board_time(chip, predicted_ms, batch, cores)
 
 
 # ------------------------------------------------------------------------------------------ index
@@ -204,9 +221,9 @@ def _index(
         "costs": {
             chip: cost
             for chip, cost in call_costs().items()
-            if any(row.chip == chip for row in metrics.rows)
+            if not _own_network(report) and any(row.chip == chip for row in metrics.rows)
         },
-        "board_time": board_time,
+        "board_time": partial(_expected, report),
         "timings": report.timings,
         "host": _host(report),
         "boxes": _boxes(report),
@@ -296,7 +313,7 @@ def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
     """Our rows beside the published ones of the same chip, precision and batch."""
     found = []
     for row in report.metrics.rows:
-        if row.chip is None or row.decoder != judged.decoder:
+        if row.chip is None or row.decoder != judged.decoder or _own_network(report):
             continue
         others = [
             one
@@ -336,13 +353,14 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
     for row in report.metrics.rows:
         if row.chip is None or row.id in models:
             continue
-        expected = board_time(row.chip, row.predicted_latency_ms, row.batch, row.cores)
+        expected = _expected(report, row.chip, row.predicted_latency_ms, row.batch, row.cores)
+        published_of = "" if _own_network(report) else row.chip
         models[row.id] = {
             "row": row,
             "expected": expected,
             "per_image": None if expected is None else expected / row.batch,
             "here": _here(report, row.id),
-            **_measured(row.chip, row.precision, row.strategy, row.batch, row.cores),
+            **_measured(published_of, row.precision, row.strategy, row.batch, row.cores),
             "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
         }
     return list(models.values())
@@ -583,11 +601,19 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
         "rows": rows,
         "comparison": comparison,
         "exactness": words.exactness_of(facts),
-        "expected": board_time(facts.chip, facts.predicted_latency_ms, facts.batch, facts.cores),
+        "expected": _expected(
+            report, facts.chip, facts.predicted_latency_ms, facts.batch, facts.cores
+        ),
         "here": _here(report, facts.id),
         "on_box": next((words.exactness_on_box(row) for row in rows if row.box), None),
-        "cost": call_costs().get(facts.chip),
-        **_measured(facts.chip, facts.precision, facts.strategy, facts.batch, facts.cores),
+        "cost": None if _own_network(report) else call_costs().get(facts.chip),
+        **_measured(
+            "" if _own_network(report) else facts.chip,
+            facts.precision,
+            facts.strategy,
+            facts.batch,
+            facts.cores,
+        ),
         "about": strategy.about if strategy else None,
         "differences": [
             (row, _differences(report, row), _result_file(report, row)) for row in rows

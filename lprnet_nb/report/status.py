@@ -18,7 +18,7 @@ from ..measure.data import Data, datasets_for
 from ..measure.parameters import Parameters, check
 from ..work import scheduler
 from ..work.pieces import Piece, with_needs
-from .run import NOTEBOOKS, notebook_path, profile_values
+from .run import NOTEBOOKS, left_out, notebook_path, profile_values
 
 DONE, RUNNING, MISSING = "done", "running", "missing"
 PIECES_OF: dict[str, Callable[[Parameters, Data], list[Piece]]] = {
@@ -62,8 +62,9 @@ def report_states(
     values = profile_values(profile, given)
     wanted: dict[Piece, list[str]] = {}
     loaded: dict[Any, Data] = {}
+    left = left_out(values, notebooks)
     for stem in notebooks:
-        if stem in PIECES_OF:
+        if stem in PIECES_OF and stem not in left:
             p = _parameters(stem, values)
             named = p.data, p.network, p.weights, p.classes, p.images
             data = loaded.get(named) or loaded.setdefault(named, datasets_for(p))

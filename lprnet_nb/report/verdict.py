@@ -331,13 +331,17 @@ def _data(metrics: Metrics, decoder: str) -> str:
     return f"Measured on {what}{with_weights} and the {decoder} decoder."
 
 
+FLOAT_BY = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}  # who runs the float network
+
+
 def _reference(row: Row | None) -> str:
     if row is None:
         return "The float network was not run."
     if row.exact_match is None or row.right is None or row.ci95 is None:
         return "There are no labels: only agreement with the float network is shown."
+    by = FLOAT_BY.get(row.backend, "PyTorch")
     return (
-        f"The float network in PyTorch reads {number(row.right)} of {number(row.images)} "
+        f"The float network in {by} reads {number(row.right)} of {number(row.images)} "
         f"plates without any error: {share(row.exact_match)} (95 % interval "
         f"{share(row.ci95[0])} to {share(row.ci95[1])})."
     )
@@ -347,7 +351,7 @@ _BACKENDS = {
     "device": "a Sophgo device",
     "simulator": "the chip simulator, which runs the BModels themselves",
     "emulator": "the emulator, which runs the compiler's own graph of each BModel on this CPU",
-    "torch": "PyTorch",
+    **FLOAT_BY,
 }
 
 
