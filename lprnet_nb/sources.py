@@ -85,6 +85,18 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "shim": ("runtime/simulator.py", "runtime/shim.c"),
     "emulator-kernels": ("runtime/emulator/kernels.c", "runtime/emulator/native.py: FLAGS"),
     "contract-kit": ("proof/contract.py", "proof/kit.py", _PREPROCESS),
+    "example-onnx": ("proof/networks.py", "proof/foreign.py: export_onnx"),
+    "foreign-top": ("proof/foreign.py: translated",),
+    "foreign-bmodel": (
+        "proof/foreign.py: _QUANTIZE compiled_network",
+        "toolchain/inside/deploy.py",
+        "toolchain/inside/export_graph.py",
+    ),
+    "foreign-judged": (
+        "proof/foreign_exactness.py: _interpreted _simulated",
+        "proof/interpreter.py",
+        "toolchain/inside/interpreter_worker.py",
+    ),
     "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
 }
 _PACKAGE = Path(__file__).parent
