@@ -97,6 +97,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "proof/interpreter.py",
         "toolchain/inside/interpreter_worker.py",
     ),
+    "explained": (_PREPROCESS, "explain/*.*", "decode/ctc.py", _EMULATOR),
     "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
 }
 _PACKAGE = Path(__file__).parent

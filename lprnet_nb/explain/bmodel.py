@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..cache import artifact
 from ..datasets.folder import list_plates
 from ..datasets.images import PlateImages, choose, preprocess
 from ..datasets.pictures import load_pictures
@@ -76,20 +78,45 @@ def explain_bmodel(
     plates = _plates(places, quantized)
     if 0 < images < len(plates):
         plates = plates.take(np.sort(choose(len(plates), images, SEED)))
-    found = explain(
-        quantized.exported,
-        exact.exported,
-        preprocess(plates.images),
-        read=lambda logits: decode(logits, quantized.alphabet).texts,
-        labels=plates.labels,
-        top=top,
-    )
     return {
         "model": str(model),
         "strategy": quantized.strategy,
         "plates": plates.name,
-        **found,
+        **explained(quantized, exact, plates, top),
     }
+
+
+def explained(
+    quantized: BModel, exact: BModel, plates: PlateImages, top: int = TOP
+) -> dict[str, Any]:
+    """What `explanation.explain` says of a BModel and its float one, kept in the cache.
+
+    Raises
+    ------
+    ParameterError, EngineError
+        As `explanation.explain`.
+    """
+
+    def build(folder: Path) -> None:
+        found = explain(
+            quantized.exported,
+            exact.exported,
+            preprocess(plates.images),
+            read=lambda logits: decode(logits, quantized.alphabet).texts,
+            labels=plates.labels,
+            top=top,
+        )
+        (folder / "explained.json").write_text(json.dumps(found), "utf8")
+
+    inputs = {
+        "int8": quantized.digest,
+        "float": exact.digest,
+        "plates": plates.digest,
+        "classes": quantized.alphabet.classes,
+        "top": top,
+    }
+    folder = artifact("explained", inputs, build)
+    return json.loads((folder / "explained.json").read_text("utf8"))
 
 
 def _float_model(

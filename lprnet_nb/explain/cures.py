@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..runtime.emulator.convolution import Convolution
-from ..runtime.emulator.tables import FloatUnary
 from .facts import Group, Seen, dropped, reach
 from .pair import Layer, Pair, Trial
 
@@ -78,7 +77,7 @@ def _fork(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]:
     """Channels that a slice or pool keeps, by a convolution and so on a scale of their own."""
     for maker in group.makers:
         kind = pair.layers[maker].type
-        for end, kept in dropped(group, maker):
+        for end, kept in dropped(group, pair.layers[maker]):
             peak = float(seen[maker].peaks[kept].max())
             if not 0 < peak < reach(kind):
                 continue
@@ -96,48 +95,53 @@ def _fork(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]:
 
 def _split(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]:
     """Each part of a concatenation on its own scale: its readers split into one for each part."""
-    if len(group.makers) < 2:
+    layers = pair.layers
+    joined = {end: makers for end, makers in group.exits.items() if len(makers) > 1}
+    readers = [layers[n] for n in group.readers if joined.keys() & set(layers[n].sources)]
+    if not readers:
         return
+    weights = {}
+    for reader in filter(_takes, readers):
+        parts = joined[next(name for name in reader.sources if name in joined)]
+        weights[reader.name] = _by_parts(weight_of(reader), list(parts.values()))
     texts, trials = [], []
     for factor in OWN_SCALES:
-        grids = {
-            maker: (pair.layers[maker].type.scale or 1.0)
-            * factor
-            * float(seen[maker].peaks.max())
-            / reach(pair.layers[maker].type)
-            for maker in group.makers
-            if seen[maker].peaks.max() > 0
+        peaks = {maker: factor * float(seen[maker].peaks.max()) for maker in group.makers}
+        scales = {
+            m: p / reach(layers[m].type) * (layers[m].type.scale or 1.0) for m, p in peaks.items()
         }
         texts.append(
-            f"{', '.join(map(repr, group.readers))} split into one convolution for each of "
-            f"{', '.join(map(repr, group.makers))}, each with the threshold {factor:g} of its peak"
+            f"{named(readers)} split into a convolution for each part, thresholds "
+            + ", ".join(f"{peak:.4g} of {maker!r}" for maker, peak in peaks.items())
         )
-        trials.append(Trial(grids=grids))
+        grids = {maker: scale for maker, scale in scales.items() if scale > 0}
+        trials.append(Trial(grids=grids, weights=weights))
     yield Cure("split", tuple(texts), tuple(trials))
+
+
+def named(layers: Sequence[Layer]) -> str:
+    """Names of layers in a text."""
+    return ", ".join(repr(layer.name) for layer in layers)
 
 
 def _equalize(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]:
     """Channels scaled up to one range, the weights that read them down (arXiv 1906.04721)."""
-    if len(group.makers) != 1 or not group.readers:
+    readers = [pair.layers[name] for name in group.readers]
+    if len(group.makers) != 1 or not readers or not all(map(_takes, readers)):
         return
     maker = pair.layers[group.makers[0]]
-    readers = [pair.layers[name] for name in group.readers]
-    if not isinstance(maker.step, Convolution) or not all(map(_takes, readers)):
-        return
-    if any(not of[maker.name].all() for of in group.exits.values() if maker.name in of):
-        return  # channels that not all of the readers have: a fork, not this
-    if any(pair.layers[name].type.shape[1] != maker.type.shape[1] for name in group.exits):
-        return
+    if not isinstance(maker.step, Convolution) or dropped(group, maker):
+        return  # channels that not all of the readers have ask for a fork
     peaks = seen[maker.name].peaks
     factors = np.clip(peaks / max(peaks.max(), 1e-30), LEAST, 1)  # the least for dead ones
-    weights = {reader.name: _equalized(reader.floating[-1].weight, factors) for reader in readers}  # type: ignore[attr-defined]
+    weights = {}
+    for reader in readers:
+        numbers = group.exits[next(s for s in reader.sources if s in group.exits)][maker.name]
+        weights[reader.name] = _equalized(weight_of(reader), factors[numbers - 1])
     scale = maker.type.scale or 1.0
     yield Cure(
         "equalize",
-        (
-            f"weights of {maker.name!r} and of {', '.join(map(repr, group.readers))} equalized, "
-            "channel by channel",
-        ),
+        (f"weights of {maker.name!r} and of {named(readers)} equalized, channel by channel",),
         (Trial(grids={maker.name: scale * factors}, weights=weights),),
     )
 
@@ -150,14 +154,32 @@ def _takes(reader: Layer) -> bool:
         and isinstance(floating, Convolution)
         and floating.group == 1
         and reader.type.is_quantized
-        and not any(isinstance(step, FloatUnary) for step in reader.floating)
     )
 
 
-def _equalized(weight: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Weights after ``w * factor`` was rounded to 8 bits for each output channel."""
-    by_input = factors.reshape(1, -1, *[1] * (weight.ndim - 2))
-    scaled = weight * by_input
-    steps = np.abs(scaled).reshape(len(weight), -1).max(1) / MOST_WEIGHT
+def weight_of(layer: Layer) -> np.ndarray:
+    """Float weights of a layer that `_takes`."""
+    step = layer.floating[-1]
+    assert isinstance(step, Convolution)
+    return step.weight
+
+
+def _by_parts(weight: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Weights rounded to 8 bits for each output channel and part of the input channels."""
+    made = weight.copy()
+    for numbers in parts:
+        made[:, numbers > 0] = _rounded(weight[:, numbers > 0])
+    return made
+
+
+def _rounded(weight: np.ndarray) -> np.ndarray:
+    """Weights rounded to 8 bits for each output channel, as real numbers."""
+    steps = np.abs(weight).reshape(len(weight), -1).max(1) / MOST_WEIGHT
     steps = np.where(steps > 0, steps, 1).reshape(-1, *[1] * (weight.ndim - 1))
-    return (np.rint(scaled / steps) * steps / by_input).astype(np.float32)
+    return (np.rint(weight / steps) * steps).astype(np.float32)
+
+
+def _equalized(weight: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Weights after ``w * factor``, a factor for each input channel, was rounded to 8 bits."""
+    by_input = factors.reshape(1, -1, *[1] * (weight.ndim - 2))
+    return (_rounded(weight * by_input) / by_input).astype(np.float32)

@@ -13,6 +13,7 @@ from ..runtime.emulator.arithmetic import Add, Multiply
 from ..runtime.emulator.convolution import Convolution, MatMul
 from ..runtime.emulator.graph import TensorType
 from ..runtime.emulator.pooling import AveragePool
+from ..runtime.emulator.tables import Lookup
 from .pair import CASTS, Layer, Pair, Value
 
 # A layer's peak that leaves more than half its levels unused: a bit is lost.
@@ -79,10 +80,13 @@ def reach(kind: TensorType) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers whose values lie on one scale, because between them values only move.
+    """Layers whose values lie on one scale.
 
-    ``makers`` compute what lies on it, ``exits`` are the members that something else reads, with
-    for each of a maker's channels whether it comes out there.
+    Between them values only move, or go one by one through a table onto the scale that they had:
+    the compiler hands the scale of a concatenation back through these. ``makers`` compute what lies
+    on it, ``readers`` are outside, ``exits`` are the members that something computes with, and for
+    each of their channels and for each maker the number of its channel, from 1, that comes out
+    there, or 0.
     """
 
     members: tuple[str, ...]
@@ -102,7 +106,8 @@ def groups(pair: Pair) -> dict[str, Group]:
         return name
 
     for name, layer in layers.items():
-        for source in layer.sources if layer.moves and name in parent else ():
+        one_by_one = layer.moves or isinstance(layer.step, Lookup)
+        for source in layer.sources if one_by_one and name in parent else ():
             if source in parent and _same(layers[source].type, layer.type):
                 parent[top(name)] = top(source)
     together: dict[str, list[str]] = {}
@@ -123,26 +128,26 @@ def _same(a: TensorType, b: TensorType) -> bool:
 def _group(pair: Pair, members: Sequence[str]) -> Group:
     layers, inside = pair.layers, set(members)
     makers = tuple(m for m in members if not (layers[m].moves and set(layers[m].sources) & inside))
-    outside = [n for n in layers if n not in inside or n in makers]
-    readers = tuple(n for n in outside if set(layers[n].sources) & inside)
-    read = {s for n in readers for s in layers[n].sources} & inside
+    computing = [n for n in layers if n not in inside or n in makers]
+    readers = tuple(n for n in computing if n not in inside and set(layers[n].sources) & inside)
+    read = {s for n in computing for s in layers[n].sources} & inside
     ends = [m for m in members if m in read or m == pair.output]
     exits: dict[str, dict[str, np.ndarray]] = {end: {} for end in ends}
     for maker in makers:
-        for end, kept in _channels(pair, maker, members).items():
+        for end, numbers in _channels(pair, maker, members).items():
             if end in exits:
-                exits[end][maker] = kept
+                exits[end][maker] = numbers
     return Group(tuple(members), makers, readers, exits)
 
 
 def _channels(pair: Pair, maker: str, members: Sequence[str]) -> dict[str, np.ndarray]:
-    """Which of a maker's channels come out at each member, by sending their numbers through."""
+    """Which of a maker's channels comes out at each channel of members, by sending numbers."""
     kind = pair.layers[maker].type
     if len(kind.shape) < 2:
         return {}
     numbers = torch.arange(1, kind.shape[1] + 1, dtype=torch.float32)
     sent = numbers.reshape(1, -1, *[1] * (len(kind.shape) - 2)).expand(kind.shape).contiguous()
-    values, found = {maker: sent}, {maker: np.ones(kind.shape[1], bool)}
+    values = {maker: sent}
     with torch.inference_mode():
         for name in members:
             layer = pair.layers[name]
@@ -152,9 +157,7 @@ def _channels(pair: Pair, maker: str, members: Sequence[str]) -> dict[str, np.nd
                 s: values.get(s, torch.zeros(pair.layers[s].type.shape)) for s in layer.sources
             }
             values[name] = pair.quantized_steps(layer, operands)
-            there = np.unique(values[name].numpy()).astype(int)
-            found[name] = np.isin(np.arange(1, kind.shape[1] + 1), there)
-    return found
+    return {name: peaks_of(value).astype(int) for name, value in values.items()}
 
 
 def reasons(
@@ -207,7 +210,7 @@ def _of_group(
 ) -> Iterator[dict[str, Any]]:
     most = layer.type.limits[1] - layer.type.zero
     scale = layer.type.scale or 1.0
-    for end, kept in dropped(group, layer.name):
+    for end, kept in dropped(group, layer):
         levels = min(seen[layer.name].peaks[kept].max() / scale, most)
         if levels < HALF * most:
             yield {
@@ -232,12 +235,14 @@ def _of_group(
             }
 
 
-def dropped(group: Group, maker: str) -> list[tuple[str, np.ndarray]]:
+def dropped(group: Group, maker: Layer) -> list[tuple[str, np.ndarray]]:
     """Members that hold only some of a maker's channels, where it has others; the first of each."""
     found: dict[bytes, tuple[str, np.ndarray]] = {}
     for end, of_makers in group.exits.items():
-        kept = of_makers.get(maker)
-        if kept is not None and kept.any() and not kept.all():
+        if maker.name not in of_makers:
+            continue
+        kept = np.isin(np.arange(1, maker.type.shape[1] + 1), of_makers[maker.name])
+        if kept.any() and not kept.all():
             found.setdefault(kept.tobytes(), (end, kept))
     return list(found.values())
 

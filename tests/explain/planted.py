@@ -27,7 +27,7 @@ WIDER = 40.0
 
 @dataclass(frozen=True)
 class Fault:
-    """A network's name, what is done to it and to its thresholds, where, and what is to be found."""
+    """A network, what is done to it and to its thresholds, where, and what is to be found."""
 
     network: str
     plant: Callable[[nn.Module], None]
@@ -49,11 +49,11 @@ def _wider_channel(network: nn.Module) -> None:
 
 def _wider_part(network: nn.Module) -> None:
     """One part of a concatenation, taken back where the last convolution reads it."""
-    norm, reader = network[1].wide[1][1], network[3].out
+    norm, reader = network.deep[4][1], network.out
     with torch.no_grad():
         norm.weight *= WIDER
         norm.bias *= WIDER
-        reader.weight[:, 16:32] /= WIDER
+        reader.weight[:, :16] /= WIDER
 
 
 FAULTS = {
@@ -64,7 +64,7 @@ FAULTS = {
         "crnn", lambda network: None, "/stack/stack.4", "saturation", "threshold", cut=0.15
     ),
     "a concat of unequal parts": Fault(
-        "inception", _wider_part, "/1/", "joined with wider ones", "split"
+        "yolo-leaky", _wider_part, "/stem/", "joined with wider ones", "split"
     ),
 }
 
