@@ -16,7 +16,7 @@ from ..errors import ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
-from ..explain.table import headline, helpful
+from ..explain.table import helpful
 from ..figures.quantization import layer_costs, quantization_noise
 from ..measure.data import Data
 from ..measure.layers import layer_errors, layer_names
@@ -304,7 +304,8 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
 
 def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, Any]:
     """What `explain` finds of the first model; its layers are also ``called`` by their roles."""
-    item, some = compiled[0], plates.take(slice(EXPLAINED))
+    item = next(one for one in compiled if one.bmodel.input_dtype == "float32")
+    some = plates.take(slice(EXPLAINED))
     found = explained(item.bmodel, compile_bmodel(item.traced, item.bmodel.chip, "fp32"), some)
     roles = layer_names(item)
     for row in found["layers"]:

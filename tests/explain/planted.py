@@ -76,15 +76,19 @@ class Planted:
     images: np.ndarray
 
 
-def planted(fault: Fault) -> Planted:
-    """A network with a fault, in INT8 and in F32."""
+def planted(fault: Fault, threshold: float | None = None) -> Planted:
+    """A network with a fault, in INT8 and in F32; its threshold there mended if one is given."""
     network, shape = example(fault.network), EXAMPLES[fault.network].shape
     fault.plant(network)
     with tempfile.TemporaryDirectory() as folder:
         onnx = export_onnx(network, shape, Path(folder) / "net.onnx")
         top = translated(onnx, random_images(shape, 1, seed=0))
     thresholds = {
-        name: (t * (fault.cut if name.startswith(fault.place) else 1.0), low, high)
+        name: (
+            t if not name.startswith(fault.place) else threshold or t * fault.cut,
+            low,
+            high,
+        )
         for name, (t, low, high) in drawn_thresholds(top, ROOM, ROOM).items()
     }
     return Planted(
