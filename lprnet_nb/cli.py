@@ -884,6 +884,22 @@ def bench_networks(
     _print_json(record["summary"])
 
 
+@bench_app.command("speed")
+def bench_speed(
+    networks: Annotated[
+        str, typer.Option(help="Of those that `bench networks` knows.")
+    ] = "lprnet,resnet,mobilenet-v2,crnn",
+    chip: Annotated[str, typer.Option()] = "BM1684X",
+    rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3,
+) -> None:
+    """Emulator and vendor interpreter side by side on networks of several kinds."""
+    from .proof.foreign_bench import bench_networks
+
+    _print_json(
+        bench_networks(networks, chip, rounds, report=lambda line: print(line, file=sys.stderr))
+    )
+
+
 @bench_app.command("releases")
 def bench_releases(
     tpu_mlir: Annotated[

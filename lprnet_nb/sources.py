@@ -85,7 +85,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "shim": ("runtime/simulator.py", "runtime/shim.c"),
     "emulator-kernels": ("runtime/emulator/kernels.c", "runtime/emulator/native.py: FLAGS"),
     "contract-kit": ("proof/contract.py", "proof/kit.py", _PREPROCESS),
-    "example-onnx": ("proof/networks.py", "proof/foreign.py: export_onnx"),
+    "example-onnx": ("model/network.py", "proof/networks.py", "proof/foreign.py: export_onnx"),
     "foreign-top": ("proof/foreign.py: translated",),
     "foreign-bmodel": (
         "proof/foreign.py: _QUANTIZE compiled_network",

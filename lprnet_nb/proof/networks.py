@@ -14,6 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import ParameterError
+from ..model.network import LPRNet
+
+CLASSES = 68
+
 
 @dataclass(frozen=True)
 class Example:
@@ -501,6 +506,7 @@ def _svtr() -> nn.Module:
 
 
 EXAMPLES: dict[str, Example] = {
+    "lprnet": Example(lambda: LPRNet(CLASSES), 24, 94, "LPRNet as it was published"),
     "resnet": Example(_resnet, 32, 96, "ResNet's basic blocks, CTC head"),
     "mobilenet-v2": Example(_mobilenet_v2, 32, 96, "inverted residuals, ReLU6"),
     "mobilenet-v3": Example(_mobilenet_v3, 32, 96, "the same, gated, Hard-swish"),
@@ -545,8 +551,6 @@ def names_of(text: str | None) -> Sequence[str]:
     ParameterError
         For a name that is not one.
     """
-    from ..errors import ParameterError
-
     if text is None:
         return tuple(EXAMPLES)
     unknown = [name for name in text.split(",") if name not in EXAMPLES]

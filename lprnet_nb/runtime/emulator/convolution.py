@@ -180,8 +180,8 @@ class MatMul(Step):
     another operation requantizes.
 
     BM1684's chip (``tile`` above 0) takes an integer product over so many values at a time. What it
-    has of the sum in between it keeps in 16 bits, 8 of them below the result's: shifted half up, and
-    saturated. Found with its simulator on products over 1,280 to 4,000 values.
+    has of the sum in between it keeps in 16 bits, 8 of them below the result's: shifted half up,
+    and saturated. Found with its simulator on products over 1,280 to 4,000 values.
 
     Float: float32 sums, bias, ReLU, rounded to storage. The interpreter's order of the sums is its
     kernel library's. A chip (``lanes`` 2, known in F32) rounds each product, sums the even and the

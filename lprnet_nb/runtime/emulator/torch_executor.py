@@ -187,10 +187,7 @@ def _matmul(step: MatMul, left: torch.Tensor, right: torch.Tensor | None = None)
         result = result if bias is None else result + bias
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     left, right = (x.double() - zero for x, zero in zip((left, right), step.zero_points))
-    if step.tile:
-        sums = _tiled(step, left, right)
-    else:
-        sums = torch.matmul(left, right).round().long()
+    sums = _tiled(step, left, right) if step.tile else torch.matmul(left, right).round().long()
     return requantize(sums if bias is None else sums + bias.long(), step.requant, -1)
 
 
