@@ -23,7 +23,7 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     ("toolchain/compile.py", '"--asymmetric"', '"--symmetric"'): {"bmodel"},
     ("toolchain/compile.py", "SEARCH_IMAGES = 30", "SEARCH_IMAGES = 31"): {"calibration"},
     ("toolchain/compile.py", '"--expected_cos", "1"', '"--expected_cos", "0"'): {"calibration"},
-    ("toolchain/inside/deploy.py", "import ", "import os, "): {"bmodel"},
+    ("toolchain/inside/deploy.py", "import ", "import os, "): {"bmodel", "foreign-bmodel"},
     ("toolchain/inside/quantize_worker.py", "import ", "import os, "): {"tables", "lowered"},
     ("runtime/emulator/kernels.c", "#include <stdint.h>", "#include <stdlib.h>"): {
         "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
@@ -32,7 +32,9 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
         "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
-    ("model/network.py", "STEPS = 18", "STEPS = 17"): {"trace", "qat", "study-float", "study-role"},
+    ("model/network.py", "STEPS = 18", "STEPS = 17"): {
+        "trace", "qat", "study-float", "study-role", "example-onnx",
+    },
     ("decode/ctc.py", "import numpy as np", "import numpy"): {"score", "explained"},
     # What decides nothing.
     ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),
@@ -55,7 +57,8 @@ def digests(package: Path, monkeypatch) -> dict[str, str]:
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[2]}"[:60])
 def test_a_change_of_the_code_that_decides_a_result_is_another_key(change, tmp_path, monkeypatch):
     name, before, after = change
-    for part in ("datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain"):
+    parts = "datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain"
+    for part in parts:
         shutil.copytree(PACKAGE / part, tmp_path / part, ignore=shutil.ignore_patterns("*.pyc"))
     for part in ("measure/survey.py", "work/pieces.py"):
         (tmp_path / part).parent.mkdir()

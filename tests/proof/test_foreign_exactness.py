@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -104,9 +107,19 @@ def test_doctor_lists_what_the_emulator_does_not_know(compiler):
     assert found["operations"] == len(graph.ops) and found["kernels"] is None
     [norm] = [row for row in found["unknown"] if row["operation"] == "LayerNorm"]
     assert norm["what"] == "unknown operation" and norm["taken_by"] == "device, simulator"
-    # A product in F16 is known as the interpreter takes it, not as the chip does.
-    products = [row for row in found["unknown"] if row["operation"] == "MatMul"]
-    assert all(row["taken_by"].endswith("the interpreter's arithmetic") for row in products)
+
+
+def test_doctor_says_what_is_known_as_the_interpreter_has_it(compiler, tmp_path):
+    """Parts of a long product on BM1684 that are not known, for a shift of less than 8."""
+    folder = compiled_example("vgg", "BM1684") / "graph"
+    record = json.loads((folder / "graph.json").read_text())
+    [op, _] = [op for op in record["ops"] if op["type"] == "tpu.MatMul"]
+    op["attributes"]["rshifts"] = [7]
+    (tmp_path / "graph.json").write_text(json.dumps(record))
+    shutil.copy(folder / "graph.npz", tmp_path)
+    [row] = unknown_operations(tmp_path)["unknown"]
+    assert row["layer"] == op["name"] and "a product over 1536 values" in row["what"]
+    assert row["taken_by"] == "device, simulator, emulator with the interpreter's arithmetic"
 
 
 def test_every_unknown_is_found_and_nothing_else_is_left_out(compiler):
@@ -114,7 +127,7 @@ def test_every_unknown_is_found_and_nothing_else_is_left_out(compiler):
     found = [one.op.name for one in unknowns(graph)]
     left = [op.name for op in graph.ops if op.name not in found]
     steps = {step.name for step in lower(graph, "chip", lambda unknown: None)}
-    assert len(set(found)) == len(found) > 2 and set(left) <= steps
+    assert len(set(found)) == len(found) >= 2 and set(left) <= steps
 
 
 def test_doctor_finds_nothing_unknown_in_a_known_network(compiler):
