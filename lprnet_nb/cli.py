@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from . import __version__
@@ -534,10 +535,22 @@ def _show_states(profile: str, values: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Say which backends, compilers, data and versions are there, and what is missing."""
-    from .doctor import examine
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="A BModel: what of it the emulator does not know.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say which backends, compilers, data and versions are there, and what is missing.
 
+    Of a BModel: the operations that the emulator does not know, and which backend takes them.
+    """
+    from .doctor import examine, unknown_operations
+
+    if model is not None:
+        found = unknown_operations(model)
+        _emit(found, None) if as_json else _show_unknown(found)
+        return
     facts = examine()
     if as_json:
         _emit(facts, None)
@@ -549,6 +562,61 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     console = Console(width=160, highlight=False)
     console.print(table)
     console.print(facts["summary"], markup=False, soft_wrap=True)
+
+
+def _show_unknown(found: dict[str, Any]) -> None:
+    console = Console(width=160, highlight=False)
+    if found["unknown"]:
+        table = Table("operation", "layer", "what is not known", "taken by", box=None)
+        for row in found["unknown"]:
+            table.add_row(*(escape(row[k]) for k in ("operation", "layer", "what", "taken_by")))
+        console.print(table)
+    count = len(found["unknown"])
+    kernels = f"; its {found['kernels']} kernels run it" if found["kernels"] else ""
+    console.print(
+        f"{found['chip']}: {found['operations']} operations, {count or 'none'} unknown to the "
+        f"emulator{kernels}.",
+        markup=False,
+    )
+
+
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="INT8 BModel with its record beside it.")],
+    plates: Annotated[
+        list[Path], typer.Argument(help="Plate crops: pictures, folders, .txt lists of paths.")
+    ],
+    float_model: Annotated[
+        Path | None,
+        typer.Option("--float", help="The same network in fp32; else made from the weights."),
+    ] = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    images: Annotated[int, typer.Option(help="How many plates; 0 for all.")] = 16,
+    top: Annotated[int, typer.Option(help="Layers to find cures for.")] = 5,
+    output: Annotated[Path | None, typer.Option(help="JSON file with everything.")] = None,
+) -> None:
+    """Say why an INT8 BModel loses: what each layer costs at the output, why, and what helps."""
+    from .explain.bmodel import explain_bmodel
+    from .explain.table import headline, layer_rows
+
+    found = explain_bmodel(
+        model,
+        plates,
+        float_model=float_model,
+        weights=weights,
+        classes=classes,
+        images=images,
+        top=top,
+    )
+    console = Console(width=max(120, Console().width), highlight=False)
+    table = Table("layer", "share", "alone", "why", "what helps, in dB at the output", box=None)
+    for row in layer_rows(found):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(headline(found), markup=False, soft_wrap=True)
+    if output is not None:
+        _emit(found, output)
 
 
 @app.command()
@@ -948,6 +1016,43 @@ def bench_exactness(
         report=lambda line: print(line, file=sys.stderr),
     )
     _print_json(record["summary"])
+
+
+@bench_app.command("networks")
+def bench_networks(
+    networks: Annotated[
+        str | None, typer.Option(help="Such as resnet,crnn; all of them by default.")
+    ] = None,
+    chips: Chips = None,
+    judge: Annotated[str, typer.Option(help="interpreter, simulator or both.")] = "both",
+    images: Annotated[int, typer.Option(help="Random images for each judge.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(help="Record that gets the rows; other rows of it stay.")
+    ] = None,
+) -> None:
+    """Judge the emulator on small networks of many kinds with random weights."""
+    from .proof.foreign_exactness import measure_networks
+
+    record = measure_networks(
+        networks, chips, judge, images, output, report=lambda line: print(line, file=sys.stderr)
+    )
+    _print_json(record["summary"])
+
+
+@bench_app.command("speed")
+def bench_speed(
+    networks: Annotated[
+        str, typer.Option(help="Of those that `bench networks` knows.")
+    ] = "lprnet,resnet,mobilenet-v2,crnn",
+    chip: Annotated[str, typer.Option()] = "BM1684X",
+    rounds: Annotated[int, typer.Option(help="Turns of each rival.")] = 3,
+) -> None:
+    """Emulator and vendor interpreter side by side on networks of several kinds."""
+    from .proof.foreign_bench import bench_networks
+
+    _print_json(
+        bench_networks(networks, chip, rounds, report=lambda line: print(line, file=sys.stderr))
+    )
 
 
 @bench_app.command("releases")

@@ -8,15 +8,18 @@ import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from . import __version__, children
 from .cache import cache_dir, data_dir, untrusted_part
 from .datasets import fetch
 from .errors import LprnetError
+from .inputs import find_path
 from .places import reports_dir
 from .settings import settings
 from .toolchain import environment
+from .toolchain.bmodel import BModel
 from .toolchain.releases import RELEASES
 
 # What the workbook does without, and what for it is.
@@ -87,6 +90,54 @@ def examine() -> dict[str, Any]:
     for row in rows:
         row["optional"] |= row["what"] == "Python 3.10" and here["compiler TPU-MLIR"]
     return {"checks": rows, "summary": summary(rows)}
+
+
+def unknown_operations(model: str | Path) -> dict[str, Any]:
+    """What of a BModel the emulator does not know, without running anything.
+
+    Parameters
+    ----------
+    model
+        BModel with its record beside it, the record's folder, or an exported graph's.
+
+    Returns
+    -------
+    dict
+        JSON-able: ``chip``; ``operations``, how many there are; ``unknown``, a list of
+        ``operation``, ``layer``, ``what`` is not known of it, and ``taken_by``, the backends that
+        take it; and ``kernels``, what of the emulator runs it where nothing is unknown.
+
+    Raises
+    ------
+    DataError, EngineError
+        When the model cannot be read or has no graph.
+    """
+    from .runtime.emulator import Emulator, load_graph
+    from .runtime.emulator.lower import unknowns
+
+    place = find_path(model)
+    exported = (place / "graph.json").exists()
+    folder = place if exported else BModel.load(place).exported
+    graph = load_graph(folder)
+    interpreted = {one.op.name for one in unknowns(graph, "interpreter")}
+    rows = [
+        {
+            "operation": one.op.type.removeprefix("tpu."),
+            "layer": one.op.name,
+            "what": one.what,
+            "taken_by": "device, simulator"
+            + (
+                "" if one.op.name in interpreted else ", emulator with the interpreter's arithmetic"
+            ),
+        }
+        for one in unknowns(graph)
+    ]
+    return {
+        "chip": graph.chip,
+        "operations": len(graph.ops),
+        "unknown": rows,
+        "kernels": None if rows else Emulator(folder).description["kernels"],
+    }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:

@@ -102,6 +102,20 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "shim": ("runtime/simulator.py", "runtime/shim.c"),
     "emulator-kernels": ("runtime/emulator/kernels.c", "runtime/emulator/native.py: FLAGS"),
     "contract-kit": ("proof/contract.py", "proof/kit.py", _PREPROCESS),
+    "example-onnx": ("model/network.py", "proof/networks.py", "proof/foreign.py: export_onnx"),
+    "foreign": ("toolchain/bmodel.py: UNKNOWN",),  # a copy of the file
+    "foreign-top": ("proof/foreign.py: translated",),
+    "foreign-bmodel": (
+        "proof/foreign.py: _QUANTIZE compiled_network",
+        "toolchain/inside/deploy.py",
+        "toolchain/inside/export_graph.py",
+    ),
+    "foreign-judged": (
+        "proof/foreign_exactness.py: _interpreted _simulated",
+        "proof/interpreter.py",
+        "toolchain/inside/interpreter_worker.py",
+    ),
+    "explained": (_PREPROCESS, "explain/*.*", "decode/ctc.py", _EMULATOR),
     "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
 }
 _PACKAGE = Path(__file__).parent

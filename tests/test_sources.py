@@ -13,7 +13,9 @@ from lprnet_nb import cache, sources
 
 PACKAGE = Path(sources.__file__).parent
 COMPILED = {"top", "calibration", "bmodel"}
-READ = {"logits", "survey", "study-cell", "study-float", "study-role", "contract-kit"}
+READ = {
+    "logits", "survey", "study-cell", "study-float", "study-role", "contract-kit", "explained",
+}  # fmt: skip
 CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
     ("datasets/images.py", "(0.0078125,)", "(0.015625,)"): READ
     | {"top", "calibration", "tables", "qat", "nntc-umodel", "nntc-bmodel"},
@@ -21,13 +23,13 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     ("toolchain/compile.py", '"--asymmetric"', '"--symmetric"'): {"bmodel"},
     ("toolchain/compile.py", "SEARCH_IMAGES = 30", "SEARCH_IMAGES = 31"): {"calibration"},
     ("toolchain/compile.py", '"--expected_cos", "1"', '"--expected_cos", "0"'): {"calibration"},
-    ("toolchain/inside/deploy.py", "import ", "import os, "): {"bmodel"},
+    ("toolchain/inside/deploy.py", "import ", "import os, "): {"bmodel", "foreign-bmodel"},
     ("toolchain/inside/quantize_worker.py", "import ", "import os, "): {"tables", "lowered"},
     ("runtime/emulator/kernels.c", "#include <stdint.h>", "#include <stdlib.h>"): {
-        "logits", "survey", "study-cell", "study-role", "emulator-kernels",
+        "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
     },
     ("runtime/emulator/native.py", '"-O', '"-g", "-O'): {
-        "logits", "survey", "study-cell", "study-role", "emulator-kernels",
+        "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
@@ -37,7 +39,7 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     ("datasets/interface.py", "transpose(", "swapaxes("): {
         "logits", "survey", "study-float", "study-role",
     },
-    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score"},
+    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score", "explained"},
     # What decides nothing.
     ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),
     ("datasets/images.py", "def preprocess(", "# A comment.\n\n\ndef preprocess("): set(),
@@ -59,7 +61,8 @@ def digests(package: Path, monkeypatch) -> dict[str, str]:
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[2]}"[:60])
 def test_a_change_of_the_code_that_decides_a_result_is_another_key(change, tmp_path, monkeypatch):
     name, before, after = change
-    for part in ("datasets", "decode", "model", "proof", "runtime", "study", "toolchain"):
+    parts = "datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain"
+    for part in parts:
         shutil.copytree(PACKAGE / part, tmp_path / part, ignore=shutil.ignore_patterns("*.pyc"))
     for part in ("measure/survey.py", "work/pieces.py"):
         (tmp_path / part).parent.mkdir()

@@ -359,3 +359,54 @@ def layer_fidelity(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(series)), borderaxespad=0.2
     )
     return figure
+
+
+def layer_costs(
+    layers: Sequence[str],
+    shares: Sequence[float],
+    cures: Sequence[tuple[str, float]],
+    *,
+    int8_db: float,
+    without_db: float | None,
+) -> Figure:
+    """What each layer alone costs at the output, and what cures of the costliest one bring.
+
+    Parameters
+    ----------
+    layers, shares
+        The costliest first, and their parts of the noise at the output, from 0 to 1.
+    cures
+        Cures of the first layer, and the output's SNR with each, in dB.
+    int8_db
+        The output's SNR as it is.
+    without_db
+        The output's SNR where the first layer has no error: what no cure of it exceeds by much.
+    """
+    figure, [[left, right]] = _figure(3.0, 1, 2, width_ratios=(1.2, 1))
+    places = np.arange(len(layers))
+    left.barh(places, np.multiply(100, shares), color=BLUE)
+    for place, share in zip(places, shares):
+        left.annotate(
+            f"{100 * share:.1f}",
+            (100 * share, place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+        )
+    left.set_yticks(places, layers, fontsize=7.5)
+    left.invert_yaxis()
+    left.set(xlabel="part of the noise at the output, %", xlim=(0, 115 * max(shares)))
+    left.set_title("each layer alone in INT8")
+    marks = np.arange(len(cures))
+    for mark, (_, value), style in zip(marks, cures, SERIES[1:]):
+        right.plot(value, mark, style["marker"], color=style["color"], markersize=7)
+    right.axvline(int8_db, color=BLACK, linestyle="--", label="as it is")
+    if without_db is not None:
+        right.axvline(without_db, color=GREY, linestyle=":", label="without this layer's error")
+    right.set_yticks(marks, [name for name, _ in cures])
+    right.set_ylim(len(cures) - 0.5, -0.5)
+    right.set(xlabel="SNR of the output, dB")
+    right.set_title(f"cures of {layers[0]}")
+    figure.legend(loc="outside lower right", ncols=2)
+    return figure

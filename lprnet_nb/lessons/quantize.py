@@ -8,22 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
-from ..figures.quantization import quantization_noise
+from ..explain.bmodel import explained
+from ..explain.table import helpful
+from ..figures.quantization import layer_costs, quantization_noise
 from ..measure.data import Data
-from ..measure.layers import layer_errors
+from ..measure.layers import layer_errors, layer_names
 from ..measure.models import Compiled, Planned, model_label, planned
 from ..measure.parameters import Parameters
 from ..model.lprnet.roles import roles_of_layers
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
-from ..toolchain.compile import CalibrationTable, top_graph
+from ..toolchain.compile import CalibrationTable, compile_bmodel, top_graph
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
 from .course import listed
@@ -32,6 +35,7 @@ from .trace import read_images
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
 RANGE = (1 / 500, 10)  # thresholds that are tried, of the largest value
+EXPLAINED = 8  # plates on which the causes of the loss are looked for
 LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are unsigned
 
 
@@ -296,6 +300,44 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
         fall, before, after = max(falls)
         said.append(f"{name} falls most from {before} to {after}, by {fall:.0f} dB")
     return f"{'; '.join(said)} (the branches of the context left aside)."
+
+
+def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, Any]:
+    """What `explain` finds of the first model; its layers are also ``called`` by their roles."""
+    item = next(one for one in compiled if one.bmodel.input_dtype == "float32")
+    some = plates.take(slice(EXPLAINED))
+    found = explained(item.bmodel, compile_bmodel(item.traced, item.bmodel.chip, "fp32"), some)
+    roles = layer_names(item)
+    for row in found["layers"]:
+        row["called"] = roles.get(row["layer"], row["layer"])
+    return found
+
+
+def cost_rows(found: Mapping[str, Any], count: int = 6) -> list[dict[str, Any]]:
+    """The costliest layers of an explanation: what they cost, why, and what helps."""
+    return [
+        {
+            "layer": row["called"],
+            "compiler's name": row["layer"],
+            "share of the noise": row["share"],
+            "SNR with it alone, dB": row["alone"]["snr_db"],
+            "why": "; ".join(reason["said"] for reason in row["reasons"][:2]) or "8 bits",
+            "what helps": "; ".join(f"{c['gain_db']:+.1f} dB: {c['do']}" for c in helpful(row)[:1]),
+        }
+        for row in found["layers"][:count]
+    ]
+
+
+def costs_figure(found: Mapping[str, Any], count: int = 8) -> Figure:
+    """`figures.layer_costs` of an explanation."""
+    rows = found["layers"][:count]
+    return layer_costs(
+        [row["called"] for row in rows],
+        [row["share"] for row in rows],
+        [(cure["kind"], cure["snr_db"]) for cure in rows[0]["cures"]],
+        int8_db=found["int8"]["snr_db"],
+        without_db=rows[0]["without"]["snr_db"],
+    )
 
 
 def reading_said(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from lprnet_nb.figures.network import agreement, coupling, pool_equivalence, sub
 from lprnet_nb.figures.quantization import (
     channel_ranges,
     histogram,
+    layer_costs,
     layer_fidelity,
     quantization_noise,
 )
@@ -294,6 +295,20 @@ def test_layers_that_are_absent_leave_gaps():
         "kl": [[0, 1.5], [2, 3.5]],
         "mse": [[0, 2], [1, 4], [2, 6]],
     }
+
+
+def test_costs_stand_beside_what_cures_bring():
+    left, right = layer_costs(
+        ["a", "b"], [0.7, 0.2], [("fork", 29.0), ("float", 28.0)], int8_db=26.0, without_db=29.5
+    ).axes
+    assert [bar.get_width() for bar in left.patches] == pytest.approx([70, 20])
+    assert [text.get_text() for text in left.texts] == ["70.0", "20.0"]
+    assert labels(left, "y") == ["a", "b"] and labels(right, "y") == ["fork", "float"]
+    marks = [line.get_xydata()[0].tolist() for line in right.lines if len(line.get_xdata()) == 1]
+    assert marks == [[29, 0], [28, 1]]
+    lines = {line.get_label(): line.get_xdata()[0] for line in right.lines}
+    assert lines["as it is"] == 26 and lines["without this layer's error"] == 29.5
+    assert left.yaxis_inverted() and right.yaxis_inverted()  # the costliest on top
 
 
 # Decoding

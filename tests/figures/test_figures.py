@@ -85,6 +85,9 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "layers": lambda: figures.layer_fidelity(
         ["a", "b", "c"], {"kl": [1, None, 3], "mse": [2, 2, 2]}
     ),
+    "costs": lambda: figures.layer_costs(
+        ["a", "b"], [0.7, 0.2], [("fork", 29.0), ("float", 28.0)], int8_db=26.0, without_db=29.5
+    ),
     "paths": lambda: figures.ctc_paths(
         IMAGES[0],
         log_softmax(LOGITS)[0],

@@ -691,6 +691,8 @@ class _Program:
         """Products with constants are convolutions of 1 x 1, rows of the left operand as pixels."""
         if step.requant is None and not step.lanes:
             raise Unsupported(f"'{step.name}': a product in the interpreter's order")
+        if step.tile:
+            raise Unsupported(f"'{step.name}': a product in tiles")
         left = self.types[step.inputs[0]]
         if (self.batch > 1 and len(left.shape) < 2) or left.shape[0] != self.batch > 1:
             raise Unsupported(f"'{step.name}': operand of shape {left.shape}")

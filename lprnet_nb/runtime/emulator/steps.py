@@ -60,6 +60,17 @@ class Input(Step):
     """One of the graph's inputs, as given."""
 
 
+class Unknown(EngineError):
+    """What the emulator does not know: ``what`` of ``op``."""
+
+    def __init__(self, graph: Graph, op: Op, what: str) -> None:
+        super().__init__(
+            f"{graph.folder}: {op.type} '{op.name}': {what}; the emulator does not "
+            "know this case (use the simulator backend)"
+        )
+        self.op, self.what = op, what
+
+
 class Attributes:
     """The attributes of one op, each of which must be read or declared harmless.
 
@@ -79,11 +90,8 @@ class Attributes:
         self.op, self.graph, self.left = op, graph, set(op.attributes)
         self.arithmetic, self.producer, self.requant = arithmetic, producer, requant
 
-    def fail(self, what: str) -> EngineError:
-        return EngineError(
-            f"{self.graph.folder}: {self.op.type} '{self.op.name}': {what}; the emulator does not "
-            "know this case (use the simulator backend)"
-        )
+    def fail(self, what: str) -> Unknown:
+        return Unknown(self.graph, self.op, what)
 
     def get(self, name: str, default: Any = None) -> Any:
         self.left.discard(name)

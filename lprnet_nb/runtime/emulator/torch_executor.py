@@ -22,7 +22,7 @@ from lprnet_nb.runtime.emulator.arithmetic import (
     Multiply,
 )
 from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
-from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
+from lprnet_nb.runtime.emulator.convolution import TILE_BITS, Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
@@ -162,6 +162,19 @@ def two_lanes(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return sums[0] + sums[1]
 
 
+def _tiled(step: MatMul, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """BM1684's sum over tiles (see `MatMul`), int64."""
+    assert step.requant is not None
+    shift = torch.as_tensor(step.requant.shift, device=left.device) - TILE_BITS
+    total = torch.zeros((), dtype=torch.long, device=left.device)
+    for start in range(0, left.shape[-1], step.tile):
+        if start:
+            total = right_shift(total, shift, HALF_UP).clamp(-(2**15), 2**15 - 1) << shift
+        part = slice(start, start + step.tile)
+        total = total + torch.matmul(left[..., part], right[..., part, :]).round().long()
+    return total
+
+
 def _matmul(step: MatMul, left: torch.Tensor, right: torch.Tensor | None = None) -> torch.Tensor:
     if right is None:
         right = torch.as_tensor(step.weight, device=left.device)
@@ -174,7 +187,7 @@ def _matmul(step: MatMul, left: torch.Tensor, right: torch.Tensor | None = None)
         result = result if bias is None else result + bias
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     left, right = (x.double() - zero for x, zero in zip((left, right), step.zero_points))
-    sums = torch.matmul(left, right).round().long()
+    sums = _tiled(step, left, right) if step.tile else torch.matmul(left, right).round().long()
     return requantize(sums if bias is None else sums + bias.long(), step.requant, -1)
 
 

@@ -1,0 +1,153 @@
+"""An explanation of a BModel of ours: its float form found, its plates read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache import artifact
+from ..datasets.folder import list_plates
+from ..datasets.images import PlateImages, choose, preprocess
+from ..datasets.pictures import load_pictures
+from ..decode import decode
+from ..errors import DataError, ParameterError
+from ..inputs import find_path, note
+from ..measure.data import weights_for
+from ..measure.parameters import check
+from ..model.trace import trace_model
+from ..toolchain.bmodel import BModel
+from ..toolchain.compile import compile_bmodel
+from .explanation import TOP, explain
+
+SEED = 0  # of the choice of plates
+OWN = ("published", "generated")  # weights that are found by their name
+
+
+def explain_bmodel(
+    model: str | Path,
+    places: Sequence[str | Path],
+    *,
+    float_model: str | Path | None = None,
+    weights: str | None = None,
+    classes: str | None = None,
+    images: int = 16,
+    top: int = TOP,
+) -> dict[str, Any]:
+    """Explain where an INT8 BModel loses; see `explanation.explain`.
+
+    Parameters
+    ----------
+    model
+        BModel of INT8 with its record beside it, or the record's folder.
+    places
+        Plates, as for `pictures.load_pictures`; a folder with labels is also judged by them.
+    float_model
+        The same network compiled in fp32 for the same chip and batch; made from the weights
+        otherwise.
+    weights, classes
+        What the BModel was compiled from; by default what its record names, where that is
+        "published" or "generated".
+    images
+        How many plates, spread at random over the places; 0 for all.
+    top
+        How many layers to find cures for.
+
+    Returns
+    -------
+    dict
+        As `explanation.explain`, with ``model``, ``strategy`` and ``plates``.
+
+    Raises
+    ------
+    ParameterError
+        When the BModel is a float one, its preprocessing is fused, or its weights are not named.
+    DataError, EngineError, ToolchainError
+        When something cannot be read, run or compiled.
+    """
+    quantized = BModel.load(find_path(model))
+    if quantized.precision != "int8" or quantized.input_dtype != "float32":
+        raise ParameterError(
+            f"{model} is a BModel of {quantized.precision} that takes {quantized.input_dtype}: "
+            "there is something to explain in INT8 models that take float32 only."
+        )
+    exact = _float_model(quantized, float_model, weights, classes)
+    plates = _plates(places, quantized)
+    if 0 < images < len(plates):
+        plates = plates.take(np.sort(choose(len(plates), images, SEED)))
+    return {
+        "model": str(model),
+        "strategy": quantized.strategy,
+        "plates": plates.name,
+        **explained(quantized, exact, plates, top),
+    }
+
+
+def explained(
+    quantized: BModel, exact: BModel, plates: PlateImages, top: int = TOP
+) -> dict[str, Any]:
+    """What `explanation.explain` says of a BModel and its float one, kept in the cache.
+
+    Raises
+    ------
+    ParameterError, EngineError
+        As `explanation.explain`.
+    """
+
+    def build(folder: Path) -> None:
+        found = explain(
+            quantized.exported,
+            exact.exported,
+            preprocess(plates.images),
+            read=lambda logits: decode(logits, quantized.alphabet).texts,
+            labels=plates.labels,
+            top=top,
+        )
+        (folder / "explained.json").write_text(json.dumps(found), "utf8")
+
+    inputs = {
+        "int8": quantized.digest,
+        "float": exact.digest,
+        "plates": plates.digest,
+        "classes": quantized.alphabet.classes,
+        "top": top,
+    }
+    folder = artifact("explained", inputs, build)
+    return json.loads((folder / "explained.json").read_text("utf8"))
+
+
+def _float_model(
+    quantized: BModel, given: str | Path | None, weights: str | None, classes: str | None
+) -> BModel:
+    if given is not None:
+        model = BModel.load(find_path(given))
+        if (model.precision, model.chip) != ("fp32", quantized.chip):
+            raise ParameterError(
+                f"{given} is a BModel of {model.precision} for {model.chip}; the float side of "
+                f"{quantized.path} is one of fp32 for {quantized.chip}."
+            )
+        return model
+    name = weights or (quantized.weights if quantized.weights in OWN else None)
+    if name is None:
+        raise ParameterError(
+            f"{quantized.path} was compiled from weights {quantized.weights!r}. Name their file in "
+            "--weights, and their class list in --classes, or an fp32 BModel of them in --float."
+        )
+    loaded = weights_for(check(WEIGHTS=name, **({"CLASSES": classes} if classes else {})))
+    traced = trace_model(loaded, quantized.batch, quantized.batch_mean, quantized.form)
+    return compile_bmodel(traced, quantized.chip, "fp32")
+
+
+def _plates(places: Sequence[str | Path], model: BModel) -> PlateImages:
+    """The plates of some places, with labels where one folder has them."""
+    if len(places) == 1 and find_path(places[0]).is_dir():
+        try:
+            return list_plates(places[0], model.alphabet).read()
+        except DataError as error:
+            plates = load_pictures(places)
+            note(f"{error} Readings are compared with those of the float network.")
+            return plates
+    return load_pictures(places)
