@@ -82,7 +82,7 @@ def test_every_kind_of_artifact_says_what_decides_it():
     assert kinds == set(sources.DECIDED_BY)
     # Where the digest of the inputs is the identity of what was made, it is in them.
     named = set(re.findall(r'"code": code_digest\("([a-z-]+)"\)', code))
-    assert named == {*COMPILED, "trace", "tables", "nntc-umodel", "nntc-bmodel", "score"}
+    assert named == {*COMPILED, "trace", "network", "tables", "nntc-umodel", "nntc-bmodel", "score"}
 
 
 def test_the_code_is_in_the_key(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 from ..cache import artifact, code_digest, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages, preprocess
+from ..datasets.interface import Interface
 from .lprnet import LPRNET
 from .network import Network
 from .onnx_files import open_session, run_session, with_shape
@@ -56,6 +57,11 @@ class TracedModel:
     weights: str
     alphabet: Alphabet
     network: Network = LPRNET
+
+    @property
+    def interface(self) -> Interface:
+        """What it takes, and how its output is laid out."""
+        return self.network.interface
 
     @property
     def classes(self) -> int:

@@ -218,7 +218,9 @@ def test_choosing_a_few_reads_those_only(tmp_path, monkeypatch):
     )
     read = []
     original = f.read_image
-    monkeypatch.setattr(f, "read_image", lambda path: read.append(path.name) or original(path))
+    monkeypatch.setattr(
+        f, "read_image", lambda path, size: read.append(path.name) or original(path, size)
+    )
     files = list_plates(folder)
     assert len(files) == 300 and not read
     chosen = choose(len(files), 7, seed=3)

@@ -174,7 +174,9 @@ def test_what_is_not_judged_needs_no_labels_and_a_folder_is_read_when_asked(tmp_
     read = []
     original = datasets_folder.read_image
     monkeypatch.setattr(
-        datasets_folder, "read_image", lambda path: read.append(path) or original(path)
+        datasets_folder,
+        "read_image",
+        lambda path, size: read.append(path) or original(path, size),
     )
     found = datasets_for(wanted, labels=False)
     assert len(found.pool) == 30 and not read
