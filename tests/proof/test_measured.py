@@ -84,7 +84,7 @@ def test_a_boxs_row_is_of_the_logits_that_it_gave(kit, boxed, data):
     assert line["inference"] == "125.000 ± 50.000"
     assert "0 of 1 models gave the expected logits of all 5" in compare.boxes_said([ours, box])
     [latency] = compare.box_latency([ours, box])
-    assert (latency["measured_ms"], latency["measured_by"]) == (75, "run alone (DEVIO)")
+    assert (latency["measured_ms"], latency["measured_by"]) == (75, "run alone, DEVIO")
     # No further model for tests and figures that compare models.
     assert len(compare.of_decoder([reference, ours, box], "greedy")) == 2
 
