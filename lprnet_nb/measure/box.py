@@ -129,7 +129,7 @@ class Results(Part):
     @property
     def name(self) -> str:
         """What the box is called in a report: its board, else its chip."""
-        return self.box.board or f"a {self.chip}"
+        return self.box.board or f"{self.chip} box"
 
 
 # ---- Reading -----------------------------------------------------------------------------------
@@ -279,16 +279,23 @@ class BoxRun:
     @property
     def call(self) -> tuple[float, str]:
         """Milliseconds an image of the network alone, as published tables have it, and by what."""
-        times = self.times[self.program]
-        if "bmrt_test" in times:
-            return times["bmrt_test"].median, "bmrt_test"
-        return times["runtime"].median, "run alone (DEVIO)"
+        return network_time(self.times[self.program])
 
     @property
     def stages(self) -> dict[str, float]:
         """Milliseconds an image by the vendor's stages, medians."""
         times = self.times[self.program]
         return {stage: times[stage].median for stage in STAGES if stage in times}
+
+
+def network_time(times: Mapping[str, Any]) -> tuple[float, str]:
+    """Milliseconds an image of the network alone, and by what: the SDK's program, else sail.
+
+    `times` are spreads by step, as in `Program` or in `schema.BoxTimes`.
+    """
+    if "bmrt_test" in times:
+        return times["bmrt_test"].median, "bmrt_test"
+    return times["runtime"].median, "run alone, DEVIO"
 
 
 def read_fitting(
@@ -344,8 +351,11 @@ def box_runs(
     chips = list(dict.fromkeys(model.chip for model in models.values()))
     found: dict[str, BoxRun] = {}
     for path, results in read_fitting(paths, plates, chips).items():
-        there = {each.sha256: each for each in reversed(results.models)}
-        mine = {name: there[one.sha256] for name, one in models.items() if one.sha256 in there}
+        mine = {
+            name: each
+            for name, one in models.items()
+            if (each := _named_alike(name, one, results)) is not None
+        }
         if not mine:
             names = ", ".join(f"{each.id} ({each.sha256[:12]})" for each in results.models)
             raise DataError(
@@ -364,6 +374,15 @@ def box_runs(
             else:
                 found[name] = BoxRun(file, results, each)
     return found
+
+
+def _named_alike(name: str, model: BModel, results: Results) -> MeasuredModel | None:
+    """A BModel in results; of several that are one file, that of our name.
+
+    At batch 1 a BModel for two cores can be the very one for one core.
+    """
+    same = [each for each in results.models if each.sha256 == model.sha256]
+    return next((each for each in same if each.id == name), same[0] if same else None)
 
 
 def box_facts(path: str | Path) -> dict[str, Any]:

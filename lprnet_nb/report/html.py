@@ -26,6 +26,7 @@ from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
+from ..measure.box import network_time
 from ..measure.parameters import NETWORK
 from ..measure.schema import (
     BModelFacts,
@@ -227,7 +228,7 @@ def _index(
         "timings": report.timings,
         "host": _host(report),
         "boxes": _boxes(report),
-        "box_steps": BOX_STEPS,
+        "box_steps": _box_steps(report),
         "manifest": report.manifest,
         "command": _command(report),
         "notebooks": report.notebooks,
@@ -292,7 +293,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                         *([row.strategy] if row.strategy else []),
                         *([f"batch {row.batch}"] if batches else []),
                         *([f"{row.cores} cores"] if row.cores > 1 else []),
-                        *(["box"] if row.box else []),
+                        *(["on the box"] if row.box else []),
                     ]
                 ),
                 "point": place(point),
@@ -380,11 +381,8 @@ def _measured(
 
 def _here(report: _Report, identity: str) -> tuple[float, str] | None:
     """Milliseconds an image of a model's run alone on a box, and by what; None without a box."""
-    for one in _box_times(report, identity):
-        for step, by in (("bmrt_test", "bmrt_test"), ("runtime", "run alone, DEVIO")):
-            if step in one.times_ms:
-                return one.times_ms[step].median, by
-    return None
+    found = [one for one in _box_times(report, identity) if one.program != "bmcv"]
+    return network_time(found[0].times_ms) if found else None
 
 
 def _box_times(report: _Report, identity: str) -> list[BoxTimes]:
@@ -408,6 +406,12 @@ def _boxes(report: _Report) -> list[dict[str, Any]]:
                 "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
             }
     return list(found.values())
+
+
+def _box_steps(report: _Report) -> list[str]:
+    """Steps that any box has timed, in order."""
+    boxes = report.timings.boxes if report.timings else ()
+    return [step for step in BOX_STEPS if any(step in one.times_ms for one in boxes)]
 
 
 def _box(facts: BoxFacts | None) -> dict[str, Any]:

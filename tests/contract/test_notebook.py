@@ -24,7 +24,8 @@ def run(folder: Path, backend: str) -> Path:
 
 def last_printed(folder: Path) -> str:
     """What the last cell prints: every plate's label, reading, runner-up and margin."""
-    cell = nbformat.read(folder / "04.ipynb", 4).cells[-1]
+    cells = nbformat.read(folder / "04.ipynb", 4).cells
+    cell = [cell for cell in cells if cell.cell_type == "code"][-1]
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
@@ -61,3 +62,6 @@ def test_with_sail_on_the_path_it_reads_as_on_the_simulator(
             for folder in (made, simulated)
         )
         assert here == there
+    [check] = json.loads((made / "tables" / "04_crosscheck.json").read_text("utf8"))["rows"]
+    assert (check["backend"], check["judge"], check["checked images"]) == ("device", "simulator", 4)
+    assert check["bit-identical"] is True

@@ -143,6 +143,21 @@ def test_results_of_other_plates_models_or_chips_are_refused(kit, results, capsy
         read_fitting([path.with_name("none.json")], plates_of(kit), ["BM1688"])
 
 
+def test_of_models_that_are_one_file_each_has_its_own_times(kit, results, program):
+    path = results()
+    values = json.loads(path.read_text("ascii"))
+    del values["seal"]
+    values["models"].append(values["models"][0] | {"id": "int8_1b_2core"})
+    program.write_results(str(path), values)
+    same = model_of(kit, "int8_1b")
+    found = box_runs([path], plates_of(kit), {"int8_1b_2core": same, "int8_1b": same, "x": same})
+    assert {name: run.model.id for name, run in found.items()} == {
+        "int8_1b_2core": "int8_1b_2core",
+        "int8_1b": "int8_1b",
+        "x": "int8_1b",
+    }
+
+
 def test_two_boxes_of_one_model_are_refused(kit, results, tmp_path):
     first = Path(shutil.copy(results(), tmp_path / "first.json"))
     with pytest.raises(DataError, match=r"first.json and .*results.json both measured int8_1b"):
@@ -177,7 +192,7 @@ def test_times_are_by_program_and_the_sdks_own_is_preferred(kit, results):
 
     slow = spread.model_copy(update={"median": 9.0})
     steps = {"inference": spread, "runtime": slow}
-    assert with_times(plates=steps).call == (9.0, "run alone (DEVIO)")
+    assert with_times(plates=steps).call == (9.0, "run alone, DEVIO")
     every = with_times(plates=steps, bmcv={"decode": slow}, bmrt_test={"bmrt_test": spread})
     assert every.call == (spread.median, "bmrt_test")
     assert every.times == {
