@@ -280,10 +280,13 @@ def infer(
     )
     if output and output.suffix.lower() == ".csv":
         _emit_table(
-            read.table() if details else [["file", "plate"], *read.plates().items()], output
+            read.table() if details else [["file", "plate"], *map(list, read.plates().items())],
+            output,
         )
         return
-    rejected = {} if reject is None else {"rejected": {"below": reject, "images": left_out}}
+    rejected: dict[str, Any] = (
+        {} if reject is None else {"rejected": {"below": reject, "images": left_out}}
+    )
     _emit(rejected | read.facts() if details else read.plates(), output)
 
 
