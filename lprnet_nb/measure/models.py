@@ -150,9 +150,11 @@ def foreign(parameters: Parameters, data: Data) -> list[Planned]:
 def _foreign(path: Path, parameters: Parameters, data: Data) -> Planned:
     """A BModel from elsewhere: from here on its copy in the cache, which is run without asking."""
     model = foreign_bmodel(path, said_of(parameters).convention(), data.weights.alphabet)
-    folder = artifact(
-        "foreign", {"sha256": model.sha256}, lambda into: shutil.copy(path, into / "model.bmodel")
-    )
+
+    def build(into: Path) -> None:
+        shutil.copy(path, into / "model.bmodel")
+
+    folder = artifact("foreign", {"sha256": model.sha256}, build)
     model = replace(model, path=folder / "model.bmodel", batch_mean=parameters.batch_mean)
     name = label_of(path)
     identity = model_id(model.chip, model.precision, model.batch, name)
