@@ -292,12 +292,13 @@ def infer(
         model, images, backend or "auto", decoder, views=views, trust=trust, reject=reject
     )
     if output and output.suffix.lower() == ".csv":
-        _emit_table(
-            read.table() if details else [["file", "plate"], *read.plates().items()], output
-        )
+        plain = [["file", "plate"], *map(list, read.plates().items())]
+        _emit_table(read.table() if details else plain, output)
         return
-    rejected = {} if reject is None else {"rejected": {"below": reject, "images": left_out}}
-    _emit(rejected | read.facts() if details else read.plates(), output)
+    facts: dict[str, Any] = read.facts() if details else read.plates()
+    if details and reject is not None:
+        facts = {"rejected": {"below": reject, "images": left_out}, **facts}
+    _emit(facts, output)
 
 
 @network_app.command("new")

@@ -150,6 +150,8 @@ BEHIND = {
     ".venv/bin/lprnet-nb infer data/models/BM1684X/lprnet_int8_1b.bmodel data/images/mine "
     "--output reports/mine.json": "--backend emulator",
     ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine": "",
+    ".venv/bin/lprnet-nb infer vendor.bmodel data/images/mine --trust --details": "",
+    "scripts/report.sh --bmodel vendor.bmodel --trust --name vendor": "--images 4",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "--steps 2 --batch 4",
     "scripts/report.sh --weights data/models/mine.pth "
     "--name mine-weights": "--images 4 --chips BM1684X",
@@ -168,6 +170,8 @@ SLOW = {
 }
 # Nothing of the vendor's that these need can be installed here: they say so, and what to do.
 ERRORS = {
+    ".venv/bin/lprnet-nb infer vendor.bmodel data/images/mine --trust --details": "is not there",
+    "scripts/report.sh --bmodel vendor.bmodel --trust --name vendor": "cannot read BModel",
     ".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
     ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "no-such-ssh is not installed",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "envsetup.sh",

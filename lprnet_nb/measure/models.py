@@ -10,14 +10,14 @@ from pathlib import Path
 
 from ..cache import artifact
 from ..model.trace import TracedModel
-from ..runtime.foreign import Said, foreign_bmodel, label_of
+from ..runtime.foreign import foreign_bmodel, label_of
 from ..toolchain.bmodel import BModel
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.strategies import Strategy
 from ..work import scheduler
 from ..work.pieces import Piece, compile_piece, given, nntc_piece, trace_piece
 from .data import Data
-from .parameters import Parameters, combinations
+from .parameters import Parameters, combinations, said_of
 from .schema import model_id
 
 
@@ -158,13 +158,12 @@ def foreign(parameters: Parameters, data: Data) -> list[Planned]:
 
 def _foreign(path: Path, parameters: Parameters, data: Data) -> Planned:
     """A BModel from elsewhere: from here on its copy in the cache, which is run without asking."""
-    said = Said(parameters.mean or None, parameters.scale or None, parameters.pixel_format or None)
-    model = foreign_bmodel(path, said.input(), data.weights.alphabet)
+    model = foreign_bmodel(path, said_of(parameters).input(), data.weights.alphabet)
 
-    def copy(into: Path) -> None:
+    def build(into: Path) -> None:
         shutil.copy(path, into / "model.bmodel")
 
-    folder = artifact("foreign", {"sha256": model.sha256}, copy)
+    folder = artifact("foreign", {"sha256": model.sha256}, build)
     model = replace(model, path=folder / "model.bmodel", batch_mean=parameters.batch_mean)
     name = label_of(path)
     identity = model_id(model.chip, model.precision, model.batch, name)

@@ -215,9 +215,14 @@ def _check_cores(parameters: Parameters) -> None:
         )
 
 
+def said_of(parameters: Parameters) -> Said:
+    """What the parameters say of BModels from elsewhere."""
+    return Said(parameters.mean or None, parameters.scale or None, parameters.pixel_format or None)
+
+
 def _check_foreign(parameters: Parameters) -> None:
     """Refuse BModels from elsewhere unless they are trusted, and what is said of none."""
-    said = Said(parameters.mean or None, parameters.scale or None, parameters.pixel_format or None)
+    said = said_of(parameters)
     said.input()
     if not parameters.bmodels and said.options:
         raise ParameterError(f"{', '.join(said.options)}: for BMODELS, and none is named.")
