@@ -7,6 +7,7 @@ from typing import Any
 
 SHOWN = 0.005  # part of the noise from which on a layer is listed
 HELPS = 0.1  # dB from which on a cure is
+NEAR = 0.5  # dB that are not worth floats
 
 
 def layer_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -58,5 +59,10 @@ def headline(found: Mapping[str, Any]) -> str:
 
 
 def first_cure(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The costliest layer that a cure helps, and that cure."""
-    return next(((row, helpful(row)[0]) for row in found["layers"] if helpful(row)), None)
+    """The costliest layer that a cure helps, and the best that is not float, unless float is far
+    better: it costs time."""
+    for row in found["layers"]:
+        if cures := helpful(row):
+            near = [cure for cure in cures if cure["gain_db"] > cures[0]["gain_db"] - NEAR]
+            return row, next((cure for cure in near if cure["kind"] != "float"), cures[0])
+    return None

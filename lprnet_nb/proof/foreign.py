@@ -48,13 +48,12 @@ def export_onnx(network: torch.nn.Module, shape: tuple[int, ...], path: Path) ->
 
 def example_onnx(name: str) -> Path:
     """The ONNX file of one of `networks.EXAMPLES`."""
-    folder = artifact(
-        "example-onnx",
-        {"name": name, "torch": torch.__version__, "opset": OPSET},
-        lambda folder: (
-            export_onnx(example(name), EXAMPLES[name].shape, folder / "net.onnx") and None
-        ),
-    )
+
+    def build(folder: Path) -> None:
+        export_onnx(example(name), EXAMPLES[name].shape, folder / "net.onnx")
+
+    inputs = {"name": name, "torch": torch.__version__, "opset": OPSET}
+    folder = artifact("example-onnx", inputs, build)
     return folder / "net.onnx"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,7 @@ def bench_networks(
             few = inputs[name][: IMAGES["interpreter"]]
             spent = interpret(SimpleNamespace(path=folders[name] / "net.bmodel"), few).seconds
             times[name]["interpreter"].append(float(np.sum(spent)) / len(few))
-            seconds = _seconds(lambda name=name: emulators[name].run(inputs[name]))
+            seconds = _seconds(partial(emulators[name].run, inputs[name]))
             times[name]["emulator"].append(seconds / len(inputs[name]))
             report(f"round {turn + 1}/{rounds}: {name} {times[name]['emulator'][-1] * 1e3:.3f} ms")
     medians = {

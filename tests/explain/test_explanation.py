@@ -10,7 +10,7 @@ import pytest
 
 from lprnet_nb.evaluate.fidelity import sqnr_db
 from lprnet_nb.explain.explanation import explain
-from lprnet_nb.explain.table import headline, helpful, layer_rows
+from lprnet_nb.explain.table import first_cure, headline, helpful, layer_rows
 from lprnet_nb.runtime.emulator import Emulator
 
 QUICK = "a saturating threshold"
@@ -101,4 +101,11 @@ def test_the_table_says_what_to_try(found):
     assert helpful({"cures": [{"gain_db": 0.05}]}) == []
     hopeless = {**said, "layers": [{**row, "cures": []} for row in said["layers"]]}
     assert "No cure" in headline(hopeless)
+    near = [
+        {"kind": "float", "gain_db": 1.8, "do": "f"},
+        {"kind": "fork", "gain_db": 1.5, "do": "k"},
+    ]
+    assert first_cure({"layers": [{"cures": near}]})[1]["kind"] == "fork"
+    near[0]["gain_db"] = 2.1
+    assert first_cure({"layers": [{"cures": []}, {"cures": near}]})[1]["kind"] == "float"
     assert np.isclose(float(rows[0][1].split()[0]), 100 * said["layers"][0]["share"], atol=0.05)
