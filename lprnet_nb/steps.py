@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .cache import atomic_write, data_dir
+from .children import variables
 from .datasets.alphabet import PUBLISHED, read_alphabet
 from .datasets.folder import load_plates, read_truth
 from .datasets.generate import ONE_ROW, generate_plates, write_plates
@@ -16,6 +17,7 @@ from .decode import decode
 from .errors import DataError, ParameterError
 from .evaluate.accuracy import character_accuracy, correct
 from .evaluate.intervals import wilson
+from .files import private_folder
 from .inputs import note
 from .measure.data import datasets_for, weights_for
 from .measure.models import compile_all
@@ -220,4 +222,6 @@ def train_weights(
     )
     plates = load_plates(images, alphabet) if images else None
     keep_memory()
-    return train(config, plates, alphabet)
+    # Where an optimizer takes its first step, torch makes a folder for kernels that it compiles.
+    with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
+        return train(config, plates, alphabet)
