@@ -210,39 +210,46 @@ def _(scene: Scene) -> str:
 # 14: workers that stall
 
 
-def _workers(work: subprocess.Popen, *known: int) -> list[int]:
-    """Wait for worker processes that a run has started, other than those known."""
+def _worker(work: subprocess.Popen, *known: int) -> int:
+    """Wait for a worker process that a run starts, other than those known."""
     while work.poll() is None:
         for child in psutil.Process(work.pid).children():
             with contextlib.suppress(psutil.Error):
                 if "spawn_main" in " ".join(child.cmdline()) and child.pid not in known:
-                    return [child.pid]
+                    return child.pid
         time.sleep(0.01)
-    return []
+    raise AssertionError(f"it ended too early: {work.communicate()[1]}")
+
+
+def _at_work(world: World, work: subprocess.Popen) -> int:
+    """Wait for a worker process at work."""
+    if found := until_at_work(world.cache, work):
+        return found[0]
+    raise AssertionError(f"it ended too early: {work.communicate()[1]}")
 
 
 def _stop_at_work(world: World, work: subprocess.Popen) -> None:
-    os.kill(until_at_work(world.cache, work)[0], signal.SIGSTOP)
+    os.kill(_at_work(world, work), signal.SIGSTOP)
 
 
 def _stop_at_start(world: World, work: subprocess.Popen) -> None:
-    os.kill(_workers(work)[0], signal.SIGSTOP)
+    os.kill(_worker(work), signal.SIGSTOP)
 
 
 def _stop_successor(world: World, work: subprocess.Popen) -> None:
     """Stop the process that takes the place of a killed one, before it is ready."""
-    victim = until_at_work(world.cache, work)[0]
+    victim = _at_work(world, work)
     known = [child.pid for child in psutil.Process(work.pid).children()]
     os.kill(victim, signal.SIGKILL)
-    os.kill(_workers(work, *known)[0], signal.SIGSTOP)
+    os.kill(_worker(work, *known), signal.SIGSTOP)
 
 
 @C.probes(
     "C14",
     {
-        "a worker is stopped (SIGSTOP) while it works": (_stop_at_work, 60, ""),
+        "a worker is stopped (SIGSTOP) while it works": (_stop_at_work, 300, ""),
         "a worker is stopped while it starts": (_stop_at_start, 30, "did not start"),
-        "the successor of a lost worker is stopped while it starts": (_stop_successor, 60, ""),
+        "the successor of a lost worker is stopped while it starts": (_stop_successor, 300, ""),
     },
     before="the survey waits forever",
     slow=True,
@@ -255,8 +262,8 @@ def _(scene: Scene, stop: Callable, seconds: int, error: str) -> str:
         try:
             stop(world, work)
             if not error:
-                return world.finish(work, within=400)
-            _, errors = work.communicate(timeout=400)
+                return world.finish(work)
+            _, errors = work.communicate(timeout=600)
             if work.returncode != 2 or error not in errors or "Traceback" in errors:
                 raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
             return f"one error: {errors.splitlines()[0]}"

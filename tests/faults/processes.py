@@ -129,9 +129,12 @@ def _worker_killed(repetitions: int) -> Callable[[World], str]:
                 forget(world, "logits", "score")
                 work = world.start()
                 until_at_work(world.cache, work)
-                time.sleep(dice.uniform(0, span))
+                moment = dice.uniform(0, span)
+                time.sleep(moment)
                 victims = until_at_work(world.cache, work)  # between two pieces, at the next one
                 at_work += bool(victims)
+                if not victims:  # the last piece was made sooner: the machine is less busy now
+                    span = moment
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(dice.choice(victims or made.working()), signal.SIGKILL)
                 world.finish(work)

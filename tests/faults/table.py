@@ -31,8 +31,9 @@ no command reaches. Those marked "everywhere" are also tried from another folder
 with umask 077, in zh_CN.GBK and in an ASCII locale. The last table is of damaged artifacts, full
 disks, strange names and killed processes.
 
-"Before" is how a trap ended when it was first tried, where that is known; "now" is from the run
-that this page was made from; "test" is the test that holds it, in `tests/faults`.
+"Before" is how a trap ended when it was first tried, where that is known; "now" is from the runs
+that this page was made from; "test" is the test that holds it, in `tests/faults`. "Not in that run"
+says of a probe that its end has not been seen since it was last changed.
 
 ```sh
 scripts/test.sh -m "slow or not slow" tests/faults --repetitions 20 --faults-table faults.json

@@ -485,7 +485,7 @@ def _(scene: Scene) -> str:
     return same(list(json.loads(out.read_bytes().decode("utf8"))), sorted(labels))
 
 
-# A clock that is set back by an hour every second, in each process from its start on.
+# A clock that is set back by an hour when a process has lived for two seconds.
 _BACKWARD = """
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -499,7 +499,8 @@ int clock_gettime(clockid_t which, struct timespec *found) {
     struct timespec now;
     int failed = syscall(SYS_clock_gettime, which, found);
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-    if (!failed && which == CLOCK_REALTIME) found->tv_sec -= 3600 * (now.tv_sec - from.tv_sec);
+    if (!failed && which == CLOCK_REALTIME && now.tv_sec - from.tv_sec >= 2)
+        found->tv_sec -= 3600;
     return failed;
 }
 int gettimeofday(struct timeval *found, void *zone) {
@@ -523,7 +524,11 @@ def _(scene: Scene) -> str:
     clock = scene.library(scene.folder / "clock.so", _BACKWARD)
     shutil.rmtree(scene.cache / "artifacts" / "logits")
     with scene.world._using(scene.cache):
-        ended = scene.world.finish(scene.world.start(LD_PRELOAD=str(clock)), within=120)
+        work = scene.world.start(LD_PRELOAD=str(clock))
+        try:
+            ended = scene.world.finish(work)
+        finally:
+            work.kill()
     files = [*(scene.cache / "artifacts" / "logits").glob("*/seconds.json")]
     seconds = [value for path in files for value in json.loads(path.read_text()).values()]
     if not seconds or min(seconds) < 0:
