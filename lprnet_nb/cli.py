@@ -1187,7 +1187,9 @@ def main() -> None:
         _end(1)
     except OSError as error:
         if error.errno in _NO_PATH and error.filename is not None:
-            _end(2, f"{error.strerror}: {error.filename}. Check the path and its permissions.")
+            long = error.errno == errno.ENAMETOOLONG
+            remedy = "Name another place" if long else "Check the path and its permissions"
+            _end(2, f"{error.strerror}: {error.filename}. {remedy}.")
         if error.errno not in _FULL:
             _end(70, _defect(error))
         where = error.filename or "standard output, or the disk of the cache"

@@ -179,7 +179,7 @@ def read_json(
     Raises
     ------
     error
-        As `read_text`, and when it is not JSON, with the place.
+        As `read_text`, when it is not JSON, with the place, and when a text of it is none.
     """
 
     def unique(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,7 +192,15 @@ def read_json(
 
     text = read_text(path, what, error)
     try:
-        return json.loads(text, object_pairs_hook=pairs or unique)
+        value = json.loads(text, object_pairs_hook=pairs or unique)
+        if "\\u" in text:  # an escape can be half of a character
+            json.dumps(value, ensure_ascii=False).encode("utf8")
+        return value
+    except UnicodeEncodeError as cause:
+        half = cause.object[cause.start : cause.end]
+        raise error(
+            f"{what} {path} holds {half!r}, which is half of a character. Mend that place."
+        ) from cause
     except json.JSONDecodeError as cause:
         raise error(
             f"{what} {path} is not JSON at line {cause.lineno}, column {cause.colno}. "

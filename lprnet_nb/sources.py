@@ -102,7 +102,11 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "shim": ("runtime/simulator.py", "runtime/shim.c"),
     "emulator-kernels": ("runtime/emulator/kernels.c", "runtime/emulator/native.py: FLAGS"),
     "contract-kit": ("proof/contract.py", "proof/kit.py", _PREPROCESS),
-    "example-onnx": ("model/network.py", "proof/networks.py", "proof/foreign.py: export_onnx"),
+    "example-onnx": (
+        "model/lprnet/layers.py",
+        "proof/networks.py",
+        "proof/foreign.py: export_onnx",
+    ),
     "foreign": ("toolchain/bmodel.py: UNKNOWN",),  # a copy of the file
     "foreign-top": ("proof/foreign.py: translated",),
     "foreign-bmodel": (

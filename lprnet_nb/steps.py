@@ -249,8 +249,10 @@ def train_weights(
     Weights that are started from read already: no easy plates first, and no alignment. `options`
     are further ones of `TrainConfig`.
     """
+    from .children import variables
     from .datasets.alphabet import PUBLISHED, read_alphabet
     from .datasets.folder import load_plates
+    from .files import private_folder
     from .memory import keep_memory
     from .model.train import TrainConfig, train
 
@@ -272,4 +274,6 @@ def train_weights(
     )
     plates = load_plates(images, alphabet) if images else None
     keep_memory()
-    return train(config, plates, alphabet)
+    # Where an optimizer takes its first step, torch makes a folder for kernels that it compiles.
+    with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
+        return train(config, plates, alphabet)

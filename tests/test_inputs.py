@@ -118,10 +118,13 @@ def test_json_says_where_it_is_broken_and_doubles_are_refused(tmp_path):
         ('{"a": 1,\n "b" 2}', "line 2, column 6"),
         ('{"a": 1, "a": 2}', "'a' occurs more than once"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": ["\\ud800"]}', r"'\\ud800', which is half of a character"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=said):
             inputs.read_json(path, "file")
+    path.write_text(r'{"a": "\ud83d\ude97 \u4eac"}')  # both halves are one character
+    assert inputs.read_json(path, "file") == {"a": "🚗 京"}
 
 
 def test_notes_show_no_escape_codes(capsys):

@@ -21,6 +21,7 @@ import cv2
 import lmdb
 import numpy as np
 
+from .. import files
 from ..cache import atomic_write, digest, file_digest
 from ..errors import DataError, ParameterError
 from ..files import LARGEST_IMAGE
@@ -233,7 +234,7 @@ def _opened(folder: Path) -> Iterator[lmdb.Environment]:
 def _record(folder: Path) -> dict[str, Any]:
     """What `convert_imageset` noted of a data set; nothing where it did not make it."""
     try:
-        return dict(json.loads((folder / RECORD).read_text("utf8")))
+        return dict(json.loads(files.read_bytes(folder / RECORD)))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 

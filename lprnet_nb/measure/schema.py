@@ -28,6 +28,7 @@ from pydantic import (
 
 from ..errors import DataError
 from ..evaluate.decision import Outcome
+from ..files import read_bytes
 from ..toolchain.chips import CHIPS
 
 SCHEMA = 3  # 2 has `loss`, `tolerance` and `models`; 3 has `cores`, and what boxes measured
@@ -514,7 +515,7 @@ def read_bmodel_facts(path: str | Path) -> BModelFacts:
 
 def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
-        text = path.read_text("utf8")
+        text = read_bytes(path).decode("utf8")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing. Make the report again: `lprnet-nb report`.") from error
     except (OSError, UnicodeDecodeError) as error:

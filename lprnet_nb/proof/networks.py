@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ParameterError
-from ..model.network import LPRNet
+from ..model.lprnet.layers import LPRNet
 
 CLASSES = 68
 

@@ -26,6 +26,7 @@ from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
+from ..files import read_bytes
 from ..measure.box import network_time
 from ..measure.parameters import NETWORK
 from ..measure.schema import (
@@ -571,7 +572,7 @@ def _files(report: Path, part: str, pattern: str) -> list[Path]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf8"))
+        value = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be read as JSON: {error}. Make the report again."

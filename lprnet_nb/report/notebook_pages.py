@@ -18,6 +18,7 @@ import nh3
 from markupsafe import Markup
 
 from ..errors import DataError
+from ..files import read_bytes
 
 _quiet = logging.getLogger(f"{__name__}.nbconvert")
 _quiet.setLevel(logging.ERROR)
@@ -85,7 +86,7 @@ def convert(path: str | Path) -> NotebookPage:
     """
     path = Path(path)
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(read_bytes(path).decode("utf8"), as_version=4)
         nbformat.validate(notebook)
     except (
         OSError,

@@ -15,6 +15,7 @@ from ..cache import atomic_write, repository
 from ..datasets.splits import folds
 from ..errors import DataError
 from ..evaluate.paired import holm, mcnemar_exact
+from ..files import read_bytes
 from ..toolchain.strategies import Strategy
 from .cells import CROSS_FIT, GENERATED, WITHIN, unpack
 from .cost import float_share
@@ -29,7 +30,7 @@ def read_study(path: Path) -> dict[str, Any]:
         When it cannot be read or is of another format.
     """
     try:
-        study = json.loads(path.read_text("utf8"))
+        study = json.loads(read_bytes(path))
     except (OSError, ValueError) as error:
         raise DataError(f"study {path} cannot be read: {error}.") from error
     if study.get("format") != 1:

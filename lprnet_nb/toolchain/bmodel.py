@@ -184,7 +184,13 @@ class BModel:
                 f"{place} has no readable record ({record.name}: {error}). Compile it "
                 "with `lprnet-nb compile` or scripts/gen_*bmodel.sh."
             ) from error
-        if not path.is_file() or file_digest(path) != model.sha256:
+        try:
+            intact = path.is_file() and file_digest(path) == model.sha256
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read: {error.strerror}. See whether it is the right file."
+            ) from error
+        if not intact:
             raise DataError(
                 f"{path} is missing or differs from its record (SHA-256). Compile it again."
             )

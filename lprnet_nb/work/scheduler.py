@@ -11,8 +11,10 @@ import contextlib
 import faulthandler
 import html
 import logging
+import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -27,7 +29,7 @@ from rich.console import Console
 from ..cache import NotMade, cache_dir, nothing_made
 from ..children import clean_own_environment, stop_tools
 from ..errors import EngineError, ParameterError
-from ..files import make_folder
+from ..files import make_folder, private_folder
 from ..memory import keep_memory
 from ..progress import progress_bar
 from ..runtime.inference import close_models
@@ -245,7 +247,9 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 # A process has its cores' share; in this process each piece may use them all.
                 cores = max(1, _cores() // count) if count else None
                 clean_own_environment()  # workers and their successors start from it
+                stack.enter_context(_none_left())
                 local = stack.enter_context(_local_cluster(count, secret))
+                stack.callback(_signal_workers, signal.SIGCONT)  # a stopped one cannot close
                 client = stack.enter_context(Client(local))
             if progress and (address or count):
                 stack.enter_context(_shown(client.dashboard_link, lasting=bool(address)))
@@ -273,6 +277,7 @@ def _local_cluster(count: int, secret: str) -> Any:
         "silence_logs": logging.CRITICAL,
         "memory_limit": None,
         "dashboard_address": "127.0.0.1:0",
+        "local_directory": str(private_folder()),
     }
     try:
         if not count:
@@ -288,6 +293,7 @@ def _local_cluster(count: int, secret: str) -> Any:
             threads_per_worker=1,
             security=Security.temporary(),
             scheduler_kwargs={"http_prefix": secret},
+            death_timeout=ALONE_SECONDS,
             **shared,
         )
     except (RuntimeError, OSError) as error:
@@ -295,6 +301,30 @@ def _local_cluster(count: int, secret: str) -> Any:
             f"the worker processes of this machine did not start ({error}). See that it has memory "
             "and is not overloaded, and run the same command again; finished pieces are kept."
         ) from error
+
+
+@contextlib.contextmanager
+def _none_left() -> Iterator[None]:
+    """Afterwards no worker process is left, whatever became of the cluster.
+
+    dask may start the successor of a lost worker while it closes, and asks a stopped one to end,
+    which it cannot. The exit of this process would wait for either without end.
+    """
+    try:
+        yield
+    finally:
+        for process in _signal_workers(signal.SIGKILL):
+            process.join()
+
+
+def _signal_workers(sign: signal.Signals) -> list[Any]:
+    """Send a signal to the worker processes of this process; returns them."""
+    workers = [each for each in multiprocessing.active_children() if each.name.startswith("Dask")]
+    for worker in workers:
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, sign)
+    return workers
 
 
 def _gone(address: str | None) -> EngineError:

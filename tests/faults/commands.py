@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from lprnet_nb.cache import repository
 
-LONGEST = 60.0  # seconds, after which a command hangs
+LONGEST = 180.0  # seconds, after which a command hangs, on a busy machine too
 NOBODY = 65534
 # Loaded before the first command: what commands import when they run.
 _LOADED = (

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lprnet_nb.places import repository
 
 from .scene import Stage
 from .world import World
@@ -30,7 +33,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _rows.append(
             {
                 "fault": facts["fault"],
-                "ended": facts.get("ended") or _why(report),
+                "ended": _plain(facts.get("ended") or _why(report)),
                 "ok": report.passed,
                 "seconds": round(report.duration, 1),
                 "test": report.nodeid.split("/")[-1].split("[")[0],
@@ -42,11 +45,16 @@ _rows: list[dict] = []
 
 
 def _why(report: pytest.TestReport) -> str:
-    """The reason of a skip, of a fault that is known, or the last line of a failure."""
+    """The reason of a skip, or the last line of a failure."""
     if report.skipped:
-        known = getattr(report, "wasxfail", "")
-        return known or f"skipped: {report.longrepr[2] if report.longrepr else ''}"
+        return f"skipped: {report.longrepr[2] if report.longrepr else ''}"
     return str(report.longreprtext).strip().splitlines()[-1]
+
+
+def _plain(text: str) -> str:
+    """A text without the folders of this machine."""
+    short = re.sub(r"/[^\s'\"]*/faults(\d+|-\w+)/", "", text)
+    return short.replace(str(repository()), "…").replace(str(Path.home()), "~")
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:

@@ -152,7 +152,6 @@ def _(scene: Scene) -> str:
     "A3",
     "another user of the machine asks the embedded cluster to run code",
     before="it ran as the report's user",
-    open="issue 17: the cluster has no keys",
     slow=True,
 )
 def _(scene: Scene) -> str:

@@ -156,7 +156,6 @@ def _(scene: Scene) -> str:
     "D18",
     "generate into a folder of one's own",
     before="its labels were overwritten",
-    open="issue 17: generate",
 )
 def _(scene: Scene) -> str:
     plates = scene.plates()
@@ -171,7 +170,6 @@ def _(scene: Scene) -> str:
     "D18",
     "train over a foreign file",
     before="it was overwritten",
-    open="issue 17: train",
 )
 def _(scene: Scene) -> str:
     out = scene.text("thesis.pth", "my thesis")
@@ -184,12 +182,11 @@ def _(scene: Scene) -> str:
     "D18",
     "train into a folder",
     before="it failed after all steps",
-    open="issue 17: train",
 )
 def _(scene: Scene) -> str:
     out = scene.folder / "out"
     out.mkdir()
-    said = scene.refused("train", out, "--steps", 1_000_000, "--batch", 2, says="out", within=8)
+    said = scene.refused("train", out, "--steps", 1_000_000, "--batch", 2, says="out")
     return said
 
 
@@ -197,12 +194,11 @@ def _(scene: Scene) -> str:
     "D18",
     "train into a folder that cannot be written",
     before="it failed after all steps",
-    open="issue 17: train",
 )
 def _(scene: Scene) -> str:
     scene.text("file", "x")
     out = scene.folder / "file" / "m.pth"
-    return scene.refused("train", out, "--steps", 1_000_000, "--batch", 2, says="m.pth", within=8)
+    return scene.refused("train", out, "--steps", 1_000_000, "--batch", 2, says="m.pth")
 
 
 @D.probe("D18", "generate twice into one folder")
@@ -243,12 +239,12 @@ def _(scene: Scene) -> str:
     return said
 
 
-@D.probe("D18", "a contract kit into a folder that is not empty")
+@D.probe("D18", "a kit into a folder that is not empty")
 def _(scene: Scene) -> str:
     kit = scene.folder / "kit"
     kit.mkdir()
     (kit / "mine").write_text("mine")
-    said = scene.refused("contract", "--save-kit", kit, says="kit", within=30)
+    said = scene.refused("kit", "BM1688", "--output", kit, says="kit")
     same((kit / "mine").read_text(), "mine")
     return said
 
@@ -256,7 +252,7 @@ def _(scene: Scene) -> str:
 @D.probe("D18", "html in a folder that is no report")
 def _(scene: Scene) -> str:
     (scene.folder / "index.html").write_text("my home page")
-    said = scene.refused("html", scene.folder, says="mine")
+    said = scene.refused("html", scene.folder, says="metrics.json is missing")
     same((scene.folder / "index.html").read_text(), "my home page")
     return said
 
@@ -269,7 +265,7 @@ def _(scene: Scene) -> str:
     return same({path.name: path.read_bytes() for path in plates.iterdir()}, before)
 
 
-@D.probe("D18", "an altered artifact is kept aside when it is made again")
+@D.probe("D18", "an altered artifact is kept aside when it is made again", slow=True)
 def _(scene: Scene) -> str:
     scene.model()
     logits = next((scene.cache / "artifacts" / "logits").glob("*/logits.npy"))

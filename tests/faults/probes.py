@@ -30,8 +30,6 @@ class Probe:
         How it ended when it was first tried; empty where it was not.
     everywhere
         Whether it is tried in every one of `scene.CONTEXTS` too.
-    open
-        Why it is known to end badly still; empty where it does not.
     slow
         Takes many seconds.
     """
@@ -41,7 +39,6 @@ class Probe:
     run: Callable[[Scene], str]
     before: str = ""
     everywhere: bool = False
-    open: str = ""
     slow: bool = False
 
     @property

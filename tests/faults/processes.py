@@ -85,7 +85,7 @@ def _workers_at_work(cache: Path) -> list[int]:
     return found
 
 
-def _until_at_work(cache: Path, work: subprocess.Popen) -> list[int]:
+def until_at_work(cache: Path, work: subprocess.Popen) -> list[int]:
     """Wait until a piece is being made or the work has ended; returns who makes it."""
     while work.poll() is None:
         if found := _workers_at_work(cache):
@@ -98,9 +98,9 @@ def _span_at_work(world: World, *kinds: str) -> float:
     """Seconds from the first piece's start to the last one's end."""
     forget(world, *kinds)
     work = world.start()
-    _until_at_work(world.cache, work)
+    until_at_work(world.cache, work)
     first = last = time.monotonic()
-    while _until_at_work(world.cache, work):
+    while until_at_work(world.cache, work):
         last = time.monotonic()
         time.sleep(0.005)
     world.finish(work)
@@ -128,10 +128,13 @@ def _worker_killed(repetitions: int) -> Callable[[World], str]:
             for _ in range(repetitions):
                 forget(world, "logits", "score")
                 work = world.start()
-                _until_at_work(world.cache, work)
-                time.sleep(dice.uniform(0, span))
-                victims = _until_at_work(world.cache, work)  # between two pieces, at the next one
+                until_at_work(world.cache, work)
+                moment = dice.uniform(0, span)
+                time.sleep(moment)
+                victims = until_at_work(world.cache, work)  # between two pieces, at the next one
                 at_work += bool(victims)
+                if not victims:  # the last piece was made sooner: the machine is less busy now
+                    span = moment
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(dice.choice(victims or made.working()), signal.SIGKILL)
                 world.finish(work)

@@ -23,7 +23,7 @@ from lprnet_nb.datasets.generate import generate_plates, write_plates
 from .commands import LONGEST, NOBODY, Commands, Ended
 from .world import Skip, World, check_nothing_left
 
-_ERROR = re.compile(r"^(lprnet-nb: |.*\bError: |Usage: |╭─ Error)", re.MULTILINE)
+_ERROR = re.compile(r"^(lprnet-nb: |.*\bError: |╭─ Error)", re.MULTILINE)
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
@@ -320,9 +320,9 @@ class Scene:
         shutil.copytree(self.stage.warm(), self.cache, symlinks=True)
         return compiled(self.cache)
 
-    def library(self, path: Path) -> Path:
-        """A shared library that leaves a mark when it is loaded."""
-        source = (
+    def library(self, path: Path, source: str = "") -> Path:
+        """A shared library of a source in C, or one that leaves a mark when it is loaded."""
+        source = source or (
             "#include <fcntl.h>\n__attribute__((constructor)) static void f(void) "
             f'{{ open("{self.marks / path.name}", O_CREAT, 0600); }}'
         )

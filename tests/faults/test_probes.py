@@ -15,41 +15,17 @@ from .probes import Probe
 from .scene import CONTEXTS, HERE, Context, Scene, Stage
 from .world import Skip
 
-# Not one whole run of them has been seen yet, so none is among the quick tests.
-pytestmark = pytest.mark.slow
-
 ALL = [*foreign_code.A, *wrong_answers.B, *hangs.C, *loss.D, *advice.E]
 
-# Ended badly in their first run, and not looked into yet: the product or the probe is wrong.
-UNJUDGED = {
-    "a picture's name of 300 letters",
-    "a label file's name of 300 letters",
-    "a results file's name of 300 letters",
-    "weights' name of 300 letters",
-    "a BModel's name of 300 letters",
-    "a report's folder of 300 letters",
-    "a parent that may not be entered",
-    "a file that may not be read",
-    "weights of sparse tensors",
-    "a cache of another user's, that may only be read",
-    "survey with a BModel from elsewhere",
-    "an unknown command",
-    "an unknown option",
-    "labels with a lone surrogate",
-    "a picture of SVG with a program",
-    "markup in the metadata of a notebook's picture",
-}
 
-
-def cases(probes: list[tuple[Probe, Context]]) -> list:
-    def marks(probe: Probe) -> list:
-        why = probe.open or ("not looked into yet" if probe.name in UNJUDGED else "")
-        known = [pytest.mark.xfail(reason=why, strict=False)] if why else []
-        return known
-
+def cases(probes: list[Probe]) -> list:
     return [
-        pytest.param(probe, context, id=f"{probe.item} {probe.name}", marks=marks(probe))
-        for probe, context in probes
+        pytest.param(
+            probe,
+            id=f"{probe.item} {probe.name}",
+            marks=[pytest.mark.slow] if probe.slow else [],
+        )
+        for probe in probes
     ]
 
 
@@ -65,12 +41,12 @@ def spring(probe: Probe, context: Context, stage: Stage, note) -> None:
     assert ended.startswith(("same result", "one error")) or "Error: " in ended
 
 
-@pytest.mark.parametrize("probe, context", cases([(probe, HERE) for probe in ALL]))
-def test_a_trap(probe, context, stage, record_property):
-    spring(probe, context, stage, record_property)
+@pytest.mark.parametrize("probe", cases(ALL))
+def test_a_trap(probe, stage, record_property):
+    spring(probe, HERE, stage, record_property)
 
 
-@pytest.mark.slow  # not run to its end yet
+@pytest.mark.slow
 @pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.name)
 @pytest.mark.parametrize(
     "probe", [probe for probe in ALL if probe.everywhere], ids=lambda probe: probe.name

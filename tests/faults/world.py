@@ -154,8 +154,7 @@ class World:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Where a pool was started before, the current folder is no place of modules.
-            env=self.environment() | {"PYTHONPATH": str(repository())} | variables,
+            env=self.environment() | variables,
         )
 
     def finish(self, process: subprocess.Popen, within: float = 600.0) -> str:
@@ -167,7 +166,9 @@ class World:
 
     def environment(self) -> dict[str, str]:
         """Environment of a process that works in this world's cache."""
-        return {**os.environ, "OMP_NUM_THREADS": "1"}
+        # Pieces of ours are found by the name that pytest gives their module.
+        path = os.pathsep.join(map(str, (repository(), repository() / "tests")))
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def inject(fault: Fault, world: World) -> str:

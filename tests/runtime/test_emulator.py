@@ -380,3 +380,31 @@ def test_several_inputs_and_outputs(kernels, tmp_path):
         emulator.run({first: a, second: b})
     with pytest.raises(EngineError, match="the graph takes input0, input1, of one length"):
         emulator.tensors(a)
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        (("inputs", 0), [], "no operation gives"),
+        (("outputs", 0), 2**63, "no operation gives"),
+        (("ops", 1, "type"), {}, "has no name of its own"),
+        (("ops", 1, "name"), None, "has no name of its own"),
+        (("ops", 1, "name"), "input0", "has no name of its own"),
+        (("ops", 1, "operands", 0), "x", "needs 'x', which nothing gives"),
+        (("ops", 1, "attributes"), None, "has no attributes"),
+        (("ops", 1, "result", "shape"), [1, 2**63, 2**63, 2**63], "cannot be run"),
+        (("ops", 1, "result", "shape"), [1, [], 4, 5], "cannot be run"),
+    ],
+)
+def test_a_graph_with_a_wrong_value_is_one_error(place, value, said, tmp_path):
+    builder = emulator_graphs.Builder()
+    first = builder.input((1, 3, 4, 5))
+    builder.add("tpu.Sub", [first, first], builder.kinds[first])
+    folder = builder.write(tmp_path)
+    record = part = json.loads((folder / "graph.json").read_text())
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    (folder / "graph.json").write_text(json.dumps(record))
+    with pytest.raises(EngineError, match=said):
+        Emulator(folder).run(np.zeros((1, 3, 4, 5), np.float32))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import multiprocessing
 import os
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -334,6 +336,23 @@ def test_threads_listen_to_nobody_but_this_process(cache):
             for path in ("", "status", "json/counts.json"):
                 with pytest.raises(urllib.error.HTTPError, match="404|500"):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_worker_is_left_behind_a_cluster(stopped):
+    """The exit of this process would wait for it; SIGTERM does not end one that is stopped."""
+    fork = multiprocessing.get_context("fork")
+    with scheduler._none_left():
+        left = fork.Process(target=time.sleep, args=(600,), name="Dask Worker process")
+        left.start()
+        if stopped:
+            os.kill(left.pid, signal.SIGSTOP)
+    assert left.exitcode == -signal.SIGKILL
+    other = fork.Process(target=time.sleep, args=(0.5,), name="a pool's")
+    with scheduler._none_left():
+        other.start()
+    other.join()
+    assert other.exitcode == 0
 
 
 def test_a_scheduler_without_workers_is_one_error(cache, monkeypatch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lprnet_nb.errors import EngineError, ParameterError
+from lprnet_nb.errors import EngineError, LprnetError, ParameterError
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph, load_graph
 from lprnet_nb.runtime.emulator.lower import ARITHMETIC, lower
 from lprnet_nb.runtime.emulator.movement import Constant
@@ -63,20 +64,37 @@ class Emulator:
         if device != "cpu" and kernels == "native":
             raise ParameterError(f"native kernels run on the CPU, not on {device!r}")
         self.graph: Graph = load_graph(folder)
-        self.steps = lower(self.graph, arithmetic)
         self.description = {"kernels": "torch", "arithmetic": arithmetic, "device": device}
-        native: NativeExecutor | None = None
+        with self._sound():
+            self.steps = lower(self.graph, arithmetic)
+            self._executor = self._prepared(kernels, device, threads)
+
+    def _prepared(
+        self, kernels: str, device: str, threads: int | None
+    ) -> NativeExecutor | TorchExecutor:
         if kernels != "torch" and device == "cpu":
             try:
                 native = NativeExecutor(self.graph, self.steps, threads)
                 self.description["kernels"] = f"native ({native.instruction_set})"
+                return native
             except Unsupported as error:
                 if kernels == "native":
                     raise EngineError(f"no native kernels: {error}") from error
                 self.description["reason"] = str(error)
-        self._executor: NativeExecutor | TorchExecutor = (
-            _torch(self.graph, self.steps, device, threads) if native is None else native
-        )
+        return _torch(self.graph, self.steps, device, threads)
+
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        """What goes wrong inside is the graph's fault: its values are checked as they are used."""
+        try:
+            yield
+        except LprnetError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+            raise EngineError(
+                f"{self.graph.folder}: this graph cannot be run ({type(error).__name__}: {error}). "
+                "Compile the model again; if it is what the compiler made, report this."
+            ) from error
 
     @property
     def batch(self) -> int:
@@ -144,7 +162,8 @@ class Emulator:
                 name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
                 for name, array in inputs.items()
             }
-        stored = self._executor.run(inputs, names)
+        with self._sound():
+            stored = self._executor.run(inputs, names)
         results = {}
         for name in names:
             values, kind = stored[name], self.graph.types[name]

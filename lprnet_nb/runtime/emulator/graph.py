@@ -184,6 +184,7 @@ def _graph(folder: Path, record: dict) -> Graph:
         for o in record["ops"]
     )
     types = {name: _tensor_type(kind) for name, kind in record["weights"].items()}
+    _check_names(ops, {*types}, (*record["inputs"], *record["outputs"]))
     types |= {op.name: op.result for op in ops}
     return Graph(
         chip=record["module"]["module.chip"].upper(),
@@ -196,3 +197,20 @@ def _graph(folder: Path, record: dict) -> Graph:
         weights=weights,
         folder=folder,
     )
+
+
+def _check_names(ops: tuple[Op, ...], known: set[str], ends: tuple[str, ...]) -> None:
+    """Raise ValueError unless each name is that of one tensor, there before it is needed."""
+    for op in ops:
+        if not isinstance(op.type, str) or not isinstance(op.name, str) or op.name in known:
+            raise ValueError(f"{op.type} {op.name!r} has no name of its own")
+        if not isinstance(op.attributes, dict):
+            raise ValueError(f"{op.type} '{op.name}' has no attributes")
+        there = [None, *known]  # a list, as what cannot be hashed is no name either
+        wrong = [name for name in op.operands if name not in there]
+        if wrong:
+            raise ValueError(f"{op.type} '{op.name}' needs {wrong[0]!r}, which nothing gives")
+        known.add(op.name)
+    wrong = [name for name in ends if name not in [*known]]
+    if wrong:
+        raise ValueError(f"no operation gives {wrong[0]!r}")
