@@ -33,7 +33,7 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
-        "trace", "qat", "study-float", "study-role",
+        "trace", "qat", "study-float", "study-role", "example-onnx",
     },
     ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {"bmodel", "lowered"},
     ("datasets/interface.py", "transpose(", "swapaxes("): {
