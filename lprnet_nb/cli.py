@@ -60,6 +60,7 @@ TpuMlir = Annotated[
     str | None,
     typer.Option(help="Release of TPU-MLIR that generates code, see `lprnet-nb releases`."),
 ]
+Language = Annotated[str | None, typer.Option(help="en or zh.")]
 Calibration = Annotated[
     str | None,
     typer.Option(help="pinned (release that chooses thresholds), or release (the one named)."),
@@ -293,6 +294,7 @@ def report(
             "--require", help="Exit with status 3 unless every model is within the tolerance."
         ),
     ] = False,
+    language: Language = None,
     scheduler: Scheduler = None,
     status: Annotated[
         bool, typer.Option("--status", help="Only list what is done, running and missing.")
@@ -317,6 +319,7 @@ def report(
         backend=backend,
         toolchain=toolchain,
         tolerance=tolerance,
+        language=language,
     )
     if status:
         _show_states(profile, values, as_json)
@@ -713,6 +716,18 @@ def contract(
     print(f"{backend}: {len(results) - failed} passed, {failed} failed")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def notebooks(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write them into.")],
+    language: Annotated[str, typer.Option(help="en or zh.")] = "zh",
+) -> None:
+    """Write the notebooks with their prose in a language, to be opened in JupyterLab."""
+    from .steps import write_notebooks
+
+    for path in write_notebooks(output, language):
+        print(path)
 
 
 @app.command()

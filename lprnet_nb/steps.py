@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ from .decode import decode
 from .errors import DataError, ParameterError
 from .evaluate.accuracy import character_accuracy, correct
 from .evaluate.intervals import wilson
+from .files import make_folder, read_bytes
 from .inputs import note
+from .language import known, translate_cells
 from .measure.data import datasets_for, weights_for
 from .measure.models import compile_all
 from .measure.parameters import Parameters
 from .memory import keep_memory
 from .model.trace import trace_model
 from .model.train import TrainConfig, train
+from .places import repository
 from .runtime.inference import infer_plates
 from .runtime.views import read_views
 from .toolchain.bmodel import BModel
@@ -182,6 +187,33 @@ def write_generated(
 ) -> Path:
     """Generate plates into a folder: PNG files and ``labels.json``, written last."""
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
+
+
+def write_notebooks(folder: str | Path, language: str) -> list[Path]:
+    """Write the notebooks with prose and ``LANGUAGE`` of a language into a folder.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown language, or where the folder has a file of a notebook's name.
+    """
+    known(language)
+    sources = sorted((repository() / "notebooks").glob("*.ipynb"))
+    targets = [Path(folder) / source.name for source in sources]
+    for target in targets:
+        if target.exists():
+            raise ParameterError(f"{target} is there already. Name a new folder for the notebooks.")
+    make_folder(Path(folder))
+    parameter = f'LANGUAGE = "{language}"'
+    for source, target in zip(sources, targets):
+        notebook = json.loads(read_bytes(source))
+        translate_cells(notebook, language)
+        for cell in notebook["cells"]:
+            if "parameters" in cell["metadata"].get("tags", ()):
+                lines = "".join(cell["source"])
+                cell["source"] = re.sub(r'^LANGUAGE = "\w+"', parameter, lines, flags=re.M)
+        atomic_write(target, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
+    return targets
 
 
 def train_weights(

@@ -16,10 +16,10 @@ from ..evaluate.fidelity import cosine
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import LATEST, OURS, published_accuracy
+from ..language import listed
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference, model_label
 from ..measure.rows import Measured
-from .course import listed
 
 BINS = 5
 GALLERY = 12  # plates that one picture shows

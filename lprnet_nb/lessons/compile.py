@@ -12,9 +12,10 @@ from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import LATEST, published_latency
+from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
-from ..measure.parameters import Parameters
+from ..measure.parameters import Parameters, combinations
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.compile import top_graph
@@ -22,9 +23,18 @@ from ..toolchain.layers import roles_of_layers
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
-from .course import listed
 
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
+
+
+def opening(parameters: Parameters, version: str) -> Text:
+    """Which tools work here, and how much there is to compile."""
+    return phrase(
+        "graphs by tpu_mlir {version} | BModels by {toolchain} | to compile: {count}",
+        version=version,
+        toolchain=parameters.toolchain,
+        count=len(combinations(parameters)),
+    )
 
 
 def latency_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Sequence
 from typing import Any
 
 from ..datasets import fetch
 from ..errors import ParameterError
+from ..language import Text, phrase, sentences, speak, within
 from ..measure import parameters
+from ..measure.output import show
 from ..measure.parameters import Parameters
 from ..runtime.device import device_there
 
@@ -33,6 +34,7 @@ def checked(notebook: str, **given: Any) -> Parameters:
     """
     refuse_undeclared()
     found = parameters.check(**given)
+    speak(found.language)
     if found.toolchain != "mlir" and notebook in NEEDS_MLIR:
         raise ParameterError(
             f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '
@@ -76,39 +78,35 @@ def _assigned(source: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def here() -> list[str]:
+def here() -> list[Text]:
     """What of the course's needs is on this machine, a line each; nothing is fetched."""
     return [
-        f"published images and weights: {'here' if fetch.is_published_data_here() else 'not yet'}",
-        f"a TPU: {'here' if device_there() else 'none; the simulator and the emulator stand in'}",
+        phrase("published images and weights: here")
+        if fetch.is_published_data_here()
+        else phrase("published images and weights: not yet"),
+        phrase("a TPU: here")
+        if device_there()
+        else phrase("a TPU: none; the simulator and the emulator stand in"),
     ]
 
 
-def see(*sentences: str) -> None:
+def tell(*texts: str) -> None:
+    """Print texts, a line each."""
+    show(lambda language: {"text/plain": "\n".join(within(text, language) for text in texts)})
+
+
+def see(*said: str) -> None:
     """Show what there is to see, in sentences that were computed from what is shown."""
-    from IPython.display import Markdown, display
+    text = sentences(phrase("**What to see:**"), *said)
+    show(lambda language: {"text/markdown": within(text, language)})
 
-    display(Markdown("**What to see:** " + " ".join(sentences)))
 
-
-def answer(*sentences: str) -> None:
+def answer(*said: str) -> None:
     """Show the answer to a question, folded until it is asked for."""
-    from IPython.display import HTML, display
-
-    parts = [
-        text[:1].upper() + text[1:] if before.endswith(".") else text
-        for before, text in zip((".", *sentences), sentences)
-    ]
-    text = html.escape(" ".join(parts), quote=False)
-    display(HTML(f"<details><summary>The answer</summary><p>{text}</p></details>"))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    Examples
-    --------
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+    text, title = sentences(*said), phrase("The answer")
+    show(
+        lambda language: {
+            "text/html": f"<details><summary>{within(title, language)}</summary>"
+            f"<p>{html.escape(within(text, language), quote=False)}</p></details>"
+        }
+    )

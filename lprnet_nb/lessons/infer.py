@@ -15,13 +15,13 @@ from ..datasets.images import PlateImages
 from ..decode import best_path, decode, log_softmax
 from ..decode.ctc import PAD
 from ..evaluate.accuracy import error_kinds
+from ..language import listed
 from ..measure.data import Data
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import Parameters
 from ..measure.rows import Measured, measuring
 from ..runtime.views import read_views
 from ..work.pieces import Piece
-from .course import listed
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ..errors import ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
 from ..figures.quantization import quantization_noise
+from ..language import listed
 from ..measure.data import Data
 from ..measure.layers import layer_errors
 from ..measure.models import Compiled, Planned, model_label, planned
@@ -26,7 +27,6 @@ from ..toolchain.compile import CalibrationTable, top_graph
 from ..toolchain.layers import roles_of_layers
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
-from .course import listed
 from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.

@@ -9,12 +9,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..figures import study as figures
+from ..language import listed
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
 from ..study import cells, details, results, sentences
 from ..toolchain.strategies import Strategy, recommended
-from .course import listed
 
 
 def plan_of(parameters: Parameters, data: Data) -> cells.Plan:

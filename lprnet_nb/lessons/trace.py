@@ -15,6 +15,7 @@ from ..datasets import fetch
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..decode import decode
 from ..evaluate.accuracy import correct
+from ..language import listed
 from ..measure.data import Data
 from ..measure.parameters import Parameters
 from ..model.network import BATCH_MEANS, PublishedLPRNet
@@ -23,7 +24,6 @@ from ..model.weights import Weights
 from ..runtime.inference import infer_plates
 from ..work import scheduler
 from ..work.pieces import Piece, Run, float_run
-from .course import listed
 
 STRIDED_POOLS = {7: 2, 14: 4}  # backbone layer: channel stride
 PLATE_RATIO = 440 / 140  # width to height of a blue plate, GA 36

@@ -14,9 +14,9 @@ import numpy as np
 from ..datasets import fetch
 from ..datasets.generate import ONE_ROW, Severity, generate_plates
 from ..datasets.images import PlateImages
+from ..language import listed
 from ..model import train
 from ..model.weights import Weights, load_published_weights
-from .course import listed
 
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)  # of the plates, the ones most in doubt first

@@ -13,6 +13,7 @@ from ..decode import DECODERS
 from ..errors import ParameterError
 from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
+from ..language import ENGLISH, known
 from ..model.network import BATCH_MEANS
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
@@ -83,6 +84,8 @@ class Parameters:
         Points of exact match (hundredths) that a model may lose against float.
     draws, folds
         Calibration draws of a study, and parts of its cross-fit.
+    language
+        Of prose and sentences, "en" or "zh"; a report's pages have both.
     output
         Folder of the report; None shows results only.
     """
@@ -104,6 +107,7 @@ class Parameters:
     tolerance: float = TOLERANCE
     draws: int = 5
     folds: int = 2
+    language: str = ENGLISH
     output: Path | None = None
 
 
@@ -129,12 +133,12 @@ def check(**given: Any) -> Parameters:
     >>> check(CHIPS="bm1684x", BATCHES="1,4").batches
     (1, 4)
     """
-    known = [field.name for field in fields(Parameters)]
+    there = [field.name for field in fields(Parameters)]
     values: dict[str, Any] = {}
     for key, value in given.items():
         name = "output" if key == "OUTPUT_DIR" else key.lower()
-        if name not in known or (key != key.upper()):
-            possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in known)
+        if name not in there or (key != key.upper()):
+            possible = ", ".join("OUTPUT_DIR" if n == "output" else n.upper() for n in there)
             raise ParameterError(f"parameter {key!r} is not known. There are: {possible}.")
         values[name] = _CHECKS[name](key, value)
     names = values.pop("strategies", STRATEGIES)
@@ -301,6 +305,7 @@ _CHECKS: dict[str, Any] = {
     "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
     "folds": lambda key, value: _number(key, value, 2, 20),
+    "language": lambda key, value: known(str(value)),
     "output": lambda key, value: Path(value) if value else None,
 }
 

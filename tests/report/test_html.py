@@ -81,7 +81,8 @@ def test_a_page_for_the_report_each_model_and_each_notebook(good: Path) -> None:
     found = {path.relative_to(good).as_posix() for path in good.rglob("*.html")}
     models = {f"bmodels/{path.stem}.html" for path in (good / "bmodels").glob("*.json")}
     assert len(models) == 7
-    assert found == {"index.html", "notebooks/01_trace.html", "notebooks/05_compare.html"} | models
+    pages = {"index.html", "notebooks/01_trace.html", "notebooks/05_compare.html"} | models
+    assert found == pages | {page.replace(".html", ".zh.html") for page in pages}
 
 
 def test_loads_nothing_from_outside(hostile: Path) -> None:

@@ -1,0 +1,103 @@
+"""Messages of the notebooks and the package, and the catalog of their Chinese.
+
+``python tests/language.py`` puts messages that are new into the catalog, without a translation, and
+takes out those that are gone; tests/test_language.py names what is left to translate.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jinja2
+from babel.messages import Catalog
+from babel.messages.pofile import read_po, write_po
+from jinja2.ext import extract_from_ast
+
+from lprnet_nb.language import CATALOG, markdown_messages
+from lprnet_nb.toolchain.strategies import STRATEGIES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lprnet_nb"
+PO = PACKAGE / CATALOG
+HEADER = """\
+# English (msgid) and Chinese (msgstr) of the notebooks and the report.
+# New messages: python tests/language.py
+# Terms: lprnet_nb/locale/glossary.csv"""
+FUNCTIONS = {"phrase"}
+
+
+def messages() -> dict[str, str]:
+    """Every message that is to be translated, with the file in which it stands first."""
+    found: dict[str, str] = {}
+    for path, message in _all():
+        found.setdefault(message, path.relative_to(ROOT).as_posix())
+    return found
+
+
+def _all() -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text("utf8"))["cells"]:
+            source = "".join(cell["source"])
+            one = markdown_messages if cell["cell_type"] == "markdown" else said
+            for message in one(source):
+                yield path, message
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name != "language.py":
+            for message in said(path.read_text("utf8")):
+                yield path, message
+    for path in sorted(PACKAGE.rglob("*.j2")):
+        tree = jinja2.Environment().parse(path.read_text("utf8"))
+        for _, _, message in extract_from_ast(tree, tuple(FUNCTIONS)):
+            assert isinstance(message, str), f"{path}: phrase() takes one literal first"
+            yield path, message
+    registry = PACKAGE / "toolchain" / "strategies.py"
+    for strategy in STRATEGIES.values():
+        yield registry, strategy.about
+
+
+def said(source: str) -> list[str]:
+    """Messages that Python code hands to `phrase`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in FUNCTIONS:
+            found += _literals(node.args[0])
+    return found
+
+
+def _literals(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.IfExp):
+        return _literals(node.body) + _literals(node.orelse)
+    text = ast.literal_eval(node)  # raises for what is put together when the code runs
+    assert isinstance(text, str), text
+    return [text]
+
+
+def read() -> Catalog:
+    """The catalog as it is."""
+    with PO.open("rb") as source:
+        return read_po(source)
+
+
+def updated(wanted: dict[str, str], before: Catalog) -> str:
+    """The catalog with these messages and no others; what was translated stays."""
+    catalog = Catalog(locale="zh_CN", header_comment=HEADER, charset="utf-8")
+    for message, place in wanted.items():
+        known = before.get(message)
+        catalog.add(message, known.string if known else "", locations=[(place, None)])
+    text = io.BytesIO()
+    write_po(text, catalog, width=0, omit_header=True)
+    head = f'{HEADER}\nmsgid ""\nmsgstr ""\n"Language: zh_CN\\n"\n' + (
+        '"Content-Type: text/plain; charset=utf-8\\n"\n'
+    )
+    return head + "\n" + text.getvalue().decode().strip() + "\n"
+
+
+if __name__ == "__main__":
+    wanted = messages()
+    before = read() if PO.exists() else Catalog(locale="zh_CN")
+    PO.write_text(updated(wanted, before), "utf8")
+    print(f"{len(wanted)} messages, {sum(not one.string for one in read() if one.id)} to translate")
