@@ -55,7 +55,7 @@ class Parameters:
     Parameters
     ----------
     data
-        "auto" (published where it can be had, else generated), "published", "generated", or the
+        "auto" (published where it is reachable, else generated), "published", "generated", or the
         path of a folder of images.
     weights
         "auto" (those that go with the data), "published", "generated", or the path of a file.
