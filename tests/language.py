@@ -15,7 +15,7 @@ from pathlib import Path
 import jinja2
 from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
-from jinja2.ext import extract_from_ast
+from jinja2 import nodes
 
 from lprnet_nb.language import CATALOG, markdown_messages
 from lprnet_nb.toolchain.strategies import STRATEGIES
@@ -51,9 +51,10 @@ def _all() -> Iterator[tuple[Path, str]]:
                 yield path, message
     for path in sorted(PACKAGE.rglob("*.j2")):
         tree = jinja2.Environment().parse(path.read_text("utf8"))
-        for _, _, message in extract_from_ast(tree, tuple(FUNCTIONS)):
-            assert isinstance(message, str), f"{path}: phrase() takes one literal first"
-            yield path, message
+        for call in tree.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and call.node.name in FUNCTIONS:
+                for message in _constants(call.args[0]):
+                    yield path, message
     registry = PACKAGE / "toolchain" / "strategies.py"
     for strategy in STRATEGIES.values():
         yield registry, strategy.about
@@ -74,6 +75,14 @@ def _literals(node: ast.expr) -> list[str]:
     text = ast.literal_eval(node)  # raises for what is put together when the code runs
     assert isinstance(text, str), text
     return [text]
+
+
+def _constants(node: nodes.Expr) -> list[str]:
+    if isinstance(node, nodes.CondExpr):
+        assert node.expr2 is not None
+        return _constants(node.expr1) + _constants(node.expr2)
+    assert isinstance(node, nodes.Const), f"line {node.lineno}: phrase() takes a literal first"
+    return [node.value]
 
 
 def read() -> Catalog:

@@ -108,7 +108,7 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     Raises
     ------
     DataError
-        When the data that was asked for is not reachable. With ``data="auto"`` the published data is
+        When the data that was asked for is not there. With ``data="auto"`` the published data is
         fetched if possible, else generated plates are used and `Data.reason` says why.
     """
     alphabet = _alphabet(parameters)

@@ -211,6 +211,8 @@ def _index(
     links = {index: _links(report, row) for index, row in enumerate(metrics.rows)}
     groups: dict[str, list[Figure]] = {}
     titles = {page.name: page.title for page in report.notebooks}
+    here = {row.chip for row in metrics.rows}
+    costs = {chip: cost for chip, cost in call_costs().items() if chip in here}
     for figure in figures:
         groups.setdefault(titles.get(figure.notebook or "", phrase("Other figures")), []).append(
             figure
@@ -226,11 +228,16 @@ def _index(
         "tables": tables,
         "published": _published(report, judged),
         "latency": _latency(report),
-        "costs": {
-            chip: cost
-            for chip, cost in call_costs().items()
-            if any(row.chip == chip for row in metrics.rows)
-        },
+        "costs": costs,
+        "cost_times": words.listed(
+            [phrase("{ms:.2f} ms on {chip}", ms=c.fixed_ms, chip=chip) for chip, c in costs.items()]
+        ),
+        "cost_worst": words.listed(
+            [
+                phrase("{share:.1f} % on {chip}", share=100 * c.worst, chip=chip)
+                for chip, c in costs.items()
+            ]
+        ),
         "board_time": board_time,
         "timings": report.timings,
         "host": _host(report),
@@ -239,6 +246,12 @@ def _index(
         "notebooks": report.notebooks,
         "facts": report.facts,
         "stages": STAGES,
+        "stage_names": {
+            "decode": phrase("Decode"),
+            "preprocess": phrase("Preprocess"),
+            "inference": phrase("Inference"),
+            "postprocess": phrase("Postprocess"),
+        },
     }
 
 
@@ -294,7 +307,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                 "link": links[index]["results"],
                 "label": " ".join(
                     [
-                        row.precision.upper() if row.chip else "Float",
+                        row.precision.upper() if row.chip else phrase("Float"),
                         *([row.strategy] if row.strategy else []),
                         *([f"batch {row.batch}"] if batches else []),
                     ]
@@ -673,7 +686,7 @@ def _environment() -> Environment:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "precision_name": str.upper,
         "phrase": _phrase,
-        "spoken": spoken,
+        "translated": lambda text: translated(text, spoken()),
         "verdict_words": words,
     }
     environment.filters |= {
@@ -751,7 +764,7 @@ def _cell(value: Any, decimals: int | None = None) -> Markup:
     if value is None:
         return Markup('<span class="none">–</span>')
     if isinstance(value, bool):
-        return Markup("yes" if value else "no")
+        return Markup(phrase("yes") if value else phrase("no"))
     if isinstance(value, int):
         return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
@@ -778,15 +791,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-_FIELDS = {
-    "ci95": "95 % interval",
-    "among_evaluated": "among the judged",
-    "max_abs_difference": "largest difference of a logit",
-    "identical": "same to the bit",
-    "same_classes": "same class at every time step",
-    "sqnr_db": "SQNR, dB",
-    "mcnemar_p": "p (McNemar)",
-}
+def _fields() -> dict[str, str]:
+    return {
+        "ci95": phrase("95 % interval"),
+        "among_evaluated": phrase("among the judged"),
+        "max_abs_difference": phrase("largest difference of a logit"),
+        "identical": phrase("same to the bit"),
+        "same_classes": phrase("same class at every time step"),
+        "sqnr_db": "SQNR, dB",
+        "mcnemar_p": phrase("p (McNemar)"),
+    }
 
 
 def field_name(name: str) -> str:
@@ -797,7 +811,8 @@ def field_name(name: str) -> str:
     >>> field_name("calibration.among_evaluated"), field_name("exact_match")
     ('calibration: among the judged', 'exact match')
     """
-    return ": ".join(_FIELDS.get(part, part.replace("_", " ")) for part in name.split("."))
+    known = _fields()
+    return ": ".join(known.get(part, part.replace("_", " ")) for part in name.split("."))
 
 
 def _bytes(value: int | None) -> str:
