@@ -109,6 +109,22 @@ def phrase(message: str, /, **values: object) -> Text:
     )
 
 
+def text(value: str) -> Text:
+    """A text as it is, or a plain string by its translation, if the catalog has one."""
+    if isinstance(value, Text):
+        return value
+    return every(lambda language: translated(value, language))
+
+
+def heading(key: str) -> Text:
+    """A table's column for people, of the name that programs use.
+
+    >>> heading("only_float")
+    'only float'
+    """
+    return text(key.replace("_", " "))
+
+
 def every(make: Callable[[str], str]) -> Text:
     """The text that a function makes for each language."""
     return Text({language: make(language) for language in LANGUAGES})

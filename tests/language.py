@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
 from jinja2 import nodes
 
-from lprnet_nb.language import CATALOG, markdown_messages
+from lprnet_nb.language import CATALOG, heading, markdown_messages
 from lprnet_nb.toolchain.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +29,9 @@ HEADER = """\
 # New messages: python tests/language.py
 # Terms: lprnet_nb/locale/glossary.csv"""
 FUNCTIONS = {"phrase"}
+# Methods that show plain texts too, and the first argument that is one.
+SHOWN = {"figure": 2, "table": 2, "see": 0, "tell": 0, "answer": 0}
+TABLES = (PACKAGE / "study" / "results.py",)
 
 
 def messages() -> dict[str, str]:
@@ -42,12 +46,14 @@ def _all() -> Iterator[tuple[Path, str]]:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text("utf8"))["cells"]:
             source = "".join(cell["source"])
-            one = markdown_messages if cell["cell_type"] == "markdown" else said
+            one = markdown_messages if cell["cell_type"] == "markdown" else shown
             for message in one(source):
                 yield path, message
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name != "language.py":
-            for message in said(path.read_text("utf8")):
+            source = path.read_text("utf8")
+            tables = headings(source) if path in TABLES or path.parent.name == "lessons" else []
+            for message in (*said(source), *tables):
                 yield path, message
     for path in sorted(PACKAGE.rglob("*.j2")):
         tree = jinja2.Environment().parse(path.read_text("utf8"))
@@ -64,9 +70,51 @@ def said(source: str) -> list[str]:
     """Messages that Python code hands to `phrase`."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in FUNCTIONS:
+        if isinstance(node, ast.Call) and _name(node.func) in FUNCTIONS:
             found += _literals(node.args[0])
     return found
+
+
+def shown(source: str) -> list[str]:
+    """Messages of a notebook's code: phrases, and plain texts that are handed to be shown."""
+    found = said(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "table":
+                found += _keys(ast.parse(source))
+            given = node.args[SHOWN.get(node.func.attr, len(node.args)) :]
+            found += [
+                one.value
+                for one in given
+                if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+    return found
+
+
+def headings(source: str) -> list[str]:
+    """Columns of the tables that functions make: keys of what gives ``list[dict[str, Any]]``."""
+    return [
+        key
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef)
+        and function.returns is not None
+        and ast.unparse(function.returns) == "list[dict[str, Any]]"
+        for key in _keys(function)
+    ]
+
+
+def _keys(tree: ast.AST) -> list[str]:
+    return [
+        str(heading(key.value))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant) and re.search("[a-z]", str(key.value))
+    ]
+
+
+def _name(function: ast.expr) -> str:
+    return getattr(function, "id", "") or getattr(function, "attr", "")
 
 
 def _literals(node: ast.expr) -> list[str]:

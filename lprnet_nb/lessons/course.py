@@ -8,7 +8,7 @@ from typing import Any
 
 from ..datasets import fetch
 from ..errors import ParameterError
-from ..language import Text, phrase, sentences, speak, within
+from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
 from ..measure.output import show
 from ..measure.parameters import Parameters
@@ -92,21 +92,22 @@ def here() -> list[Text]:
 
 def tell(*texts: str) -> None:
     """Print texts, a line each."""
-    show(lambda language: {"text/plain": "\n".join(within(text, language) for text in texts)})
+    lines = [text(one) for one in texts]
+    show(lambda language: {"text/plain": "\n".join(within(line, language) for line in lines)})
 
 
 def see(*said: str) -> None:
     """Show what there is to see, in sentences that were computed from what is shown."""
-    text = sentences(phrase("**What to see:**"), *said)
-    show(lambda language: {"text/markdown": within(text, language)})
+    whole = sentences(phrase("**What to see:**"), *map(text, said))
+    show(lambda language: {"text/markdown": within(whole, language)})
 
 
 def answer(*said: str) -> None:
     """Show the answer to a question, folded until it is asked for."""
-    text, title = sentences(*said), phrase("The answer")
+    whole, title = sentences(*map(text, said)), phrase("The answer")
     show(
         lambda language: {
             "text/html": f"<details><summary>{within(title, language)}</summary>"
-            f"<p>{html.escape(within(text, language), quote=False)}</p></details>"
+            f"<p>{html.escape(within(whole, language), quote=False)}</p></details>"
         }
     )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..cache import atomic_write
 from ..errors import ParameterError
-from ..language import ENGLISH, LANGUAGES, spoken, translated, within
+from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 
 SVG_LIMIT = 200_000  # bytes; a heavier figure is drawn as PNG
 
@@ -53,7 +53,7 @@ class Output:
 
     def figure(self, figure: Figure, name: str, caption: str) -> None:
         """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
-        shown = io.BytesIO()
+        caption, shown = text(caption), io.BytesIO()
         figure.savefig(shown, format="png", dpi=144)
         # A Figure made without pyplot has no display of its own in a notebook.
         show(
@@ -79,12 +79,13 @@ class Output:
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         """Show a table, also from within an ``if``; write ``tables/<name>.json``."""
+        caption = text(caption)
         if self.folder:
             self._write("tables", name, {**_captions(caption), "rows": within(rows, ENGLISH)})
 
         def table(language: str) -> dict[str, str]:
             there = [
-                {translated(key, language): cell for key, cell in row.items()}
+                {within(heading(key), language): cell for key, cell in row.items()}
                 for row in within(rows, language)
             ]
             shown = pd.DataFrame(there).style.set_uuid(name).hide(axis="index")
