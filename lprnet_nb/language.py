@@ -170,6 +170,10 @@ def clauses(texts: Iterable[str]) -> Text:
     )
 
 
+# Chinese characters beside each other have no space between them.
+_SPACED = re.compile(r"(?<=[\u4e00-\u9fff）]) (?=和)|(?<=和) (?=[\u4e00-\u9fff])")
+
+
 def listed(names: Iterable[str]) -> Text:
     """Names in a sentence.
 
@@ -186,7 +190,8 @@ def listed(names: Iterable[str]) -> Text:
     def joined(language: str) -> str:
         comma, last = marks.get(language, ("、", " 和 "))
         *before, end = [str(within(name, language)) for name in found] or [""]
-        return comma.join(before) + last + end if before else end
+        whole = comma.join(before) + last + end if before else end
+        return whole if language == ENGLISH else _SPACED.sub("", whole)
 
     return every(joined)
 

@@ -137,7 +137,7 @@ def verdicts_said(one: Shown) -> Text:
     )
 
 
-def training_said(one: Shown) -> list[str]:
+def training_said(one: Shown) -> list[Text]:
     """What quantization-aware training gains over what it starts from and what is shipped."""
     found = [
         line
@@ -169,7 +169,7 @@ def models(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
     return one.study.get("models") or details.models(plan, data.plates, data.weights, images=2)
 
 
-def plate_said() -> list[str]:
+def plate_said() -> list[Text]:
     """What the plate grammar makes of what is shipped, by chip."""
     plate = results.committed_study("plate")
     if not plate:

@@ -206,16 +206,25 @@ def preprocessings_said(found: Mapping[str, Mapping[str, Any]]) -> Text:
     """What `preprocessings` shows."""
     (name, best), *others = found.items()
     parts = [
-        phrase("{count} with {name}", count=other["right"], name=other_name)
+        phrase("{count} with {name}", count=other["right"], name=_variant(other_name))
         for other_name, other in others
     ]
     return phrase(
         "of {images} plates, {right} are read right with {name}, {parts}.",
         images=best["images"],
         right=best["right"],
-        name=name,
+        name=_variant(name),
         parts=listed(parts),
     )
+
+
+def _variant(name: str) -> Text:
+    return {
+        "BGR, plain resize": phrase("BGR, plain resize"),
+        "RGB, plain resize": phrase("RGB, plain resize"),
+        "BGR, letterbox": phrase("BGR, letterbox"),
+        "RGB, letterbox": phrase("RGB, letterbox"),
+    }[name]
 
 
 def letterbox(image: np.ndarray) -> np.ndarray:
