@@ -164,7 +164,7 @@ def test_a_phrase_knows_itself_in_each_language() -> None:
         assert phrase("The answer") == "答案" and within(inner, "en") == "The answer"
     assert spoken() == "en"
     assert clauses([inner, "b"]).variants == {"en": "The answer; b", "zh": "答案；b"}
-    assert listed(["a", inner]).variants["zh"] == "a 和 答案"
+    assert listed(["a", inner]).variants["zh"] == "a 和答案"
     assert sentences(inner, "b.", "c").variants == {"en": "The answer b. C", "zh": "答案 b. c"}
     assert within({inner: [inner, 1]}, "zh") == {"答案": ["答案", 1]}
     assert set(catalog()) == {one for one, _ in PAIRS} and set(LANGUAGES) == {"en", "zh"}

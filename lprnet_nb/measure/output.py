@@ -30,12 +30,16 @@ def show(make: Callable[[str], dict[str, Any]]) -> None:
         What stands there in a language: the data of an nbformat output, by MIME type. Its
         ``"metadata"``, if any, is the output's.
     """
+    from IPython import get_ipython
     from IPython.display import display
 
     found = {language: make(language) for language in LANGUAGES}
     data = {key: value for key, value in found[spoken()].items() if key != "metadata"}
     kept = {k: v for k, v in found.items() if k != spoken()}
     about = found[spoken()].get("metadata", {})
+    if get_ipython() is None:  # a script: what can be printed is
+        print(*(data[key] for key in ("text/plain", "text/markdown") if key in data))
+        return
     display(data, raw=True, metadata={**about, "languages": kept})
 
 
