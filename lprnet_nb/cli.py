@@ -85,6 +85,7 @@ SkipUnknown = Annotated[
         help="Leave out plates whose labels have characters that are not in the class list.",
     ),
 ]
+Language = Annotated[str | None, typer.Option(help="en or zh.")]
 Calibration = Annotated[
     str | None,
     typer.Option(help="pinned (release that chooses thresholds), or release (the one named)."),
@@ -442,6 +443,7 @@ def report(
             "--require", help="Exit with status 3 unless every model is within the tolerance."
         ),
     ] = False,
+    language: Language = None,
     scheduler: Scheduler = None,
     status: Annotated[
         bool, typer.Option("--status", help="Only list what is done, running and missing.")
@@ -474,6 +476,7 @@ def report(
         mean=mean,
         scale=scale,
         pixel_format=pixel_format,
+        language=language,
     )
     if skip_unknown:
         values["DATA"] = f"skip-unknown:{data or 'auto'}"
@@ -937,6 +940,18 @@ def contract(
     print(f"{backend}: {len(results) - failed} passed, {failed} failed")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def notebooks(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write them into.")],
+    language: Annotated[str, typer.Option(help="en or zh.")] = "zh",
+) -> None:
+    """Write the notebooks with their prose in a language, to be opened in JupyterLab."""
+    from .steps import write_notebooks
+
+    for path in write_notebooks(output, language):
+        print(path)
 
 
 @app.command()

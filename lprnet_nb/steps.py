@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,6 +231,37 @@ def write_generated(
     from .datasets.generate import ONE_ROW, generate_plates, write_plates
 
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
+
+
+def write_notebooks(folder: str | Path, language: str) -> list[Path]:
+    """Write the notebooks with prose and ``LANGUAGE`` of a language into a folder.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown language, or where the folder has a file of a notebook's name.
+    """
+    from .files import make_folder, read_bytes
+    from .language import known, translate_cells
+    from .places import repository
+
+    known(language)
+    sources = sorted((repository() / "notebooks").glob("*.ipynb"))
+    targets = [Path(folder) / source.name for source in sources]
+    for target in targets:
+        if target.exists():
+            raise ParameterError(f"{target} is there already. Name a new folder for the notebooks.")
+    make_folder(Path(folder))
+    parameter = f'LANGUAGE = "{language}"'
+    for source, target in zip(sources, targets):
+        notebook = json.loads(read_bytes(source))
+        translate_cells(notebook, language)
+        for cell in notebook["cells"]:
+            if "parameters" in cell["metadata"].get("tags", ()):
+                lines = "".join(cell["source"])
+                cell["source"] = re.sub(r'^LANGUAGE = "\w+"', parameter, lines, flags=re.M)
+        atomic_write(target, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
+    return targets
 
 
 def train_weights(

@@ -228,7 +228,7 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Images that read differently in other company, mean over the batch against over the image."""
+    """Images that read differently beside others, mean over the batch against over the image."""
     figure = blank(WIDTH, 0.42 * len(lines) + 0.9)
     axes = figure.subplots()
     labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]

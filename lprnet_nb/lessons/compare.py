@@ -17,18 +17,28 @@ from ..evaluate.intervals import wilson
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..evaluate.timings import STAGES
-from ..measure.box import Spread
+from ..language import Text, clauses, listed, phrase, sentences, text
+from ..measure.box import Spread, judge_said
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference
 from ..measure.rows import Measured, run_here
 from ..toolchain.bmodel import NETWORK
 from .compile import latency_row
-from .course import listed
 
 BINS = 5
 STEPS = (*STAGES, "runtime", "bmrt_test")  # of a kit's times
 GALLERY = 12  # plates that one picture shows
 PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
+
+
+def opening(data: Data) -> Text:
+    """How many plates are read, and of which provinces."""
+    return phrase(
+        "{count} images of {name}; by province: {provinces}",
+        count=len(data.plates),
+        name=data.plates.name,
+        provinces=spread(data),
+    )
 
 
 def accuracy_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -124,8 +134,10 @@ def box_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
                 {
                     "model": item.label,
                     "program": program,
-                    "exact": f"{check['exact']} of {check['images']}" if own else None,
-                    "as the": check["judge"] if own else None,
+                    "exact": phrase("{count} of {all}", count=check["exact"], all=check["images"])
+                    if own
+                    else None,
+                    "as the": judge_said(check["judge"]) if own else None,
                     **{step: _median(times.get(step)) for step in STEPS},
                     "SDK": box.results.box.sdk,
                     "driver": box.results.box.driver,
@@ -152,7 +164,7 @@ def box_latency(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     ]
 
 
-def boxes_said(measured: Sequence[Measured]) -> str:
+def boxes_said(measured: Sequence[Measured]) -> Text:
     """How many models of each box are exact, and which of its checks failed."""
     said = []
     boxes = {item.box.file: item.box.results for item in measured if item.box is not None}
@@ -160,14 +172,26 @@ def boxes_said(measured: Sequence[Measured]) -> str:
         own = {m.compiled.id: m for m in measured if m.box is not None and m.box.file == file}
         exact = sum(bool((item.crosscheck or {})["identical"]) for item in own.values())
         failed = [f"{one.check} {one.model}" for one in results.checks if not one.passed]
-        checks = f"all {len(results.checks)} checks passed"
+        checks = phrase("all {count} checks passed", count=len(results.checks))
         if failed:
-            checks = f"{len(failed)} of {len(results.checks)} checks failed ({listed(failed)})"
+            checks = phrase(
+                "{failed} of {count} checks failed ({names})",
+                failed=len(failed),
+                count=len(results.checks),
+                names=listed(failed),
+            )
         said.append(
-            f"{results.name}: {exact} of {len(own)} models gave the expected logits of all "
-            f"{len(results.plates)} plates to the bit; {checks}."
+            phrase(
+                "{box}: {exact} of {models} models gave the expected logits of all {plates} plates "
+                "to the bit; {checks}.",
+                box=results.name,
+                exact=exact,
+                models=len(own),
+                plates=len(results.plates),
+                checks=checks,
+            )
         )
-    return " ".join(said)
+    return sentences(*said)
 
 
 def of_decoder(measured: Sequence[Measured], decoder: str) -> dict[str, Measured]:
@@ -298,7 +322,7 @@ def spread(data: Data) -> dict[str, int]:
     return dict(sorted(count.items(), key=lambda item: -item[1]))
 
 
-def metrics_said(measured: Sequence[Measured]) -> str:
+def metrics_said(measured: Sequence[Measured]) -> Text:
     """Whether FP32 reads as float does, and what moves more plates, decoder or precision."""
     exact = [
         m for m in measured if isinstance(m.compiled, Compiled) and m.row["precision"] == "fp32"
@@ -306,7 +330,13 @@ def metrics_said(measured: Sequence[Measured]) -> str:
     said = []
     if exact:
         same = sum(m.row["agreement_with_float"] == 1 for m in exact)
-        said.append(f"{same} of {len(exact)} FP32 rows read every plate as torch does.")
+        said.append(
+            phrase(
+                "{same} of {all} FP32 rows read every plate as torch does.",
+                same=same,
+                all=len(exact),
+            )
+        )
     by_model: dict[str, list[float]] = {}
     for item in run_here(measured):
         by_model.setdefault(item.compiled.id, []).append(item.row["exact_match"])
@@ -322,31 +352,47 @@ def metrics_said(measured: Sequence[Measured]) -> str:
         if m.row["decoder"] in float_by
     )
     said.append(
-        f"Between decoders one model's exact match moves by {100 * decoder:.1f} points at most, "
-        f"between a model and float with one decoder by {100 * precision:.1f}."
+        phrase(
+            "Between decoders one model's exact match moves by {decoder:.1f} points at most, "
+            "between a model and float with one decoder by {precision:.1f}.",
+            decoder=100 * decoder,
+            precision=100 * precision,
+        )
     )
-    return " ".join(said)
+    return sentences(*said)
 
 
-def paired_said(tests: Sequence[Mapping[str, Any]], level: float = 0.05) -> str:
+def paired_said(tests: Sequence[Mapping[str, Any]], level: float = 0.05) -> Text:
     """What the corrected tests say."""
-    found = [f"{t['label']} (corrected p {t['p_holm']:.2g})" for t in tests if t["p_holm"] < level]
+    found = [
+        phrase("{model} (corrected p {p:.2g})", model=t["label"], p=t["p_holm"])
+        for t in tests
+        if t["p_holm"] < level
+    ]
     least = min(tests, key=lambda t: t["p_holm"])
     if found:
-        return f"below {level:g} after Holm's correction: {listed(found)}."
-    return (
-        f"none of the {len(tests)} differences is more than chance would bring: the smallest "
-        f"corrected p is {least['p_holm']:.2g} ({least['label']})."
+        return phrase(
+            "below {level:g} after Holm's correction: {found}.", level=level, found=listed(found)
+        )
+    return phrase(
+        "none of the {count} differences is more than chance would bring: the smallest corrected p "
+        "is {p:.2g} ({model}).",
+        count=len(tests),
+        p=least["p_holm"],
+        model=least["label"],
     )
 
 
-def accuracy_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def accuracy_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How wide an interval is, beside the distance of the models."""
     shares = [row["right"] / row["images"] for row in rows]
     low, high = wilson(rows[0]["right"], rows[0]["images"])
-    return (
-        f"the interval of {rows[0]['label']} is {100 * (high - low):.0f} points wide, and all "
-        f"models and decoders lie within {100 * (max(shares) - min(shares)):.0f} points."
+    return phrase(
+        "the interval of {model} is {width:.0f} points wide, and all models and decoders lie "
+        "within {span:.0f} points.",
+        model=rows[0]["label"],
+        width=100 * (high - low),
+        span=100 * (max(shares) - min(shares)),
     )
 
 
@@ -356,7 +402,7 @@ def logit_figure(models: Mapping[str, Measured]) -> Figure | None:
     return figures.fidelity(near["cosine"], near["differs"]) if near["cosine"] else None
 
 
-def logits_said(models: Mapping[str, Measured]) -> str:
+def logits_said(models: Mapping[str, Measured]) -> Text:
     """Whether a bound on the cosine could tell the plates that change."""
     near, said = logit_cosines(models), []
     for name, cosines in near["cosine"].items():
@@ -364,25 +410,44 @@ def logits_said(models: Mapping[str, Measured]) -> str:
         if differs.any() and not differs.all():
             below = int((cosines[~differs] < cosines[differs].max()).sum())
             said.append(
-                f"{name}: {int(differs.sum())} plates change; a bound that finds them all also "
-                f"rejects {below} of the {int((~differs).sum())} that do not"
+                phrase(
+                    "{model}: {count} plates change; a bound that finds them all also rejects "
+                    "{below} of the {others} that do not",
+                    model=name,
+                    count=int(differs.sum()),
+                    below=below,
+                    others=int((~differs).sum()),
+                )
             )
         else:
-            said.append(f"{name}: {int(differs.sum())} of {len(differs)} plates change")
-    return f"{'; '.join(said)}."
+            said.append(
+                phrase(
+                    "{model}: {count} of {all} plates change",
+                    model=name,
+                    count=int(differs.sum()),
+                    all=len(differs),
+                )
+            )
+    return phrase("{parts}.", parts=clauses(said))
 
 
-def confusions_said(models: Mapping[str, Measured], labels: Sequence[str]) -> str:
+def confusions_said(models: Mapping[str, Measured], labels: Sequence[str]) -> Text:
     """How each model's wrong plates are wrong."""
     said = []
     for name, item in models.items():
         kinds = error_kinds(labels, item.readings.texts)
         wrong = int((~item.correct).sum())
         said.append(
-            f"{name}: {kinds['short'] + kinds['long']} of {wrong} wrong plates have another number "
-            f"of characters, {kinds['substituted']} a character misread"
+            phrase(
+                "{model}: {length} of {wrong} wrong plates have another number of characters, "
+                "{misread} a character misread",
+                model=name,
+                length=kinds["short"] + kinds["long"],
+                wrong=wrong,
+                misread=kinds["substituted"],
+            )
         )
-    return f"{'; '.join(said)}."
+    return phrase("{parts}.", parts=clauses(said))
 
 
 def gallery_of(models: Mapping[str, Measured], plates: PlateImages) -> tuple[Figure, str]:
@@ -392,33 +457,59 @@ def gallery_of(models: Mapping[str, Measured], plates: PlateImages) -> tuple[Fig
     labels = [plates.known_labels[k] for k in changed]
     figure = figures.gallery(plates.images[changed], labels, texts)
     shown = min(GALLERY, len(changed))
-    which = f"The first {shown} of {len(changed)}" if shown < len(changed) else f"All {shown}"
-    return figure, f"{which} plates on which the models differ."
+    return figure, phrase(
+        "The first {shown} of {all} plates on which the models differ."
+        if shown < len(changed)
+        else "All {shown} plates on which the models differ.",
+        shown=shown,
+        all=len(changed),
+    )
 
 
-def gallery_said(models: Mapping[str, Measured]) -> str:
+def gallery_said(models: Mapping[str, Measured]) -> Text:
     """How many plates each model mends and spoils against the first."""
     (first, base), *others = models.items()
     said = [
-        f"{name} mends {int((~base.correct & item.correct).sum())} and spoils "
-        f"{int((base.correct & ~item.correct).sum())}"
+        phrase(
+            "{model} mends {mended} and spoils {spoiled}",
+            model=name,
+            mended=int((~base.correct & item.correct).sum()),
+            spoiled=int((base.correct & ~item.correct).sum()),
+        )
         for name, item in others
     ]
-    return f"against {first}, {listed(said)}." if said else "there is no model beside float."
+    if not said:
+        return phrase("there is no model beside float.")
+    return phrase("against {first}, {parts}.", first=text(first), parts=listed(said))
 
 
-def confidence_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def confidence_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What refusing a tenth of the plates gains, and whether INT8 costs confidence."""
     base = rows[0]
-    text = (
-        f"refusing the least certain tenth lifts {base['model']} from "
-        f"{base['exact match, all']:.3f} to {base['best 90 %']:.3f}."
+    lift = phrase(
+        "refusing the least certain tenth lifts {model} from {before:.3f} to {after:.3f}.",
+        model=text(base["model"]),
+        before=base["exact match, all"],
+        after=base["best 90 %"],
     )
     others = [f"{row['model']} {row['ECE']:.3f}" for row in rows[1:]]
-    return text + (f" ECE: {base['model']} {base['ECE']:.3f}, {listed(others)}." if others else "")
+    if not others:
+        return lift
+    errors = phrase(
+        "ECE: {model} {error:.3f}, {others}.",
+        model=text(base["model"]),
+        error=base["ECE"],
+        others=listed(others),
+    )
+    return sentences(lift, errors)
 
 
 def against_each_other(models: Mapping[str, Measured]) -> str:
     """McNemar's exact test of the last two models."""
     (name, one), (other_name, other) = list(models.items())[-2:]
-    return f"{name} against {other_name}: {mcnemar_exact(one.correct, other.correct)}"
+    return phrase(
+        "{one} against {other}: {test}",
+        one=name,
+        other=other_name,
+        test=str(mcnemar_exact(one.correct, other.correct)),
+    )

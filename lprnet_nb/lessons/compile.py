@@ -12,10 +12,11 @@ from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import LATEST, published_latency
+from ..language import Text, listed, phrase, sentences
 from ..measure.box import BoxRun
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
-from ..measure.parameters import Parameters
+from ..measure.parameters import Parameters, combinations
 from ..measure.rows import boxes_of
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import NETWORK, inspect_bmodel
@@ -24,9 +25,18 @@ from ..toolchain.layers import grouped
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
-from .course import listed
 
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
+
+
+def opening(parameters: Parameters, version: str) -> Text:
+    """Which tools work here, and how much there is to compile."""
+    return phrase(
+        "graphs by tpu_mlir {version} | BModels by {toolchain} | to compile: {count}",
+        version=version,
+        toolchain=parameters.toolchain,
+        count=len(combinations(parameters)),
+    )
 
 
 def latency_rows(
@@ -136,7 +146,7 @@ def content_rows(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def contents_said(compiled: Sequence[Compiled], facts: Sequence[Mapping[str, Any]]) -> str:
+def contents_said(compiled: Sequence[Compiled], facts: Sequence[Mapping[str, Any]]) -> Text:
     """What `contents` shows of INT8's weights, and of what is neither weight nor instruction."""
     weights = {
         (m.bmodel.chip, m.bmodel.precision, m.bmodel.batch): f["weight"]
@@ -149,19 +159,26 @@ def contents_said(compiled: Sequence[Compiled], facts: Sequence[Mapping[str, Any
     ]
     other = max(facts, key=lambda f: f["file"] - f["weight"] - f["instruct"])
     rest = 1 - (other["weight"] + other["instruct"]) / other["file"]
-    text = f"{rest:.0%} of the file of {other['label']} is neither weight nor instruction."
+    left = phrase(
+        "{rest:.0%} of the file of {model} is neither weight nor instruction.",
+        rest=rest,
+        model=other["label"],
+    )
     if not shares:
-        return text
-    return f"INT8 weights take {_span(shares)} % of FP32's, not 25. {text}"
+        return left
+    weights_said = phrase("INT8 weights take {span} % of FP32's, not 25.", span=_span(shares))
+    return sentences(weights_said, left)
 
 
-def memory_said(facts: Sequence[Mapping[str, Any]]) -> str:
+def memory_said(facts: Sequence[Mapping[str, Any]]) -> Text:
     """What share of the device's memory is working space."""
     shares = [100 * f["runtime"] / (f["weight"] + f["instruct"] + f["runtime"]) for f in facts]
-    return f"{_span(shares)} % of the memory is working space (runtime) for feature maps."
+    return phrase(
+        "{span} % of the memory is working space (runtime) for feature maps.", span=_span(shares)
+    )
 
 
-def latency_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def latency_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How far predicted and measured times lie apart."""
     here = [r for r in rows if r.get("measured_ms")]
     both = [r for r in rows if r["predicted_ms"] and r["published_ms"]]
@@ -169,28 +186,44 @@ def latency_said(rows: Sequence[Mapping[str, Any]]) -> str:
     said = []
     if both:
         times = [r["published_ms"] / r["predicted_ms"] for r in both]
-        said.append(f"measured times are {_span(times, 1)} times the predicted ones.")
+        said.append(
+            phrase("measured times are {span} times the predicted ones.", span=_span(times, 1))
+        )
     if here:
         said.append(_here_said(here))
     if none:
-        said.append(f"The compiler predicts nothing for {listed(none)}.")
-    return " ".join(said) or "no measured time was published for these models."
+        said.append(phrase("The compiler predicts nothing for {models}.", models=listed(none)))
+    return sentences(*said) or phrase("no measured time was published for these models.")
 
 
-def _here_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def _here_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How far a box's times lie from predicted and published ones."""
     parts = []
     for other in ("predicted", "published"):
         times = [r["measured_ms"] / r[f"{other}_ms"] for r in rows if r[f"{other}_ms"]]
         if times:
-            parts.append(f"{_span(times, 1)} times the {other} ones")
-    count = f"{len(rows)} {'model was' if len(rows) == 1 else 'models were'} measured on a box"
-    return f"{count}: {listed(parts)}." if parts else f"{count}."
+            parts.append(
+                phrase(
+                    "{span} times the predicted ones"
+                    if other == "predicted"
+                    else "{span} times the published ones",
+                    span=_span(times, 1),
+                )
+            )
+    count = phrase(
+        "{count} models were measured on a box"
+        if len(rows) != 1
+        else "{count} model was measured on a box",
+        count=len(rows),
+    )
+    if not parts:
+        return phrase("{parts}.", parts=count)
+    return phrase("{count}: {parts}.", count=count, parts=listed(parts))
 
 
 def _span(values: Sequence[float], digits: int = 0) -> str:
     low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else phrase("{low} to {high}", low=low, high=high)
 
 
 def unit_rows(found: Mapping[str, Profile]) -> list[dict[str, Any]]:
@@ -206,27 +239,36 @@ def fastest(found: Mapping[str, Profile]) -> tuple[str, Profile]:
     return min(found.items(), key=lambda item: item[1].milliseconds)
 
 
-def units_said(found: Mapping[str, Profile]) -> str:
+def units_said(found: Mapping[str, Profile]) -> Text:
     """Which unit each model waits for."""
     said = []
     for name, profile in found.items():
         share = profile.busy()
         busier = max((COMPUTE, MEMORY), key=share.__getitem__)
         said.append(
-            f"{name}: the {busier} unit is the busier one and works {share[busier]:.0%} of the "
-            f"call, both work at once {share['both']:.0%} of it."
+            phrase(
+                "{model}: the {unit} unit is the busier one and works {share:.0%} of the call, "
+                "both work at once {both:.0%} of it.",
+                model=name,
+                unit=busier,
+                share=share[busier],
+                both=share["both"],
+            )
         )
-    return " ".join(said)
+    return sentences(*said)
 
 
-def proof_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def proof_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What `proof_on_simulator` shows."""
     worst = max(rows, key=lambda row: row["largest difference"])
     unlike = sum(row["images"] - row["same text as float"] for row in rows)
     total = sum(row["images"] for row in rows)
-    return (
-        f"{total - unlike} of {total} readings are float's own; logits differ most in "
-        f"{worst['model']}, by {worst['largest difference']:.2g}."
+    return phrase(
+        "{same} of {total} readings are float's own; logits differ most in {model}, by {far:.2g}.",
+        same=total - unlike,
+        total=total,
+        model=worst["model"],
+        far=worst["largest difference"],
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..datasets import fetch
 from ..errors import ParameterError
+from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
+from ..measure.output import show
 from ..measure.parameters import Parameters
 from ..runtime.device import device_there
 
@@ -43,6 +45,7 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
     refuse_undeclared()
     given = {name: variables[name] for name in parameters.NAMES if name in variables}
     found = parameters.check(**given | instead)
+    speak(found.language)
     if found.toolchain != "mlir" and notebook in NEEDS_MLIR:
         raise ParameterError(
             f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '
@@ -86,39 +89,36 @@ def _assigned(source: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def here() -> list[str]:
+def here() -> list[Text]:
     """What of the course's needs is on this machine, a line each; nothing is fetched."""
     return [
-        f"published images and weights: {'here' if fetch.is_published_data_here() else 'not yet'}",
-        f"a TPU: {'here' if device_there() else 'none; the simulator and the emulator stand in'}",
+        phrase("published images and weights: here")
+        if fetch.is_published_data_here()
+        else phrase("published images and weights: not yet"),
+        phrase("a TPU: here")
+        if device_there()
+        else phrase("a TPU: none; the simulator and the emulator stand in"),
     ]
 
 
-def see(*sentences: str) -> None:
+def tell(*texts: str) -> None:
+    """Print texts, a line each."""
+    lines = [text(one) for one in texts]
+    show(lambda language: {"text/plain": "\n".join(within(line, language) for line in lines)})
+
+
+def see(*said: str) -> None:
     """Show what there is to see, in sentences that were computed from what is shown."""
-    from IPython.display import Markdown, display
+    whole = sentences(phrase("**What to see:**"), *map(text, said))
+    show(lambda language: {"text/markdown": within(whole, language)})
 
-    display(Markdown("**What to see:** " + " ".join(sentences)))
 
-
-def answer(*sentences: str) -> None:
+def answer(*said: str) -> None:
     """Show the answer to a question, folded until it is asked for."""
-    from IPython.display import HTML, display
-
-    parts = [
-        text[:1].upper() + text[1:] if before.endswith(".") else text
-        for before, text in zip((".", *sentences), sentences)
-    ]
-    text = html.escape(" ".join(parts), quote=False)
-    display(HTML(f"<details><summary>The answer</summary><p>{text}</p></details>"))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    Examples
-    --------
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+    whole, title = sentences(*map(text, said)), phrase("The answer")
+    show(
+        lambda language: {
+            "text/html": f"<details><summary>{within(title, language)}</summary>"
+            f"<p>{html.escape(within(whole, language), quote=False)}</p></details>"
+        }
+    )

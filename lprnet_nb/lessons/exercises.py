@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ParameterError
+from ..language import Text, phrase, text
+from .course import tell
 
 Answer = Callable[..., Any]
 
@@ -20,10 +22,10 @@ class _Wrong(Exception):
 def check(name: str, function: Answer) -> None:
     """Print whether an exercise is solved, or what is wrong with the answer."""
     wrong = judge(name, function)
-    print(f"Not yet: {wrong}" if wrong else "Right.")
+    tell(phrase("Not yet: {wrong}", wrong=wrong) if wrong else phrase("Right."))
 
 
-def judge(name: str, function: Answer) -> str | None:
+def judge(name: str, function: Answer) -> Text | None:
     """What is wrong with an answer, or None for a right one.
 
     Parameters
@@ -38,7 +40,7 @@ def judge(name: str, function: Answer) -> str | None:
     try:
         EXERCISES[name](function)
     except _Wrong as wrong:
-        return str(wrong)
+        return text(wrong.args[0])
     return None
 
 
@@ -47,9 +49,11 @@ def _asked(function: Answer, *arguments: Any) -> Any:
     try:
         given = function(*deepcopy(arguments))
     except Exception as error:  # anything may be in what a learner writes
-        raise _Wrong(f"it stops with {type(error).__name__}: {error}.") from error
+        raise _Wrong(
+            phrase("it stops with {kind}: {error}.", kind=type(error).__name__, error=str(error))
+        ) from error
     if given is None or given is Ellipsis:
-        raise _Wrong("it returns nothing so far. Write its body, and return the result.")
+        raise _Wrong(phrase("it returns nothing so far. Write its body, and return the result."))
     return given
 
 
@@ -57,7 +61,7 @@ def _array(function: Answer, *arguments: Any) -> np.ndarray:
     try:
         return np.asarray(_asked(function, *arguments), float)
     except (TypeError, ValueError) as error:
-        raise _Wrong("it must return numbers.") from error
+        raise _Wrong(phrase("it must return numbers.")) from error
 
 
 def _need(right: bool, otherwise: str) -> None:

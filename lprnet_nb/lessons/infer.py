@@ -15,13 +15,14 @@ from ..datasets.images import PlateImages
 from ..decode import best_path, decode, log_softmax
 from ..decode.ctc import PAD
 from ..evaluate.accuracy import error_kinds
+from ..language import Text, clauses, listed, phrase
+from ..measure.box import judge_said
 from ..measure.data import Data
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import Parameters
 from ..measure.rows import Measured, measuring, run_here
 from ..runtime.views import read_views
 from ..work.pieces import Piece
-from .course import listed
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -61,17 +62,29 @@ def exactness_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 row["images"] - row["same_greedy"],
             )
             rows.setdefault(alike, []).append(row["chip"])
-    names = (
-        "judge",
-        "model",
-        "batch",
-        "mean over",
-        "images",
-        "bit-identical",
-        "largest difference",
-        "readings unlike",
-    )
-    return [dict(zip(names, alike)) | {"chips": ", ".join(chips)} for alike, chips in rows.items()]
+    return [
+        {
+            "judge": judge,
+            "model": model,
+            "batch": batch,
+            "mean over": mean,
+            "images": images,
+            "bit-identical": identical,
+            "largest difference": difference,
+            "readings unlike": unlike,
+            "chips": ", ".join(chips),
+        }
+        for (
+            judge,
+            model,
+            batch,
+            mean,
+            images,
+            identical,
+            difference,
+            unlike,
+        ), chips in rows.items()
+    ]
 
 
 def paths(
@@ -126,11 +139,16 @@ def cases(
 
 
 # Where no plate of a kind is among those read, it is said in its place.
-KINDS = {
-    "mended": "that the first decoder misreads and the last one reads",
-    "spoiled": "that the first decoder reads and the last one misreads",
-    "lost": "that both misread",
-}
+KINDS = ("mended", "spoiled", "lost")
+
+
+def kind_said(kind: str) -> Text:
+    """A telling plate of `cases` in words."""
+    return {
+        "mended": phrase("a plate that the first decoder misreads and the last one reads"),
+        "spoiled": phrase("a plate that the first decoder reads and the last one misreads"),
+        "lost": phrase("a plate that both misread"),
+    }[kind]
 
 
 def case_figure(
@@ -153,8 +171,12 @@ def case_figure(
 
 def missing_cases(found: Mapping[str, int | None], images: int) -> str:
     """Which kinds of telling plates there are none of."""
-    none = [f"a plate {text}" for kind, text in KINDS.items() if found[kind] is None]
-    return f"Among these {images} plates there is none of: {'; '.join(none)}." if none else ""
+    none = [kind_said(kind) for kind in KINDS if found[kind] is None]
+    if not none:
+        return ""
+    return phrase(
+        "Among these {images} plates there is none of: {kinds}.", images=images, kinds=clauses(none)
+    )
 
 
 def certainty(logits: np.ndarray, alphabet: Alphabet, decoder: str, count: int = 5) -> list[tuple]:
@@ -171,46 +193,61 @@ def greedy_readings(measured: Sequence[Measured], decoder: str) -> Measured:
     return next(m for m in reversed(run_here(measured)) if m.row["decoder"] == decoder)
 
 
-def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What `crosschecks` shows."""
     checked = [row for row in rows if row["checked images"]]
     if not checked:
-        return "this run's backend is the simulator, and was not compared with itself."
+        return phrase("this run's backend is the simulator, and was not compared with itself.")
     other = [row for row in checked if not row["bit-identical"]]
     exact: dict[str, list[str]] = {}
     for row in checked:
         if row["bit-identical"]:
             exact.setdefault(row["judge"], []).append(row["model"])
-    said = [*(f"to the bit as the {judge}: {listed(who)}" for judge, who in exact.items()), *(
-        f"{row['model']} differs by {row['largest difference']:.2g} of a logit at most"
-        for row in other
-    )]  # fmt: skip
-    return f"{'; '.join(part for part in said if part)}."
+    said = [
+        *(
+            phrase(
+                "to the bit as the {judge}: {models}", judge=judge_said(judge), models=listed(who)
+            )
+            for judge, who in exact.items()
+        ),
+        *(
+            phrase(
+                "{model} differs by {far:.2g} of a logit at most",
+                model=row["model"],
+                far=row["largest difference"],
+            )
+            for row in other
+        ),
+    ]
+    return phrase("{parts}.", parts=clauses(said))
 
 
-def errors_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def errors_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How the errors of each decoder are made up, over all models."""
     said = []
     for decoder in dict.fromkeys(row["decoder"] for row in rows):
         here = [row for row in rows if row["decoder"] == decoder]
         total = {key: sum(row[key] for row in here) for key in ("short", "long", "substituted")}
-        parts = [f"{count} {_KIND_SAID[kind]}" for kind, count in total.items()]
-        said.append(f"{decoder}: {listed(parts)}")
-    return f"{'; '.join(said)}, all models together."
+        parts = [
+            phrase("{count} too short", count=total["short"]),
+            phrase("{count} too long", count=total["long"]),
+            phrase("{count} of the right length", count=total["substituted"]),
+        ]
+        said.append(phrase("{decoder}: {parts}", decoder=decoder, parts=listed(parts)))
+    return phrase("{parts}, all models together.", parts=clauses(said))
 
 
-_KIND_SAID = {"short": "too short", "long": "too long", "substituted": "of the right length"}
-
-
-def times_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def times_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What reading a file costs beside decoding its logits, in the middle of the models."""
     before, after = (
         float(np.median([row[stage] for row in rows if row[stage] is not None] or [0]))
         for stage in ("decode", "postprocess")
     )
-    return (
-        f"reading an image file takes {before:.2g} ms here, decoding its logits {after:.2g} ms "
-        "(the middle of the models)."
+    return phrase(
+        "reading an image file takes {before:.2g} ms here, decoding its logits {after:.2g} ms (the "
+        "middle of the models).",
+        before=before,
+        after=after,
     )
 
 
@@ -222,11 +259,11 @@ def step_table(logits: np.ndarray, alphabet: Alphabet) -> list[dict[str, Any]]:
     for step in range(logits.shape[1]):
         best, second = (int(k) for k in order[:2, step])
         if best == alphabet.blank:
-            does = "blank: dropped"
+            does = phrase("blank: dropped")
         elif best == before:
-            does = "repeat: merged"
+            does = phrase("repeat: merged")
         else:
-            does = f"writes {alphabet.characters[best]}"
+            does = phrase("writes {character}", character=alphabet.characters[best])
         rows.append(
             {
                 "step": step,

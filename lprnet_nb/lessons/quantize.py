@@ -18,6 +18,7 @@ from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
 from ..explain.table import helpful
 from ..figures.quantization import layer_costs, quantization_noise
+from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.data import Data
 from ..measure.layers import layer_errors, layer_names
 from ..measure.models import Compiled, Planned, model_label, planned
@@ -29,7 +30,6 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, compile_bmodel, top_graph
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
-from .course import listed
 from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
@@ -37,6 +37,18 @@ RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "
 RANGE = (1 / 500, 10)  # thresholds that are tried, of the largest value
 EXPLAINED = 8  # plates on which the causes of the loss are looked for
 LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are unsigned
+
+
+def opening(chip: str, data: Data) -> Text:
+    """Where the calibration images come from."""
+    return phrase(
+        "{chip}; calibration from {count} images of {name}, some of which are also evaluated"
+        if data.overlap
+        else "{chip}; calibration from {count} images of {name}, none of which is evaluated",
+        chip=chip,
+        count=len(data.pool),
+        name=data.pool.name,
+    )
 
 
 def activations(weights: Weights, images: np.ndarray, layer: int) -> np.ndarray:
@@ -159,9 +171,10 @@ def without_published(compiled: Sequence[Compiled]) -> str | None:
     """Why thresholds cannot be compared, where no strategy keeps the published form; else None."""
     if any(item.bmodel.form == "published" for item in compiled):
         return None
-    return (
-        f"No strategy of {listed([_strategy(item) for item in compiled])} keeps the published form "
-        'of the network, whose thresholds this section compares: add one, such as "kl".'
+    return phrase(
+        "No strategy of {names} keeps the published form of the network, whose thresholds this "
+        'section compares: add one, such as "kl".',
+        names=listed([_strategy(item) for item in compiled]),
     )
 
 
@@ -238,40 +251,58 @@ def _kept_scale(forked: Compiled, channels: int) -> float | None:
     return types[narrow[-1]].scale
 
 
-def channels_said(story: Mapping[str, Any]) -> str:
+def channels_said(story: Mapping[str, Any]) -> Text:
     """What `kept_channels` shows."""
     maxima, levels = story["maxima"], story["levels"]
     dropped = np.delete(maxima, np.s_[::4])
     alive = int((dropped > story["scale"]).sum())
-    text = (
-        f"the pool drops {len(dropped)} channels, all but {alive} of them below one step of the "
-        f"shared scale, and the widest of them reaches {dropped.max():.0f}, where the widest kept "
-        f"one reaches {maxima[::4].max():.1f}. That leaves the kept channels "
-        f"{levels['shared scale']:.0f} of {LEVELS} levels."
+    shared = phrase(
+        "the pool drops {count} channels, all but {alive} of them below one step of the shared "
+        "scale, and the widest of them reaches {widest:.0f}, where the widest kept one reaches "
+        "{kept:.1f}. That leaves the kept channels {levels:.0f} of {all} levels.",
+        count=len(dropped),
+        alive=alive,
+        widest=dropped.max(),
+        kept=maxima[::4].max(),
+        levels=levels["shared scale"],
+        all=LEVELS,
     )
-    if "own scale" in levels:
-        text += f" With a scale of their own they have {levels['own scale']:.0f}."
-    return text
+    if "own scale" not in levels:
+        return shared
+    return sentences(
+        shared,
+        phrase("With a scale of their own they have {levels:.0f}.", levels=levels["own scale"]),
+    )
 
 
-def threshold_said(low: float, high: float, broken: int, plates: int = 8) -> str:
+def threshold_said(low: float, high: float, broken: int, plates: int = 8) -> Text:
     """What `harmless` says."""
-    return (
-        f"by halves and doubles, all {plates} plates read right from a threshold of {low:.3g} to "
-        f"one of {high:.3g}"
-        + (f"; at half of the lowest, {broken} of them read wrong." if broken else ".")
+    return phrase(
+        "by halves and doubles, all {plates} plates read right from a threshold of {low:.3g} to "
+        "one of {high:.3g}; at half of the lowest, {broken} of them read wrong."
+        if broken
+        else "by halves and doubles, all {plates} plates read right from a threshold of {low:.3g} "
+        "to one of {high:.3g}.",
+        plates=plates,
+        low=low,
+        high=high,
+        broken=broken,
     )
 
 
-def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> str:
+def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> Text:
     """Where each method's threshold stands beside the one of the least squared error."""
     flat = np.abs(values).ravel()[:: values.size // 200_000 + 1]
     grid = np.geomspace(flat.max() / 12, flat.max(), 60)
     best = float(grid[np.argmin(sum(quantization_noise(flat, grid, LEVELS)))])
-    parts = [f"{name} at {value / best:.2f} times it" for name, value in chosen.items()]
-    return (
-        f"the squared error of this layer is least at a threshold of about {best:.3g}; "
-        f"{listed(parts)}."
+    parts = [
+        phrase("{name} at {times:.2f} times it", name=name, times=value / best)
+        for name, value in chosen.items()
+    ]
+    return phrase(
+        "the squared error of this layer is least at a threshold of about {best:.3g}; {parts}.",
+        best=best,
+        parts=listed(parts),
     )
 
 
@@ -288,7 +319,7 @@ def worst_layers(errors: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, A
     ]
 
 
-def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
+def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> Text:
     """Between which neighbouring roles each model loses most, in dB."""
     said = []
     for name, rows in errors.items():
@@ -298,8 +329,16 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> str:
             if not (a["layer"] + b["layer"]).count("context")
         ]
         fall, before, after = max(falls)
-        said.append(f"{name} falls most from {before} to {after}, by {fall:.0f} dB")
-    return f"{'; '.join(said)} (the branches of the context left aside)."
+        said.append(
+            phrase(
+                "{name} falls most from {before} to {after}, by {fall:.0f} dB",
+                name=name,
+                before=before,
+                after=after,
+                fall=fall,
+            )
+        )
+    return phrase("{parts} (the branches of the context left aside).", parts=clauses(said))
 
 
 def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, Any]:
@@ -340,14 +379,18 @@ def costs_figure(found: Mapping[str, Any], count: int = 8) -> Figure:
     )
 
 
-def reading_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def reading_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How far readings lie apart, beside the width of an interval."""
     right = [row["right"] for row in rows]
     low, high = wilson(max(right), rows[0]["images"])
     spread = max(right) - min(right)
-    return (
-        f"the best model reads {max(right)} of {rows[0]['images']} plates, the worst {spread} "
-        f"fewer; the interval of the best alone is {100 * (high - low):.0f} points wide."
+    return phrase(
+        "the best model reads {best} of {images} plates, the worst {spread} fewer; the interval of "
+        "the best alone is {width:.0f} points wide.",
+        best=max(right),
+        images=rows[0]["images"],
+        spread=spread,
+        width=100 * (high - low),
     )
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..figures import study as figures
+from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
 from ..study import cells, details, results, sentences
 from ..toolchain.strategies import Strategy, recommended
-from .course import listed
+from .course import tell
 
 
 def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
@@ -35,10 +36,15 @@ def _on_chip(asked: Asked, chip: str) -> Strategy:
 
 def opening(parameters: Parameters, data: Data, full: dict[str, Any] | None) -> str:
     """What the live study and the full one are made of."""
-    return (
-        f"live: {len(data.plates)} images of {data.plates.name}, {parameters.draws} draws, "
-        f"{parameters.folds} folds; full: "
-        + (sentences.tried(full) if full else "not in this checkout, the live one stands for it")
+    return phrase(
+        "live: {images} images of {name}, {draws} draws, {folds} folds; full: {full}",
+        images=len(data.plates),
+        name=data.plates.name,
+        draws=parameters.draws,
+        folds=parameters.folds,
+        full=sentences.tried(full)
+        if full
+        else phrase("not in this checkout, the live one stands for it"),
     )
 
 
@@ -87,7 +93,7 @@ def accuracy_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
         output.figure(
             figures.accuracy(one.of_chip(chip), one.reference),
             f"06_accuracy_{chip}",
-            f"{chip}: exact match by strategy.",
+            phrase("{chip}: exact match by strategy.", chip=chip),
         )
 
 
@@ -98,10 +104,10 @@ def pareto_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
             output.figure(
                 figures.pareto(one.of_chip(chip), one.reference),
                 f"06_pareto_{chip}",
-                f"{chip}: exact match against predicted time.",
+                phrase("{chip}: exact match against predicted time.", chip=chip),
             )
         else:
-            print(f"{chip}: the compiler predicts no time.")
+            tell(phrase("{chip}: the compiler predicts no time.", chip=chip))
 
 
 def verdicts_figure(one: Shown) -> Figure | None:
@@ -110,21 +116,28 @@ def verdicts_figure(one: Shown) -> Figure | None:
     return figures.verdict_matrix(found) if found else None
 
 
-def verdicts_said(one: Shown) -> str:
+def verdicts_said(one: Shown) -> Text:
     """How many tips hold on every chip that tried them, on some and on none."""
     by_tip: dict[tuple[str, str, str], list[str]] = {}
     for line in results.verdicts(one.study):
         key = line["tip"], line["strategy"], line["baseline"]
         by_tip.setdefault(key, []).append(line["verdict"])
-    holds = [f"{s} over {b}" for (_, s, b), v in by_tip.items() if set(v) == {"holds"}]
+    holds = [
+        phrase("{one} over {other}", one=s, other=b)
+        for (_, s, b), v in by_tip.items()
+        if set(v) == {"holds"}
+    ]
     fails = sum("does not hold" in found for found in by_tip.values())
-    return (
-        f"of {len(by_tip)} comparisons, those that hold on every chip tried: "
-        f"{listed(holds) or 'none'}; {fails} do not hold on one chip or more."
+    return phrase(
+        "of {count} comparisons, those that hold on every chip tried: {holds}; {fails} do not hold "
+        "on one chip or more.",
+        count=len(by_tip),
+        holds=listed(holds) or phrase("none"),
+        fails=fails,
     )
 
 
-def training_said(one: Shown) -> list[str]:
+def training_said(one: Shown) -> list[Text]:
     """What quantization-aware training gains over what it starts from and what is shipped."""
     found = [
         line
@@ -132,7 +145,7 @@ def training_said(one: Shown) -> list[str]:
         for other in dict.fromkeys(("mse-forked", recommended(chip).name))
         for line in results.paired(one.study, "qat", other, chip)
     ]
-    return sentences.training(one.study, found) or ["Training is not part of this study."]
+    return sentences.training(one.study, found) or [phrase("Training is not part of this study.")]
 
 
 def sensitivity(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
@@ -156,10 +169,10 @@ def models(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
     return one.study.get("models") or details.models(plan, data.plates, data.weights, images=2)
 
 
-def plate_said() -> list[str]:
+def plate_said() -> list[Text]:
     """What the plate grammar makes of what is shipped, by chip."""
     plate = results.committed_study("plate")
     if not plate:
-        return ["A study with the plate grammar is not in this checkout."]
+        return [phrase("A study with the plate grammar is not in this checkout.")]
     chips = dict.fromkeys(row["chip"] for row in plate["rows"])
     return sentences.decoded(plate, {chip: recommended(chip).name for chip in chips})

@@ -15,6 +15,7 @@ from ..datasets import fetch
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..decode import decode
 from ..evaluate.accuracy import correct
+from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.parameters import Parameters
 from ..model.lprnet.layers import BATCH_MEANS, PublishedLPRNet
@@ -23,10 +24,37 @@ from ..model.weights import Weights
 from ..runtime.inference import infer_plates
 from ..work import scheduler
 from ..work.pieces import Piece, Run, float_run
-from .course import listed
 
 STRIDED_POOLS = {7: 2, 14: 4}  # backbone layer: channel stride
 PLATE_RATIO = 440 / 140  # width to height of a blue plate, GA 36
+
+
+def opening(data: Data) -> Text:
+    """What is read here, and why it was chosen."""
+    return phrase(
+        "{count} images of {name} ({reason}), weights: {weights}",
+        count=len(data.plates),
+        name=data.plates.name,
+        reason=data.reason,
+        weights=data.weights.name,
+    )
+
+
+def size_said(network: torch.nn.Module, weights: Weights) -> Text:
+    """How large the network is."""
+    return phrase(
+        "{count:,} parameters, {classes} classes, 18 time steps",
+        count=sum(value.numel() for value in network.parameters()),
+        classes=weights.classes,
+    )
+
+
+def pools_said(difference: float, refused: str) -> list[Text]:
+    """How far the two forms of the pools lie apart, and what torch says of one of them."""
+    return [
+        phrase("largest difference, both pools, all values: {difference}", difference=difference),
+        phrase("torch on a transposed view: {refused}", refused=refused),
+    ]
 
 
 def published_network(weights: Weights) -> PublishedLPRNet:
@@ -124,14 +152,24 @@ def _telling(batches: Sequence[int]) -> tuple[int, ...]:
     return (1, *([batch for batch in batches if batch != 1] or [4]))
 
 
-def coupling_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def coupling_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What `coupling` shows."""
     moved = {mean: [r for r in rows if r["batch_mean"] == mean][1:] for mean in BATCH_MEANS}
-    parts = [f"{row['moved']} of {row['images']} at batch {row['batch']}" for row in moved["batch"]]
+    parts = [
+        phrase(
+            "{moved} of {images} at batch {batch}",
+            moved=row["moved"],
+            images=row["images"],
+            batch=row["batch"],
+        )
+        for row in moved["batch"]
+    ]
     still = sum(row["moved"] for row in moved["image"])
-    return (
-        f"with the mean over the batch, {listed(parts)} read unlike alone; with the mean over the "
-        f"image, {still or 'none'}."
+    return phrase(
+        "with the mean over the batch, {parts} read unlike alone; with the mean over the image, "
+        "{still}.",
+        parts=listed(parts),
+        still=still or phrase("none"),
     )
 
 
@@ -164,13 +202,29 @@ def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str,
     return found
 
 
-def preprocessings_said(found: Mapping[str, Mapping[str, Any]]) -> str:
+def preprocessings_said(found: Mapping[str, Mapping[str, Any]]) -> Text:
     """What `preprocessings` shows."""
     (name, best), *others = found.items()
-    parts = [f"{other['right']} with {other_name}" for other_name, other in others]
-    return (
-        f"of {best['images']} plates, {best['right']} are read right with {name}, {listed(parts)}."
+    parts = [
+        phrase("{count} with {name}", count=other["right"], name=_variant(other_name))
+        for other_name, other in others
+    ]
+    return phrase(
+        "of {images} plates, {right} are read right with {name}, {parts}.",
+        images=best["images"],
+        right=best["right"],
+        name=_variant(name),
+        parts=listed(parts),
     )
+
+
+def _variant(name: str) -> Text:
+    return {
+        "BGR, plain resize": phrase("BGR, plain resize"),
+        "RGB, plain resize": phrase("RGB, plain resize"),
+        "BGR, letterbox": phrase("BGR, letterbox"),
+        "RGB, letterbox": phrase("RGB, letterbox"),
+    }[name]
 
 
 def letterbox(image: np.ndarray) -> np.ndarray:
@@ -244,23 +298,29 @@ def subnormal_cost(path: str | Path, weights: Weights, images: np.ndarray) -> di
     return {"milliseconds": times, "difference": difference}
 
 
-def subnormal_said(shares: Mapping[str, float], cost: Mapping[str, Any]) -> str:
+def subnormal_said(shares: Mapping[str, float], cost: Mapping[str, Any]) -> Text:
     """What `subnormal_shares` and `subnormal_cost` show."""
     before, after = cost["milliseconds"].values()
     mostly = sum(share > 0.5 for share in shares.values())
     pace = (
-        f"the network runs {before / after:.1f} times as fast"
+        phrase("the network runs {times:.1f} times as fast", times=before / after)
         if before > 1.2 * after
-        else "the network is no faster on this machine, at this load"
+        else phrase("the network is no faster on this machine, at this load")
     )
     same = (
-        "no logit changes"
+        phrase("no logit changes")
         if cost["difference"] == 0
-        else f"the largest change of a logit is {cost['difference']:g}"
+        else phrase("the largest change of a logit is {far:g}", far=cost["difference"])
     )
-    return (
-        f"{mostly} of {len(shares)} convolutions consist mostly of values too small to matter. "
-        f"Without them {pace} ({before:.1f} ms an image before, {after:.1f} after), and {same}."
+    return phrase(
+        "{mostly} of {all} convolutions consist mostly of values too small to matter. Without them "
+        "{pace} ({before:.1f} ms an image before, {after:.1f} after), and {same}.",
+        mostly=mostly,
+        all=len(shares),
+        pace=pace,
+        before=before,
+        after=after,
+        same=same,
     )
 
 
@@ -311,12 +371,19 @@ def compare_forms(forms: Mapping[str, np.ndarray], weights: Weights) -> list[dic
     ]
 
 
-def agreement_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def agreement_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What `compare_forms` shows."""
     exact = sum(row["largest difference"] == 0 for row in rows[1:])
     far = max(row["largest difference"] for row in rows)
     unlike = sum(row["readings that differ"] for row in rows)
-    return (
-        f"{exact} of the {len(rows) - 1} other forms give the published logits to the last bit, "
-        f"the rest differ by {far:.1g} at most, and {unlike or 'no'} plates are read differently."
+    return phrase(
+        "{exact} of the {others} other forms give the published logits to the last bit, the rest "
+        "differ by {far:.1g} at most, and {unlike} plates are read differently."
+        if unlike
+        else "{exact} of the {others} other forms give the published logits to the last bit, the "
+        "rest differ by {far:.1g} at most, and no plate is read differently.",
+        exact=exact,
+        others=len(rows) - 1,
+        far=far,
+        unlike=unlike,
     )

@@ -14,13 +14,20 @@ import numpy as np
 from ..datasets import fetch
 from ..datasets.generate import ONE_ROW, Severity, generate_plates
 from ..datasets.images import PlateImages
+from ..language import Text, clauses, listed, phrase
 from ..model import train
 from ..model.weights import Weights, load_published_weights
-from .course import listed
 
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)  # of the plates, the ones most in doubt first
 SHEET = 36  # plates on a contact sheet
+
+
+def opening(real: PlateImages | None) -> Text:
+    """Whether there are photographs to compare with."""
+    if real is None:
+        return phrase("published images: not here; run scripts/download.sh to compare")
+    return phrase("published images: {count}", count=len(real))
 
 
 def photographs(count: int) -> PlateImages | None:
@@ -74,13 +81,18 @@ def first_steps(folder: str, steps: int, seed: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def steps_said(reports: Sequence[Mapping[str, Any]]) -> str:
+def steps_said(reports: Sequence[Mapping[str, Any]]) -> Text:
     """What the first steps bring."""
     first, last = reports[0], reports[-1]
-    return (
-        f"from step {first['step']} to step {last['step']} the loss goes from "
-        f"{first['loss']:.2g} to {last['loss']:.2g}, and {100 * last['exact_match']:.0f} % of the "
-        f"held-out plates are read ({last['plates_per_second']:.0f} plates a second)."
+    return phrase(
+        "from step {first} to step {last} the loss goes from {before:.2g} to {after:.2g}, and "
+        "{read:.0f} % of the held-out plates are read ({pace:.0f} plates a second).",
+        first=first["step"],
+        last=last["step"],
+        before=first["loss"],
+        after=last["loss"],
+        read=100 * last["exact_match"],
+        pace=last["plates_per_second"],
     )
 
 
@@ -119,10 +131,13 @@ def severity_curve(weights: Weights, plates: int, seed: int) -> dict[float, floa
     }
 
 
-def severity_said(curve: Mapping[float, float]) -> str:
+def severity_said(curve: Mapping[float, float]) -> Text:
     """What `severity_curve` shows."""
-    parts = [f"{100 * share:.0f} % at {hard:g}" for hard, share in curve.items()]
-    return f"of the plates drawn at each severity, {listed(parts)} are read."
+    parts = [
+        phrase("{share:.0f} % at {severity:g}", share=100 * share, severity=hard)
+        for hard, share in curve.items()
+    ]
+    return phrase("of the plates drawn at each severity, {parts} are read.", parts=listed(parts))
 
 
 def doubts(weights: Weights, plates: PlateImages) -> np.ndarray:
@@ -135,17 +150,20 @@ def doubt_rows(doubt: np.ndarray) -> list[dict[str, Any]]:
     falling = -np.sort(-doubt)
     return [
         {
-            "plates": f"{share:.0%}, the ones most in doubt",
+            "plates": phrase("{share:.0%}, the ones most in doubt", share=share),
             "of all doubt": float(falling[: round(share * len(falling))].sum() / doubt.sum()),
         }
         for share in SHARES
     ]
 
 
-def doubt_said(rows: Sequence[Mapping[str, Any]]) -> str:
+def doubt_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """What `doubt_rows` shows."""
-    parts = [f"{row['plates'].split(',')[0]} hold {row['of all doubt']:.0%}" for row in rows[:3]]
-    return f"of the plates, those most in doubt, {listed(parts)} of all doubt."
+    parts = [
+        phrase("{share:.0%} hold {doubt:.0%}", share=share, doubt=row["of all doubt"])
+        for share, row in zip(SHARES[:3], rows)
+    ]
+    return phrase("of the plates, those most in doubt, {parts} of all doubt.", parts=listed(parts))
 
 
 def margin_curves(weights: Weights, plates: PlateImages, real: bool) -> dict[str, Any]:
@@ -156,14 +174,20 @@ def margin_curves(weights: Weights, plates: PlateImages, real: bool) -> dict[str
     return curves
 
 
-def margins_said(curves: Mapping[str, Mapping[float, float]]) -> str:
+def margins_said(curves: Mapping[str, Mapping[float, float]]) -> Text:
     """Within which margins each set of weights stays near its best."""
     said = []
     for name, curve in curves.items():
         best = max(curve.values())
         near = [margin for margin, share in curve.items() if share > best - 0.05]
         said.append(
-            f"{name}: best {best:.2f}, within five points of it from {100 * min(near):+.0f} % to "
-            f"{100 * max(near):+.0f} % of the side"
+            phrase(
+                "{weights}: best {best:.2f}, within five points of it from {low:+.0f} % to "
+                "{high:+.0f} % of the side",
+                weights=name,
+                best=best,
+                low=100 * min(near),
+                high=100 * max(near),
+            )
         )
-    return f"{'; '.join(said)}."
+    return phrase("{parts}.", parts=clauses(said))

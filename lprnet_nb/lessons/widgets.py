@@ -19,6 +19,7 @@ from .. import figures
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode.ctc import log_softmax
+from ..language import phrase
 from ..measure.output import Output
 from ..model.weights import Weights
 from . import quantize
@@ -139,8 +140,12 @@ def threshold(
     _show(
         output,
         name,
-        f"Layer {layer} alone quantized at {low / 2:.3g}, half of what all plates still bear: its "
-        "map before and after, and what plates read that float reads right.",
+        phrase(
+            "Layer {layer} alone quantized at {threshold:.3g}, half of what all plates still read "
+            "right at: its map before and after, and what plates read that float reads right.",
+            layer=layer,
+            threshold=low / 2,
+        ),
         draw,
         {"threshold": slider},
     )
@@ -184,8 +189,10 @@ def ctc(
     _show(
         output,
         name,
-        "One plate, step by step: class probabilities, the paths of two decoders, "
-        "and the candidates of the framed step.",
+        phrase(
+            "One plate, step by step: class probabilities, the paths of two decoders, and the "
+            "candidates of the framed step."
+        ),
         draw,
         {
             "plate": ipywidgets.IntSlider(

@@ -24,6 +24,7 @@ from ..errors import DataError
 from ..evaluate.timings import STAGES
 from ..files import read_bytes
 from ..inputs import note
+from ..language import Text, phrase
 from ..toolchain.bmodel import BModel
 
 FORMAT: Final = 1
@@ -32,6 +33,12 @@ KitBackend = Literal["simulator", "emulator"]
 OnBox = Literal["plates", "bmcv", "bmrt_test"]
 # Of the box itself in a report's manifest: all but the names that its owner gave, and paths.
 _PRIVATE = {"host", "sail_module", "bmrt_test"}
+
+
+def judge_said(judge: str) -> str:
+    """Who made the logits that others are held against, in words."""
+    said: dict[str, Text] = {"simulator": phrase("simulator"), "emulator": phrase("emulator")}
+    return said.get(judge, judge)
 
 
 class Part(BaseModel):

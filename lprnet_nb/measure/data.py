@@ -108,7 +108,7 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     Raises
     ------
     DataError
-        When the data that was asked for cannot be had. With ``data="auto"`` the published data is
+        When the data that was asked for is not there. With ``data="auto"`` the published data is
         fetched if possible, else generated plates are used and `Data.reason` says why.
     """
     alphabet = _alphabet(parameters)
@@ -203,7 +203,7 @@ def _found_source(mirror: str | None) -> tuple[str, str]:
         fetch.fetch_published(mirror=mirror)
         return "published", "the published data could be fetched"
     except DataError as error:
-        return "generated", f"the published data cannot be had: {error}"
+        return "generated", f"the published data is not reachable: {error}"
 
 
 def _weights(parameters: Parameters, source: str, alphabet: Alphabet) -> Weights:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,31 @@ from matplotlib.figure import Figure
 
 from ..cache import atomic_write
 from ..errors import ParameterError
+from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 
 SVG_LIMIT = 200_000  # bytes; a heavier figure is drawn as PNG
+
+
+def show(make: Callable[[str], dict[str, Any]]) -> None:
+    """Show an output in the language spoken; a report's pages find it in every language.
+
+    Parameters
+    ----------
+    make
+        What stands there in a language: the data of an nbformat output, by MIME type. Its
+        ``"metadata"``, if any, is the output's.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+
+    found = {language: make(language) for language in LANGUAGES}
+    data = {key: value for key, value in found[spoken()].items() if key != "metadata"}
+    kept = {k: v for k, v in found.items() if k != spoken()}
+    about = found[spoken()].get("metadata", {})
+    if get_ipython() is None:  # a script: what can be printed is
+        print(*(data[key] for key in ("text/plain", "text/markdown") if key in data))
+        return
+    display(data, raw=True, metadata={**about, "languages": kept})
 
 
 class Output:
@@ -32,12 +57,20 @@ class Output:
 
     def figure(self, figure: Figure, name: str, caption: str) -> None:
         """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
-        from IPython.display import Image, display
-
-        shown = io.BytesIO()
+        caption, shown = text(caption), io.BytesIO()
         figure.savefig(shown, format="png", dpi=144)
         # A Figure made without pyplot has no display of its own in a notebook.
-        display(Image(shown.getvalue(), width=int(96 * figure.get_figwidth()), alt=caption))
+        show(
+            lambda language: {
+                **({"image/png": _base64(shown)} if language == spoken() else {}),
+                "metadata": {
+                    "image/png": {
+                        "width": int(96 * figure.get_figwidth()),
+                        "alt": within(caption, language),
+                    }
+                },
+            }
+        )
         if self.folder:
             svg = io.BytesIO()
             # No date and fixed ids: the same figure gives the same bytes.
@@ -46,18 +79,26 @@ class Output:
             if len(data) > SVG_LIMIT:
                 kind, data = "png", _png(figure)
             atomic_write(self._path("figures", name, kind), data)
-            self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
+            self._write("figures", name, {"file": f"{name}.{kind}", **_captions(caption)})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         """Show a table, also from within an ``if``; write ``tables/<name>.json``."""
-        from IPython.display import display
-
+        caption = text(caption)
         if self.folder:
-            self._write("tables", name, {"caption": caption, "rows": rows})
-        shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index")
-        # What is text in the rows is text in the page, whatever it looks like.
-        shown = shown.set_caption(html.escape(caption)).format_index(escape="html", axis=1)
-        display(shown.format(_cell, na_rep="–", escape="html"))
+            self._write("tables", name, {**_captions(caption), "rows": within(rows, ENGLISH)})
+
+        def table(language: str) -> dict[str, str]:
+            there = [
+                {within(heading(key), language): cell for key, cell in row.items()}
+                for row in within(rows, language)
+            ]
+            shown = pd.DataFrame(there).style.set_uuid(name).hide(axis="index")
+            # What is text in the rows is text in the page, whatever it looks like.
+            shown = shown.set_caption(html.escape(within(caption, language)))
+            shown = shown.format_index(escape="html", axis=1)
+            return {"text/html": shown.format(_cell, na_rep="–", escape="html").to_html()}
+
+        show(table)
 
     def json(self, name: str, value: Any) -> None:
         """Write ``<name>.json`` into the report's folder."""
@@ -70,6 +111,21 @@ class Output:
 
     def _write(self, part: str, name: str, value: Any) -> None:
         atomic_write(self._path(part, name, "json"), to_json(value))
+
+
+def _captions(caption: str) -> dict[str, Any]:
+    """A caption as it is written: English first, then what it is in other languages."""
+    others = {
+        language: said
+        for language in LANGUAGES
+        if (said := within(caption, language)) != within(caption, ENGLISH)
+    }
+    english = {"caption": within(caption, ENGLISH)}
+    return {**english, "captions": others} if others else english
+
+
+def _base64(png: io.BytesIO) -> str:
+    return base64.b64encode(png.getvalue()).decode("ascii")
 
 
 def _cell(value: Any) -> Any:

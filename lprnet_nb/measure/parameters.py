@@ -13,6 +13,7 @@ from ..decode import DECODERS
 from ..errors import ParameterError
 from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
+from ..language import ENGLISH, known
 from ..model.lprnet import LPRNET
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
@@ -60,7 +61,7 @@ class Parameters:
     Parameters
     ----------
     data
-        "auto" (published where it can be had, else generated), "published", "generated", or the
+        "auto" (published where it is reachable, else generated), "published", "generated", or the
         path of a folder of images; with ``skip-unknown:`` before it, plates whose labels have
         characters that are not in the class list are left out.
     network
@@ -103,6 +104,8 @@ class Parameters:
         Whether to run these: they hold instructions that are run as they are.
     mean, scale, pixel_format
         How they take pixels, see `runtime.foreign.Said`; "" is as the published weights do.
+    language
+        Of prose and sentences, "en" or "zh"; a report's pages have both.
     output
         Folder of the report; None shows results only.
     """
@@ -132,6 +135,7 @@ class Parameters:
     mean: str = ""
     scale: str = ""
     pixel_format: str = ""
+    language: str = ENGLISH
     output: Path | None = None
 
 
@@ -430,6 +434,7 @@ _CHECKS: dict[str, Any] = {
     "mean": lambda key, value: str(value),
     "scale": lambda key, value: str(value),
     "pixel_format": lambda key, value: str(value),
+    "language": lambda key, value: known(str(value)),
     "output": lambda key, value: Path(value) if value else None,
 }
 

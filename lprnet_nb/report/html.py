@@ -27,6 +27,7 @@ from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
 from ..files import read_bytes
+from ..language import ENGLISH, HTML, LANGUAGES, phrase, speaking, spoken, translated
 from ..measure.box import network_time
 from ..measure.parameters import NETWORK
 from ..measure.schema import (
@@ -101,15 +102,28 @@ class Table:
 @dataclass(frozen=True)
 class _Report:
     folder: Path
+    own: str
     metrics: Metrics
     timings: Timings | None
     manifest: Manifest | None
     facts: dict[str, BModelFacts]
     notebooks: tuple[NotebookPage, ...]
 
+    @property
+    def suffix(self) -> str:
+        """What the names of pages in the language spoken end with, before ".html"."""
+        return _suffix(spoken(), self.own)
+
+
+def _suffix(language: str, own: str) -> str:
+    return "" if language == own else f".{language}"
+
 
 def write_html(report_folder: str | Path) -> Path:
     """Write ``index.html``, ``bmodels/<id>.html`` and ``notebooks/*.html`` of a report.
+
+    They are in the report's language (its parameter ``LANGUAGE``); beside each stands its page in
+    the other, ``index.zh.html`` or ``index.en.html``, and each leads to the other.
 
     Parameters
     ----------
@@ -128,45 +142,59 @@ def write_html(report_folder: str | Path) -> Path:
         When a file is not what ``docs/metrics.md`` says, naming it and the place in it.
     """
     folder = Path(report_folder)
-    report = _read(folder)
-    figures = _figures(report)
-    tables = _tables(report)
+    own = _own_language(folder)
+    for language in LANGUAGES:
+        with speaking(language):
+            _write_pages(_read(folder, own))
+    return folder / "index.html"
+
+
+def _own_language(folder: Path) -> str:
+    path = folder / "manifest.json"
+    given = read_manifest(path).parameters.get("LANGUAGE") if path.exists() else None
+    return given if isinstance(given, str) and given in LANGUAGES else ENGLISH
+
+
+def _write_pages(report: _Report) -> None:
+    """All pages in the language spoken."""
+    folder, figures, tables = report.folder, _figures(report), _tables(report)
     judged = words.judge(report.metrics, list(report.facts.values()))
     for facts in report.facts.values():
         _write(
-            folder / "bmodels" / f"{facts.id}.html",
+            report,
+            f"bmodels/{facts.id}",
             "bmodel.html.j2",
-            root="../",
             title=f"{facts.id} · {folder.name}",
             **_bmodel(report, facts, judged),
         )
     for page in report.notebooks:
         _write(
-            folder / "notebooks" / f"{page.name}.html",
+            report,
+            f"notebooks/{page.name}",
             "notebook.html.j2",
-            root="../",
             title=f"{page.title} · {folder.name}",
             page=page,
             pages=report.notebooks,
-            report_name=folder.name,
         )
-    return _write(
-        folder / "index.html",
+    _write(
+        report,
+        "index",
         "index.html.j2",
-        root="",
         title=_title(report),
         **_index(report, judged, figures, tables),
     )
 
 
-def _read(folder: Path) -> _Report:
+def _read(folder: Path, own: str) -> _Report:
     def optional(name: str, reader: Any) -> Any:
         return reader(folder / name) if (folder / name).exists() else None
 
     facts = [read_bmodel_facts(path) for path in sorted((folder / "bmodels").glob("*.json"))]
-    notebooks = tuple(convert(path) for path in _files(folder, "notebooks", "*.ipynb"))
+    suffix = _suffix(spoken(), own)
+    notebooks = tuple(convert(path, suffix) for path in _files(folder, "notebooks", "*.ipynb"))
     return _Report(
         folder,
+        own,
         read_metrics(folder / "metrics.json"),
         optional("timings.json", read_timings),
         optional("manifest.json", read_manifest),
@@ -178,7 +206,11 @@ def _read(folder: Path) -> _Report:
 def _title(report: _Report) -> str:
     chips = list(dict.fromkeys(row.chip for row in report.metrics.rows if row.chip))
     network = _own_network(report) or "LPRNet"
-    return f"{network} on {words.listed(chips)}" if chips else network
+    return (
+        phrase("{network} on {chips}", network=network, chips=words.listed(chips))
+        if chips
+        else network
+    )
 
 
 def _own_network(report: _Report) -> str:
@@ -206,10 +238,14 @@ def _index(
     links = {index: _links(report, row) for index, row in enumerate(metrics.rows)}
     groups: dict[str, list[Figure]] = {}
     titles = {page.name: page.title for page in report.notebooks}
+    here = {row.chip for row in metrics.rows}
+    costs = {} if _own_network(report) else call_costs()
+    costs = {chip: cost for chip, cost in costs.items() if chip in here}
     for figure in figures:
-        groups.setdefault(titles.get(figure.notebook or "", "Other figures"), []).append(figure)
+        groups.setdefault(titles.get(figure.notebook or "", phrase("Other figures")), []).append(
+            figure
+        )
     return {
-        "report_name": report.folder.name,
         "verdict": judged,
         "chosen": words.chosen,
         "metrics": metrics,
@@ -220,11 +256,16 @@ def _index(
         "tables": tables,
         "published": _published(report, judged),
         "latency": _latency(report),
-        "costs": {
-            chip: cost
-            for chip, cost in call_costs().items()
-            if not _own_network(report) and any(row.chip == chip for row in metrics.rows)
-        },
+        "costs": costs,
+        "cost_times": words.listed(
+            [phrase("{ms:.2f} ms on {chip}", ms=c.fixed_ms, chip=chip) for chip, c in costs.items()]
+        ),
+        "cost_worst": words.listed(
+            [
+                phrase("{share:.1f} % on {chip}", share=100 * c.worst, chip=chip)
+                for chip, c in costs.items()
+            ]
+        ),
         "board_time": partial(_expected, report),
         "timings": report.timings,
         "host": _host(report),
@@ -235,6 +276,12 @@ def _index(
         "notebooks": report.notebooks,
         "facts": report.facts,
         "stages": STAGES,
+        "stage_names": {
+            "decode": phrase("Decode"),
+            "preprocess": phrase("Preprocess"),
+            "inference": phrase("Inference"),
+            "postprocess": phrase("Postprocess"),
+        },
     }
 
 
@@ -248,8 +295,8 @@ def _result_file(report: _Report, row: Row) -> str | None:
 
 def _links(report: _Report, row: Row) -> dict[str, str | None]:
     """Where each number of a row comes from, relative to ``index.html``."""
-    cell = cell_with(report.notebooks, r"\b(write_metrics|measure_all|measure)\(")
-    page = f"bmodels/{row.id}.html" if row.id in report.facts else None
+    cell = cell_with(report.notebooks, r"\b(write_metrics|measure_all|measure)\(", report.suffix)
+    page = f"bmodels/{row.id}{report.suffix}.html" if row.id in report.facts else None
     results = _result_file(report, row)
     return {
         "model": page,
@@ -290,11 +337,11 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                 "link": links[index]["results"],
                 "label": " ".join(
                     [
-                        _precision_name(row.precision) if row.chip else "Float",
+                        _precision_name(row.precision) if row.chip else phrase("Float"),
                         *([row.strategy] if row.strategy else []),
                         *([f"batch {row.batch}"] if batches else []),
-                        *([f"{row.cores} cores"] if row.cores > 1 else []),
-                        *(["on the box"] if row.box else []),
+                        *([phrase("{count} cores", count=row.cores)] if row.cores > 1 else []),
+                        *([phrase("on the box")] if row.box else []),
                     ]
                 ),
                 "point": place(point),
@@ -338,7 +385,7 @@ def _published(report: _Report, judged: words.Verdict) -> dict[str, Any]:
                 "new": by_source[LATEST],
                 "old": by_source[_OLD_PUBLISHED],
                 "inside": inside[0] if inside else None,
-                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+                "link": f"bmodels/{row.id}{report.suffix}.html" if row.id in report.facts else None,
             }
         )
     source = report.metrics.data
@@ -363,7 +410,9 @@ def _latency(report: _Report) -> list[dict[str, Any]]:
             "per_image": None if expected is None else expected / row.batch,
             "here": _here(report, row.id),
             **_measured(published_of, row.precision, row.strategy, row.batch, row.cores),
-            "link": f"bmodels/{row.id}.html#latency" if row.id in report.facts else None,
+            "link": f"bmodels/{row.id}{report.suffix}.html#latency"
+            if row.id in report.facts
+            else None,
         }
     return list(models.values())
 
@@ -404,7 +453,7 @@ def _boxes(report: _Report) -> list[dict[str, Any]]:
                 "row": row,
                 "exactness": words.exactness_on_box(row),
                 "times": _box_times(report, row.id),
-                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+                "link": f"bmodels/{row.id}{report.suffix}.html" if row.id in report.facts else None,
             }
     return list(found.values())
 
@@ -418,7 +467,7 @@ def _box_steps(report: _Report) -> list[str]:
 def _box(facts: BoxFacts | None) -> dict[str, Any]:
     """A box's name and what is known of it, as pairs for a table."""
     if facts is None:
-        return {"name": "a box", "facts": None, "known": [], "models": {}}
+        return {"name": phrase("a box"), "facts": None, "known": [], "models": {}}
     about = {"results": facts.file, "kit": facts.kit, **facts.settings, **facts.box}
     known = [(field_name(key), value) for key, value in _flat(about) if value is not None]
     return {"name": facts.name, "facts": facts, "known": known, "models": {}}
@@ -437,7 +486,7 @@ def _host(report: _Report) -> list[dict[str, Any]]:
                 "row": row,
                 "metrics": known.get(row.id),
                 "parts": parts,
-                "link": f"bmodels/{row.id}.html" if row.id in report.facts else None,
+                "link": f"bmodels/{row.id}{report.suffix}.html" if row.id in report.facts else None,
                 "total": sum(value or 0 for value in parts.values()),
             }
         )
@@ -480,7 +529,7 @@ def _figures(report: _Report) -> list[Figure]:
     found = []
     for sidecar in _files(report.folder, "figures", "*.json"):
         value = _object(sidecar)
-        file, caption = value.get("file"), value.get("caption", "")
+        file = value.get("file")
         if (
             not isinstance(file, str)
             or Path(file).name != Path(str(file)).parts[-1]
@@ -504,7 +553,7 @@ def _figures(report: _Report) -> list[Figure]:
                 name,
                 Figure(
                     name,
-                    str(caption),
+                    _caption(value),
                     uri,
                     quote(path.relative_to(report.folder).as_posix()),
                     link,
@@ -531,7 +580,7 @@ def _tables(report: _Report) -> list[Table]:
                 name,
                 Table(
                     name,
-                    str(value.get("caption", "")),
+                    _caption(value),
                     quote(path.relative_to(report.folder).as_posix()),
                     columns,
                     tuple(tuple(row.get(column) for column in columns) for row in rows),
@@ -542,16 +591,25 @@ def _tables(report: _Report) -> list[Table]:
     return [table for _, _, table in sorted(found, key=lambda item: item[:2])]
 
 
+def _caption(value: Mapping[str, Any]) -> str:
+    """A figure's or table's caption in the language spoken, as far as there is one."""
+    others, caption = value.get("captions"), str(value.get("caption", ""))
+    said = others.get(spoken()) if isinstance(others, dict) else None
+    return said if isinstance(said, str) else translated(caption, spoken())
+
+
 def _maker(report: _Report, name: str) -> tuple[str | None, str | None, tuple[int, int]]:
     """Link to the cell that names a figure or table, its notebook, and its place in the order."""
     for number, page in enumerate(report.notebooks):
         for index, (anchor, source) in enumerate(page.code):
             if re.search(rf"[\"']{re.escape(name)}[\"']", source):
-                return f"notebooks/{quote(page.name)}.html#{anchor}", page.name, (number, index)
+                link = f"notebooks/{quote(page.name)}{report.suffix}.html"
+                return f"{link}#{anchor}", page.name, (number, index)
     # A name that is put together when the cell runs: the notebook's number stands before it.
     for number, page in enumerate(report.notebooks):
         if re.match(r"\d\d_", name) and page.name[:3] == name[:3]:
-            return f"notebooks/{quote(page.name)}.html", page.name, (number, len(page.code))
+            link = f"notebooks/{quote(page.name)}{report.suffix}.html"
+            return link, page.name, (number, len(page.code))
     return None, None, (len(report.notebooks), 0)
 
 
@@ -601,7 +659,6 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
     )[:3]
     strategy = STRATEGIES.get(facts.strategy or "")
     return {
-        "report_name": report.folder.name,
         "facts": facts,
         "rows": rows,
         "comparison": comparison,
@@ -658,12 +715,55 @@ def _differences(report: _Report, row: Row) -> list[tuple[str, str, str]] | None
 
 
 def _precision_name(precision: str) -> str:
-    return "from elsewhere:" if precision == words.UNKNOWN else precision.upper()
+    return phrase("from elsewhere:") if precision == words.UNKNOWN else precision.upper()
 
 
-def _write(path: Path, template: str, **values: Any) -> Path:
-    page = _environment().get_template(template).render(**values)
-    return atomic_write(path, page.strip() + "\n")
+def _write(report: _Report, place: str, template: str, **values: Any) -> None:
+    """Write a page, named without its ending, in the language spoken."""
+    others = {
+        language: quote(f"{place.rpartition('/')[2]}{_suffix(language, report.own)}.html")
+        for language in LANGUAGES
+        if language != spoken()
+    }
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            root="../" * place.count("/"),
+            report_name=report.folder.name,
+            html=f"{report.suffix}.html",
+            language=spoken(),
+            own_language=report.own,
+            html_languages=HTML,
+            languages=LANGUAGES,
+            other_pages=others,
+            texts=_script_texts(),
+            **values,
+        )
+    )
+    atomic_write(report.folder / f"{place}{report.suffix}.html", text.strip() + "\n")
+
+
+def _script_texts() -> dict[str, str]:
+    """What report.js says, by the names that it has for it."""
+    return {
+        "auto": phrase("Auto"),
+        "light": phrase("Light"),
+        "dark": phrase("Dark"),
+        "theme": phrase("Theme"),
+        "count": phrase("{{shown}} of {{all}} rows"),
+        "close": phrase("Close"),
+        "figure": phrase("Figure"),
+        "pan": phrase("Figure, scrolls"),
+        "copy": phrase("Copy"),
+        "copied": phrase("Copied"),
+        "hint": phrase("↔ This table scrolls sideways."),
+    }
+
+
+def _phrase(message: str, **values: Any) -> Markup:
+    """A message of a template, which may have tags; its values are escaped."""
+    return Markup(translated(message, spoken())).format(**values)
 
 
 @lru_cache(maxsize=1)
@@ -683,6 +783,8 @@ def _environment() -> Environment:
         "style": Markup(style),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "precision_name": _precision_name,
+        "phrase": _phrase,
+        "translated": lambda text: translated(text, spoken()),
         "verdict_words": words,
     }
     environment.filters |= {
@@ -760,7 +862,7 @@ def _cell(value: Any, decimals: int | None = None) -> Markup:
     if value is None:
         return Markup('<span class="none">–</span>')
     if isinstance(value, bool):
-        return Markup("yes" if value else "no")
+        return Markup(phrase("yes") if value else phrase("no"))
     if isinstance(value, int):
         return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
@@ -787,15 +889,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-_FIELDS = {
-    "ci95": "95 % interval",
-    "among_evaluated": "among the judged",
-    "max_abs_difference": "largest difference of a logit",
-    "identical": "same to the bit",
-    "same_classes": "same class at every time step",
-    "sqnr_db": "SQNR, dB",
-    "mcnemar_p": "p (McNemar)",
-}
+def _fields() -> dict[str, str]:
+    return {
+        "ci95": phrase("95 % interval"),
+        "among_evaluated": phrase("among the judged"),
+        "max_abs_difference": phrase("largest difference of a logit"),
+        "identical": phrase("same to the bit"),
+        "same_classes": phrase("same class at every time step"),
+        "sqnr_db": "SQNR, dB",
+        "mcnemar_p": phrase("p (McNemar)"),
+    }
 
 
 def field_name(name: str) -> str:
@@ -806,7 +909,8 @@ def field_name(name: str) -> str:
     >>> field_name("calibration.among_evaluated"), field_name("exact_match")
     ('calibration: among the judged', 'exact match')
     """
-    return ": ".join(_FIELDS.get(part, part.replace("_", " ")) for part in name.split("."))
+    known = _fields()
+    return ": ".join(known.get(part, part.replace("_", " ")) for part in name.split("."))
 
 
 def _bytes(value: int | None) -> str:

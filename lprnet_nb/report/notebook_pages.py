@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from ..errors import DataError
 from ..files import read_bytes
+from ..language import english_source, phrase, spoken, translated_markdown
 
 _quiet = logging.getLogger(f"{__name__}.nbconvert")
 _quiet.setLevel(logging.ERROR)
@@ -76,8 +77,15 @@ class NotebookPage:
     code: tuple[tuple[str, str], ...]
 
 
-def convert(path: str | Path) -> NotebookPage:
-    """Convert an executed notebook by nbconvert.
+def convert(path: str | Path, suffix: str = "") -> NotebookPage:
+    """Convert an executed notebook by nbconvert, in the language spoken.
+
+    Parameters
+    ----------
+    path
+        The notebook; its outputs may hold other languages, see `measure.output.show`.
+    suffix
+        Of the pages of this language, before ".html".
 
     Raises
     ------
@@ -101,20 +109,37 @@ def convert(path: str | Path) -> NotebookPage:
             "the report again."
         ) from error
     _name_cells(notebook)
+    _speak(notebook)
     return NotebookPage(
         path.stem,
         _heading(notebook) or path.stem,
-        Markup(_linked(_body(notebook), path.parent)),
+        Markup(_linked(_body(notebook), path.parent, suffix)),
         tuple((_anchor(cell), cell.source) for cell in notebook.cells if cell.cell_type == "code"),
     )
 
 
-def cell_with(pages: Sequence[NotebookPage], pattern: str) -> str | None:
+def _speak(notebook: Any) -> None:
+    """Put prose and outputs into the language spoken, where the notebook has them in it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = translated_markdown(english_source(cell), spoken())
+        for output in cell.get("outputs", ()):
+            others = output.get("metadata", {}).pop("languages", None)
+            found = others.get(spoken()) if isinstance(others, dict) else None
+            if not isinstance(found, dict) or "data" not in output:
+                continue
+            about = found.pop("metadata", None)
+            if isinstance(about, dict):
+                output.metadata.update(about)
+            output.data.update({k: v for k, v in found.items() if isinstance(v, str)})
+
+
+def cell_with(pages: Sequence[NotebookPage], pattern: str, suffix: str = "") -> str | None:
     """Link, from the report's folder, to the first code cell in which a pattern is found."""
     for page in sorted(pages, key=lambda one: (one.name not in _FIRST, one.name)):
         for anchor, source in page.code:
             if re.search(pattern, source):
-                return f"notebooks/{quote(page.name)}.html#{anchor}"
+                return f"notebooks/{quote(page.name)}{suffix}.html#{anchor}"
     return None
 
 
@@ -146,12 +171,13 @@ def _body(notebook: Any) -> str:
     return _mend(clean(body))
 
 
-def _linked(body: str, folder: Path) -> str:
+def _linked(body: str, folder: Path, suffix: str) -> str:
     """Links to notebooks lead to their pages; where a report has none, the text alone stays."""
 
     def led(found: re.Match[str]) -> str:
         there = (folder / f"{found[1]}.ipynb").exists()
-        return f'<a href="{found[1]}.html{found[2] or ""}">{found[3]}</a>' if there else found[3]
+        page = f"{found[1]}{suffix}.html{found[2] or ''}"
+        return f'<a href="{page}">{found[3]}</a>' if there else found[3]
 
     return re.sub(r'<a href="(\d\d_\w+)\.ipynb(#[^"]*)?">(.*?)</a>', led, body, flags=re.S)
 
@@ -219,7 +245,8 @@ def _mend(body: str) -> str:
         tag = re.sub(r"\s+", " ", found[0])
         if re.search(r"\balt=", tag):
             return tag
-        return f'{tag[:-1].rstrip(" /")} alt="Figure {next(figures)} of this notebook">'
+        alt = phrase("Figure {number} of this notebook", number=next(figures))
+        return f'{tag[:-1].rstrip(" /")} alt="{alt}">'
 
     body = re.sub(r"<img\b[^>]*>", described, body)
     body = re.sub(r"<a class=\"anchor-link\"[^>]*>.*?</a>", "", body, flags=re.S)
@@ -236,8 +263,8 @@ def _mend(body: str) -> str:
     return re.sub(
         r"<table\b.*?</table>",
         lambda found: (
-            f'<div class="scroll" tabindex="0" role="region" aria-label="Table '
-            f'{next(tables)}">{found[0]}</div>'
+            '<div class="scroll" tabindex="0" role="region" aria-label="'
+            f'{phrase("Table {number}", number=next(tables))}">{found[0]}</div>'
         ),
         body,
         flags=re.S,

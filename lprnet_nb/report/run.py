@@ -22,6 +22,7 @@ from .. import children
 from ..cache import atomic_write, file_digest, files_below, locked, repository
 from ..errors import DataError, LprnetError, ParameterError
 from ..files import make_folder, read_bytes, swap_folders
+from ..language import ENGLISH, translate_cells
 from ..lessons.course import NEEDS_MLIR
 from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
@@ -240,7 +241,8 @@ def make_report(
             }
             begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
             with stopwatch(step):
-                run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
+                done = run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
+                _translate(done, values.get("LANGUAGE", ENGLISH))
             seconds[stem] = round(time.monotonic() - begun, 1)
             _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
         _name_place(building, folder)
@@ -256,6 +258,14 @@ def make_report(
         _put_in_place(building, folder)
         _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
+
+
+def _translate(path: Path, language: str) -> None:
+    """Put the prose of an executed notebook into the report's language."""
+    if language != ENGLISH:
+        notebook = json.loads(read_bytes(path))
+        translate_cells(notebook, language)
+        atomic_write(path, to_json(notebook))
 
 
 def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]:
@@ -293,6 +303,7 @@ def _check_same(folder: Path, profile: str, values: dict[str, Any]) -> None:
             f"{rename}"
         ) from error
     now = {"PROFILE": profile, **values}
+    before["LANGUAGE"] = now.get("LANGUAGE")  # the pages are in both anyway
     differing = [
         f"{key.lower()} {before.get(key, 'by default')!s}, not {now.get(key, 'by default')!s}"
         for key in sorted(before.keys() | now.keys())

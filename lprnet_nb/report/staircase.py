@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluate.published import LATEST, OURS, published_accuracy
+from ..language import phrase
 from ..measure.schema import Metrics, Row
 from .board_times import VENDORS_STRATEGY
 
@@ -89,14 +90,15 @@ def _steps(metrics: Metrics, chip: str, decoder: str) -> list[Stair]:
         )
 
     floats = {name: one(None, None, name, "fp32") for name in (decoder, GRAMMAR)}
+    default = one(chip, VENDORS_STRATEGY, decoder, "int8")
     told = [
-        ("float", floats[decoder], decoder),
-        ("INT8, the compiler's default", one(chip, VENDORS_STRATEGY, decoder, "int8"), decoder),
-        ("INT8, recommended", one(chip, "recommended", decoder, "int8"), decoder),
+        (phrase("float"), floats[decoder], decoder),
+        (phrase("INT8, the compiler's default"), default, decoder),
+        (phrase("INT8, recommended"), one(chip, "recommended", decoder, "int8"), decoder),
     ]
     if decoder != GRAMMAR:
         best = one(chip, "recommended", GRAMMAR, "int8")
-        told.append(("read with the grammar", best, GRAMMAR))
+        told.append((phrase("read with the grammar"), best, GRAMMAR))
 
     def reference(decoder: str) -> float | None:
         row = floats[decoder]
@@ -117,7 +119,7 @@ def _vendors(metrics: Metrics, chip: str, batch: int, reference: float | None) -
     if not source or (source.source, source.weights) != ("published", "published"):
         return []
     return [
-        Stair("INT8, the vendor's own", one.exact_match, reference, None)
+        Stair(phrase("INT8, the vendor's own"), one.exact_match, reference, None)
         for one in published_accuracy(chip, "int8")
         if (one.source, one.batch) == (LATEST, batch) and one.program in OURS
     ][:1]

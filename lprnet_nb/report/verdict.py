@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from ..language import Text, clauses, listed, phrase, sentences
+from ..measure.box import judge_said
 from ..measure.schema import BModelFacts, Metrics, Row
 
 PUBLISHED = 1000  # plates of the published set
@@ -35,30 +37,41 @@ def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
     if not check:
         return None
     if check.get("identical"):
-        return Exactness("good", "to the bit")
+        return Exactness("good", phrase("to the bit"))
     if check.get("same_readings", True):  # a plate that reads otherwise ends the run
-        return Exactness("fair", f"same readings, up to {_far(check)} of a logit")
-    return Exactness("bad", "differs")
+        return Exactness("fair", phrase("same readings, up to {far} of a logit", far=_far(check)))
+    return Exactness("bad", phrase("differs"))
 
 
 def exactness_on_box(row: Row) -> Exactness | None:
     """What a box's logits come to beside the expected ones; None for what was run here."""
     if row.box is None:
         return None
+    exact, images = number(row.box.exact), number(row.images)
     if row.box.exact == row.images:
-        return Exactness("good", f"to the bit, {number(row.images)} of {number(row.images)} plates")
-    counted = f"{number(row.box.exact)} of {number(row.images)} plates to the bit"
+        return Exactness(
+            "good", phrase("to the bit, {exact} of {images} plates", exact=exact, images=images)
+        )
+    counted = phrase("{exact} of {images} plates to the bit", exact=exact, images=images)
     if row.box.same_readings == row.images:
-        far = max(row.box.max_abs_difference, 0.001)
-        return Exactness("fair", f"{counted}, same readings, up to {far:.2g} of a logit")
-    other = row.images - row.box.same_readings
-    return Exactness("bad", f"{counted}, {number(other)} read otherwise")
+        return Exactness(
+            "fair",
+            phrase(
+                "{counted}, same readings, up to {far:.2g} of a logit",
+                counted=counted,
+                far=max(row.box.max_abs_difference, 0.001),
+            ),
+        )
+    other = number(row.images - row.box.same_readings)
+    return Exactness(
+        "bad", phrase("{counted}, {other} read otherwise", counted=counted, other=other)
+    )
 
 
 def exactness_of(facts: BModelFacts) -> Exactness | None:
     """What is known of a model's exactness; of one from elsewhere, that nothing is."""
     if facts.precision == UNKNOWN:
-        return Exactness("fair", "no record: exactness not known")
+        return Exactness("fair", phrase("no record: exactness not known"))
     return exactness(facts.crosscheck)
 
 
@@ -153,7 +166,7 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
         _headline(chips, metrics),
         _data(metrics, decoder),
         _reference(reference),
-        computed + on_box,
+        sentences(computed, on_box),
         checked and boxes_agree,
         decoder,
         metrics.tolerance,
@@ -204,11 +217,6 @@ def probability(p: float | None) -> str:
     return f"{p:.4f}" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def listed(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 def points(share: float) -> str:
     """A difference of exact match in points, with its sign: ``−0.6``."""
     return f"{100 * share:+.1f}".replace("-", "−")
@@ -218,50 +226,67 @@ def _compare(row: Row, metrics: Metrics) -> Comparison:
     alike = row.agreement_with_float == 1
     # The same function in float is known by its logits; of others as many plates are asked as ever.
     if alike and (row.precision == "fp32" or row.loss is None or row.loss.outcome == "within"):
-        return Comparison(row, "same", "Reads every image as the float network does.")
+        return Comparison(row, "same", phrase("Reads every image as the float network does."))
     if row.loss is None or metrics.tolerance is None:
         if row.agreement_with_float is None:
-            return Comparison(row, "unknown", "Was not compared with float.")
-        agreed = _percent(row.agreement_with_float)
+            return Comparison(row, "unknown", phrase("Was not compared with float."))
         return Comparison(
-            row, "unknown", f"Reads {agreed} of the images as the float network does."
+            row,
+            "unknown",
+            phrase(
+                "Reads {share} of the images as the float network does.",
+                share=_percent(row.agreement_with_float),
+            ),
         )
-    loss, may = row.loss, f"{metrics.tolerance:g} {_points(metrics.tolerance)}"
-    seen = (
-        f"{points(loss.difference)} points against float (95 % interval {points(loss.ci95[0])} to "
-        f"{points(loss.ci95[1])})"
+    loss, may = row.loss, _points(metrics.tolerance)
+    seen = phrase(
+        "{points} points against float (95 % interval {low} to {high})",
+        points=points(loss.difference),
+        low=points(loss.ci95[0]),
+        high=points(loss.ci95[1]),
     )
     said = {
-        "within": f"{seen}: no more than {may} lost.",
-        "not within": f"{seen}: more than {may} lost.",
-        "too few plates": f"{seen}: {number(row.images)} {_plates(row.images)} cannot tell whether "
-        f"it loses more than {may}. " + _what_decides(loss.decides, metrics),
+        "within": phrase("{seen}: no more than {may} lost.", seen=seen, may=may),
+        "not within": phrase("{seen}: more than {may} lost.", seen=seen, may=may),
+        "too few plates": sentences(
+            phrase(
+                "{seen}: {plates} cannot tell whether it loses more than {may}.",
+                seen=seen,
+                plates=_plates(row.images),
+                may=may,
+            ),
+            _what_decides(loss.decides, metrics),
+        ),
     }
     return Comparison(row, loss.outcome, said[loss.outcome])
 
 
-def _what_decides(count: int | None, metrics: Metrics) -> str:
+def _what_decides(count: int | None, metrics: Metrics) -> Text:
     """How many plates would, and how to read them."""
     if count is None:
-        return "The difference lies on the tolerance: no number of such plates would."
+        return phrase("The difference lies on the tolerance: no number of such plates would.")
     source = metrics.data.source if metrics.data else None
-    about = f"About {number(count)} such plates would"
+    about = phrase("About {count} such plates would", count=number(count))
     if source == "generated" or (source == "published" and count <= PUBLISHED):
-        return f"{about}: scripts/report.sh --images {count}"
+        return phrase("{about}: scripts/report.sh --images {count}", about=about, count=count)
     if source == "published" and metrics.dataset.images < PUBLISHED:
-        return (
-            f"{about}; the published set has {number(PUBLISHED)}, which narrow the interval: "
-            "scripts/report.sh --images 0"
+        return phrase(
+            "{about}; the published set has {all}, which narrow the interval: "
+            "scripts/report.sh --images 0",
+            about=about,
+            all=number(PUBLISHED),
         )
-    return f"{about}: scripts/report.sh --data FOLDER, with that many of your own."
+    return phrase(
+        "{about}: scripts/report.sh --data FOLDER, with that many of your own.", about=about
+    )
 
 
-def _points(count: float) -> str:
-    return "point" if count == 1 else "points"
+def _points(count: float) -> Text:
+    return phrase("{count:g} point" if count == 1 else "{count:g} points", count=count)
 
 
-def _plates(count: int) -> str:
-    return "plate" if count == 1 else "plates"
+def _plates(count: int) -> Text:
+    return phrase("{count} plate" if count == 1 else "{count} plates", count=number(count))
 
 
 def _percent(value: float) -> str:
@@ -287,72 +312,95 @@ def _headline(chips: dict[str, list[Comparison]], metrics: Metrics) -> str:
             by_state.setdefault(one.state, []).append(chip)
     if not by_state:
         if not chips:
-            return "Nothing but the float network was run."
+            return phrase("Nothing but the float network was run.")
         alike = all(one.state == "same" for found in chips.values() for one in found)
+        on = listed(list(chips))
         return (
-            f"The compiled float models read every image as PyTorch does, on {listed(list(chips))}."
+            phrase(
+                "The compiled float models read every image as PyTorch does, on {chips}.", chips=on
+            )
             if alike
-            else f"No INT8 model was compared on {listed(list(chips))}."
+            else phrase("No INT8 model was compared on {chips}.", chips=on)
         )
-    images = metrics.dataset.images
-    may = f"{metrics.tolerance or 0:g} {_points(metrics.tolerance or 0)}"
-    said = {
-        "same": "INT8 reads every image exactly as float does on {}.",
-        "within": f"INT8 loses no more than {may} of exact match on {{}}.",
-        "too few plates": f"Whether INT8 loses more than {may} on {{}}, {number(images)} "
-        f"{_plates(images)} cannot tell.",
-        "not within": f"INT8 loses more than {may} of exact match on {{}}.",
-        "unknown": "Whether INT8 reads as well as float on {} was not judged.",
-    }
-    return " ".join(
-        said[state].format(listed(by_state[state])) for state in said if state in by_state
-    )
+    may, plates = _points(metrics.tolerance or 0), _plates(metrics.dataset.images)
+
+    def said(state: str, on: Text) -> Text:
+        return {
+            "same": phrase("INT8 reads every image exactly as float does on {chips}.", chips=on),
+            "within": phrase(
+                "INT8 loses no more than {may} of exact match on {chips}.", may=may, chips=on
+            ),
+            "too few plates": phrase(
+                "Whether INT8 loses more than {may} on {chips}, {plates} cannot tell.",
+                may=may,
+                chips=on,
+                plates=plates,
+            ),
+            "not within": phrase(
+                "INT8 loses more than {may} of exact match on {chips}.", may=may, chips=on
+            ),
+            "unknown": phrase(
+                "Whether INT8 reads as well as float on {chips} was not judged.", chips=on
+            ),
+        }[state]
+
+    order = ("same", "within", "too few plates", "not within", "unknown")
+    return sentences(*(said(k, listed(by_state[k])) for k in order if k in by_state))
 
 
-def _data(metrics: Metrics, decoder: str) -> str:
+def _data(metrics: Metrics, decoder: str) -> Text:
     count = number(metrics.dataset.images)
     source = metrics.data
     kind = source.source if source else None
     what = {
-        "published": f"{count} of the 1,000 published test plates"
+        "published": phrase("{count} of the 1,000 published test plates", count=count)
         if metrics.dataset.images != 1000
-        else "all 1,000 published test plates",
-        "generated": f"{count} generated plates",
-    }.get(kind or "", f"{count} images of “{metrics.dataset.name}”")
-    weights = (
-        {
-            "published": "the published weights",
-            "generated": "weights of our own (trained on generated plates)",
-        }.get(source.weights, f"the weights “{source.weights}”")
-        if source
-        else None
+        else phrase("all 1,000 published test plates"),
+        "generated": phrase("{count} generated plates", count=count),
+    }.get(kind or "", phrase("{count} images of “{name}”", count=count, name=metrics.dataset.name))
+    if source is None:
+        return phrase("Measured on {what} and the {decoder} decoder.", what=what, decoder=decoder)
+    weights = {
+        "published": phrase("the published weights"),
+        "generated": phrase("weights of our own (trained on generated plates)"),
+    }.get(source.weights, phrase("the weights “{name}”", name=source.weights))
+    return phrase(
+        "Measured on {what}, read with {weights} and the {decoder} decoder.",
+        what=what,
+        weights=weights,
+        decoder=decoder,
     )
-    with_weights = f", read with {weights}" if weights else ""
-    return f"Measured on {what}{with_weights} and the {decoder} decoder."
 
 
 FLOAT_BY = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}  # who runs the float network
 
 
-def _reference(row: Row | None) -> str:
+def _reference(row: Row | None) -> Text:
     if row is None:
-        return "The float network was not run."
+        return phrase("The float network was not run.")
     if row.exact_match is None or row.right is None or row.ci95 is None:
-        return "There are no labels: only agreement with the float network is shown."
-    by = FLOAT_BY.get(row.backend, "PyTorch")
-    return (
-        f"The float network in {by} reads {number(row.right)} of {number(row.images)} "
-        f"plates without any error: {share(row.exact_match)} (95 % interval "
-        f"{share(row.ci95[0])} to {share(row.ci95[1])})."
+        return phrase("There are no labels: only agreement with the float network is shown.")
+    return phrase(
+        "The float network in {by} reads {right} of {images} plates without any error: {share} "
+        "(95 % interval {low} to {high}).",
+        by=FLOAT_BY.get(row.backend, "PyTorch"),
+        right=number(row.right),
+        images=number(row.images),
+        share=share(row.exact_match),
+        low=share(row.ci95[0]),
+        high=share(row.ci95[1]),
     )
 
 
-_BACKENDS = {
-    "device": "a Sophgo device",
-    "simulator": "the chip simulator, which runs the BModels themselves",
-    "emulator": "the emulator, which runs the compiler's own graph of each BModel on this CPU",
-    **FLOAT_BY,
-}
+def _backend(name: str) -> str:
+    return {
+        "device": phrase("a Sophgo device"),
+        "simulator": phrase("the chip simulator, which runs the BModels themselves"),
+        "emulator": phrase(
+            "the emulator, which runs the compiler's own graph of each BModel on this CPU"
+        ),
+        **FLOAT_BY,
+    }.get(name, name)
 
 
 def _figure(check: Mapping[str, JsonValue], key: str) -> float:
@@ -363,10 +411,10 @@ def _figure(check: Mapping[str, JsonValue], key: str) -> float:
 def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, bool]:
     backends = list(dict.fromkeys(row.backend for row in rows if row.chip is not None))
     if not backends:
-        return "No BModel was run.", True
-    text = (
-        "Logits of the BModels were computed by "
-        f"{listed([_BACKENDS.get(name, name) for name in backends])}."
+        return phrase("No BModel was run."), True
+    text = phrase(
+        "Logits of the BModels were computed by {backends}.",
+        backends=listed([_backend(name) for name in backends]),
     )
     if "emulator" not in backends:
         return text, True
@@ -374,84 +422,115 @@ def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, b
     needed = {row.id for row in rows if row.backend == "emulator"}
     missing = needed - set(checks)
     if not checks:
-        return f"{text} The chip simulator did not check them in this run.", False
+        not_checked = phrase("The chip simulator did not check them in this run.")
+        return sentences(text, not_checked), False
     images = sorted({int(_figure(check, "images")) for check in checks.values()})
-    span = f"{images[0]}" if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
+    span = (
+        phrase("{count} images" if images[0] != 1 else "{count} image", count=images[0])
+        if images[0] == images[-1]
+        else phrase("{low} to {high} images", low=images[0], high=images[-1])
+    )
     found = [exactness(check) for check in checks.values()]
     by_state = {
         state: sum(one is not None and one.state == state for one in found)
         for state in ("good", "fair", "bad")
     }
-    models = "the BModel" if len(checks) == 1 else f"each of {len(checks)} BModels"
-    text += (
-        f" The chip simulator then ran {span} {'image' if span == '1' else 'images'} through "
-        f"{models}: "
-    )
     said = {
-        "good": "the same logits to the bit",
-        "fair": f"the same readings, up to {_far(*checks.values())} of a logit",
-        "bad": "other readings",
+        "good": phrase("the same logits to the bit"),
+        "fair": phrase("the same readings, up to {far} of a logit", far=_far(*checks.values())),
+        "bad": phrase("other readings"),
     }
     there = [state for state in said if by_state[state]]
-    text += (
-        "; ".join(
-            said[state] if len(there) == 1 else f"{by_state[state]} with {said[state]}"
+    outcome = phrase(
+        "The chip simulator then ran {images} through the BModel: {outcome}."
+        if len(checks) == 1
+        else "The chip simulator then ran {images} through each of {count} BModels: {outcome}.",
+        images=span,
+        count=len(checks),
+        outcome=clauses(
+            said[state]
+            if len(there) == 1
+            else phrase("{count} with {what}", count=by_state[state], what=said[state])
             for state in there
-        )
-        + "."
+        ),
     )
-    if missing:
-        text += f" Not checked: {listed(sorted(missing))}."
-    return text, not by_state["bad"] and not missing
+    left = phrase("Not checked: {names}.", names=listed(sorted(missing))) if missing else ""
+    return sentences(text, outcome, left), not by_state["bad"] and not missing
 
 
-def _on_boxes(rows: Sequence[Row]) -> tuple[str, bool]:
+def _on_boxes(rows: Sequence[Row]) -> tuple[Text, bool]:
     """What boxes made of the models that they ran, and whether all of it is right."""
-    said, agree = "", True
+    said, agree = [], True
     for chip in dict.fromkeys(row.chip for row in rows):
         here = [row for row in rows if row.chip == chip]
         exact = [row for row in here if row.box and row.box.exact == row.images]
         found = [exactness_on_box(row) for row in here]
         wrong = sum(one is not None and one.state == "bad" for one in found)
-        judges = listed(sorted({row.box.judge for row in here if row.box}))
-        models = f"{len(here)} BModel" + ("" if len(here) == 1 else "s")
-        said += (
-            f" A {chip} box ran all {number(here[0].images)} images through {models}: "
-            f"{len(exact)} with the logits of the {judges} to the bit"
-            + (f", {wrong} with other readings" if wrong else "")
-            + "."
+        judges = sorted({row.box.judge for row in here if row.box})
+        said.append(
+            phrase(
+                "A {chip} box ran all {images} images through {count} BModels: {parts}."
+                if len(here) != 1
+                else "A {chip} box ran all {images} images through {count} BModel: {parts}.",
+                chip=chip,
+                images=number(here[0].images),
+                count=len(here),
+                parts=_outcomes(len(exact), wrong, listed(map(judge_said, judges))),
+            )
         )
         agree = agree and not wrong
-    return said, agree
+    return sentences(*said), agree
+
+
+def _outcomes(exact: int, wrong: int, judges: Text) -> Text:
+    """How many of a box's models gave the expected logits, and how many read otherwise."""
+    right = phrase("{count} with the logits of the {judges} to the bit", count=exact, judges=judges)
+    if not wrong:
+        return right
+    return phrase("{right}, {wrong} with other readings", right=right, wrong=wrong)
 
 
 def _warnings(metrics: Metrics) -> Iterable[tuple[str, str]]:
     source = metrics.data
     if source and source.source == "generated":
         yield (
-            "Generated plates, not photographs",
-            "The published test images were not used. These plates were drawn by this "
-            "workbook's generator; accuracies here say how the models compare with each other, "
-            "not how they read a camera's images, and they do not stand beside the published "
-            "figures.",
+            phrase("Generated plates, not photographs"),
+            phrase(
+                "The published test images were not used. These plates were drawn by this "
+                "workbook's generator; accuracies here say how the models compare with each "
+                "other, not how they read a camera's images, and they do not stand beside the "
+                "published figures."
+            ),
         )
     elif source and source.weights == "generated":
         yield (
-            "Weights of our own",
-            "The published weights were not used. These were trained by this workbook on "
-            "generated plates.",
+            phrase("Weights of our own"),
+            phrase(
+                "The published weights were not used. These were trained by this workbook on "
+                "generated plates."
+            ),
         )
     if not metrics.rows:
-        yield ("Nothing was measured", "metrics.json has no rows.")
+        yield (phrase("Nothing was measured"), phrase("metrics.json has no rows."))
 
 
 def _notes(metrics: Metrics, rows: Sequence[Row]) -> Iterable[str]:
     if 0 < metrics.dataset.images < FEW:
         widths = [row.ci95[1] - row.ci95[0] for row in rows if row.ci95]
-        wide = f" (intervals up to {max(widths):.2f} wide)" if widths else ""
+        count = number(metrics.dataset.images)
         yield (
-            f"{number(metrics.dataset.images)} images are a quick look{wide}: differences of a "
-            "few plates cannot be seen. A run over all images narrows them."
+            phrase(
+                "{count} images are a quick look (intervals up to {wide:.2f} wide): differences of "
+                "a few plates cannot be seen. A run over all images narrows them.",
+                count=count,
+                wide=max(widths),
+            )
+            if widths
+            else phrase(
+                "{count} images are a quick look: differences of a few plates cannot be seen. A "
+                "run over all images narrows them.",
+                count=count,
+            )
         )
     source = metrics.data
     if (
@@ -459,11 +538,11 @@ def _notes(metrics: Metrics, rows: Sequence[Row]) -> Iterable[str]:
         and source.calibration.among_evaluated
         and any(row.precision == "int8" for row in rows)
     ):
-        yield (
+        yield phrase(
             "Calibration images are among the evaluated ones, so INT8 figures may flatter a little."
         )
     if source and source.source == "published":
-        yield (
+        yield phrase(
             "The published images, nearly all from one province, are what the published weights "
             "know best: expect less on other plates."
         )

@@ -1,4 +1,4 @@
-"""What a study looks into beside its cells: BModels, roles, and the company of a batch."""
+"""What a study looks into beside its cells: BModels, roles, and the other images of a batch."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def company(
 ) -> list[dict[str, Any]]:
     """How INT8 readings depend on which images share a batch.
 
-    The images are read in several random orders, so that each is in other company each time.
+    The images are read in several random orders, so that each stands beside others each time.
 
     Returns
     -------

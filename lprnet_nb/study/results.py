@@ -16,6 +16,7 @@ from ..datasets.splits import folds
 from ..errors import DataError
 from ..evaluate.paired import holm, mcnemar_exact
 from ..files import read_bytes
+from ..language import Text, phrase
 from ..toolchain.strategies import Strategy
 from .cells import CROSS_FIT, GENERATED, WITHIN, unpack
 from .cost import float_share
@@ -262,11 +263,17 @@ TIPS: tuple[Tip, ...] = (
     ),
     Tip("quantization-aware training", (("qat", "mse-forked"),)),
 )
-CALIBRATED = {
-    CROSS_FIT: "on plates that are not judged",
-    WITHIN: "on the judged plates",
-    GENERATED: "on generated plates",
-}
+
+
+def calibrated(scheme: str) -> Text:
+    """Where a scheme's calibration images come from, in words."""
+    return {
+        CROSS_FIT: phrase("on plates that are not judged"),
+        WITHIN: phrase("on the judged plates"),
+        GENERATED: phrase("on generated plates"),
+    }[scheme]
+
+
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
 ENOUGH_DRAWS = 3  # below it the spread of draws is a guess
 LEVEL = 0.05
@@ -293,12 +300,14 @@ def verdict(interval: Sequence[float], draws: int) -> str:
     return "holds" if low > 0 else "does not hold" if high < OBVIOUS else "cannot be told"
 
 
-def rule() -> str:
+def rule() -> Text:
     """`verdict`'s rule in a sentence."""
-    return (
+    return phrase(
         "A tip holds where the 95 % interval of its gain lies above zero; it does not hold where "
-        f"the interval lies below {100 * OBVIOUS:g} points, so that no obvious gain is left; "
-        f"everything else cannot be told, and nothing can on fewer than {ENOUGH_DRAWS} draws."
+        "the interval lies below {points:g} points, so that no obvious gain is left; everything "
+        "else cannot be told, and nothing can on fewer than {draws} draws.",
+        points=100 * OBVIOUS,
+        draws=ENOUGH_DRAWS,
     )
 
 
@@ -353,7 +362,7 @@ def origin_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "strategy": line["strategy"],
             "chip": line["chip"],
-            "calibrated": CALIBRATED[line["scheme"]],
+            "calibrated": calibrated(line["scheme"]),
             "mean": _round(line["mean"], 4),
             "points": f"{100 * line['difference']:+.1f}",
             "95 %": " to ".join(f"{100 * end:+.1f}" for end in line["interval"]),
@@ -391,7 +400,7 @@ def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "strategy": line["strategy"],
             "chip": line["chip"],
-            "calibrated": CALIBRATED[line["scheme"]],
+            "calibrated": calibrated(line["scheme"]),
             "draws": line["draws"],
             "mean": _round(line.get("mean"), 4),
             "lowest": _round(line.get("low"), 3),

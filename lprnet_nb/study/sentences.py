@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..language import Text, clauses, phrase, sentences
 from ..toolchain.strategies import STRATEGIES
 from .cells import CROSS_FIT
 from .results import difference, latencies, summarize
@@ -14,11 +15,11 @@ from .results import difference, latencies, summarize
 Lines = Sequence[Mapping[str, Any]]
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:.1f} points"
+def _points(value: float) -> Text:
+    return phrase("{points:.1f} points", points=100 * value)
 
 
-def spread(lines: Lines) -> list[str]:
+def spread(lines: Lines) -> list[Text]:
     """How far draws of one strategy lie apart, and how far strategies do, by chip."""
     said = []
     usable = [
@@ -29,15 +30,22 @@ def spread(lines: Lines) -> list[str]:
         ranges = [line["high"] - line["low"] for line in here]
         means = [line["mean"] for line in here]
         said.append(
-            f"{chip}: draws of one strategy lie {_points(np.median(ranges))} apart in the median "
-            f"and up to {_points(max(ranges))}; the means of the {len(here)} strategies lie within "
-            f"{_points(max(means) - min(means))}, half of them within "
-            f"{_points(np.subtract(*np.percentile(means, [75, 25])))}."
+            phrase(
+                "{chip}: draws of one strategy lie {middle} apart in the median and up to {most}; "
+                "the means of the {count} strategies lie within {span}, half of them within "
+                "{half}.",
+                chip=chip,
+                middle=_points(float(np.median(ranges))),
+                most=_points(max(ranges)),
+                count=len(here),
+                span=_points(max(means) - min(means)),
+                half=_points(float(np.subtract(*np.percentile(means, [75, 25])))),
+            )
         )
     return said
 
 
-def significance(lines: Lines, baseline: str, level: float = 0.05) -> list[str]:
+def significance(lines: Lines, baseline: str, level: float = 0.05) -> list[Text]:
     """Which strategies differ from float and from the baseline in every draw, by chip."""
     said = []
     for chip in dict.fromkeys(line["chip"] for line in lines):
@@ -47,14 +55,22 @@ def significance(lines: Lines, baseline: str, level: float = 0.05) -> list[str]:
             if line["chip"] == chip and line["scheme"] == CROSS_FIT and "p_float" in line
         ]
         parts = []
-        for key, other in (("p_float", "float"), ("p_baseline", baseline)):
+        for key, other in (("p_float", phrase("float")), ("p_baseline", baseline)):
             names = [line["strategy"] for line in here if line.get(key, 1.0) < level]
-            parts.append(f"from {other} in every draw: {', '.join(names) or 'none'}")
-        said.append(f"{chip}: significantly different {'; '.join(parts)}.")
+            parts.append(
+                phrase(
+                    "from {other} in every draw: {names}",
+                    other=other,
+                    names=", ".join(names) or phrase("none"),
+                )
+            )
+        said.append(
+            phrase("{chip}: significantly different {parts}.", chip=chip, parts=clauses(parts))
+        )
     return said
 
 
-def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked") -> list[str]:
+def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked") -> list[Text]:
     """What a form of the network changes in accuracy and predicted time, by chip."""
     times, said = latencies(study), []
     for chip in dict.fromkeys(row["chip"] for row in study["rows"]):
@@ -64,18 +80,32 @@ def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked")
         low, high = found["interval"]
         old, new = times.get((before, chip)), times.get((after, chip))
         pace = (
-            f"; predicted time {old:.4f} to {new:.4f} ms ({100 * (new / old - 1):+.0f} %)"
+            phrase(
+                "predicted time {old:.4f} to {new:.4f} ms ({change:+.0f} %)",
+                old=old,
+                new=new,
+                change=100 * (new / old - 1),
+            )
             if old and new
-            else "; no predicted time"
+            else phrase("no predicted time")
         )
         said.append(
-            f"{chip}: {after} against {before} {100 * found['difference']:+.1f} points "
-            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}){pace}."
+            phrase(
+                "{chip}: {after} against {before} {points:+.1f} points (95 % interval {low:+.1f} "
+                "to {high:+.1f}); {pace}.",
+                chip=chip,
+                after=after,
+                before=before,
+                points=100 * found["difference"],
+                low=100 * low,
+                high=100 * high,
+                pace=pace,
+            )
         )
     return said
 
 
-def training(study: dict[str, Any], lines: Lines) -> list[str]:
+def training(study: dict[str, Any], lines: Lines) -> list[Text]:
     """What `study_results.paired`'s lines come to, by chip and baseline."""
     said = []
     keys = dict.fromkeys((x["chip"], x["strategy"], x["baseline"]) for x in lines)
@@ -90,16 +120,27 @@ def training(study: dict[str, Any], lines: Lines) -> list[str]:
         low, high = found["interval"]
         better = sum(x["only_strategy"] > x["only_baseline"] for x in here)
         said.append(
-            f"{chip}: {strategy} {np.mean([x['mean'] for x in here]):.4f}, {baseline} "
-            f"{np.mean([x['baseline_mean'] for x in here]):.4f} over {len(here)} draws: "
-            f"{100 * found['difference']:+.2f} points (95 % interval {100 * low:+.2f} to "
-            f"{100 * high:+.2f}), more plates in {better} draws; smallest p "
-            f"{min(x['p'] for x in here):.2g} after Holm's correction."
+            phrase(
+                "{chip}: {strategy} {mean:.4f}, {baseline} {other:.4f} over {draws} draws: "
+                "{points:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), more plates in "
+                "{better} draws; smallest p {p:.2g} after Holm's correction.",
+                chip=chip,
+                strategy=strategy,
+                mean=np.mean([x["mean"] for x in here]),
+                baseline=baseline,
+                other=np.mean([x["baseline_mean"] for x in here]),
+                draws=len(here),
+                points=100 * found["difference"],
+                low=100 * low,
+                high=100 * high,
+                better=better,
+                p=min(x["p"] for x in here),
+            )
         )
     return said
 
 
-def roles(lines: Lines) -> list[str]:
+def roles(lines: Lines) -> list[Text]:
     """Which role helps most in float and which costs most when quantized alone, by chip."""
     said = []
     for chip in dict.fromkeys(line["chip"] for line in lines):
@@ -109,74 +150,126 @@ def roles(lines: Lines) -> list[str]:
         worst = max((x for x in here if x["mode"] == "int8"), key=lambda x: x["steps_off"])
         steps = 18 * whole["images"]
         said.append(
-            f"{chip}: all in INT8, {whole['steps_off']} of {steps} time steps are read unlike "
-            f"float. The best single role in float is {best['role']}, which leaves "
-            f"{best['steps_off']}; quantized alone, {worst['role']} costs most, "
-            f"{worst['steps_off']}."
+            phrase(
+                "{chip}: all in INT8, {off} of {steps} time steps are read unlike float. The best "
+                "single role in float is {best}, which leaves {left}; quantized alone, {worst} "
+                "costs most, {cost}.",
+                chip=chip,
+                off=whole["steps_off"],
+                steps=steps,
+                best=best["role"],
+                left=best["steps_off"],
+                worst=worst["role"],
+                cost=worst["steps_off"],
+            )
         )
     return said
 
 
-def company(lines: Lines) -> list[str]:
+def company(lines: Lines) -> list[Text]:
     """How many readings depend on the other images of a batch, by chip."""
     said = []
     for chip in dict.fromkeys(line["chip"] for line in lines):
         moved = {line["batch_mean"]: line for line in lines if line["chip"] == chip}
         parts = [
-            f"{line['moved']} of {line['images']} readings change with their company when the "
-            f"mean is taken over the {mean}"
+            phrase(
+                "{moved} of {images} readings change with the others in the batch when the mean is "
+                "taken over the batch"
+                if mean == "batch"
+                else "{moved} of {images} readings change with the others in the batch when the "
+                "mean is taken over the image",
+                moved=line["moved"],
+                images=line["images"],
+            )
             for mean, line in moved.items()
         ]
-        said.append(f"{chip}, batch of {next(iter(moved.values()))['batch']}: {'; '.join(parts)}.")
+        said.append(
+            phrase(
+                "{chip}, batch of {batch}: {parts}.",
+                chip=chip,
+                batch=next(iter(moved.values()))["batch"],
+                parts=clauses(parts),
+            )
+        )
     return said
 
 
-def proof(models: Lines) -> list[str]:
+def proof(models: Lines) -> list[Text]:
     """What was compared of each BModel, by chip."""
     said = []
     for chip in dict.fromkeys(line["chip"] for line in models):
         here = [line for line in models if line["chip"] == chip and "error" not in line]
         checked = [line["simulator"] for line in here if "simulator" in line]
-        text = (
-            f"{chip}: the graphs of {sum(line['same_graph'] for line in here)} of {len(here)} "
-            "BModels are those of the study."
+        text = phrase(
+            "{chip}: the graphs of {same} of {all} BModels are those of the study.",
+            chip=chip,
+            same=sum(line["same_graph"] for line in here),
+            all=len(here),
         )
-        if checked:
-            far = [found["max_abs_difference"] for found in checked if not found["identical"]]
-            text += (
-                f" The chip simulator read {sum(found['images'] for found in checked)} plates "
-                f"with {len(checked)} of them, each like the emulator; "
-                f"{len(checked) - len(far)} give the same logits bit for bit"
-                + (f", the others differ by {max(far):.2g} at most." if far else ".")
-            )
-        said.append(text)
+        said.append(sentences(text, _checked(checked)) if checked else text)
     return said
 
 
-def recommendations(found: Lines, reference: float) -> list[str]:
+def _checked(checked: Lines) -> Text:
+    """What the chip simulator said of the BModels that it ran."""
+    far = [found["max_abs_difference"] for found in checked if not found["identical"]]
+    read = phrase(
+        "The chip simulator read {images} plates with {count} of them, each like the emulator;",
+        images=sum(found["images"] for found in checked),
+        count=len(checked),
+    )
+    same = phrase(
+        "{exact} give the same logits bit for bit, the others differ by {far:.2g} at most."
+        if far
+        else "{exact} give the same logits bit for bit.",
+        exact=len(checked) - len(far),
+        far=max(far, default=0.0),
+    )
+    return sentences(read, same)
+
+
+def recommendations(found: Lines, reference: float) -> list[Text]:
     """What to ship on each chip, and what choosing among so many is worth."""
     said = []
     for line in found:
-        time = f", predicted {line['latency_ms']:.4f} ms" if line.get("latency_ms") else ""
-        text = (
-            f"{line['chip']}: {line['strategy']}, mean {line['mean']:.4f} over "
-            f"{line['draws']} draws ({line['low']:.3f} to {line['high']:.3f}; float "
-            f"{reference:.3f}, lowest p of a draw against it {line['p_lowest']:.2f}){time}."
+        draws = {
+            "chip": line["chip"],
+            "strategy": line["strategy"],
+            "mean": line["mean"],
+            "draws": line["draws"],
+            "low": line["low"],
+            "high": line["high"],
+            "reference": reference,
+            "p": line["p_lowest"],
+            "ms": line.get("latency_ms"),
+        }
+        text = phrase(
+            "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}; "
+            "float {reference:.3f}, lowest p of a draw against it {p:.2f}), predicted {ms:.4f} ms."
+            if line.get("latency_ms")
+            else "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}; "
+            "float {reference:.3f}, lowest p of a draw against it {p:.2f}).",
+            **draws,
         )
         if line.get("unbiased"):
             nested = line["unbiased"]
             chosen = ", ".join(
                 f"{name} {100 * share:.0f} %" for name, share in nested["chosen"].items()
             )
-            text += (
-                f" Chosen and judged on different images: {nested['mean']:.4f} "
-                f"({nested['low']:.3f} to {nested['high']:.3f}; chosen: {chosen})."
+            judged = phrase(
+                "Chosen and judged on different images: {mean:.4f} ({low:.3f} to {high:.3f}; "
+                "chosen: {chosen}).",
+                mean=nested["mean"],
+                low=nested["low"],
+                high=nested["high"],
+                chosen=chosen,
             )
+            text = sentences(text, judged)
         said.append(text)
     return said
 
 
-def decoded(study: dict[str, Any], shipped: Mapping[str, str]) -> list[str]:
+def decoded(study: dict[str, Any], shipped: Mapping[str, str]) -> list[Text]:
     """What a study's decoder makes of the strategies that are shipped, by chip.
 
     Parameters
@@ -188,23 +281,38 @@ def decoded(study: dict[str, Any], shipped: Mapping[str, str]) -> list[str]:
     """
     reference = study["float"]["correct"] / study["float"]["images"]
     return [
-        f"{line['chip']}: {line['strategy']}, mean {line['mean']:.4f} over {line['draws']} "
-        f"draws ({line['low']:.3f} to {line['high']:.3f}), {line['mean'] - reference:+.4f} "
-        f"against float's {reference:.3f} (decoder {study['provenance']['decoder']})."
+        phrase(
+            "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}), "
+            "{gain:+.4f} against float's {reference:.3f} (decoder {decoder}).",
+            chip=line["chip"],
+            strategy=line["strategy"],
+            mean=line["mean"],
+            draws=line["draws"],
+            low=line["low"],
+            high=line["high"],
+            gain=line["mean"] - reference,
+            reference=reference,
+            decoder=study["provenance"]["decoder"],
+        )
         for line in summarize(study)
         if shipped.get(line["chip"]) == line["strategy"] and "mean" in line
     ]
 
 
-def tried(study: dict[str, Any]) -> str:
+def tried(study: dict[str, Any]) -> Text:
     """What was run, and what of the registry was not."""
     lines = summarize(study)
     names = {line["strategy"] for line in lines}
     refused = sum("error" in line for line in lines)
     draws = sorted({line["draws"] for line in lines if "mean" in line})
-    return (
-        f"{len(names)} strategies, {len({line['chip'] for line in lines})} chips, "
-        f"{draws[0] if draws else 0} to {draws[-1] if draws else 0} draws, "
-        f"{study['float']['images']} images; {refused} settings are refused by a tool. Not run: "
-        f"{', '.join(name for name in STRATEGIES if name not in names) or 'none'}."
+    return phrase(
+        "{count} strategies, {chips} chips, {least} to {most} draws, {images} images; {refused} "
+        "settings are refused by a tool. Not run: {others}.",
+        count=len(names),
+        chips=len({line["chip"] for line in lines}),
+        least=draws[0] if draws else 0,
+        most=draws[-1] if draws else 0,
+        images=study["float"]["images"],
+        refused=refused,
+        others=", ".join(name for name in STRATEGIES if name not in names) or phrase("none"),
     )

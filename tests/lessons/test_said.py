@@ -66,8 +66,8 @@ def test_thresholds_that_are_borne() -> None:
 def test_a_kind_of_plate_that_is_missing_is_said() -> None:
     found = {"repeat": 0, "mended": 2, "spoiled": None, "lost": None}
     said = infer.missing_cases(found, 8)
-    assert infer.KINDS["spoiled"] in said and infer.KINDS["lost"] in said
-    assert infer.KINDS["mended"] not in said
+    assert infer.kind_said("spoiled") in said and infer.kind_said("lost") in said
+    assert infer.kind_said("mended") not in said
     assert infer.missing_cases(dict.fromkeys(found, 0), 8) == ""
 
 

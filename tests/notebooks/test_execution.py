@@ -41,7 +41,9 @@ class Left:
 
     def printed(self) -> str:
         return "".join(
-            output.get("text", "") or output.get("data", {}).get("text/markdown", "")
+            output.get("text", "")
+            or output.get("data", {}).get("text/markdown", "")
+            or output.get("data", {}).get("text/plain", "") + "\n"
             for cell in self.cells
             if cell.cell_type == "code"
             for output in cell.outputs

@@ -136,7 +136,7 @@ def test_parameters_are_plain_and_checked_next(name: str) -> None:
     assert set(papermill.inspect_notebook(str(notebook_path(name)))) == set(values)
     if name == "07_train":  # its parameters are its own
         assert "course.refuse_undeclared()" in second.source
-        assert set(values) <= OWN_PARAMETERS | {"OUTPUT_DIR"}
+        assert set(values) <= OWN_PARAMETERS | {"LANGUAGE", "OUTPUT_DIR"}
         return
     assert f'course.checked("{name}", ' in second.source
     assert set(values) - OWN_PARAMETERS <= set(parameters.NAMES)  # those that are handed on

@@ -17,6 +17,7 @@ import pytest
 import report_sample
 
 from lprnet_nb.errors import DataError
+from lprnet_nb.language import speaking
 from lprnet_nb.report.html import write_html
 from lprnet_nb.report.notebook_pages import convert
 
@@ -81,7 +82,8 @@ def test_a_page_for_the_report_each_model_and_each_notebook(good: Path) -> None:
     found = {path.relative_to(good).as_posix() for path in good.rglob("*.html")}
     models = {f"bmodels/{path.stem}.html" for path in (good / "bmodels").glob("*.json")}
     assert len(models) == 7
-    assert found == {"index.html", "notebooks/01_trace.html", "notebooks/05_compare.html"} | models
+    pages = {"index.html", "notebooks/01_trace.html", "notebooks/05_compare.html"} | models
+    assert found == pages | {page.replace(".html", ".zh.html") for page in pages}
 
 
 def test_loads_nothing_from_outside(hostile: Path) -> None:
@@ -353,3 +355,59 @@ def test_the_policy_allows_this_script_and_no_other(good: Path) -> None:
     [script] = re.findall(r"<script>(.*?)</script>", raw, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in raw and "default-src 'none'" in raw
+
+
+def test_each_page_has_its_other_language(good: Path) -> None:
+    for page in good.rglob("*.html"):
+        chinese = page.name.endswith(".zh.html")
+        other = page.name.replace(".zh.html", ".html") if chinese else f"{page.stem}.zh.html"
+        text = page.read_text("utf8")
+        assert text.count('<html lang="zh-Hans"') == chinese
+        [switch] = re.findall(r'<a class="language" href="([^"]*)"', text)
+        assert switch == other and (page.parent / other).exists()
+        links = re.findall(r'<a [^>]*href="([^"#:]+\.html)', text)
+        inside = [link for link in links if link != switch]
+        assert all(link.endswith(".zh.html") == chinese for link in inside)
+
+
+def test_a_report_in_chinese_is_chinese(good: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    shutil.copytree(good, folder, ignore=shutil.ignore_patterns("*.html"))
+    manifest = json.loads((folder / "manifest.json").read_text("utf8"))
+    manifest["parameters"]["LANGUAGE"] = "zh"
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf8")
+    page = write_html(folder)
+    assert page.name == "index.html" and not (folder / "index.zh.html").exists()
+    text = _Parsed(page).text
+    assert "INT8 的整牌准确率损失不超过 1 个百分点" in text and "在容差内" in text
+    assert "INT8 loses no more than" in _Parsed(folder / "index.en.html").text
+
+
+def test_prose_and_outputs_come_out_in_each_language(tmp_path: Path) -> None:
+    output = nbformat.v4.new_output(
+        "display_data",
+        {"text/plain": "two plates"},
+        metadata={"languages": {"zh": {"text/plain": "两张车牌", "metadata": {"x": 1}}}},
+    )
+    hostile = nbformat.v4.new_output(
+        "display_data",
+        {"text/plain": "kept"},
+        metadata={"languages": {"zh": {"text/html": "<script>bad()</script>", "text/plain": 1}}},
+    )
+    cells = [
+        nbformat.v4.new_markdown_cell("# 02 · From a trace to BModels"),
+        nbformat.v4.new_markdown_cell("正文", metadata={"english": "**The answer**"}),
+        nbformat.v4.new_code_cell("1", outputs=[output, hostile]),
+    ]
+    path = tmp_path / "02_compile.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    english = convert(path)
+    with speaking("zh"):
+        chinese = convert(path)
+    assert (
+        english.title == "02 · From a trace to BModels"
+        and chinese.title == "02 · 从 trace 到 BModel"
+    )
+    assert "two plates" in english.body and "两张车牌" not in english.body
+    assert "两张车牌" in chinese.body and "two plates" not in chinese.body
+    assert "<script" not in chinese.body and "正文" not in chinese.body

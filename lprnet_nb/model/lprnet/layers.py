@@ -104,7 +104,7 @@ class LPRNet(nn.Module):
         Output classes, the CTC blank included.
     batch_mean
         ``"batch"``: the global context is divided by its mean square over the whole batch, as
-        published, so a plate reads differently in other company. ``"image"``: per image, which
+        published, so a plate can read differently in another batch. ``"image"``: per image, which
         gives at any batch what the published network gives at batch 1.
 
     Notes

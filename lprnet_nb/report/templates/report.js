@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  const names = { auto: "Auto", light: "Light", dark: "Dark" };
+  const texts = JSON.parse(root.dataset.texts);
+  const names = { auto: texts.auto, light: texts.light, dark: texts.dark };
   // Storage is refused on some systems for pages from disk; the choice then lasts as long as the page.
   const stored = () => { try { return localStorage.getItem("lprnet-theme"); } catch { return null; } };
   const show = (theme) => {
@@ -14,7 +15,7 @@
     const button = document.querySelector("button.theme");
     const label = () => {
       button.querySelector(".theme-name").textContent = names[theme];
-      button.setAttribute("aria-label", `Theme: ${names[theme]}`);
+      button.setAttribute("aria-label", `${texts.theme}: ${names[theme]}`);
     };
     button.hidden = false;
     label();
@@ -24,6 +25,23 @@
       show(theme);
       label();
     });
+  };
+
+  // The choice is of this report alone, and kept by the page that it led to: a copy of one page
+  // has no other beside it, and must not look for one.
+  const languages = () => {
+    const { language, own } = root.dataset;
+    const links = [...document.querySelectorAll("a.language")];
+    const name = `lprnet-language:${new URL(".", document.querySelector(".brand").href).pathname}`;
+    const keep = (code) => { try { localStorage.setItem(name, code); } catch { /* see above */ } };
+    const kept = () => { try { return localStorage.getItem(name); } catch { return null; } };
+    const chosen = language === own && links.find((link) => link.dataset.language === kept());
+    if (chosen) { location.replace(chosen.href + location.hash); return; }
+    if (language !== own) keep(language);
+    links.forEach((link) => link.addEventListener("click", () => {
+      if (link.dataset.language === own) keep(own);
+      link.hash = location.hash;
+    }));
   };
 
   const key = (cell) => cell.dataset.value ?? cell.textContent.trim();
@@ -74,7 +92,7 @@
         row.hidden = !wanted.every((word) => text.includes(word));
         shown += !row.hidden;
       });
-      count.textContent = wanted.length ? `${shown} of ${rows.length} rows` : "";
+      count.textContent = wanted.length ? texts.count.replace("{shown}", shown).replace("{all}", rows.length) : "";
     });
   };
 
@@ -86,16 +104,16 @@
     const caption = document.createElement("p");
     const close = document.createElement("button");
     close.type = "button";
-    close.textContent = "Close";
+    close.textContent = texts.close;
     close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    dialog.setAttribute("aria-label", "Figure");
+    dialog.setAttribute("aria-label", texts.figure);
     // At least as wide as its labels need; on a phone it is dragged.
     const pan = document.createElement("div");
     pan.className = "pan";
     pan.tabIndex = 0;
     pan.setAttribute("role", "group");
-    pan.setAttribute("aria-label", "Figure, scrolls");
+    pan.setAttribute("aria-label", texts.pan);
     pan.append(image);
     caption.append(close, document.createElement("span"));
     dialog.append(pan, caption);
@@ -116,8 +134,8 @@
     button.hidden = false;
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      button.textContent = texts.copied;
+      setTimeout(() => { button.textContent = texts.copy; }, 1500);
     });
   });
 
@@ -131,7 +149,7 @@
     document.querySelectorAll(".scroll").forEach((box) => {
       const hint = document.createElement("p");
       hint.className = "scroll-hint";
-      hint.textContent = "↔ This table scrolls sideways.";
+      hint.textContent = texts.hint;
       hint.hidden = true;
       box.before(hint);
       box.addEventListener("scroll", () => look(box), { passive: true });
@@ -151,6 +169,7 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     themeButton();
+    languages();
     document.querySelectorAll("table.sortable").forEach(sortable);
     filter();
     zoom();

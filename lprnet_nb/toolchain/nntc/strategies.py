@@ -240,7 +240,7 @@ def from_common(strategy: Strategy) -> NntcStrategy:
     def refuse(field: str, why: str) -> ParameterError:
         return ParameterError(
             f"strategy {strategy.name!r}: {field}={getattr(strategy, field)!r} "
-            f"cannot be had from TPU-NNTC: {why} Choose another strategy, or use "
+            f"is not possible with TPU-NNTC: {why} Choose another strategy, or use "
             "toolchain 'mlir'."
         )
 
