@@ -141,6 +141,25 @@ def within(value: Any, language: str) -> Any:
     return value
 
 
+def together(variants: Mapping[str, Any]) -> Any:
+    """What `within` took apart into languages; strings that differ are a `Text`.
+
+    Examples
+    --------
+    >>> found = {"share": 0.5, "said": [phrase("yes")]}
+    >>> together({language: within(found, language) for language in LANGUAGES}) == found
+    True
+    """
+    english = variants[ENGLISH]
+    if isinstance(english, dict | list):
+        keys = english if isinstance(english, dict) else range(len(english))
+        parts = {key: together({name: one[key] for name, one in variants.items()}) for key in keys}
+        return parts if isinstance(english, dict) else list(parts.values())
+    if isinstance(english, str) and len(set(variants.values())) > 1:
+        return Text(variants)
+    return english
+
+
 def sentences(*texts: str) -> Text:
     """Sentences side by side: with a capital after a full stop, in Chinese without spaces.
 

@@ -92,13 +92,18 @@ def shown(source: str) -> list[str]:
 
 
 def headings(source: str) -> list[str]:
-    """Columns of the tables that functions make: keys of what gives ``list[dict[str, Any]]``."""
+    """Columns of the tables that functions make: keys of what gives ``list[dict[str, Any]]``, and
+    of the functions that make one row.
+    """
     return [
         key
         for function in ast.walk(ast.parse(source))
         if isinstance(function, ast.FunctionDef)
         and function.returns is not None
-        and ast.unparse(function.returns) == "list[dict[str, Any]]"
+        and (
+            ast.unparse(function.returns) == "list[dict[str, Any]]"
+            or function.name.endswith("_row")
+        )
         for key in _keys(function)
     ]
 

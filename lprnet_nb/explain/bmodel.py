@@ -16,6 +16,7 @@ from ..datasets.pictures import load_pictures
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..inputs import find_path, note
+from ..language import LANGUAGES, together, within
 from ..measure.data import weights_for
 from ..measure.parameters import check
 from ..model.trace import trace_model
@@ -106,7 +107,8 @@ def explained(
             labels=plates.labels,
             top=top,
         )
-        (folder / "explained.json").write_text(json.dumps(found), "utf8")
+        said = {language: within(found, language) for language in LANGUAGES}
+        (folder / "explained.json").write_text(json.dumps(said), "utf8")
 
     inputs = {
         "int8": quantized.digest,
@@ -116,7 +118,7 @@ def explained(
         "top": top,
     }
     folder = artifact("explained", inputs, build)
-    return json.loads((folder / "explained.json").read_text("utf8"))
+    return together(json.loads((folder / "explained.json").read_text("utf8")))
 
 
 def _float_model(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..language import phrase
 from ..runtime.emulator.convolution import Convolution
 from .facts import Group, Seen, dropped, reach
 from .pair import Layer, Pair, Trial
@@ -56,7 +57,8 @@ def _threshold(pair: Pair, layer: Layer, group: Group, seen: Mapping[str, Seen])
     peak = max(float(seen[maker].peaks.max()) for maker in group.makers)
     wanted = sorted({*THRESHOLDS, *([peak / threshold] if peak else [])} - {1.0})
     texts = tuple(
-        f"threshold {factor * threshold:.4g} in place of {threshold:.4g}" for factor in wanted
+        phrase("threshold {new:.4g} in place of {old:.4g}", new=factor * threshold, old=threshold)
+        for factor in wanted
     )
     scale = layer.type.scale or 1.0
     trials = tuple(Trial(grids=dict.fromkeys(group.makers, factor * scale)) for factor in wanted)
@@ -66,9 +68,15 @@ def _threshold(pair: Pair, layer: Layer, group: Group, seen: Mapping[str, Seen])
 def _in_float(makers: Sequence[str], readers: Sequence[str], members: Sequence[str] = ()) -> Cure:
     """Alone a layer in float still has its result put on its grid for whoever reads it in INT8."""
     alone = ", ".join(map(repr, makers))
-    texts, trials = [f"{alone} in float"], [Trial(in_float=frozenset(makers))]
+    texts, trials = [phrase("{layers} in float", layers=alone)], [Trial(in_float=frozenset(makers))]
     if readers:
-        texts.append(f"{alone} and {', '.join(map(repr, readers))}, which read it, in float")
+        texts.append(
+            phrase(
+                "{layers} and {readers}, which read it, in float",
+                layers=alone,
+                readers=", ".join(map(repr, readers)),
+            )
+        )
         trials.append(Trial(in_float=frozenset({*makers, *members, *readers})))
     return Cure("float", tuple(texts), tuple(trials))
 
@@ -86,8 +94,15 @@ def _fork(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]:
                 grid = np.full(len(kept), kind.scale or 1.0)
                 grid[kept] *= factor * peak / reach(kind)
                 texts.append(
-                    f"the {kept.sum()} channels of {maker!r} that {end!r} keeps by a convolution "
-                    f"of their own, threshold {factor * peak:.4g} in place of {reach(kind):.4g}"
+                    phrase(
+                        "the {kept} channels of {maker!r} that {end!r} keeps by a convolution of "
+                        "their own, threshold {new:.4g} in place of {old:.4g}",
+                        kept=kept.sum(),
+                        maker=maker,
+                        end=end,
+                        new=factor * peak,
+                        old=reach(kind),
+                    )
                 )
                 trials.append(Trial(grids={maker: grid}))
             yield Cure("fork", tuple(texts), tuple(trials))
@@ -111,8 +126,11 @@ def _split(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cure]
             m: p / reach(layers[m].type) * (layers[m].type.scale or 1.0) for m, p in peaks.items()
         }
         texts.append(
-            f"{named(readers)} split into a convolution for each part, thresholds "
-            + ", ".join(f"{peak:.4g} of {maker!r}" for maker, peak in peaks.items())
+            phrase(
+                "{layers} split into a convolution for each part, thresholds {thresholds}",
+                layers=named(readers),
+                thresholds=", ".join(f"{maker!r} {peak:.4g}" for maker, peak in peaks.items()),
+            )
         )
         grids = {maker: scale for maker, scale in scales.items() if scale > 0}
         trials.append(Trial(grids=grids, weights=weights))
@@ -141,7 +159,13 @@ def _equalize(pair: Pair, group: Group, seen: Mapping[str, Seen]) -> Iterator[Cu
     scale = maker.type.scale or 1.0
     yield Cure(
         "equalize",
-        (f"weights of {maker.name!r} and of {named(readers)} equalized, channel by channel",),
+        (
+            phrase(
+                "weights of {maker!r} and of {readers} equalized, channel by channel",
+                maker=maker.name,
+                readers=named(readers),
+            ),
+        ),
         (Trial(grids={maker.name: scale * factors}, weights=weights),),
     )
 

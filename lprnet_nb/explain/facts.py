@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..language import phrase
 from ..runtime.emulator.arithmetic import Add, Multiply
 from ..runtime.emulator.convolution import Convolution, MatMul
 from ..runtime.emulator.graph import TensorType
@@ -183,15 +184,25 @@ def _of_grid(layer: Layer, seen: Seen) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "saturation",
             "share": seen.beyond / seen.count,
-            "said": f"{100 * seen.beyond / seen.count:.2g} % of its values lie beyond its largest "
-            f"({reach(kind):.3g}; they reach {seen.peaks.max():.3g}), and are most of its error",
+            "said": phrase(
+                "{share:.2g} % of its values lie beyond its largest ({reach:.3g}; they reach "
+                "{peak:.3g}), and are most of its error",
+                share=100 * seen.beyond / seen.count,
+                reach=reach(kind),
+                peak=seen.peaks.max(),
+            ),
         }
     elif len(alive) and alive.max() < HALF * most:
         yield {
             "kind": "wide threshold",
             "levels": float(alive.max()),
-            "said": f"its values use {alive.max():.0f} of {most} levels: its threshold is "
-            f"{reach(kind) / seen.peaks.max():.1f} times what they reach",
+            "said": phrase(
+                "its values use {levels:.0f} of {most} levels: its threshold is {times:.1f} times "
+                "what they reach",
+                levels=alive.max(),
+                most=most,
+                times=reach(kind) / seen.peaks.max(),
+            ),
         }
     if len(alive) > 1 and alive.max() >= HALF * most:
         middle = float(np.median(alive))
@@ -200,8 +211,14 @@ def _of_grid(layer: Layer, seen: Seen) -> Iterator[dict[str, Any]]:
             yield {
                 "kind": "few channels set the scale",
                 "levels": middle,
-                "said": f"{wide} of {len(alive)} live channels reach half of the range; the middle "
-                f"one has {middle:.0f} of {most} levels",
+                "said": phrase(
+                    "{wide} of {alive} live channels reach half of the range; the middle one has "
+                    "{levels:.0f} of {most} levels",
+                    wide=wide,
+                    alive=len(alive),
+                    levels=middle,
+                    most=most,
+                ),
             }
 
 
@@ -218,8 +235,15 @@ def _of_group(
                 "at": end,
                 "kept": int(kept.sum()),
                 "levels": float(levels),
-                "said": f"{end!r} keeps {kept.sum()} of {len(kept)} channels; these have "
-                f"{levels:.0f} of {most} levels, because the others set the scale",
+                "said": phrase(
+                    "{end!r} keeps {kept} of {all} channels; these have {levels:.0f} of {most} "
+                    "levels, because the others set the scale",
+                    end=end,
+                    kept=kept.sum(),
+                    all=len(kept),
+                    levels=levels,
+                    most=most,
+                ),
             }
     ranges = {maker: float(seen[maker].peaks.max()) for maker in group.makers}
     if len(ranges) > 1 and ranges[layer.name if layer.name in ranges else group.makers[0]] > 0:
@@ -229,9 +253,14 @@ def _of_group(
             yield {
                 "kind": "joined with wider ones",
                 "levels": own / scale,
-                "said": f"it shares a scale with {widest!r}, which reaches "
-                f"{ranges[widest] / own:.0f} times as far; it has {own / scale:.0f} of {most} "
-                "levels",
+                "said": phrase(
+                    "it shares a scale with {widest!r}, which reaches {times:.0f} times as far; it "
+                    "has {levels:.0f} of {most} levels",
+                    widest=widest,
+                    times=ranges[widest] / own,
+                    levels=own / scale,
+                    most=most,
+                ),
             }
 
 
@@ -254,8 +283,12 @@ def _of_ratio(pair: Pair, layer: Layer) -> Iterator[dict[str, Any]]:
             "kind": "rough requantization",
             "ratio_error": error,
             "bits": bits,
-            "said": f"its multiplier has {bits} bits, which makes its result "
-            f"{100 * error:.2g} % too large or too small",
+            "said": phrase(
+                "its multiplier has {bits} bits, which makes its result {share:.2g} % too large or "
+                "too small",
+                bits=bits,
+                share=100 * error,
+            ),
         }
 
 
@@ -296,6 +329,9 @@ def _of_weights(layer: Layer, seen: Seen) -> Iterator[dict[str, Any]]:
             yield {
                 "kind": "weights",
                 "share": share,
-                "said": f"{100 * share:.0f} % of its own error is there before its result is "
-                "rounded: it is its weights'",
+                "said": phrase(
+                    "{share:.0f} % of its own error is there before its result is rounded: it is "
+                    "its weights'",
+                    share=100 * share,
+                ),
             }

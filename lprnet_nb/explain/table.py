@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..language import Text, clauses, phrase, sentences
+
 SHOWN = 0.005  # part of the noise from which on a layer is listed
 HELPS = 0.1  # dB from which on a cure is
 NEAR = 0.5  # dB that are not worth floats
@@ -17,7 +19,7 @@ def layer_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]
             f"{row['layer']} {row['operation']} {shape(row)}",
             f"{100 * row['share']:.1f} %",
             decibels(row["alone"]["snr_db"]),
-            "; ".join(reason["said"] for reason in row["reasons"]) or "rounding to 8 bits",
+            why(row),
             "\n".join(f"{c['gain_db']:+.1f}: {c['do']}" for c in helpful(row)) or "–",
         )
         for row in found["layers"]
@@ -35,27 +37,56 @@ def helpful(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [cure for cure in row.get("cures", []) if cure["gain_db"] >= HELPS]
 
 
+def why(row: Mapping[str, Any], count: int | None = None) -> Text:
+    """The first reasons of a layer, or all."""
+    found = [reason["said"] for reason in row["reasons"][:count]]
+    return clauses(found) if found else phrase("rounding to 8 bits")
+
+
 def decibels(value: float | None) -> str:
     """An SNR; no value is no difference."""
-    return "exact" if value is None else f"{value:.1f} dB"
+    return phrase("exact") if value is None else f"{value:.1f} dB"
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def headline(found: Mapping[str, Any]) -> Text:
     """What the whole comes to: the output's SNR, what is read, and the first thing to try."""
-    int8, exact, count = found["int8"], found["float"], found["images"]
-    said = f"{found['chip']}, {count} images: the output's SNR is {decibels(int8['snr_db'])}"
-    if "right" in int8:
-        said += f", and INT8 reads {int8['right']} right, float {exact['right']}"
-    elif "as_float" in int8:
-        said += f", and INT8 reads {int8['as_float']} as float does"
     best = first_cure(found)
     if best is None:
-        return f"{said}. No cure that was tried brings {HELPS} dB."
+        next_ = phrase("No cure that was tried brings {decibels} dB.", decibels=HELPS)
+        return sentences(_read(found), next_)
     row, cure = best
-    return (
-        f"{said}. {row['layer']!r} alone makes {100 * row['share']:.0f} % of the noise. First to "
-        f"try, {cure['gain_db']:+.1f} dB: {cure['do']}."
+    return sentences(
+        _read(found),
+        phrase(
+            "{layer!r} alone makes {share:.0f} % of the noise.",
+            layer=row["layer"],
+            share=100 * row["share"],
+        ),
+        phrase("First to try, {gain:+.1f} dB: {cure}.", gain=cure["gain_db"], cure=cure["do"]),
     )
+
+
+def _read(found: Mapping[str, Any]) -> Text:
+    """The output's SNR, and what is read."""
+    int8 = found["int8"]
+    whole = phrase(
+        "{chip}, {count} images: the output's SNR is {snr}",
+        chip=found["chip"],
+        count=found["images"],
+        snr=decibels(int8["snr_db"]),
+    )
+    if "right" in int8:
+        return phrase(
+            "{whole}, and INT8 reads {right} right, float {exact}.",
+            whole=whole,
+            right=int8["right"],
+            exact=found["float"]["right"],
+        )
+    if "as_float" in int8:
+        return phrase(
+            "{whole}, and INT8 reads {count} as float does.", whole=whole, count=int8["as_float"]
+        )
+    return phrase("{parts}.", parts=whole)
 
 
 def first_cure(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -16,7 +16,7 @@ from ..errors import ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
-from ..explain.table import helpful
+from ..explain.table import helpful, why
 from ..figures.quantization import layer_costs, quantization_noise
 from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.data import Data
@@ -360,8 +360,11 @@ def cost_rows(found: Mapping[str, Any], count: int = 6) -> list[dict[str, Any]]:
             "compiler's name": row["layer"],
             "share of the noise": row["share"],
             "SNR with it alone, dB": row["alone"]["snr_db"],
-            "why": "; ".join(reason["said"] for reason in row["reasons"][:2]) or "8 bits",
-            "what helps": "; ".join(f"{c['gain_db']:+.1f} dB: {c['do']}" for c in helpful(row)[:1]),
+            "why": why(row, 2),
+            "what helps": clauses(
+                phrase("{gain:+.1f} dB: {cure}", gain=cure["gain_db"], cure=cure["do"])
+                for cure in helpful(row)[:1]
+            ),
         }
         for row in found["layers"][:count]
     ]

@@ -95,7 +95,7 @@ class Network:
         return tuple(sizes[axis] for axis in self.interface.layout)
 
     def check(self, batch: int, batch_mean: str, form: str) -> None:
-        """Raise a ParameterError unless the network can be had so."""
+        """Raise a ParameterError unless the network takes this batch, mean and form."""
         if not 1 <= batch <= 256:
             raise ParameterError(f"batch={batch} is not possible. Choose 1 to 256.")
         if batch > 1 and not self.batches:
