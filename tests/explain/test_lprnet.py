@@ -11,11 +11,11 @@ from lprnet_nb.datasets.images import preprocess
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate.fidelity import sqnr_db
 from lprnet_nb.explain.bmodel import explain_bmodel, explained
+from lprnet_nb.model.lprnet.roles import roles_of_layers
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.proof.exactness import Case, compiled
 from lprnet_nb.runtime.emulator import Emulator
 from lprnet_nb.toolchain.compile import compile_bmodel, top_graph
-from lprnet_nb.toolchain.layers import roles_of_layers
 
 CHIP = "BM1684X"
 

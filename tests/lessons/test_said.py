@@ -88,8 +88,20 @@ def test_plates_that_decoders_read_unlike_are_of_their_kind(monkeypatch) -> None
 
 def test_backends_that_differ_are_not_said_to_agree() -> None:
     rows = [
-        {"model": "a", "checked images": 4, "bit-identical": True, "largest difference": 0.0},
-        {"model": "b", "checked images": 4, "bit-identical": False, "largest difference": 0.47},
+        {
+            "model": "a",
+            "judge": "simulator",
+            "checked images": 4,
+            "bit-identical": True,
+            "largest difference": 0.0,
+        },
+        {
+            "model": "b",
+            "judge": "simulator",
+            "checked images": 4,
+            "bit-identical": False,
+            "largest difference": 0.47,
+        },
     ]
     said = infer.crosschecks_said(rows)
     assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
