@@ -294,7 +294,8 @@ def _spread(item: Compiled, data: Data, cores: int) -> BModel:
     if isinstance(strategy, Strategy):
         single = trace_model(data.weights, 1, model.batch_mean, strategy.form)
         images = data.calibration_images(strategy.images)
-        graph = top_graph(single, fuse_preprocess=strategy.fuse_preprocess)
+        by = model.tools.get("calibrated_by", item.release)
+        graph = top_graph(single, fuse_preprocess=strategy.fuse_preprocess, release=by)
         table = calibrate(graph, images, strategy, model.chip)
         if strategy.finetune:
             traced = tuned_trace(
@@ -312,6 +313,7 @@ def _spread(item: Compiled, data: Data, cores: int) -> BModel:
         strategy=strategy if isinstance(strategy, Strategy) else None,
         table=table,
         cores=cores,
+        release=item.release,
     )
 
 
