@@ -51,6 +51,8 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     """
     if len(parameters.strategies) != 1:
         raise ParameterError("one strategy at a time: both would write lprnet_int8_*.bmodel.")
+    if len(parameters.tpu_mlir) > 1:
+        raise ParameterError("one release at a time: both would write lprnet_*.bmodel.")
     data = datasets_for(parameters, labels=False)
     written = []
     for item in compile_all(parameters, data):

@@ -49,6 +49,8 @@ class Compiled:
         Name under which the strategy was asked for, such as "recommended"; None for float.
     quantization
         What that is on this chip.
+    release
+        Release of TPU-MLIR that was asked for by name, or None.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Compiled:
     bmodel: BModel
     strategy: str | None = None
     quantization: Strategy | NntcStrategy | None = None
+    release: str | None = None
 
     @property
     def planned(self) -> Planned:
@@ -67,6 +70,7 @@ class Compiled:
             self.traced.batch,
             given(f"trace/{self.id}", self.traced),
             given(f"compile/{self.id}", self.bmodel),
+            self.release,
         )
 
 
@@ -76,7 +80,7 @@ class Planned:
 
     Parameters
     ----------
-    id, strategy, quantization
+    id, strategy, quantization, release
         See `Compiled`.
     batch
         Images per call.
@@ -90,36 +94,44 @@ class Planned:
     batch: int
     trace: Piece
     model: Piece
+    release: str | None = None
 
 
 def model_label(item: Compiled | Reference) -> str:
-    """A model's name in figures: chip, precision, strategy, and the batch where it is not 1."""
+    """A model's name in figures: chip, precision, strategy, release, and the batch if not 1."""
     if isinstance(item, Reference):
         return "float (torch)" if item.traced.batch == 1 else f"float batch {item.traced.batch}"
     batch = f"batch {item.bmodel.batch}" if item.bmodel.batch > 1 else None
     return " ".join(
-        part for part in (item.bmodel.chip, item.bmodel.precision, item.strategy, batch) if part
+        part
+        for part in (
+            item.bmodel.chip,
+            item.bmodel.precision,
+            item.strategy,
+            item.release and f"by {item.release}",
+            batch,
+        )
+        if part
     )
 
 
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """Every combination as pieces: what `compile_all` makes."""
     # Each takes the strategies of its own toolchain, which alone are found by name.
-    release = parameters.tpu_mlir or None
     piece: Callable[..., Piece] = nntc_piece
-    if parameters.toolchain == "mlir":
-        by = release if parameters.calibration == "release" else None
-        piece = partial(compile_piece, release=release, calibrated_by=by)
     found = []
-    for chip, precision, batch, asked in combinations(parameters):
+    for chip, precision, batch, asked, release in combinations(parameters):
+        if parameters.toolchain == "mlir":
+            by = release if parameters.calibration == "release" else None
+            piece = partial(compile_piece, release=release, calibrated_by=by)
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
         images = data.calibration_images(strategy.images) if strategy else None
         name = asked.name if asked else None
-        identity = model_id(chip, precision, batch, name)
+        identity = model_id(chip, precision, batch, name, release)
         form = strategy.form if strategy else "published"
         trace = trace_piece(data.weights, batch, parameters.batch_mean, form)
         model = piece(identity, trace, chip, precision, strategy, images)
-        found.append(Planned(identity, name, strategy, batch, trace, model))
+        found.append(Planned(identity, name, strategy, batch, trace, model, release))
     return found
 
 
@@ -134,6 +146,13 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     wanted = planned(parameters, data)
     done = scheduler.make([item.model for item in wanted], "compiling", progress=progress)
     return [
-        Compiled(item.id, done[item.trace], done[item.model], item.strategy, item.quantization)
+        Compiled(
+            item.id,
+            done[item.trace],
+            done[item.model],
+            item.strategy,
+            item.quantization,
+            item.release,
+        )
         for item in wanted
     ]

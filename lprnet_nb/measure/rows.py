@@ -37,6 +37,7 @@ from .schema import SCHEMA, BModelFacts, Metrics, Row, Timings, model_id, writte
 
 LAYER_IMAGES = 16  # on which the error of each layer is measured
 ROUND = 6  # decimals of metrics.json
+_SAME_MODEL = ("chip", "precision", "batch", "strategy", "decoder")  # but for the release
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,7 @@ def _row(
             "chip": item.bmodel.chip,
             "precision": item.bmodel.precision,
             "strategy": item.strategy,
+            **({"release": item.release} if item.release else {}),
             "predicted_latency_ms": item.bmodel.predicted_latency_ms,
         }
     )
@@ -272,6 +274,8 @@ def write_metrics(
         "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
+    if len(parameters.tpu_mlir) > 1:
+        metrics["upgrades"] = upgrades(measured)
     timings = {
         "schema": SCHEMA,
         "note": "wall time per image on this machine, when the logits were made; an emulator's or "
@@ -296,6 +300,40 @@ def write_metrics(
             facts = bmodel_facts(item.compiled, item.crosscheck, data)
             output.json(f"bmodels/{item.compiled.id}", written(BModelFacts, facts))
     return metrics
+
+
+def upgrades(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Every model by each release against the same by the last that was named.
+
+    Returns
+    -------
+    list of dict
+        See `schema.Upgrade`.
+    """
+    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    for item in measured:
+        if isinstance(item.compiled, Compiled) and item.compiled.release:
+            groups.setdefault(tuple(item.row[key] for key in _SAME_MODEL), []).append(item)
+    return [
+        {**dict(zip(_SAME_MODEL, group)), **_upgrade(one, items[-1])}
+        for group, items in groups.items()
+        for one in items[:-1]
+    ]
+
+
+def _upgrade(one: Measured, other: Measured) -> dict[str, Any]:
+    test = mcnemar_exact(one.correct, other.correct)
+    return {
+        "release": one.row["release"],
+        "to": other.row["release"],
+        "images": len(one.correct),
+        "difference": round((test.c - test.b) / len(one.correct), ROUND),
+        "only_release": test.b,
+        "only_to": test.c,
+        "p": round(test.p, ROUND),
+        "same_logits": bool(np.array_equal(one.inference.logits, other.inference.logits)),
+        "predicted_latency_ms": [item.row["predicted_latency_ms"] for item in (one, other)],
+    }
 
 
 def origin(item: Compiled, data: Data) -> dict[str, Any]:

@@ -151,7 +151,9 @@ def losers(metrics: Metrics) -> list[str]:
 
 def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
-    parts = [row.chip or "PyTorch", row.precision.upper() if row.chip else "float", row.strategy]
+    by = f"by {row.release}" if row.release else None
+    precision = row.precision.upper() if row.chip else "float"
+    parts = [row.chip or "PyTorch", precision, row.strategy, by]
     return " ".join(part for part in parts if part)
 
 

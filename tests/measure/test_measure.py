@@ -242,10 +242,20 @@ def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp
 def test_combinations_leave_out_what_a_chip_cannot_do():
     p = check(CHIPS="BM1684,BM1684X", PRECISIONS="fp16,int8", BATCHES="1,4", STRATEGIES="kl,mse")
     found = combinations(p)
-    assert ("BM1684", "fp16", 1, None) not in found and ("BM1684X", "fp16", 4, None) in found
+    assert ("BM1684", "fp16", 1, None, None) not in found
+    assert ("BM1684X", "fp16", 4, None, None) in found
     assert len(found) == 4 + 6
     with pytest.raises(ParameterError, match="BM1684 cannot do fp16"):
         combinations(check(CHIPS="BM1684", PRECISIONS="fp16"))
+
+
+def test_releases_side_by_side_are_models_of_their_own():
+    p = check(CHIPS="BM1684X", STRATEGIES="kl", TPU_MLIR="1.18.1,1.30.2")
+    found = combinations(p)
+    assert [one[4] for one in found] == ["1.18.1", "1.30.2"] * 2
+    assert {one[4] for one in combinations(check(CHIPS="BM1684X"))} == {None}
+    with pytest.raises(ParameterError, match="TPU_MLIR='1.9,1.9' names something twice"):
+        check(TPU_MLIR="1.9,1.9")
 
 
 def test_where_the_published_data_cannot_be_had_the_reason_is_told(monkeypatch, tmp_path):
