@@ -121,7 +121,7 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
                 and (line["chip"] == chip if chip else line["predicted_ms"])
             ]
             if chip is None:
-                timed = [line for line in timed if line["chip"] == timed[0]["chip"]]
+                timed = [line for line in timed if line["chip"] == chips[0]]
             places = [names.index(line["release"]) for line in timed]
             values = [line["mean" if chip else "predicted_ms"] for line in timed]
             axes.plot(
@@ -137,7 +137,7 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
                 ends = [[line[end] for line in timed] for end in ("low", "high")]
                 axes.fill_between(places, *ends, color=style["color"], alpha=0.12, linewidth=0)
         axes.grid(axis="y")
-        axes.set_ylabel(f"{chip}\nexact match" if chip else "predicted ms")
+        axes.set_ylabel(f"{chip}\nexact match" if chip else f"{chips[0]}\npredicted ms")
     panels[-1].set_ylim(bottom=0)
     panels[-1].set_xticks(range(len(names)), names, rotation=90)
     panels[-1].set_xlabel(

@@ -186,9 +186,16 @@ def said(study: dict[str, Any]) -> list[str]:
             f"{most['chip']}, {most['strategy']}, corrected p {most['p_holm']:.2g})."
         )
     for what in ("calibration", "lowering", "code"):
-        at = [one["release"] for one in moved if one[what]]
-        found.append(f"The {what} changed with {_listed(at)}." if at else f"No {what} changed.")
+        at = [_where(one) for one in moved if one[what]]
+        found.append(f"The {what} changed {_listed(at)}." if at else f"The {what} never changed.")
     return found + _times(lines)
+
+
+def _where(change: dict[str, Any]) -> str:
+    """The release that changed something, or the two between which it lies."""
+    before, release = change["before"], change["release"]
+    adjacent = VERSIONS.index(release) == VERSIONS.index(before) + 1
+    return f"with {release}" if adjacent else f"between {before} and {release}"
 
 
 def _times(lines: Sequence[dict[str, Any]]) -> list[str]:
