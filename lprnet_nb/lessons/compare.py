@@ -213,7 +213,8 @@ def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> di
         if item.row["chip"] == chip and item.row["precision"] == "int8":
             batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
             cores = f" {item.row['cores']} cores" if item.row["cores"] > 1 else ""
-            found[f"int8 {item.row['strategy']}{batch}{cores}"] = item
+            by = f" by {item.row['release']}" if item.row.get("release") else ""
+            found[f"int8 {item.row['strategy']}{by}{batch}{cores}"] = item
     return dict(list(found.items())[:limit])
 
 

@@ -12,7 +12,8 @@ from ..figures import study as figures
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
-from ..study import cells, details, results, sentences
+from ..study import cells, details, results, sentences, upgrades
+from ..study.full import releases_of
 from ..toolchain.strategies import Strategy, recommended
 from .course import listed
 
@@ -22,8 +23,14 @@ def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
     outside = len(data.plates) * (parameters.folds - 1) // parameters.folds
     chip = parameters.chips[0]
     strategies = tuple(_on_chip(one, chip).cut_to(outside) for one in parameters.strategies)
+    release, calibrated_by = releases_of(parameters)
     return cells.Plan(
-        strategies, parameters.chips, tuple(range(parameters.draws)), parameters.folds
+        strategies,
+        parameters.chips,
+        tuple(range(parameters.draws)),
+        parameters.folds,
+        release=release,
+        calibrated_by=calibrated_by,
     )
 
 
@@ -163,3 +170,19 @@ def plate_said() -> list[str]:
         return ["A study with the plate grammar is not in this checkout."]
     chips = dict.fromkeys(row["chip"] for row in plate["rows"])
     return sentences.decoded(plate, {chip: recommended(chip).name for chip in chips})
+
+
+def releases_shown(output: Output) -> list[str]:
+    """The study over releases: its figure and tables, and what it says; "" where there is none."""
+    study = upgrades.committed_releases()
+    if study is None:
+        return ["The study over releases is not in this checkout."]
+    lines = upgrades.summarize(study)
+    caption = "Exact match and predicted time of INT8 models along the compiler's releases."
+    output.figure(figures.releases(lines), "06_releases", caption)
+    output.table("06_releases", lines, "Each release against the pinned one, paired.")
+    output.table("06_changes", upgrades.changes(study), "What changed from release to release.")
+    placed = study.get("published", [])
+    if placed:
+        output.table("06_published", placed, "Published INT8 figures by the vendor's recipe.")
+    return [*upgrades.said(study), upgrades.published_said(placed)]

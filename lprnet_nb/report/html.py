@@ -43,6 +43,7 @@ from ..measure.schema import (
     read_timings,
     results_name,
 )
+from ..measure.upgrades import upgrades_said
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .board_times import VENDORS_STRATEGY, board_time, call_costs
@@ -219,6 +220,7 @@ def _index(
         "figures": groups,
         "tables": tables,
         "published": _published(report, judged),
+        "upgrades_said": upgrades_said([one.model_dump() for one in metrics.upgrades]),
         "latency": _latency(report),
         "costs": {
             chip: cost
@@ -292,6 +294,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                     [
                         _precision_name(row.precision) if row.chip else "Float",
                         *([row.strategy] if row.strategy else []),
+                        *([f"by {row.release}"] if row.release else []),
                         *([f"batch {row.batch}"] if batches else []),
                         *([f"{row.cores} cores"] if row.cores > 1 else []),
                         *(["on the box"] if row.box else []),
