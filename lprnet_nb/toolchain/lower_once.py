@@ -63,10 +63,10 @@ def lower_all(release: str, wanted: Sequence[Lowering]) -> list[Path]:
             place = folder / str(index)
             place.mkdir()
             for path in one.graph.folder.iterdir():
-                if path.name.startswith("lprnet"):
+                if path.name.startswith(one.graph.network.name):
                     shutil.copy(path, place / path.name)
             _check_fits(one.table, one.graph)
-            _copy_rewritten_weights(one.strategy, one.table, place)
+            _copy_rewritten_weights(one.graph, one.strategy, one.table, place)
             shutil.copy(one.table.path, place / "calibration_table")
             lines = keys[index]["float"]
             if lines:
