@@ -70,7 +70,10 @@ Scheduler = Annotated[
 Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
 TpuMlir = Annotated[
     str | None,
-    typer.Option(help="Release of TPU-MLIR that generates code, see `lprnet-nb releases`."),
+    typer.Option(
+        help="Release of TPU-MLIR that generates code, or for a report several side by side, such "
+        "as 1.18.1,1.30.2; see `lprnet-nb releases`."
+    ),
 ]
 Mean = Annotated[
     str | None,
@@ -421,6 +424,8 @@ def report(
         typer.Option(help="Results of kits that ran on boxes, such as a.json,b.json."),
     ] = None,
     toolchain: Toolchain = None,
+    tpu_mlir: TpuMlir = None,
+    calibration: Calibration = None,
     bmodel: Annotated[
         str | None,
         typer.Option(
@@ -470,6 +475,8 @@ def report(
         backend=backend,
         measured=measured,
         toolchain=toolchain,
+        tpu_mlir=tpu_mlir,
+        calibration=calibration,
         tolerance=tolerance,
         bmodels=bmodel,
         trust=trust or None,
@@ -663,10 +670,11 @@ def _stands(read: dict[str, Any] | None, best: bool) -> str:
 def releases(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Say what every release of TPU-MLIR can do, and which are installed."""
     from .doctor import list_releases
+    from .toolchain.sdks import SDKS, SOURCE, sdk_rows
 
     rows = list_releases()
     if as_json:
-        _emit({"releases": rows}, None)
+        _emit({"releases": rows, "sdks": sdk_rows()}, None)
         return
     faults = list(dict.fromkeys(fault for row in rows for fault in row["faults"]))
     table = Table("release", "", "thresholds by", "asked as", "calibrator", "faults", box=None)
@@ -679,6 +687,17 @@ def releases(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     console.print(table)
     for number, fault in enumerate(faults, 1):
         console.print(f"fault {number}: {fault}")
+    sdks = Table("SDK, at least", "chips", "TPU-MLIR, at least", "sophon-demo", box=None)
+    for one in SDKS:
+        samples = " to ".join(dict.fromkeys(one.samples))
+        sdks.add_row(one.sdk, ", ".join(one.chips), one.tpu_mlir, samples)
+    console.print()
+    console.print(sdks)
+    console.print(
+        f"What the vendor's samples ask for ({SOURCE}). Up to which release the runtime of an SDK "
+        "takes BModels, no public document says that was found.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -817,6 +836,14 @@ def study(
     chips: Chips = None,
     draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
     decoder: Annotated[str, typer.Option(help="How logits are read.")] = "greedy",
+    tpu_mlir: TpuMlir = None,
+    calibration: Calibration = None,
+    releases: Annotated[
+        str | None,
+        typer.Option(
+            help="Study releases of TPU-MLIR in place of strategies: such as 1.6,1.30.2, or all."
+        ),
+    ] = None,
     recommend: Annotated[
         bool, typer.Option(help="Write data/models/CHIP/recommended.json as the study finds it.")
     ] = False,
@@ -824,9 +851,29 @@ def study(
     """Run strategies over calibration draws on the published plates; the same command resumes."""
     from .study.full import grow_published, recommend_from
 
+    if releases is not None:
+        from .study.releases import grow_releases
+
+        asked = (strategies, chips, tpu_mlir, calibration, recommend or None)
+        if any(one is not None for one in asked):
+            raise ParameterError(
+                "--releases studies the same strategies, chips and draws on every release: it "
+                "takes none of the other options."
+            )
+        named = None if releases == "all" else releases.split(",")
+        print(grow_releases(output, named, report=lambda line: print(line, file=sys.stderr)))
+        return
     print(
         grow_published(
-            output, **_upper(strategies=strategies, chips=chips, draws=draws, decoders=decoder)
+            output,
+            **_upper(
+                strategies=strategies,
+                chips=chips,
+                draws=draws,
+                decoders=decoder,
+                tpu_mlir=tpu_mlir,
+                calibration=calibration,
+            ),
         )
     )
     if recommend:
@@ -856,6 +903,8 @@ def kit(
     weights: WeightsOption = None,
     classes: Classes = None,
     batch_mean: BatchMean = None,
+    tpu_mlir: TpuMlir = None,
+    calibration: Calibration = None,
     backend: Annotated[
         str, typer.Option(help="Who makes the expected logits: simulator, or emulator (faster).")
     ] = "simulator",
@@ -889,6 +938,8 @@ def kit(
                 weights=weights,
                 classes=classes,
                 batch_mean=batch_mean,
+                tpu_mlir=tpu_mlir,
+                calibration=calibration,
             ),
         )
         print(folder)
@@ -1078,6 +1129,9 @@ def bench_releases(
     ] = None,
     chips: Chips = None,
     strategies: Annotated[str, typer.Option(help="INT8 strategies by name.")] = "kl",
+    calibrations: Annotated[
+        str, typer.Option(help="Who chooses thresholds: pinned, release, or both.")
+    ] = "pinned,release",
     images: Annotated[int, typer.Option(help="For each simulator.")] = 4,
     output: Annotated[
         Path | None, typer.Option(help="Record that gets the rows; other rows of it stay.")
@@ -1090,6 +1144,7 @@ def bench_releases(
         tpu_mlir,
         chips,
         strategies,
+        calibrations,
         images,
         output,
         report=lambda line: print(line, file=sys.stderr),

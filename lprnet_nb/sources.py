@@ -68,6 +68,13 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "toolchain/inside/quantize_worker.py",
         "toolchain/inside/export_graph.py",
     ),
+    "lowered-by": (
+        "toolchain/compile.py: float_lines",
+        "toolchain/layers.py",
+        "toolchain/lower_once.py",
+        "toolchain/inside/lower_graphs.py",
+        "toolchain/inside/export_graph.py",
+    ),
     "qat": ("model/qat.py", "model/lprnet/layers.py", "toolchain/finetune.py", _PREPROCESS),
     "nntc-umodel": (
         _PREPROCESS,

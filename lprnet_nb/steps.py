@@ -50,6 +50,8 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
 
     if len(parameters.strategies) != 1:
         raise ParameterError("one strategy at a time: both would write the same int8 BModel.")
+    if len(parameters.tpu_mlir) > 1:
+        raise ParameterError("one release at a time: both would write the same BModels.")
     data = datasets_for(parameters, labels=False)
     written = []
     for item in compile_all(parameters, data):

@@ -31,7 +31,7 @@ HEADER = """\
 FUNCTIONS = {"phrase"}
 # Methods that show plain texts too, and the first argument that is one.
 SHOWN = {"figure": 2, "table": 2, "see": 0, "tell": 0, "answer": 0}
-TABLES = (PACKAGE / "study" / "results.py",)
+TABLES = (PACKAGE / "study" / "results.py", PACKAGE / "study" / "upgrades.py")
 
 
 def messages() -> dict[str, str]:

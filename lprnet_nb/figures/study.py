@@ -99,6 +99,54 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
     return figure
 
 
+def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Exact match along releases, a panel a chip, and the predicted time below.
+
+    Parameters
+    ----------
+    lines
+        `study.upgrades.summarize`'s.
+    """
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    names = list(dict.fromkeys(line["release"] for line in lines))
+    strategies = list(dict.fromkeys(line["strategy"] for line in lines))
+    figure = blank(WIDTH, 1.7 * (len(chips) + 1) + 0.5)
+    panels = figure.subplots(len(chips) + 1, 1, sharex=True, squeeze=False)[:, 0]
+    for axes, chip in zip(panels, [*chips, None], strict=True):
+        for style, strategy in zip(SERIES, strategies):
+            timed = [
+                line
+                for line in lines
+                if line["strategy"] == strategy
+                and (line["chip"] == chip if chip else line["predicted_ms"])
+            ]
+            if chip is None:
+                timed = [line for line in timed if line["chip"] == chips[0]]
+            places = [names.index(line["release"]) for line in timed]
+            values = [line["mean" if chip else "predicted_ms"] for line in timed]
+            axes.plot(
+                places,
+                values,
+                color=style["color"],
+                marker=style["marker"],
+                markersize=4,
+                linewidth=1,
+                label=strategy,
+            )
+            if chip:
+                ends = [[line[end] for line in timed] for end in ("low", "high")]
+                axes.fill_between(places, *ends, color=style["color"], alpha=0.12, linewidth=0)
+        axes.grid(axis="y")
+        axes.set_ylabel(f"{chip}\nexact match" if chip else f"{chips[0]}\npredicted ms")
+    panels[-1].set_ylim(bottom=0)
+    panels[-1].set_xticks(range(len(names)), names, rotation=90)
+    panels[-1].set_xlabel(
+        "release of TPU-MLIR that generated the code; bands: lowest to highest draw"
+    )
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(strategies))
+    return figure
+
+
 READABLE = 0.7  # below it a strategy is named with its mean, and not drawn to scale
 
 

@@ -228,6 +228,30 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return rows
 
 
+def release_rows(upgrades: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`schema.Upgrade` of each model, by its own names."""
+    return [
+        {
+            "chip": one["chip"],
+            "precision": one["precision"],
+            "batch": one["batch"],
+            "cores": one["cores"],
+            "strategy": one["strategy"],
+            "decoder": one["decoder"],
+            "release": one["release"],
+            "to": one["to"],
+            "images": one["images"],
+            "difference": one["difference"],
+            "only_release": one["only_release"],
+            "only_to": one["only_to"],
+            "p": one["p"],
+            "same_logits": one["same_logits"],
+            "predicted_latency_ms": one["predicted_latency_ms"],
+        }
+        for one in upgrades
+    ]
+
+
 def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> dict[str, Measured]:
     """Float and the INT8 models of the first chip that has some, by short names, for figures."""
     models = [item for item in run_here(measured) if item.row["decoder"] == decoder]
@@ -237,7 +261,8 @@ def few_models(measured: Sequence[Measured], decoder: str, limit: int = 3) -> di
         if item.row["chip"] == chip and item.row["precision"] == "int8":
             batch = f" batch {item.row['batch']}" if item.row["batch"] > 1 else ""
             cores = f" {item.row['cores']} cores" if item.row["cores"] > 1 else ""
-            found[f"int8 {item.row['strategy']}{batch}{cores}"] = item
+            by = f" by {item.row['release']}" if item.row.get("release") else ""
+            found[f"int8 {item.row['strategy']}{by}{batch}{cores}"] = item
     return dict(list(found.items())[:limit])
 
 

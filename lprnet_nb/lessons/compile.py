@@ -33,7 +33,7 @@ def opening(parameters: Parameters, version: str) -> Text:
     """Which tools work here, and how much there is to compile."""
     return phrase(
         "graphs by tpu_mlir {version} | BModels by {toolchain} | to compile: {count}",
-        version=version,
+        version=", ".join(parameters.tpu_mlir) or version,
         toolchain=parameters.toolchain,
         count=len(combinations(parameters)),
     )

@@ -13,7 +13,8 @@ from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
-from ..study import cells, details, results, sentences
+from ..study import cells, details, results, sentences, upgrades
+from ..study.full import releases_of
 from ..toolchain.strategies import Strategy, recommended
 from .course import tell
 
@@ -23,8 +24,14 @@ def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
     outside = len(data.plates) * (parameters.folds - 1) // parameters.folds
     chip = parameters.chips[0]
     strategies = tuple(_on_chip(one, chip).cut_to(outside) for one in parameters.strategies)
+    release, calibrated_by = releases_of(parameters)
     return cells.Plan(
-        strategies, parameters.chips, tuple(range(parameters.draws)), parameters.folds
+        strategies,
+        parameters.chips,
+        tuple(range(parameters.draws)),
+        parameters.folds,
+        release=release,
+        calibrated_by=calibrated_by,
     )
 
 
@@ -176,3 +183,23 @@ def plate_said() -> list[Text]:
         return [phrase("A study with the plate grammar is not in this checkout.")]
     chips = dict.fromkeys(row["chip"] for row in plate["rows"])
     return sentences.decoded(plate, {chip: recommended(chip).name for chip in chips})
+
+
+def releases_shown(output: Output) -> list[str]:
+    """The study over releases: its figure and tables, and what it says, or that there is none."""
+    study = upgrades.committed_releases()
+    if study is None:
+        return [phrase("The study over releases is not in this checkout.")]
+    lines = upgrades.summarize(study)
+    caption = phrase("Exact match and predicted time of INT8 models along the compiler's releases.")
+    output.figure(figures.releases(lines), "06_releases", caption)
+    output.table("06_releases", lines, phrase("Each release against the pinned one, paired."))
+    output.table(
+        "06_changes", upgrades.changes(study), phrase("What changed from release to release.")
+    )
+    placed = study.get("published", [])
+    if placed:
+        output.table(
+            "06_published", placed, phrase("Published INT8 figures by the vendor's recipe.")
+        )
+    return [*upgrades.said(study), upgrades.published_said(placed)]

@@ -54,6 +54,8 @@ class Compiled:
         BModel from elsewhere the name of its file.
     quantization
         What that is on this chip.
+    release
+        Release of TPU-MLIR that was asked for by name, or None.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Compiled:
     bmodel: BModel
     strategy: str | None = None
     quantization: Strategy | NntcStrategy | None = None
+    release: str | None = None
 
     @property
     def foreign(self) -> bool:
@@ -78,6 +81,7 @@ class Compiled:
             given(f"trace/{self.id}", self.traced),
             given(f"compile/{self.id}", self.bmodel),
             self.foreign,
+            self.release,
         )
 
 
@@ -87,7 +91,7 @@ class Planned:
 
     Parameters
     ----------
-    id, strategy, quantization
+    id, strategy, quantization, release
         See `Compiled`.
     batch
         Images per call.
@@ -104,6 +108,7 @@ class Planned:
     trace: Piece
     model: Piece
     foreign: bool = False
+    release: str | None = None
 
     @property
     def float_backend(self) -> str:
@@ -113,35 +118,36 @@ class Planned:
 
 
 def model_label(item: Compiled | Reference) -> str:
-    """A model's name in figures: chip, precision, strategy; batch and cores where not 1."""
+    """A model's name in figures: chip, precision, strategy, release; batch, cores if not 1."""
     if isinstance(item, Reference):
         return "float (torch)" if item.traced.batch == 1 else f"float batch {item.traced.batch}"
     model = item.bmodel
     batch = f"batch {model.batch}" if model.batch > 1 else None
     cores = f"{model.cores} cores" if model.cores > 1 else None
     precision = None if item.foreign else model.precision
-    return " ".join(part for part in (model.chip, precision, item.strategy, batch, cores) if part)
+    by = item.release and f"by {item.release}"
+    parts = (model.chip, precision, item.strategy, by, batch, cores)
+    return " ".join(part for part in parts if part)
 
 
 def planned(parameters: Parameters, data: Data) -> list[Planned]:
     """Every combination as pieces: what `compile_all` makes."""
     # Each takes the strategies of its own toolchain, which alone are found by name.
-    release = parameters.tpu_mlir or None
     piece: Callable[..., Piece] = nntc_piece
-    if parameters.toolchain == "mlir":
-        by = release if parameters.calibration == "release" else None
-        piece = partial(compile_piece, release=release, calibrated_by=by)
     found = []
-    for chip, precision, batch, cores, asked in combinations(parameters):
+    for chip, precision, batch, cores, asked, release in combinations(parameters):
+        if parameters.toolchain == "mlir":
+            by = release if parameters.calibration == "release" else None
+            piece = partial(compile_piece, release=release, calibrated_by=by)
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
         images = data.calibration_images(strategy.images) if strategy else None
         name = asked.name if asked else None
-        identity = model_id(chip, precision, batch, name, cores)
+        identity = model_id(chip, precision, batch, name, cores, release)
         form = strategy.form if strategy else "published"
         trace = trace_piece(data.weights, batch, parameters.batch_mean, form)
         spread = {"cores": cores} if cores > 1 else {}
         model = piece(identity, trace, chip, precision, strategy, images, **spread)
-        found.append(Planned(identity, name, strategy, batch, trace, model))
+        found.append(Planned(identity, name, strategy, batch, trace, model, release=release))
     return found + foreign(parameters, data)
 
 
@@ -186,6 +192,13 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     wanted = planned(parameters, data)
     done = scheduler.make([item.model for item in wanted], "compiling", progress=progress)
     return [
-        Compiled(item.id, done[item.trace], done[item.model], item.strategy, item.quantization)
+        Compiled(
+            item.id,
+            done[item.trace],
+            done[item.model],
+            item.strategy,
+            item.quantization,
+            item.release,
+        )
         for item in wanted
     ]

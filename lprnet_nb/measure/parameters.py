@@ -89,10 +89,10 @@ class Parameters:
     toolchain
         "mlir" or "nntc".
     tpu_mlir
-        Release of TPU-MLIR that generates code, such as "1.18.1"; "" for the one that
-        `LPRNET_TPU_MLIR` names, else the pinned one.
+        Releases of TPU-MLIR that generate code, such as "1.18.1", side by side where there are
+        several; none for the one that `LPRNET_TPU_MLIR` names, else the pinned one.
     calibration
-        Who chooses thresholds: "pinned" (the release that "" stands for), or "release" (the one
+        Who chooses thresholds: "pinned" (the release that none stands for), or "release" (the one
         that generates code).
     tolerance
         Points of exact match (hundredths) that a model may lose against float.
@@ -125,7 +125,7 @@ class Parameters:
     backend: str = "emulator"
     measured: tuple[str, ...] = ()
     toolchain: str = "mlir"
-    tpu_mlir: str = ""
+    tpu_mlir: tuple[str, ...] = ()
     calibration: str = "pinned"
     tolerance: float = TOLERANCE
     draws: int = 5
@@ -240,17 +240,17 @@ def _check_foreign(parameters: Parameters) -> None:
 
 def _check_release(parameters: Parameters) -> None:
     """Refuse what the release of the compiler lacks, before anything runs."""
-    release = parameters.tpu_mlir
-    if parameters.toolchain != "mlir" and (release or parameters.calibration != "pinned"):
+    releases = parameters.tpu_mlir
+    if parameters.toolchain != "mlir" and (releases or parameters.calibration != "pinned"):
         raise ParameterError(
-            f"TPU_MLIR={release!r}, CALIBRATION={parameters.calibration!r}: these are of TPU-MLIR, "
-            f"and TOOLCHAIN={parameters.toolchain!r} is not."
+            f"TPU_MLIR={','.join(releases)!r}, CALIBRATION={parameters.calibration!r}: these are "
+            f"of TPU-MLIR, and TOOLCHAIN={parameters.toolchain!r} is not."
         )
-    if release and parameters.calibration == "release":
-        for asked in parameters.strategies:
-            for strategy in asked.by_chip.values():
-                if isinstance(strategy, Strategy):
-                    check_calibrates(release, strategy)
+    if parameters.calibration == "release":
+        found = (each for asked in parameters.strategies for each in asked.by_chip.values())
+        for strategy in (each for each in found if isinstance(each, Strategy)):
+            for release in releases:
+                check_calibrates(release, strategy)
 
 
 def _backend(toolchain: str) -> str:
@@ -404,6 +404,8 @@ def _from_checkout(value: str) -> str:
     return str(path.relative_to(repository()) if inside else path)
 
 
+_releases = _each(lambda item: release_named(str(item)).version)
+
 _CHECKS: dict[str, Any] = {
     "data": _data,
     "network": _placed(_one_of((NETWORK,), "the path of a network's file"), (NETWORK,)),
@@ -424,7 +426,7 @@ _CHECKS: dict[str, Any] = {
         _each(lambda item: str(find_path(str(item))))(key, value) if value else ()
     ),
     "toolchain": _one_of(tuple(TOOLCHAINS)),
-    "tpu_mlir": lambda key, value: release_named(str(value)).version if value else "",
+    "tpu_mlir": lambda key, value: _releases(key, value) if value else (),
     "calibration": _one_of(CALIBRATIONS),
     "tolerance": lambda key, value: _points(key, value),
     "draws": lambda key, value: _number(key, value, 1, 100),
@@ -439,11 +441,16 @@ _CHECKS: dict[str, Any] = {
 }
 
 
-def combinations(parameters: Parameters) -> list[tuple[str, str, int, int, Asked | None]]:
-    """All ``(chip, precision, batch, cores, strategy)`` to compile; what a chip cannot do is left
-    out.
+Combination = tuple[str, str, int, int, Asked | None, str | None]
+
+
+def combinations(parameters: Parameters) -> list[Combination]:
+    """All ``(chip, precision, batch, cores, strategy, release)`` to compile.
+
+    The release is as it was named. What a chip cannot do is left out.
     """
-    found = []
+    releases: tuple[str | None, ...] = parameters.tpu_mlir or (None,)
+    found: list[Combination] = []
     for chip in parameters.chips:
         for precision in parameters.precisions:
             if not supports(chip, precision):
@@ -452,10 +459,11 @@ def combinations(parameters: Parameters) -> list[tuple[str, str, int, int, Asked
                 parameters.strategies if precision == "int8" else (None,)
             )
             found += [
-                (chip, precision, batch, cores, strategy)
+                (chip, precision, batch, cores, strategy, release)
                 for batch in parameters.batches
                 for cores in parameters.cores
                 for strategy in strategies
+                for release in releases
             ]
     if not found:
         raise ParameterError(

@@ -48,6 +48,7 @@ from .schema import (
 
 LAYER_IMAGES = 16  # on which the error of each layer is measured
 ROUND = 6  # decimals of metrics.json
+_SAME_MODEL = ("chip", "precision", "batch", "cores", "strategy", "decoder")  # but for the release
 
 
 @dataclass(frozen=True)
@@ -344,6 +345,7 @@ def _row(
             "precision": item.bmodel.precision,
             "cores": item.bmodel.cores,
             "strategy": item.strategy,
+            **({"release": item.release} if item.release else {}),
             "predicted_latency_ms": item.bmodel.predicted_latency_ms,
         }
     )
@@ -406,6 +408,8 @@ def write_metrics(
         "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
+    if len(parameters.tpu_mlir) > 1:
+        metrics["upgrades"] = upgrades(measured)
     timings = {
         "schema": SCHEMA,
         "note": "wall time per image on this machine, when the logits were made; an emulator's or "
@@ -446,6 +450,40 @@ def box_times(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         for name, box in boxes.items()
         for program, times in box.times.items()
     ]
+
+
+def upgrades(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Every model by each release against the same by the last that was named.
+
+    Returns
+    -------
+    list of dict
+        See `schema.Upgrade`.
+    """
+    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    for item in run_here(measured):
+        if isinstance(item.compiled, Compiled) and item.compiled.release:
+            groups.setdefault(tuple(item.row[key] for key in _SAME_MODEL), []).append(item)
+    return [
+        {**dict(zip(_SAME_MODEL, group)), **_upgrade(one, items[-1])}
+        for group, items in groups.items()
+        for one in items[:-1]
+    ]
+
+
+def _upgrade(one: Measured, other: Measured) -> dict[str, Any]:
+    test = mcnemar_exact(one.correct, other.correct)
+    return {
+        "release": one.row["release"],
+        "to": other.row["release"],
+        "images": len(one.correct),
+        "difference": round((test.c - test.b) / len(one.correct), ROUND),
+        "only_release": test.b,
+        "only_to": test.c,
+        "p": round(test.p, ROUND),
+        "same_logits": bool(np.array_equal(one.inference.logits, other.inference.logits)),
+        "predicted_latency_ms": [item.row["predicted_latency_ms"] for item in (one, other)],
+    }
 
 
 def origin(item: Compiled, data: Data) -> dict[str, Any]:

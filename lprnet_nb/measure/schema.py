@@ -130,6 +130,11 @@ class Row(_Record):
         description="Quantization strategy; null for float precisions; for a BModel from elsewhere "
         "the name of its file."
     )
+    release: Name | None = Field(
+        default=None,
+        description="Release of TPU-MLIR that generated the code, where one was asked for by name; "
+        "`models` says in every case which it was.",
+    )
     backend: str = Field(description="What made the logits: device, simulator, emulator, torch.")
     decoder: str = Field(description='How logits became text: "greedy", "beam", "plate", …')
     images: int = Field(ge=0, description="Images read.")
@@ -174,7 +179,9 @@ class Row(_Record):
     @property
     def id(self) -> str:
         """Name of the row's BModel in a report's files, such as ``bm1684x_int8_1b_kl``."""
-        return model_id(self.chip, self.precision, self.batch, self.strategy, self.cores)
+        return model_id(
+            self.chip, self.precision, self.batch, self.strategy, self.cores, self.release
+        )
 
     @property
     def right(self) -> int | None:
@@ -192,6 +199,30 @@ class Row(_Record):
         if not self.ci95[0] - 1e-9 <= self.exact_match <= self.ci95[1] + 1e-9:
             raise ValueError(f"exact_match {self.exact_match} lies outside ci95 {list(self.ci95)}")
         return self
+
+
+class Upgrade(_Record):
+    """One model by two releases of the compiler, on the same plates with the same decoder."""
+
+    chip: Chip = Field(description="Target.")
+    precision: Precision = Field(description="Of the compiled network.")
+    batch: int = Field(ge=1, description="Images a call.")
+    cores: int = Field(default=1, ge=1, description="TPU cores that a call is spread over.")
+    strategy: Name | None = Field(description="Quantization strategy; null for float precisions.")
+    decoder: str = Field(description="How logits became text.")
+    release: Name = Field(description="One release of TPU-MLIR.")
+    to: Name = Field(description="The other: the last one that was named.")
+    images: int = Field(ge=1, description="Plates that both read.")
+    difference: Annotated[float, Field(ge=-1, le=1)] = Field(
+        description="Exact match by `to` less that by `release`."
+    )
+    only_release: int = Field(ge=0, description="Plates that only `release` reads right.")
+    only_to: int = Field(ge=0, description="Plates that only `to` reads right.")
+    p: Share = Field(description="Exact two-sided McNemar p-value. Not corrected.")
+    same_logits: bool = Field(description="Whether all logits are the same to the bit.")
+    predicted_latency_ms: tuple[float | None, float | None] = Field(
+        description="The compilers' predictions for one call, of `release` and of `to`."
+    )
 
 
 class Calibration(_Record):
@@ -248,6 +279,9 @@ class Metrics(_Record):
         default_factory=dict, description="What made each BModel, by id; empty in schema 1."
     )
     rows: tuple[Row, ...] = Field(description="In the order of the report's main table.")
+    upgrades: tuple[Upgrade, ...] = Field(
+        default=(), description="Releases side by side; empty where none or one was named."
+    )
 
     @model_validator(mode="after")
     def _no_row_twice(self) -> Self:
@@ -449,21 +483,28 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def model_id(
-    chip: str | None, precision: str, batch: int, strategy: str | None, cores: int = 1
+    chip: str | None,
+    precision: str,
+    batch: int,
+    strategy: str | None,
+    cores: int = 1,
+    release: str | None = None,
 ) -> str:
-    """Name of a model in a report's files.
+    """Name of a model in a report's files; `release` where one was asked for by name.
 
     Examples
     --------
     >>> model_id("BM1684X", "int8", 1, "kl"), model_id("BM1688", "int8", 4, "kl", 2)
     ('bm1684x_int8_1b_kl', 'bm1688_int8_4b_2core_kl')
+    >>> model_id("BM1684X", "int8", 1, "kl", release="1.18.1")
+    'bm1684x_int8_1b_kl_1.18.1'
     >>> model_id(None, "fp32", 4, None)
     'float_4b'
     """
     if chip is None:
         return f"float_{batch}b"
     spread = f"{cores}core" if cores > 1 else None
-    parts = (chip.lower(), precision, f"{batch}b", spread, strategy)
+    parts = (chip.lower(), precision, f"{batch}b", spread, strategy, release)
     return "_".join(part for part in parts if part)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
@@ -55,7 +57,12 @@ def quantized_graph(bmodel: Any) -> Path:
 
 
 def interpret(
-    bmodel: Any, inputs: np.ndarray, *, tensors: bool = False, threads: int = 1
+    bmodel: Any,
+    inputs: np.ndarray,
+    *,
+    tensors: bool = False,
+    threads: int = 1,
+    release: str | None = None,
 ) -> Interpretation:
     """Run inputs through the interpreter.
 
@@ -69,6 +76,8 @@ def interpret(
         Return every layer too.
     threads
         OpenMP threads of the interpreter.
+    release
+        Whose interpreter, see `environment.find_compiler`.
 
     Raises
     ------
@@ -77,13 +86,14 @@ def interpret(
     ToolchainError
         When the interpreter fails.
     """
-    graph, tool = quantized_graph(bmodel), compiler()
+    graph, tool = quantized_graph(bmodel), compiler(release)
     worker = resources.files("lprnet_nb.toolchain").joinpath("inside", "interpreter_worker.py")
     with (
         resources.as_file(worker) as script,
         tempfile.TemporaryDirectory(dir=private_folder()) as scratch,
     ):
         place = Path(scratch)
+        graph = _with_weights(graph, place)
         np.save(place / "inputs.npy", inputs)
         command = [
             str(tool.python),
@@ -105,3 +115,26 @@ def interpret(
         with np.load(place / "output.npz") as made:
             layers = {name[2:]: made[name] for name in made.files if name.startswith("t:")}
             return Interpretation(made["output"], made["seconds"], layers)
+
+
+def _with_weights(graph: Path, place: Path) -> Path:
+    """The graph beside its weights: releases before 1.23 leave it alone, see `KEEPS_WEIGHTS`.
+
+    What was exported of them is written to a copy's folder, in the types that the tool stores.
+    """
+    exported = graph.parent / "graph"
+    if not (exported / "graph.json").exists():
+        return graph
+    record = json.loads((exported / "graph.json").read_text("utf8"))
+    name = record["module"]["module.weight_file"]
+    if (graph.parent / name).exists():
+        return graph
+    with np.load(exported / "graph.npz") as arrays:
+        weights = {
+            key: arrays[key].astype(np.float16).view(np.uint16)
+            if kind["storage"] == "f16"
+            else arrays[key]
+            for key, kind in record["weights"].items()
+        }
+    np.savez(place / name, **weights)
+    return Path(shutil.copy(graph, place))

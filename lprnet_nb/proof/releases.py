@@ -15,11 +15,14 @@ import numpy as np
 
 from ..cache import array_digest, file_digest
 from ..datasets.fetch import load_published
-from ..datasets.images import PlateImages
+from ..datasets.images import PlateImages, preprocess
 from ..errors import LprnetError
+from ..files import make_folder
 from ..measure.parameters import CALIBRATIONS
 from ..model.trace import trace_model
 from ..model.weights import Weights, load_published_weights
+from ..runtime.emulator import Emulator
+from ..runtime.emulator.lower import ARITHMETIC
 from ..runtime.engine import open_engine
 from ..toolchain.bmodel import BModel
 from ..toolchain.chips import parse_chip
@@ -27,12 +30,18 @@ from ..toolchain.compile import compile_bmodel
 from ..toolchain.environment import compiler
 from ..toolchain.releases import VERSIONS, release_named
 from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
-from .exactness import CALIBRATION, judge_simulator, read_record, write_record
+from .exactness import CALIBRATION, compare, judge_simulator, read_record, write_record
+from .interpreter import interpret
 
 CHIPS = ("BM1684X", "BM1684")
+FLOAT_IMAGES = 4  # simulated in FP32, which takes longer and whose sums the chip orders by itself
+INTERPRETED = 8
+KEY = ("release", "chip", "precision", "strategy", "calibration")
 ABOUT = (
-    "lprnet-nb bench releases: INT8 models by old releases of TPU-MLIR, the emulator against each "
+    "lprnet-nb bench releases: models by releases of TPU-MLIR, the emulator against each "
     "release's own chip simulator on published images, spread evenly; a row for each model. "
+    "own_interpreter: largest difference of its interpreter's logits from the emulator's chip and "
+    "interpreter arithmetic (0.0: to the bit). "
     "calibrated_by: who chose the thresholds, on the first 100 published images. bmodel, graph: "
     "SHA-256 of the file and of the quantized graph's weights. libraries: of the simulator."
 )
@@ -41,12 +50,17 @@ ABOUT = (
 def compiled_by(
     release: str,
     chip: str,
-    strategy: Strategy,
+    strategy: Strategy | None,
     weights: Weights,
     images: np.ndarray,
-    calibration: str = "pinned",
+    calibration: str | None = "pinned",
 ) -> BModel:
-    """A batch-1 INT8 BModel by a release; `calibration` as in `Parameters`.
+    """A batch-1 BModel by a release; `calibration` as in `Parameters`.
+
+    Parameters
+    ----------
+    strategy, calibration
+        None for FP32.
 
     Raises
     ------
@@ -55,6 +69,8 @@ def compiled_by(
     ToolchainError
         With the end of the log.
     """
+    if strategy is None:
+        return compile_bmodel(trace_model(weights), chip, "fp32", release=release)
     own = release if calibration == "release" else None
     if own:
         check_calibrates(own, strategy)
@@ -83,6 +99,36 @@ def judge_release(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
     }
 
 
+def judge_by_interpreter(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
+    """A release's own interpreter against the emulator's two arithmetics.
+
+    Returns
+    -------
+    dict
+        ``images``; ``chip`` and ``interpreter``: largest difference of a logit from the emulator
+        that follows the chip and from the one that follows the interpreter of the pinned release
+        (0.0: to the bit); ``same_greedy``, images that read as on the chip. Or ``refused``.
+    """
+    inputs = preprocess(plates.images)
+    try:
+        said = interpret(bmodel, inputs, release=bmodel.tools["tpu_mlir"]).logits
+    except LprnetError as error:
+        return {"refused": _reason(error)}
+    found = {
+        arithmetic: compare(Emulator(bmodel.exported, arithmetic=arithmetic).run(inputs), said)
+        for arithmetic in ARITHMETIC
+    }
+    return {
+        "images": len(plates),
+        **{name: compared["max_abs_difference"] for name, compared in found.items()},
+        "same_greedy": found["chip"]["same_greedy"],
+    }
+
+
+def _reason(error: LprnetError) -> str:
+    return str(error).split("\n")[0].split(". ")[0]
+
+
 def verify_releases(
     releases: Sequence[str],
     plates: PlateImages,
@@ -90,10 +136,21 @@ def verify_releases(
     *,
     strategies: Sequence[str] = ("kl",),
     chips: Sequence[str] = CHIPS,
+    calibrations: Sequence[str] = CALIBRATIONS,
     images: int = 4,
-    report: Callable[[str], None] = lambda line: None,
+    done: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
-    """Run releases whole; a row for each release, chip, strategy and calibration.
+    """Run releases whole; a row for each release, chip, strategy and calibration, and for FP32.
+
+    Parameters
+    ----------
+    releases, chips, strategies, calibrations
+        What to compile.
+    images
+        How many plates each INT8 model reads, spread evenly; `FLOAT_IMAGES` at most in FP32, and
+        `INTERPRETED` at most by the interpreter.
+    done
+        Called with each row.
 
     Raises
     ------
@@ -101,33 +158,53 @@ def verify_releases(
         For an unknown release, chip or strategy, before anything runs.
     """
     named = [release_named(version).version for version in releases]
-    found = [strategy_named(name, chip) for name in strategies for chip in chips]
-    sample = plates.take(np.arange(images) * len(plates) // images)
-    cases = [
-        (version, chip, strategy, calibration)
-        for version in named
-        for strategy, chip in zip(found, [*chips] * len(strategies), strict=True)
-        for calibration in CALIBRATIONS
+    found = [(strategy_named(name, chip), chip) for name in strategies for chip in chips]
+    kinds: list[tuple[Strategy | None, str, str | None]] = [
+        (strategy, chip, calibration) for strategy, chip in found for calibration in calibrations
     ]
+    kinds += [(None, chip, None) for chip in chips]
     rows = []
-    for version, chip, strategy, calibration in cases:
-        row: dict[str, Any] = {"release": version, "chip": chip, "strategy": strategy.name}
-        row["calibration"] = calibration
-        try:
-            bmodel = compiled_by(version, chip, strategy, weights, plates.images, calibration)
-            row["calibrated_by"] = bmodel.tools.get("calibrated_by", version)
-            row |= judge_release(bmodel, sample)
-        except LprnetError as error:
-            row["refused"] = str(error).split("\n")[0].split(". ")[0]
-        rows.append(row)
-        report(json.dumps(row, ensure_ascii=False))
+    for version in named:
+        for strategy, chip, calibration in kinds:
+            precision = "int8" if strategy else "fp32"
+            row: dict[str, Any] = {"release": version, "chip": chip, "precision": precision}
+            row |= {"strategy": strategy and strategy.name, "calibration": calibration}
+            row |= _run_whole(version, chip, strategy, calibration, plates, weights, images)
+            rows.append(row)
+            done(row)
     return rows
+
+
+def _run_whole(
+    version: str,
+    chip: str,
+    strategy: Strategy | None,
+    calibration: str | None,
+    plates: PlateImages,
+    weights: Weights,
+    images: int,
+) -> dict[str, Any]:
+    def some(count: int) -> PlateImages:
+        return plates.take(np.arange(count) * len(plates) // count)
+
+    try:
+        bmodel = compiled_by(version, chip, strategy, weights, plates.images, calibration)
+        if strategy is None:
+            return judge_release(bmodel, some(min(images, FLOAT_IMAGES)))
+        return {
+            "calibrated_by": bmodel.tools.get("calibrated_by", version),
+            **judge_release(bmodel, some(images)),
+            "own_interpreter": judge_by_interpreter(bmodel, some(min(images, INTERPRETED))),
+        }
+    except LprnetError as error:
+        return {"refused": _reason(error)}
 
 
 def measure_releases(
     releases: str | None,
     chips: str | None,
     strategies: str,
+    calibrations: str,
     images: int,
     output: Path | None,
     report: Callable[[str], None] = lambda line: None,
@@ -136,12 +213,12 @@ def measure_releases(
 
     Parameters
     ----------
-    releases, chips, strategies
+    releases, chips, strategies, calibrations
         Comma-separated; None for all 28 releases, and for `CHIPS`.
     images
-        How many plates each model reads.
+        How many plates each model reads, see `verify_releases`.
     output
-        Record to add the rows to, or None.
+        Record to add the rows to, as they are made, or None.
     report
         Called with a line for each model.
 
@@ -151,40 +228,68 @@ def measure_releases(
         The record with its ``summary``.
     """
     plates, weights = load_published(), load_published_weights()
-    rows = verify_releases(
+    before = read_record(output)["rows"] if output and output.exists() else []
+    kept = {tuple(row[field] for field in KEY): row for row in before}
+
+    def record() -> dict[str, Any]:
+        rows = sorted(kept.values(), key=lambda row: VERSIONS.index(row["release"]))
+        return {
+            "about": ABOUT,
+            "pinned": compiler().version,
+            "images": plates.digest,
+            "calibration": array_digest(plates.images[:CALIBRATION]),
+            "weights": weights.digest,
+            "summary": summarize(rows),
+            "missing": missing(rows),
+            "rows": rows,
+        }
+
+    def done(row: dict[str, Any]) -> None:
+        kept[tuple(row[field] for field in KEY)] = row
+        if output:
+            make_folder(output.parent)
+            write_record(output, record())
+        report(json.dumps(row, ensure_ascii=False))
+
+    verify_releases(
         releases.split(",") if releases else VERSIONS,
         plates,
         weights,
         strategies=strategies.split(","),
         chips=tuple(map(parse_chip, chips.split(","))) if chips else CHIPS,
+        calibrations=calibrations.split(","),
         images=images,
-        report=report,
+        done=done,
     )
-    before = read_record(output)["rows"] if output and output.exists() else []
-    key = ("release", "chip", "strategy", "calibration")
-    kept = {tuple(row[field] for field in key): row for row in [*before, *rows]}
-    record = {
-        "about": ABOUT,
-        "pinned": compiler().version,
-        "images": plates.digest,
-        "calibration": array_digest(plates.images[:CALIBRATION]),
-        "weights": weights.digest,
-        "summary": summarize(list(kept.values())),
-        "rows": list(kept.values()),
-    }
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_record(output, record)
-    return record
+    return record()
+
+
+def missing(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Releases that have not been run whole: in INT8 and FP32 on every chip of `CHIPS`."""
+    there = {(row["release"], row["chip"], row["precision"]) for row in rows if "images" in row}
+    return [
+        version
+        for version in VERSIONS
+        if any(
+            (version, chip, precision) not in there
+            for chip in CHIPS
+            for precision in ("int8", "fp32")
+        )
+    ]
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Releases, models, images, models to the bit, and what was refused."""
-    judged = [row for row in rows if "images" in row]
-    return {
-        "releases": sorted({row["release"] for row in judged}, key=VERSIONS.index),
-        "models": len(judged),
-        "images": sum(row["images"] for row in judged),
-        "identical_models": sum(row["identical"] for row in judged),
-        "refused": len(rows) - len(judged),
-    }
+    """For each precision: releases, models, images, models to the bit; and what was refused."""
+    found: dict[str, Any] = {}
+    for precision in ("int8", "fp32"):
+        judged = [row for row in rows if "images" in row and row["precision"] == precision]
+        if judged:
+            found[precision] = {
+                "releases": sorted({row["release"] for row in judged}, key=VERSIONS.index),
+                "models": len(judged),
+                "images": sum(row["images"] for row in judged),
+                "identical_models": sum(row["identical"] for row in judged),
+                "different_readings": sum(row["images"] - row["same_greedy"] for row in judged),
+                "max_abs_difference": max(row["max_abs_difference"] for row in judged),
+            }
+    return {**found, "refused": sum("refused" in row for row in rows)}

@@ -44,6 +44,7 @@ from ..measure.schema import (
     read_timings,
     results_name,
 )
+from ..measure.upgrades import upgrades_said
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .board_times import VENDORS_STRATEGY, board_time, call_costs
@@ -255,6 +256,7 @@ def _index(
         "figures": groups,
         "tables": tables,
         "published": _published(report, judged),
+        "upgrades_said": upgrades_said([one.model_dump() for one in metrics.upgrades]),
         "latency": _latency(report),
         "costs": costs,
         "cost_times": words.listed(
@@ -339,6 +341,7 @@ def _forest(metrics: Metrics, judged: words.Verdict, links: Mapping[int, Any]) -
                     [
                         _precision_name(row.precision) if row.chip else phrase("Float"),
                         *([row.strategy] if row.strategy else []),
+                        *([phrase("by {release}", release=row.release)] if row.release else []),
                         *([f"batch {row.batch}"] if batches else []),
                         *([phrase("{count} cores", count=row.cores)] if row.cores > 1 else []),
                         *([phrase("on the box")] if row.box else []),

@@ -280,7 +280,8 @@ def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]
 def _have_compiler(values: dict[str, Any], notebooks: Sequence[str]) -> None:
     """Install the compiler here, where a terminal sees how far it is: a kernel has none."""
     if COMPILING & set(notebooks) and values.get("TOOLCHAIN", "mlir") == "mlir":
-        compiler()
+        for release in check(**values).tpu_mlir or (None,):
+            compiler(release)
 
 
 def _check_same(folder: Path, profile: str, values: dict[str, Any]) -> None:
@@ -374,7 +375,7 @@ def _check_data(parameters: Parameters) -> None:
     foreign(parameters, data)
     if parameters.measured:
         read_fitting(parameters.measured, data.plates, parameters.chips)
-    for chip, *_, asked in combinations(parameters):
+    for chip, _, _, _, asked, _ in combinations(parameters):
         if asked:
             asked.by_chip[chip].cut_to(len(data.pool))
 
@@ -427,6 +428,10 @@ def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str
         for path in sorted((folder / "bmodels").glob("*.json"))
     }
     versions = {package: version(package) for package in VERSIONS_OF}
+    tools = [model["tools"] for model in facts.get("models", {}).values()]
+    for tool in ("tpu_mlir", "calibrated_by"):
+        named = sorted({one[tool] for one in tools if tool in one})
+        versions |= {tool: ", ".join(named)} if named else {}
     return {
         "schema": SCHEMA,
         "profile": profile,

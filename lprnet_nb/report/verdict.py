@@ -189,7 +189,8 @@ def losers(metrics: Metrics) -> list[str]:
 def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
     precision = None if row.precision == UNKNOWN else row.precision.upper()
-    parts = [row.chip or "PyTorch", precision if row.chip else "float", row.strategy]
+    by = f"by {row.release}" if row.release else None
+    parts = [row.chip or "PyTorch", precision if row.chip else "float", row.strategy, by]
     return " ".join(part for part in parts if part)
 
 

@@ -75,6 +75,60 @@ class Contents:
     graphs: tuple[Graph, ...]
 
 
+@dataclass(frozen=True)
+class Instructions:
+    """What a BModel of one core makes the chip do, apart from weights and firmware.
+
+    Parameters
+    ----------
+    compute, memory
+        Commands for the compute unit and for the one that moves data (the vendor's BD and GDMA).
+    code
+        Their bytes, compute before memory, group by group.
+    """
+
+    compute: int
+    memory: int
+    code: bytes
+
+    def like(self, other: Instructions) -> float:
+        """Share of bytes that are the same; 0.0 where there are not as many."""
+        if len(self.code) != len(other.code):
+            return 0.0
+        return sum(map(int.__eq__, self.code, other.code)) / max(len(self.code), 1)
+
+
+def read_instructions(path: str | Path) -> Instructions:
+    """The commands of a BModel's first network.
+
+    Raises
+    ------
+    EngineError
+        As `read_contents`.
+    """
+    read_contents(path)
+    data = read_bytes(Path(path))
+    _, metadata_size, _ = struct.unpack_from("<III", data, 4)
+    read = _Reader(memoryview(data)[_HEADER : _HEADER + metadata_size])
+    binaries = memoryview(data)[_HEADER + metadata_size :]
+    try:
+        stage = read.tables(read.tables(read.follow(0), 4)[0], 3)[0]
+        groups = read.tables(stage, 8)  # of commands: two counts, then two spans of the binaries
+        code = b""
+        for group in groups:
+            for where in (read.need(group, 2), read.need(group, 3)):
+                start, size = read.number("Q", where), read.number("Q", where + 8)
+                if start + size > len(binaries):
+                    raise ValueError("its commands lie beyond the end of the file")
+                code += bytes(binaries[start : start + size])
+        counts = [sum(int(read.scalar(g, i, "I", 0)) for g in groups) for i in range(2)]
+    except (struct.error, IndexError, ValueError) as error:
+        raise EngineError(
+            f"BModel {path} is damaged: {error}. Compile or copy it again."
+        ) from error
+    return Instructions(counts[0], counts[1], code)
+
+
 def read_contents(path: str | Path) -> Contents:
     """Read chip, graphs, stages and tensors of a BModel, and check its weights' digests.
 

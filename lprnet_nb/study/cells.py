@@ -29,6 +29,7 @@ from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
+from ..toolchain.lower_once import Lowering, lower_all
 from ..toolchain.lowering import Quantizer, kept_quantizer
 from ..toolchain.process import own_words
 from ..toolchain.strategies import Strategy
@@ -67,6 +68,8 @@ class Plan:
         How many of the draws a slow strategy gets, by name.
     decoder
         How logits are read, see `decode`.
+    release, calibrated_by
+        Releases of TPU-MLIR that quantize and that choose thresholds, where not the workbook's.
     """
 
     strategies: tuple[Strategy, ...]
@@ -78,6 +81,13 @@ class Plan:
     more_chips: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fewer_draws: Mapping[str, int] = field(default_factory=dict)
     decoder: str = "greedy"
+    release: str | None = None
+    calibrated_by: str | None = None
+
+    def by(self) -> dict[str, str]:
+        """Releases that were named, as arguments."""
+        named = {"release": self.release, "calibrated_by": self.calibrated_by}
+        return {key: value for key, value in named.items() if value}
 
     def chips_of(self, strategy: Strategy) -> tuple[str, ...]:
         """Chips that a strategy runs on."""
@@ -176,6 +186,7 @@ def planned_cells(plan: Plan, plates: PlateImages, weights: Weights) -> list[tup
                     "scheme": scheme,
                     "split": split,
                     "decoder": plan.decoder,
+                    **plan.by(),
                 },
                 (thresholds,),
                 seconds=SECONDS["emulator"] * len(split.evaluate),
@@ -338,16 +349,19 @@ def _cell(
     scheme: str,
     split: Split,
     decoder: str,
+    release: str | None = None,
+    calibrated_by: str | None = None,
 ) -> dict[str, Any]:
     """`Cell.texts`, or `Cell.error`."""
     try:
         graph = found.translated
-        if needs_tool(strategy):
+        if needs_tool(strategy) or calibrated_by:
             images = _calibration_images(plates, scheme, split, strategy.images)
+            graph = _graph(weights, strategy, calibrated_by) if calibrated_by else graph
             table = calibrate(graph, images, strategy, chip)
         else:
             table = found.tables[strategy.method]
-        folder = lower(kept_quantizer(), weights, graph, chip, strategy, table, split.draw)
+        folder = lower(kept_quantizer(), weights, graph, chip, strategy, table, split.draw, release)
         judged = plates.images[split.evaluate]
         return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}
     except (ToolchainError, EngineError) as error:
@@ -362,17 +376,33 @@ def lower(
     strategy: Strategy,
     table: CalibrationTable,
     draw: int,
+    release: str | None = None,
 ) -> Path:
     """Quantize a network; one that is fine-tuned first sees the generated plates of the draw."""
     if strategy.finetune:
         graph = top_graph(
-            tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
+            tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer),
+            release=release,
         )
+    elif release:
+        graph = _graph(weights, strategy, release)
     if graph.fused:  # the warm quantizer does not know the formats of images
         return compile_bmodel(
-            trace_model(weights, form=strategy.form), chip, "int8", strategy=strategy, table=table
+            trace_model(weights, form=strategy.form),
+            chip,
+            "int8",
+            strategy=strategy,
+            table=table,
+            release=release,
         ).exported
+    if release:
+        return lower_all(release, [Lowering(graph, chip, strategy, table)])[0]
     return quantizer.lower(graph, chip, strategy, table)
+
+
+def _graph(weights: Weights, strategy: Strategy, release: str) -> TopGraph:
+    traced = trace_model(weights, form=strategy.form)
+    return top_graph(traced, fuse_preprocess=strategy.fuse_preprocess, release=release)
 
 
 def short(message: str) -> str:
@@ -514,7 +544,8 @@ def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, A
     return {
         "plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
         "weights": {"name": weights.name, "digest": weights.digest},
-        "tpu_mlir": compiler().version,
+        "tpu_mlir": plan.release or compiler().version,
+        **({"calibrated_by": plan.calibrated_by} if plan.calibrated_by else {}),
         "backend": "emulator",
         "decoder": plan.decoder,
         "batch": 1,

@@ -242,8 +242,8 @@ def _model(
 ) -> tuple[BModel, Path]:
     """A BModel, and the folder of the graph that a cell of the same images runs."""
     traced = trace_model(weights, form=strategy.form)
-    graph = top_graph(traced, fuse_preprocess=strategy.fuse_preprocess)
-    if needs_tool(strategy):
+    graph = top_graph(traced, fuse_preprocess=strategy.fuse_preprocess, release=plan.calibrated_by)
+    if needs_tool(strategy) or plan.calibrated_by:
         table = calibrate(graph, images, strategy, chip)
     else:
         methods = {
@@ -251,10 +251,13 @@ def _model(
         }
         table = tables(quantizer, graph, images, strategy, sorted(methods))[strategy.method]
     draw = plan.draws[0]
-    folder = lower(quantizer, weights, graph, chip, strategy, table, draw)
+    folder = lower(quantizer, weights, graph, chip, strategy, table, draw, plan.release)
     if strategy.finetune:
         traced = tuned_trace(weights, chip, strategy, table, seed=draw, quantizer=quantizer)
-    return compile_bmodel(traced, chip, "int8", strategy=strategy, table=table), folder
+    model = compile_bmodel(
+        traced, chip, "int8", strategy=strategy, table=table, release=plan.release
+    )
+    return model, folder
 
 
 def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
 from ..errors import DataError, ParameterError
 from ..measure.data import datasets_for
-from ..measure.parameters import Asked, check
+from ..measure.parameters import Asked, Parameters, check
 from ..model.weights import Weights
 from ..toolchain.strategies import STRATEGIES, Strategy
 from .cells import Plan, run_study
@@ -36,6 +36,8 @@ def full_plan(
     chips: Sequence[str] = (),
     draws: int = 5,
     decoder: str = "greedy",
+    release: str | None = None,
+    calibrated_by: str | None = None,
 ) -> Plan:
     """What the study runs.
 
@@ -49,6 +51,8 @@ def full_plan(
         How many draws, where a slow strategy does not get fewer.
     decoder
         How logits are read. With another than greedy, cells are cross-fitted only.
+    release, calibrated_by
+        See `Plan`.
     """
     chosen = tuple(strategies) or tuple(STRATEGIES.values())
     elsewhere = CALIBRATED_ELSEWHERE if decoder == "greedy" else ()
@@ -61,6 +65,8 @@ def full_plan(
         fewer_draws=FEWER_DRAWS,
         decoder=decoder,
         more_chips={} if chips else dict.fromkeys(MORE_CHIPS, ON_MORE_CHIPS),
+        release=release,
+        calibrated_by=calibrated_by,
     )
 
 
@@ -88,7 +94,8 @@ def grow_study(
     """
     made = run_study(plan, plates, weights)
     made["models"] = models(plan, plates, weights, images=simulated, progress=True)
-    if plan.decoder == "greedy" and any(s.name == LOOKED_INTO for s in plan.strategies):
+    looked_into = plan.decoder == "greedy" and not plan.release
+    if looked_into and any(s.name == LOOKED_INTO for s in plan.strategies):
         made["sensitivity"] = sensitivity(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
         made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
     return atomic_write(path, study_text(merge(read_study(path), made) if path.exists() else made))
@@ -107,13 +114,33 @@ def grow_published(path: Path, **given: Any) -> Path:
     if len(decoders) != 1:
         raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
     data = datasets_for(p)
+    release, calibrated_by = releases_of(p)
     plan = full_plan(
         [_on_all_chips(asked) for asked in p.strategies] if "STRATEGIES" in given else (),
         p.chips if "CHIPS" in given else (),
         p.draws,
         decoders[0],
+        release,
+        calibrated_by,
     )
     return grow_study(path, plan, data.plates, data.weights)
+
+
+def releases_of(parameters: Parameters) -> tuple[str | None, str | None]:
+    """Who quantizes and who chooses thresholds, as `Plan` takes them.
+
+    Raises
+    ------
+    ParameterError
+        For several releases: a study is of one.
+    """
+    if len(parameters.tpu_mlir) > 1:
+        raise ParameterError(
+            f"TPU_MLIR={','.join(parameters.tpu_mlir)}: a study quantizes with one release at a "
+            "time; `lprnet-nb study --releases` holds releases against each other."
+        )
+    release = next(iter(parameters.tpu_mlir), None)
+    return release, release if parameters.calibration == "release" else None
 
 
 def _on_all_chips(asked: Asked) -> Strategy:

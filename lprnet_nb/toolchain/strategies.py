@@ -371,6 +371,17 @@ STRATEGIES: dict[str, Strategy] = _registry(
 )
 
 
+# Of others, to be reproduced; a study does not run them by itself.
+RECIPES: dict[str, Strategy] = _registry(
+    Strategy(
+        name="sophon-demo",
+        images=1000,
+        channel_order="rgb",
+        about="gen_int8bmodel_mlir.sh of the sophon-demo sample: KL on 1,000 images, fed as RGB.",
+    ),
+)
+
+
 DEFAULT = "mse-forked"  # recommended where the study has not judged: the best of its first runs
 
 
@@ -404,8 +415,8 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
     ParameterError
         Listing what there is.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
+    if name in STRATEGIES or name in RECIPES:
+        return {**STRATEGIES, **RECIPES}[name]
     if name == "recommended":
         if chip is None:
             raise ParameterError(
@@ -416,7 +427,7 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
         return read_strategy(name)
     raise ParameterError(
         f"strategy {name!r} is not known. Choose from recommended, "
-        f"{', '.join(STRATEGIES)}, or name a strategy's JSON file."
+        f"{', '.join([*STRATEGIES, *RECIPES])}, or name a strategy's JSON file."
     )
 
 

@@ -40,6 +40,7 @@ def _read(scene: Scene, model: Path, *options: str, **variables: str) -> str:
     "A1",
     "libraries beside the pictures while the emulator's kernels are compiled",
     before="libmpc.so.3 was loaded by the C compiler",
+    slow=True,
 )
 def _(scene: Scene) -> str:
     model = scene.model()
@@ -105,7 +106,12 @@ def _(scene: Scene) -> str:
     return _read(scene, model, "--backend", "simulator", PYTHONPATH=":")
 
 
-@A.probe("A2", "the command itself, from its start, among modules of a stranger", before=IMPORTED)
+@A.probe(
+    "A2",
+    "the command itself, from its start, among modules of a stranger",
+    before=IMPORTED,
+    slow=True,
+)
 def _(scene: Scene) -> str:
     scene.hostile()
     plates = scene.plates()
@@ -123,6 +129,7 @@ def _(scene: Scene) -> str:
             {"GCC_EXEC_PREFIX": "./", "COMPILER_PATH": "."},
         ),
     },
+    slow=True,
 )
 def _(scene: Scene, variables: dict[str, str]) -> str:
     scene.hostile()
@@ -232,6 +239,7 @@ def _(scene: Scene) -> str:
     "A5",
     "what a command writes below the home folder",
     before="onnxruntime wrote a device id and events",
+    slow=True,
 )
 def _(scene: Scene) -> str:
     plates = scene.plates()

@@ -27,13 +27,13 @@ HEAD = """# Faults, and how each ends
 Each fault is put in on purpose: it must end in the same result, or in one error with the true
 cause and a remedy, with an exit status other than 0, nothing lost and nothing left. The first five
 tables are of traps, each in a folder of its own, where a real command is run, or a function where
-no command reaches. Those marked "everywhere" are also tried from another folder, as another user,
-with umask 077, in zh_CN.GBK and in an ASCII locale. The last table is of damaged artifacts, full
+no command reaches. Those marked "everywhere" can also be tried from another folder, as another
+user, with umask 077, in zh_CN.GBK and in an ASCII locale. The last table is of damaged artifacts, full
 disks, strange names and killed processes.
 
 "Before" is how a trap ended when it was first tried, where that is known; "now" is from the runs
-that this page was made from; "test" is the test that holds it, in `tests/faults`. "Not in that run"
-says of a probe that its end has not been seen since it was last changed.
+that this page was made from; "test" is the test that holds it, in `tests/faults`. "Not in those
+runs" says of a probe that its end has not been seen since it was last changed.
 
 ```sh
 scripts/test.sh -m "slow or not slow" tests/faults --repetitions 20 --faults-table faults.json
@@ -48,7 +48,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
     ended = sum(row["ok"] for row in rows.values())
     skipped = sum("skipped" in row["ended"] for row in rows.values())
     lines = [
-        HEAD + f"{len(rows)} were tried in that run: {ended} ended as they must, {skipped} could "
+        HEAD + f"{len(rows)} were tried in those runs: {ended} ended as they must, {skipped} could "
         f"not be put in there, {len(rows) - ended - skipped} ended badly.\n"
     ]
     for family, title in FAMILIES.items():
@@ -66,15 +66,16 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
                 for other in [key for key in rows if key.startswith(f"{whole} (")]:
                     lines.append(_line("", other[len(whole) + 1 :], "", *_now(rows.pop(other))))
         lines.append("")
-    lines += ["## The others\n", "| fault | now | test |", "|---|---|---|"]
-    lines += [_line(name, *_now(row)) for name, row in rows.items()]
-    return "\n".join(lines) + "\n"
+    if rows:
+        lines += ["## The others\n", "| fault | now | test |", "|---|---|---|"]
+        lines += [*(_line(name, *_now(row)) for name, row in rows.items()), ""]
+    return "\n".join(lines)
 
 
 def _now(row: dict[str, Any] | None) -> tuple[str, str]:
     """How a fault ended, and the test that says so."""
     if row is None:
-        return "not in that run", ""
+        return "not in those runs", ""
     good = row["ok"] or "skipped" in row["ended"]
     return row["ended"] if good else f"open: {row['ended']}", row["test"].split("::")[-1]
 

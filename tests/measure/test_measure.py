@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from lprnet_nb.datasets.generate import generate_plates, write_plates
 from lprnet_nb.errors import DataError, EngineError, ParameterError
 from lprnet_nb.evaluate.intervals import wilson
 from lprnet_nb.measure.data import _found_source, _source, datasets_for
-from lprnet_nb.measure.models import compile_all, planned
+from lprnet_nb.measure.models import Compiled, compile_all, planned
 from lprnet_nb.measure.output import Output
 from lprnet_nb.measure.parameters import check, combinations
-from lprnet_nb.measure.rows import measure_all, write_metrics
-from lprnet_nb.measure.schema import read_metrics
+from lprnet_nb.measure.rows import Measured, measure_all, upgrades, write_metrics
+from lprnet_nb.measure.schema import Metrics, read_metrics, written
+from lprnet_nb.measure.upgrades import upgrades_said
 from lprnet_nb.runtime.crosscheck import crosscheck
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
@@ -265,11 +267,54 @@ def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp
 def test_combinations_leave_out_what_a_chip_cannot_do():
     p = check(CHIPS="BM1684,BM1684X", PRECISIONS="fp16,int8", BATCHES="1,4", STRATEGIES="kl,mse")
     found = combinations(p)
-    assert ("BM1684", "fp16", 1, 1, None) not in found
-    assert ("BM1684X", "fp16", 4, 1, None) in found
+    assert ("BM1684", "fp16", 1, 1, None, None) not in found
+    assert ("BM1684X", "fp16", 4, 1, None, None) in found
     assert len(found) == 4 + 6
     with pytest.raises(ParameterError, match="BM1684 cannot do fp16"):
         combinations(check(CHIPS="BM1684", PRECISIONS="fp16"))
+
+
+DATASET = {"name": "few", "images": 4, "digest": "ab"}
+
+
+def test_releases_side_by_side_are_models_of_their_own():
+    p = check(CHIPS="BM1684X", STRATEGIES="kl", TPU_MLIR="1.18.1,1.30.2")
+    found = combinations(p)
+    assert [one[5] for one in found] == ["1.18.1", "1.30.2"] * 2
+    assert {one[5] for one in combinations(check(CHIPS="BM1684X"))} == {None}
+    with pytest.raises(ParameterError, match="TPU_MLIR='1.9,1.9' names something twice"):
+        check(TPU_MLIR="1.9,1.9")
+
+
+def test_releases_are_paired_plate_by_plate_against_the_last():
+    def by(release, right, logit, decoder="greedy"):
+        row = {"chip": "BM1684X", "precision": "int8", "batch": 1, "cores": 1, "strategy": "kl"}
+        row |= {"decoder": decoder, "release": release, "predicted_latency_ms": len(release) / 100}
+        item = Compiled(f"x_{release}", None, None, "kl", None, release)
+        inference = SimpleNamespace(logits=np.full((4, 2), logit))
+        return Measured(item, row, None, np.array(right, bool), inference, {}, None)
+
+    found = upgrades(
+        [
+            by("1.6", [1, 0, 0, 0], 1.0),
+            by("1.18.1", [0, 1, 1, 1], 2.0),
+            by("1.30.2", [0, 1, 1, 0], 2.0),
+            by("1.6", [1, 1, 1, 1], 2.0, "plate"),
+            by("1.30.2", [1, 1, 1, 1], 2.0, "plate"),
+        ]
+    )
+    assert [(one["decoder"], one["release"], one["to"]) for one in found] == [
+        ("greedy", "1.6", "1.30.2"),
+        ("greedy", "1.18.1", "1.30.2"),
+        ("plate", "1.6", "1.30.2"),
+    ]
+    first, second, third = found
+    assert (first["difference"], first["only_release"], first["only_to"]) == (0.25, 1, 2)
+    assert first["p"] == 1.0 and not first["same_logits"]
+    assert (second["difference"], second["only_release"], second["only_to"]) == (-0.25, 1, 0)
+    assert second["same_logits"] and third["predicted_latency_ms"] == [0.03, 0.06]
+    assert "2 of 3 comparisons have the same logits" in upgrades_said(found)
+    written(Metrics, {"schema": 2, "dataset": DATASET, "rows": [], "upgrades": found})
 
 
 def test_where_the_published_data_cannot_be_had_the_reason_is_told(monkeypatch, tmp_path):

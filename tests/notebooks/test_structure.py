@@ -148,7 +148,8 @@ def test_what_compiles_takes_the_toolchain(name: str) -> None:
     compiles = any(
         word in cell.source for cell in CODE[name] for word in ("compile_all(", "run_study(")
     )
-    assert compiles == ("\nTOOLCHAIN = " in CODE[name][0].source)
+    for parameter in ("TOOLCHAIN", "TPU_MLIR", "CALIBRATION"):
+        assert compiles == (f"\n{parameter} = " in CODE[name][0].source), parameter
 
 
 def test_the_report_passes_what_notebooks_take() -> None:

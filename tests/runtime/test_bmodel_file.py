@@ -5,7 +5,7 @@ import random
 import pytest
 
 from lprnet_nb.errors import EngineError
-from lprnet_nb.runtime.bmodel_file import read_contents
+from lprnet_nb.runtime.bmodel_file import Instructions, read_contents, read_instructions
 
 
 @pytest.mark.parametrize("chip", ["BM1684", "BM1684X", "BM1688"])
@@ -77,3 +77,20 @@ def test_damaged_metadata_never_does_more_than_raise(bmodel, tmp_path):
         except EngineError:
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("chip", ["BM1684", "BM1684X"])
+def test_instructions_are_those_of_the_file(bmodel, chip, tmp_path):
+    path = bmodel(chip).path
+    found = read_instructions(path)
+    assert found.compute > 20 and found.memory > 20 and found.like(found) == 1.0
+    data = path.read_bytes()
+    start = data.index(found.code[:256])
+    changed = tmp_path / "changed.bmodel"
+    changed.write_bytes(data[:start] + bytes([data[start] ^ 1]) + data[start + 1 :])
+    other = read_instructions(changed)
+    assert found.like(other) == pytest.approx(1 - 1 / len(found.code))
+    assert found.like(Instructions(0, 0, b"")) == 0.0
+    changed.write_bytes(data[:-1])
+    with pytest.raises(EngineError, match="truncated"):
+        read_instructions(changed)

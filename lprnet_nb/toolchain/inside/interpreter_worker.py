@@ -21,6 +21,14 @@ from pathlib import Path
 import numpy as np
 
 
+def call(function, arguments, last):
+    """Call with a last argument, which 1.6 does not take yet."""
+    try:
+        function(*arguments, last)
+    except TypeError:
+        function(*arguments)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("graph", type=Path)
@@ -38,7 +46,8 @@ def main() -> None:
     import pymlir
 
     # Without this, layers share buffers and only the last one of each buffer can be read.
-    pymlir.set_mem_mode("force_value_mem" if arguments.tensors else "value_mem")
+    if hasattr(pymlir, "set_mem_mode"):  # the first releases keep every layer anyway
+        pymlir.set_mem_mode("force_value_mem" if arguments.tensors else "value_mem")
     module = pymlir.module()
     module.load(arguments.graph.name)
     inputs = np.load(inputs_path)
@@ -51,9 +60,9 @@ def main() -> None:
         if len(chunk) != batch:
             raise SystemExit(f"{len(inputs)} inputs are not a multiple of the batch {batch}")
         setter = module.set_tensor_from_int if is_integer else module.set_tensor
-        setter(name, chunk, list(chunk.shape))
+        call(setter, [name, chunk], list(chunk.shape))
         begin = time.perf_counter()
-        module.invoke(False)
+        call(module.invoke, [], False)
         seconds.append(time.perf_counter() - begin)
         outputs.append(np.array(module.get_tensor(output_name)))
         if arguments.tensors:
