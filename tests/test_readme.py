@@ -155,6 +155,8 @@ BEHIND = {
     ".venv/bin/lprnet-nb train data/models/mine.pth": "--steps 2 --batch 4",
     "scripts/report.sh --weights data/models/mine.pth "
     "--name mine-weights": "--images 4 --chips BM1684X",
+    "scripts/report.sh --language zh": "--images 4 --chips BM1684X",
+    ".venv/bin/lprnet-nb notebooks --language zh -o notebooks-zh": "",
     ".venv/bin/lprnet-nb contract --backend simulator": "",
     ".venv/bin/lprnet-nb contract --backend device": "",
     ".venv/bin/lprnet-nb kit BM1684X -o kit/": "--images 2 --precisions int8 --batches 1 "
@@ -186,6 +188,7 @@ LEAVES = {
     "scripts/gen_int8bmodel.sh BM1684X": "data/models/BM1684X/lprnet_int8_4b.bmodel",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "data/models/mine.pth",
     ".venv/bin/lprnet-nb kit BM1684X -o kit/": "kit/run.py",
+    ".venv/bin/lprnet-nb notebooks --language zh -o notebooks-zh": "notebooks-zh/00_start.ipynb",
     "scripts/report.sh --data data/images/mine --weights published "
     "--name mine-plates": "reports/mine-plates/index.html",
 }
