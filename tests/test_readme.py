@@ -162,6 +162,7 @@ BEHIND = {
     ".venv/bin/lprnet-nb kit BM1684X -o kit/": "--images 2 --precisions int8 --batches 1 "
     "--strategies kl-20 --backend emulator",
     ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "--ssh no-such-ssh",
+    ".venv/bin/lprnet-nb report --chips BM1684X --measured kit/results.json": "",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "",
     ".venv/bin/lprnet-nb doctor": "",
 }
@@ -176,6 +177,7 @@ ERRORS = {
     "scripts/report.sh --bmodel vendor.bmodel --trust --name vendor": "cannot read BModel",
     ".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
     ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "no-such-ssh is not installed",
+    ".venv/bin/lprnet-nb report --chips BM1684X --measured kit/results.json": "cannot be read",
     "scripts/gen_int8bmodel.sh BM1684X --toolchain nntc": "envsetup.sh",
 }
 PRINTS = {
