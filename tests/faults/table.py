@@ -27,13 +27,13 @@ HEAD = """# Faults, and how each ends
 Each fault is put in on purpose: it must end in the same result, or in one error with the true
 cause and a remedy, with an exit status other than 0, nothing lost and nothing left. The first five
 tables are of traps, each in a folder of its own, where a real command is run, or a function where
-no command reaches. Those marked "everywhere" can also be tried from another folder, as another user,
-with umask 077, in zh_CN.GBK and in an ASCII locale. The last table is of damaged artifacts, full
-disks, strange names and killed processes.
+no command reaches. Those marked "everywhere" can also be tried from another folder, as another
+user, with umask 077, in zh_CN.GBK and in an ASCII locale. The last table is of damaged artifacts,
+full disks, strange names and killed processes.
 
 "Before" is how a trap ended when it was first tried, where that is known; "now" is from the runs
-that this page was made from; "test" is the test that holds it, in `tests/faults`. "Not in those runs"
-says of a probe that its end has not been seen since it was last changed.
+that this page was made from; "test" is the test that holds it, in `tests/faults`. "Not in those
+runs" says of a probe that its end has not been seen since it was last changed.
 
 ```sh
 scripts/test.sh -m "slow or not slow" tests/faults --repetitions 20 --faults-table faults.json
