@@ -22,7 +22,7 @@ from lprnet_nb.runtime.emulator.arithmetic import (
     Multiply,
 )
 from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
-from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
+from lprnet_nb.runtime.emulator.convolution import FUSED_BITS, Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
@@ -31,6 +31,8 @@ from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
 
 # Images that run together, rounded up to a multiple of the graph's batch.
 CHUNK = 32
+# Of the largest of some products, as frexp gives it; smaller ones are taken as if it were this one.
+LEAST_EXPONENT = -101
 DEVICE_CHUNK = 256
 
 
@@ -146,12 +148,62 @@ def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
     geometry = step.strides, 0, step.dilations, step.group  # padded already
     if step.requant is None:
-        result = functional.conv2d(x, weight.float(), bias, *geometry)
+        chip = step.sums is not None
+        result = (
+            _chip_sums(step, x, weight.float(), bias)
+            if chip
+            else functional.conv2d(x, weight.float(), bias, *geometry)
+        )
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     sums = functional.conv2d(x.double(), weight.double(), None, *geometry).round().long()
     if bias is not None:
         sums = sums + bias.long().view(1, -1, 1, 1)
     return requantize(sums, step.requant)
+
+
+def _chip_sums(
+    step: Convolution, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """A chip's float convolution of a padded input (see `convolution.ChipSums`)."""
+    sums, (rows, columns) = step.sums, step.type.shape[2:]
+    assert sums is not None
+    patches = functional.unfold(
+        x, step.weight.shape[2:], dilation=step.dilations, stride=step.strides
+    ).reshape(len(x), step.group, 1, -1, rows * columns)
+    weight = weight.reshape(1, step.group, len(weight) // step.group, -1, 1)
+    start = torch.zeros(()) if bias is None else bias.reshape(1, step.group, -1, 1)
+    start = round_storage(start, sums.storage)
+
+    def product(place: int) -> torch.Tensor:
+        return round_storage(patches[..., place, :] * weight[..., place, :], sums.storage)
+
+    totals = [torch.zeros(()) for _ in range(1 if sums.fused else sums.terms.shape[1])]
+    if sums.bias_column is not None:
+        totals[sums.bias_column] = start
+    for row in sums.terms:
+        if sums.fused:
+            totals[0] = totals[0] + _fused_sum([product(place) for place in row if place >= 0])
+            continue
+        for column, place in enumerate(row):
+            if place >= 0:
+                totals[column] = round_storage(totals[column] + product(place), sums.storage)
+    while len(totals) > 1:
+        half = len(totals) // 2
+        totals = [low + high for low, high in zip(totals[:half], totals[half:], strict=True)]
+    total = totals[0] if sums.bias_column is not None else totals[0] + start
+    return total.reshape(len(x), -1, rows, columns)
+
+
+def _fused_sum(products: list[torch.Tensor]) -> torch.Tensor:
+    """Products of 16-bit floats as a chip adds them at a time (see `convolution.ChipSums`)."""
+    largest = products[0].abs()
+    for product in products[1:]:
+        largest = torch.maximum(largest, product.abs())
+    unit = torch.frexp(largest)[1].clamp(min=LEAST_EXPONENT) - 1 - FUSED_BITS
+    whole = torch.zeros_like(largest, dtype=torch.float64)
+    for product in products:
+        whole += torch.ldexp(product.double(), -unit).trunc()
+    return torch.ldexp(whole, unit).float()
 
 
 def two_lanes(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -201,7 +253,7 @@ def _average_pool(step: AveragePool, x: torch.Tensor) -> torch.Tensor:
     if step.lanes:
         return _edges(
             step,
-            _even_and_odd(windows, float(np.float32(1) / np.float32(size)), step.type.storage),
+            _even_and_odd(windows, step.share, step.type.storage),
             size_of_input,
         )
     total = windows[..., 0]
