@@ -33,6 +33,7 @@ typedef struct {
 } Op;
 
 #define INLINE static inline __attribute__((always_inline))
+typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 
 /* ---- vectors -------------------------------------------------------------------------------- */
 
@@ -1378,15 +1379,29 @@ static void float_unary(const Op *op, void **buffers, long n) {
     round_storage(y, count, op->i[1]);
 }
 
-/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. */
-INLINE float chip_reciprocal(float x) {
+INLINE float rounded(float x, int storage) {
+    round_storage(&x, 1, storage);
+    return x;
+}
+
+/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. The start is made
+ * of the number's bits in its own storage; F16 has an exponent that starts 112 later. */
+static float chip_reciprocal(float x, int storage) {
     int32_t bits;
-    float root, half = x * 0.5f;
+    float root, half = rounded(x * 0.5f, storage);
     memcpy(&bits, &x, 4);
-    bits = 0x5f3759df - (bits >> 1);
+    if (storage == F32)
+        bits = 0x5f3759df - (bits >> 1);
+    else if (storage == BF16)
+        bits = (0x5f37 - (bits >> 17)) << 16;
+    else
+        bits = (0x59ba - (((bits >> 13) - (112 << 10)) >> 1) + (112 << 10)) << 13;
     memcpy(&root, &bits, 4);
-    for (int k = 0; k < 3; k++) root = root * (1.5f - half * root * root);
-    return root * root;
+    for (int k = 0; k < 3; k++) {
+        float part = rounded(rounded(half * root, storage) * root, storage);
+        root = rounded(root * rounded(1.5f - part, storage), storage);
+    }
+    return rounded(root * root, storage);
 }
 
 /* i: elements per image, storage, images that share a divisor, multiply by the chip's reciprocal */
@@ -1396,7 +1411,7 @@ static void divide(const Op *op, void **buffers, long n) {
     for (long image = 0; image < n; image++) {
         const float *restrict a = (const float *)buffers[op->src[0]] + image * size;
         float *restrict y = (float *)buffers[op->dst] + image * size;
-        float divisor = b[image / shared], factor = chip_reciprocal(divisor);
+        float divisor = b[image / shared], factor = op->i[3] ? chip_reciprocal(divisor, op->i[1]) : 0;
         if (op->i[3])
             for (long j = 0; j < size; j++) y[j] = a[j] * factor;
         else
@@ -1408,6 +1423,10 @@ static void divide(const Op *op, void **buffers, long n) {
 static void float_cast(const Op *op, void **buffers, long n) {
     long count = n * op->i[0];
     memcpy(buffers[op->dst], buffers[op->src[0]], sizeof(float) * (size_t)count);
+    if (op->i[2]) { /* between two f16: off the middle, away from zero */
+        word32 *bits = buffers[op->dst];
+        for (long j = 0; j < count; j++) bits[j] += (bits[j] & 0x1fffu) == 0x1000u;
+    }
     round_storage(buffers[op->dst], count, op->i[1]);
 }
 
@@ -1655,7 +1674,6 @@ static void constant(const Op *op, void **buffers, long n) {
 
 /* Every second or fourth byte is the low byte of a wider word; compilers know how to pack those. */
 typedef uint16_t __attribute__((aligned(1), may_alias)) word16;
-typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 
 INLINE void pick_bytes(uint8_t *restrict y, const uint8_t *restrict x, long count, long step) {
     long j = 0;

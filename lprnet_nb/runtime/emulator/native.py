@@ -1087,7 +1087,7 @@ class _Program:
 
     def _float_cast(self, step: FloatCast) -> _Op:
         size = self._places(step.type)
-        return self._op(FLOAT_CAST, step, (size, STORAGE[step.type.storage]))
+        return self._op(FLOAT_CAST, step, (size, STORAGE[step.type.storage], int(step.away)))
 
     def _concat(self, step: Concat) -> _Op:
         """Four operands an instruction, all into one buffer."""

@@ -158,9 +158,8 @@ def _pool(op: Op, graph: Graph, attributes: Attributes) -> Step:
         if chip and exclude and (graph.chip, storage) not in EDGES_KNOWN:
             raise attributes.fail(f"count_include_pad = False in {storage}")
         edges = storage if known and exclude else None
-        count = np.float32(kernel[0] * kernel[1])
-        share = float(round_float(np.float32(1) / count, storage))
-        return replace(pool, lanes=2 * known, share=share, edge_rounding=edges)
+        share = round_float(np.array([1], np.float32) / np.float32(np.prod(kernel)), storage)
+        return replace(pool, lanes=2 * known, share=float(share[0]), edge_rounding=edges)
     if not (source.is_quantized and op.result.is_quantized):
         raise attributes.fail(f"{source.storage} input with {op.result.storage} result")
     pool = replace(pool, pad_value=source.zero)

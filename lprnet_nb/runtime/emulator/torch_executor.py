@@ -35,6 +35,13 @@ CHUNK = 32
 LEAST_EXPONENT = -101
 DEVICE_CHUNK = 256
 
+# Of a reciprocal square root: float type, integers of its size, what half the bits are taken from.
+RECIPROCAL_STARTS = {
+    "f32": (torch.float32, torch.int32, 0x5F3759DF),
+    "f16": (torch.float16, torch.int16, 0x59BA),
+    "bf16": (torch.bfloat16, torch.int16, 0x5F37),
+}
+
 
 def right_shift(values: torch.Tensor, shift: torch.Tensor, rounding: str) -> torch.Tensor:
     """``values / 2**shift`` rounded; int64 in, int64 out; a negative shift is a left shift."""
@@ -85,6 +92,12 @@ def round_storage(values: torch.Tensor, storage: str) -> torch.Tensor:
     return values
 
 
+def _ties_away(values: torch.Tensor) -> torch.Tensor:
+    """float32 that lie between two f16, moved off the middle, away from zero."""
+    bits = values.view(torch.int32)
+    return (bits + ((bits & 0x1FFF) == 0x1000).int()).view(torch.float32)
+
+
 def sequential_sum(values: torch.Tensor) -> torch.Tensor:
     """Strictly sequential float32 sum over the last axis (see `pooling.Mean`).
 
@@ -117,13 +130,18 @@ def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> tor
     return round_storage(total[..., 0] + total[..., 1], storage)
 
 
-def reciprocal(values: torch.Tensor) -> torch.Tensor:
-    """A chip's 1/x for positive float32 (see `arithmetic.Divide`)."""
-    root = (0x5F3759DF - (values.view(torch.int32) >> 1)).view(torch.float32)
-    half = values * 0.5
+def reciprocal(values: torch.Tensor, storage: str) -> torch.Tensor:
+    """A chip's 1/x for positive floats (see `arithmetic.Divide`)."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return round_storage(x, storage)
+
+    dtype, whole, magic = RECIPROCAL_STARTS[storage]
+    root = (magic - (values.to(dtype).view(whole) >> 1)).view(dtype).float()
+    half = rounded(values * 0.5)
     for _ in range(3):
-        root = root * (1.5 - half * root * root)
-    return root * root
+        root = rounded(root * rounded(1.5 - rounded(rounded(half * root) * root)))
+    return rounded(root * root)
 
 
 def _inserted(x: torch.Tensor, inserts: tuple[int, int], value: float) -> torch.Tensor:
@@ -341,7 +359,7 @@ def _multiply(step: Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _divide(step: Divide, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if step.reciprocal:
-        return a * reciprocal(b)
+        return round_storage(a * reciprocal(b, step.type.storage), step.type.storage)
     return round_storage(a / b, step.type.storage)
 
 
@@ -413,7 +431,7 @@ _PLAIN: dict[type[Step], Callable[..., torch.Tensor]] = {
     FloatUnary: _float_unary,
     Quantize: _quantize,
     Dequantize: _dequantize,
-    FloatCast: lambda step, x: round_storage(x, step.type.storage),
+    FloatCast: lambda step, x: round_storage(_ties_away(x) if step.away else x, step.type.storage),
     Concat: lambda step, *inputs: torch.cat(inputs, dim=step.axis),
     Slice: _slice,
 }
