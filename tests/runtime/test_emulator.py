@@ -124,7 +124,7 @@ def test_chip_means_are_the_simulators(case, tmp_path):
 def test_chip_reciprocal():
     case = GOLDEN["chip_reciprocal"]
     values = torch.tensor(case["values"], dtype=torch.float32)
-    assert torch_executor.reciprocal(values).tolist() == case["expected"]
+    assert torch_executor.reciprocal(values, "f32").tolist() == case["expected"]
 
 
 def test_round_float_to_bf16_and_f16():
