@@ -81,6 +81,14 @@ Mean = Annotated[
 ]
 Scale = Annotated[str | None, typer.Option(help="Of a BModel without a record; 0.0078125.")]
 PixelFormat = Annotated[str | None, typer.Option(help="Of a BModel without a record: bgr or rgb.")]
+MarginOption = Annotated[
+    str | None,
+    typer.Option(
+        "--margin",
+        help="Add to each side of every crop: X/Y in percent of its width and height, auto (chosen "
+        "by confidence, without labels), or none.",
+    ),
+]
 SkipUnknown = Annotated[
     bool,
     typer.Option(
@@ -277,6 +285,7 @@ def infer(
     reject: Annotated[
         float | None, typer.Option(help="Leave out readings of less confidence, such as 0.95.")
     ] = None,
+    margin: MarginOption = None,
     mean: Mean = None,
     scale: Scale = None,
     pixel_format: PixelFormat = None,
@@ -293,7 +302,14 @@ def infer(
 
     model = model_at(bmodel, Said(mean, scale, pixel_format, classes, blank), trust=trust)
     read, left_out = read_plates(
-        model, images, backend or "auto", decoder, views=views, trust=trust, reject=reject
+        model,
+        images,
+        backend or "auto",
+        decoder,
+        views=views,
+        trust=trust,
+        reject=reject,
+        margin=margin or "none",
     )
     if output and output.suffix.lower() == ".csv":
         plain = [["file", "plate"], *map(list, read.plates().items())]
@@ -438,6 +454,7 @@ def report(
     mean: Mean = None,
     scale: Scale = None,
     pixel_format: PixelFormat = None,
+    margin: MarginOption = None,
     skip_unknown: SkipUnknown = False,
     tolerance: Annotated[
         float | None, typer.Option(help="Points of exact match that INT8 may lose (1.0).")
@@ -478,6 +495,7 @@ def report(
         tpu_mlir=tpu_mlir,
         calibration=calibration,
         tolerance=tolerance,
+        margin=margin,
         bmodels=bmodel,
         trust=trust or None,
         mean=mean,

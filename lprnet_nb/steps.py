@@ -120,6 +120,7 @@ def read_plates(
     views: bool = False,
     trust: bool = False,
     reject: float | None = None,
+    margin: str = "none",
 ) -> tuple[Read, int]:
     """Read pictures, folders or lists of them with a BModel, and leave out what is in doubt.
 
@@ -129,6 +130,8 @@ def read_plates(
         See `runtime.reading.read_pictures`.
     reject
         Least confidence of a reading that is kept; all are by default.
+    margin
+        "none", "auto" or ``X/Y``, see `datasets.margins.parse_margin`.
 
     Returns
     -------
@@ -142,12 +145,15 @@ def read_plates(
     ParameterError
         When `reject` is no share.
     """
+    from .datasets.margins import parse_margin
     from .inputs import note
     from .runtime.reading import read_pictures, said_of
 
     if reject is not None and not 0 < reject <= 1:
         raise ParameterError(f"--reject {reject}: give a level above 0 and at most 1, such as 0.9.")
-    read = read_pictures(model, images, backend, decoder, views=views, trust=trust)
+    read = read_pictures(
+        model, images, backend, decoder, views=views, trust=trust, margin=parse_margin(margin)
+    )
     if reject is None:
         return read, 0
     kept = read.confidence >= reject

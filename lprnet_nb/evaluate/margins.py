@@ -11,6 +11,7 @@ from ..datasets.margins import CANDIDATES, NONE, Margin, widen
 from ..errors import DataError
 
 SAMPLE = 100  # plates that a choice is made on
+SLOW_SAMPLE = 10  # where each takes half a second
 LEVEL = 0.95
 RESAMPLES = 2000
 
@@ -59,6 +60,7 @@ def choose_margin(
     confidence: Callable[[np.ndarray], np.ndarray],
     images: np.ndarray,
     candidates: tuple[Margin, ...] = CANDIDATES,
+    sample: int = SAMPLE,
 ) -> Choice:
     """Choose the margin at which a sample of the crops is read most surely.
 
@@ -67,9 +69,11 @@ def choose_margin(
     confidence
         From uint8 crops ``[N, H, W, 3]`` to the confidence of each reading, float ``[N]``.
     images
-        The crops, uint8 ``[N, H, W, 3]``; of more than `SAMPLE`, evenly spread ones are read.
+        The crops, uint8 ``[N, H, W, 3]``.
     candidates
         With `NONE` among them.
+    sample
+        How many crops are read at each; of more, evenly spread ones.
 
     Returns
     -------
@@ -82,8 +86,8 @@ def choose_margin(
     """
     if not len(images):
         raise DataError("no crops to choose a margin by.")
-    sample = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().astype(int)]
-    found = {margin: confidence(widen(sample, margin)) for margin in candidates}
+    taken = np.linspace(0, len(images) - 1, min(sample, len(images))).round().astype(int)
+    found = {margin: confidence(widen(images[taken], margin)) for margin in candidates}
     means = {margin: float(values.mean()) for margin, values in found.items()}
     best = max(candidates, key=means.__getitem__)
     gains = found[best] - found[NONE]
@@ -91,5 +95,5 @@ def choose_margin(
     drawn = gains[dice.integers(len(gains), size=(RESAMPLES, len(gains)))].mean(axis=1)
     tail = 50 * (1 - LEVEL)
     low, high = (float(bound) for bound in np.percentile(drawn, (tail, 100 - tail)))
-    few = len(sample) < 5  # a bootstrap of so few says nothing
-    return Choice(NONE if few or low <= 0 else best, means, (low, high), len(sample))
+    few = len(taken) < 5  # a bootstrap of so few says nothing
+    return Choice(NONE if few or low <= 0 else best, means, (low, high), len(taken))

@@ -13,8 +13,12 @@ from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from ..datasets.folder import PlateFiles, list_plates
 from ..datasets.images import PlateImages, choose
-from ..errors import DataError
+from ..datasets.margins import NONE, Margin, parse_margin, widen, with_margin
+from ..decode import decode
+from ..errors import DataError, ParameterError
+from ..evaluate.margins import Choice, choose_margin
 from ..inputs import note
+from ..model.trace import float_logits
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
 from .parameters import NETWORK, Parameters, without_prefix
@@ -45,6 +49,8 @@ class Data:
         Why this source, where the user left it open.
     loading
         Wall time in which `judged` was read, where it was read at once.
+    wanted
+        Margin that every crop gets, judged or calibrated on; None to choose it by confidence.
     """
 
     judged: PlateImages | PlateFiles
@@ -54,6 +60,7 @@ class Data:
     source: str
     reason: str
     loading: float = 0.0
+    wanted: Margin | None = NONE
 
     @property
     def plates(self) -> PlateImages:
@@ -67,16 +74,44 @@ class Data:
 
     @cached_property
     def _reading(self) -> tuple[PlateImages, float]:
+        plates, seconds = self._as_they_are
+        return with_margin(plates, self.margin), seconds
+
+    @cached_property
+    def _as_they_are(self) -> tuple[PlateImages, float]:
         if isinstance(self.judged, PlateImages):
             return self.judged, self.loading
         started = time.perf_counter()
         plates = self.judged.read()
         return plates, time.perf_counter() - started
 
+    @property
+    def margin(self) -> Margin:
+        """What is added to every crop."""
+        return self.choice.margin if self.wanted is None and self.choice else self.wanted or NONE
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """How the float network chose the margin, without labels; None where it was said."""
+        if self.wanted is not None:
+            return None
+        plates, weights = self._as_they_are[0], self.weights
+        batch = 16 if weights.of.batches else 1
+
+        def confidence(images: np.ndarray) -> np.ndarray:
+            names = tuple(map(str, range(len(images))))
+            sample = PlateImages(plates.name, images, names)
+            return decode(float_logits(weights, sample, batch=batch), weights.alphabet).confidence
+
+        choice = choose_margin(confidence, plates.images)
+        note(choice.said())
+        return choice
+
     def calibration_images(self, count: int) -> np.ndarray:
         """A fixed random draw for calibration, uint8 ``[N, height, width, 3]``: `count`, or all."""
         count = min(count, len(self.pool))
-        return self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED)).read().images
+        drawn = self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED)).read()
+        return widen(drawn.images, self.margin)
 
     def description(self) -> dict[str, Any]:
         """The ``dataset`` part of ``metrics.json``, and where calibration images come from."""
@@ -87,6 +122,7 @@ class Data:
             "source": self.source,
             "reason": self.reason,
             "weights": self.weights.name,
+            **({} if self.wanted == NONE else {"margin": str(self.margin)}),
             "calibration": {
                 "name": self.pool.name,
                 "images": len(self.pool),
@@ -149,7 +185,22 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
             else f"{judged.name}: {total} plates are too few to keep some apart for calibration; "
             "it draws from those that are judged."
         )
-    return Data(judged, pool, overlap, weights, source, reason, each * len(judged))
+    wanted = parse_margin(parameters.margin)
+    _check_margin(wanted, source, weights)
+    return Data(judged, pool, overlap, weights, source, reason, each * len(judged), wanted)
+
+
+def _check_margin(wanted: Margin | None, source: str, weights: Weights) -> None:
+    if source == "published" and wanted != NONE:
+        raise ParameterError(
+            "MARGIN is for plates of one's own: the published ones are judged as they are, since "
+            "all figures of others are of them so. Name DATA, or set MARGIN='none'."
+        )
+    if wanted is None and weights.of.interface.kind != "ctc":
+        raise ParameterError(
+            f"MARGIN='auto' goes by the confidence of readings, and network {weights.name} gives "
+            "none. Say X/Y, or none."
+        )
 
 
 def _for_network(

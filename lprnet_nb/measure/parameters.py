@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import repository
+from ..datasets.margins import NONE, parse_margin
 from ..decode import DECODERS
 from ..errors import ParameterError
 from ..evaluate.decision import TOLERANCE
@@ -64,6 +65,9 @@ class Parameters:
         "auto" (published where it is reachable, else generated), "published", "generated", or the
         path of a folder of images; with ``skip-unknown:`` before it, plates whose labels have
         characters that are not in the class list are left out.
+    margin
+        What is added to every crop: "none", "auto" (chosen by confidence), or ``X/Y`` in percent,
+        see `datasets.margins`.
     network
         "lprnet", or the path of a user's network, see `model.network_file`.
     weights
@@ -111,6 +115,7 @@ class Parameters:
     """
 
     data: str = "auto"
+    margin: str = "none"
     network: str = NETWORK
     weights: str = "auto"
     classes: str = ""
@@ -372,6 +377,11 @@ def _data(key: str, value: Any) -> str:
     return found if folder == value else SKIP_UNKNOWN + found
 
 
+def _margin(text: str) -> str:
+    margin = parse_margin(text)
+    return "auto" if margin is None else "none" if margin == NONE else str(margin)
+
+
 def without_prefix(data: Any) -> Any:
     """A folder of DATA, without the word to leave out what the class list cannot write."""
     return data.removeprefix(SKIP_UNKNOWN) if isinstance(data, str) else data
@@ -408,6 +418,7 @@ _releases = _each(lambda item: release_named(str(item)).version)
 
 _CHECKS: dict[str, Any] = {
     "data": _data,
+    "margin": lambda key, value: _margin(str(value)),
     "network": _placed(_one_of((NETWORK,), "the path of a network's file"), (NETWORK,)),
     "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
     "classes": _placed(lambda key, value: str(value)),

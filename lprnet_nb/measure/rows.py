@@ -404,7 +404,11 @@ def write_metrics(
         "schema": SCHEMA,
         "tolerance": parameters.tolerance,
         "dataset": {key: description[key] for key in ("name", "images", "digest")},
-        "data": {key: description[key] for key in ("source", "weights", "calibration")},
+        "data": {
+            key: description[key]
+            for key in ("source", "weights", "margin", "calibration")
+            if key in description
+        },
         "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }

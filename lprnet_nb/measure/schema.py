@@ -263,6 +263,10 @@ class Source(_Record):
         description='"published", "generated" (our own, trained on generated '
         "plates) or the name of a file."
     )
+    margin: str = Field(
+        default="0/0",
+        description="What was added on each side of every crop, percent of its width/height.",
+    )
     calibration: Calibration
 
 

@@ -2,8 +2,7 @@
 
 Two judges. The vendor's graph *interpreter* runs the same quantized graph: the emulator that
 follows its arithmetic must give its logits. The chip *simulator* runs the BModel itself: the
-emulator as it is used must give its logits. Integer models agree with both to the bit; where float
-layers sum in an order that is not known, the record states the largest difference.
+emulator as it is used must give its logits. The record states the largest difference.
 """
 
 from __future__ import annotations

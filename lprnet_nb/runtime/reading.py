@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from ..datasets.images import PlateImages
+from ..datasets.margins import NONE, Margin, with_margin
 from ..datasets.pictures import load_pictures
 from ..decode import DECODERS, Readings, decode
 from ..decode.characters import character_confidence, in_grammar
 from ..decode.top import top
 from ..decode.views import decode_views, stretched
+from ..errors import ParameterError
 from ..evaluate.calibration import Calibration
 from ..evaluate.calibrations import packaged_calibration
+from ..evaluate.margins import SAMPLE, SLOW_SAMPLE, Choice, choose_margin
+from ..inputs import note
 from ..toolchain.bmodel import BModel
 from .inference import infer_plates
 from .views import check_views
@@ -45,6 +49,8 @@ class Read:
         An image, by `STAGES`: when the logits were made, which may be an earlier run.
     backend
         What made them.
+    margin
+        What was added on each side of every crop, and why where it was chosen.
     """
 
     names: tuple[str, ...]
@@ -55,6 +61,7 @@ class Read:
     calibration: Calibration | None
     milliseconds: dict[str, float]
     backend: str
+    margin: str = str(NONE)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,6 +99,7 @@ class Read:
         return {
             "backend": self.backend,
             "decoder": self.readings.decoder,
+            "margin": self.margin,
             "confidence": said_of(self.calibration),
             "milliseconds": {name: round(value, 4) for name, value in self.milliseconds.items()},
             "plates": {
@@ -122,6 +130,7 @@ def read_pictures(
     *,
     views: bool = False,
     trust: bool = False,
+    margin: Margin | None = NONE,
 ) -> Read:
     """Read pictures, folders or lists of them with a model.
 
@@ -137,6 +146,9 @@ def read_pictures(
         Read each plate three times, see `views.read_views`.
     trust
         See `open_engine`.
+    margin
+        What is added on each side of every crop; None to choose it by the readings' confidence,
+        which a note then says.
 
     Raises
     ------
@@ -149,7 +161,29 @@ def read_pictures(
     taken = model.interface.input
     plates = load_pictures(places, (taken.height, taken.width))
     seconds = {"decode": time.perf_counter() - started}
-    return read_images(model, plates, backend, decoder, seconds, views=views, trust=trust)
+    if margin is None:
+        choice = _choice(model, plates, backend, decoder, trust)
+        note(choice.said())
+        margin = choice.margin
+    plates = with_margin(plates, margin)
+    read = read_images(model, plates, backend, decoder, seconds, views=views, trust=trust)
+    return replace(read, margin=str(margin))
+
+
+def _choice(model: BModel, plates: PlateImages, backend: str, decoder: str, trust: bool) -> Choice:
+    if model.interface.kind != "ctc":
+        raise ParameterError(
+            f"a margin is chosen by the confidence of readings, and {model.path} gives none. Say "
+            "--margin X/Y, or none."
+        )
+
+    def confidence(images: np.ndarray) -> np.ndarray:
+        sample = PlateImages(plates.name, images, tuple(map(str, range(len(images)))))
+        logits = infer_plates(model, sample, backend, trust=trust).logits
+        return decode(logits, model.alphabet, decoder).confidence
+
+    slow = backend == "simulator"  # half a second and more an image
+    return choose_margin(confidence, plates.images, sample=SLOW_SAMPLE if slow else SAMPLE)
 
 
 def read_images(

@@ -101,11 +101,12 @@ def _multiply(op: Op, graph: Graph, attributes: Attributes) -> Step:
 
 @dataclass(frozen=True)
 class Divide(Step):
-    """Element-wise float32 quotient, rounded to storage.
+    """Element-wise quotient, rounded to storage.
 
     The interpreter divides. A chip (``reciprocal``) multiplies by the square of a reciprocal square
-    root, found by three Newton steps from ``0x5f3759df - (bits >> 1)``, each rounded to float32 at
-    every operation; the quotient is off by up to three units in the last place, 1/1 by two.
+    root, found by three Newton steps from ``0x5f3759df - (bits >> 1)`` (of 16 bits, 0x59ba in F16
+    and 0x5f37 in BF16), rounded to storage at every operation; the quotient is off by up to three
+    units in the last place, 1/1 by two.
     """
 
     reciprocal: bool = False
@@ -120,8 +121,7 @@ def _divide(op: Op, graph: Graph, attributes: Attributes) -> Step:
     if not op.result.is_float or not all(graph.types[n].is_float for n in op.present):
         raise attributes.fail("division of integers")
     single = int(np.prod(graph.types[op.operand(1)].shape[1:])) == 1
-    reciprocal = chip and op.result.storage == "f32" and single
-    return Divide(*head(op, op.present), reciprocal=reciprocal)
+    return Divide(*head(op, op.present), reciprocal=chip and single)
 
 
 @dataclass(frozen=True)

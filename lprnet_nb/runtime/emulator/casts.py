@@ -42,7 +42,13 @@ class Dequantize(Step):
 
 @dataclass(frozen=True)
 class FloatCast(Step):
-    """f32 to f16 or bf16, rounding half to even; widening changes nothing."""
+    """f32 to f16 or bf16, rounding half to even; widening changes nothing.
+
+    A chip (``away``) rounds half away from zero on the way to f16, as the operation's attribute
+    says; the interpreter does not.
+    """
+
+    away: bool = False
 
 
 @lowers("tpu.Cast")
@@ -61,5 +67,6 @@ def _cast(op: Op, graph: Graph, attributes: Attributes) -> Step:
         scale = round_float(np.array([source.scale]), op.result.storage)[0]
         return Dequantize(*head(op), scale=float(scale), zero_point=source.zero)
     if source.is_float and op.result.is_float:
-        return FloatCast(*head(op))
+        narrowed = source.storage == "f32" and op.result.storage == "f16"
+        return FloatCast(*head(op), away=narrowed and attributes.arithmetic == "chip")
     raise attributes.fail(f"cast from {source.storage} to {op.result.storage}")

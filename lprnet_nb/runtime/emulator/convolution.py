@@ -23,6 +23,79 @@ from lprnet_nb.runtime.emulator.steps import (
 # Floats whose matrix products a chip is known to sum in two lanes.
 FLOAT_PRODUCTS = (("BM1684", "f32"), ("BM1684X", "f32"))
 TILE, TILE_BITS = 1024, 8  # see `MatMul`
+# Products of 16-bit floats that a chip adds at a time.
+FUSED = {"BM1684X": 32, "BM1688": 16, "CV186X": 16}
+# Bits of a product that such a sum keeps below the first one of the largest.
+FUSED_BITS = 24
+
+
+@dataclass(frozen=True)
+class ChipSums:
+    """How a chip sums the products of a float convolution, found by probing the simulators.
+
+    ``terms`` ``[rows, width]`` says which products, by their places in an output channel's weights
+    (channel, row, column), are taken in each row; -1 for none. The rows are taken in order.
+
+    Lanes (not ``fused``): each column is a sum of its own, rounded to ``storage`` after every
+    product and every addition. Then the upper half of the columns is added to the lower one, until
+    one is left.
+
+    ``fused``: each row is one sum. Its products are exact; what lies more than 24 bits below the
+    leading bit of the largest is cut off each (towards zero); they are added exactly, the sum is
+    rounded to float32 and added, in float32, to those of the rows before.
+
+    The bias is what column ``bias_column`` starts with; None where it is added at the end.
+    """
+
+    terms: np.ndarray
+    fused: bool
+    bias_column: int | None
+    storage: str = "f32"
+
+
+def chip_sums(chip: str, storage: str, share: int, kernel: tuple[int, int], group: int) -> ChipSums:
+    """`ChipSums` of a convolution with ``share`` input channels a group.
+
+    BM1684 deals its products, tap after tap, each with the channels of a group filled up to an even
+    number, out to four lanes. In F32 the other chips take them channel after channel in two lanes,
+    of which the odd one starts with the bias. In F16 and BF16 they take all taps of so many
+    channels as a fused sum holds before the next ones; a kernel whose rows or columns, or both, fit
+    beside the channels is laid out as channels first (TPU-MLIR's ``use_3ic_optimize``). Depthwise
+    ones of BM1688 and CV186X are taken in two lanes of 16 bits instead.
+    """
+    rows, columns = kernel
+    places = np.arange(share * rows * columns).reshape(share, rows * columns)
+    if chip == "BM1684":
+        even = np.pad(places.T, ((0, 0), (0, share % 2)), constant_values=-1)
+        return ChipSums(_rows(even, 4), False, None)
+    if storage == "f32" or (share == 1 < group and chip != "BM1684X"):
+        return ChipSums(_rows(places, 2), False, 1, storage)
+    width = FUSED[chip]
+    grid = places.reshape(share, rows, columns)
+    if group == 1:
+        grid = _as_channels(grid, width)
+    blocks = np.pad(
+        grid.reshape(len(grid), -1), ((0, -len(grid) % width), (0, 0)), constant_values=-1
+    ).reshape(-1, width, grid[0].size)
+    return ChipSums(blocks.swapaxes(1, 2).reshape(-1, width), True, 0)
+
+
+def _rows(places: np.ndarray, width: int) -> np.ndarray:
+    """Dealt out in order, ``width`` a row, the last row filled up with -1."""
+    flat = places.reshape(-1)
+    return np.pad(flat, (0, -flat.size % width), constant_values=-1).reshape(-1, width)
+
+
+def _as_channels(grid: np.ndarray, width: int) -> np.ndarray:
+    """``[channels, rows, columns]`` with rows or columns of the kernel made channels."""
+    channels, rows, columns = grid.shape
+    if grid.size <= width and rows > 1 < columns:
+        return grid.reshape(-1, 1, 1)
+    if channels * columns <= width and columns > 1 and (rows < columns or channels * rows > width):
+        return grid.swapaxes(1, 2).reshape(-1, 1, rows)
+    if channels * rows <= width and rows > 1:
+        return grid.reshape(-1, 1, columns)
+    return grid
 
 
 @dataclass(frozen=True)
@@ -38,8 +111,8 @@ class Convolution(Step):
     while ``max|x| * sum|w|`` of a channel stays under 2**24; `accumulator_bound` says how far it
     can go. It adds the bias after the convolution, also in float32.
 
-    Float: float32 sums, bias, ReLU, then rounding to ``type.storage``. The order of the sums is the
-    kernel library's; two libraries may differ in the last bit.
+    Float: float32 sums, bias, ReLU, then rounding to ``type.storage``. The interpreter's order of
+    the sums is its kernel library's; a chip's is ``sums``, where it is known.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -53,6 +126,7 @@ class Convolution(Step):
     input_limits: tuple[int, int] | None = None
     group: int = 1
     inserts: tuple[int, int] = (0, 0)
+    sums: ChipSums | None = field(default=None, repr=False)
 
     @property
     def accumulator_bound(self) -> int:
@@ -69,6 +143,10 @@ def _convolution(op: Op, graph: Graph, attributes: Attributes) -> Step:
     weight, bias = _constants(op, graph, attributes)
     attributes.expect(use_winograd=0, do_winograd=False, weight_is_coeff=1, coeff_merged=False)
     attributes.ignore("support_compress", "use_3ic_optimize")
+    group = attributes.get("group", 1)
+    sums = None
+    if op.result.is_float and attributes.arithmetic == "chip":
+        sums = chip_sums(graph.chip, op.result.storage, weight.shape[1], weight.shape[2:], group)
     return Convolution(
         *head(op),
         weight=weight,
@@ -76,7 +154,8 @@ def _convolution(op: Op, graph: Graph, attributes: Attributes) -> Step:
         pads=tuple(attributes.get("pads")),
         strides=tuple(attributes.get("strides")),
         dilations=tuple(attributes.get("dilations", [1, 1])),
-        group=attributes.get("group", 1),
+        group=group,
+        sums=sums,
         **_quantization(op, graph, attributes),
     )
 

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 class Emulator:
     """Runs an exported quantized graph, bit for bit.
 
-    Integer layers have one meaning. For the few float layers of an integer graph (the mean of
-    squares, the division, the final mean) the vendor's interpreter and the chip differ in the last
-    bits, which shows in the logits as one step of the 8-bit layers and now and then in a reading;
-    ``arithmetic`` says whom to follow. Float convolutions (F32, F16, BF16) always follow the
-    interpreter: how a chip orders those sums is not known.
+    Integer layers have one meaning. Of float layers the vendor's interpreter and the chip differ in
+    the last bits, which shows in the logits as one step of the 8-bit layers and now and then in a
+    reading; ``arithmetic`` says whom to follow.
 
     Parameters
     ----------

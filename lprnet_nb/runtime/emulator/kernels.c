@@ -9,9 +9,9 @@
  * bits (native.py checks each layer). With VNNI the dot product of four bytes goes straight into an
  * int32 lane without intermediate saturation; without it the operands are widened to int16 and
  * vpmaddwd is used, because vpmaddubsw saturates. Requantization: see Requant. Float convolutions
- * use one fused multiply-add per element, in the order (channel, row, column) and in the blocks
- * that native.py gives, which is the order of the vendor's interpreter. -ffp-contract=off keeps the
- * compiler from fusing others.
+ * follow a chip (lane_tile, fused_tile) or the vendor's interpreter (float_tile): one fused
+ * multiply-add per element, in the order (channel, row, column) and in the blocks that native.py
+ * gives. -ffp-contract=off keeps the compiler from fusing others.
  */
 #include <math.h>
 #include <stdint.h>
@@ -33,6 +33,7 @@ typedef struct {
 } Op;
 
 #define INLINE static inline __attribute__((always_inline))
+typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 
 /* ---- vectors -------------------------------------------------------------------------------- */
 
@@ -48,6 +49,12 @@ INLINE fvec fbroadcast(const float *p) { return _mm512_set1_ps(*p); }
 INLINE fvec ffma(fvec a, fvec b, fvec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE fvec fadd(fvec a, fvec b) { return _mm512_add_ps(a, b); }
 INLINE fvec frelu(fvec a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
+INLINE fvec fmul(fvec a, fvec b) { return _mm512_mul_ps(a, b); }
+INLINE fvec flargest(fvec a, fvec b) { return _mm512_max_ps(a, _mm512_abs_ps(b)); }
+INLINE ivec itruncated(fvec a) { return _mm512_cvttps_epi32(a); }
+INLINE ivec iadd(ivec a, ivec b) { return _mm512_add_epi32(a, b); }
+INLINE ivec izero(void) { return _mm512_setzero_si512(); }
+INLINE fvec ffloat(ivec a) { return _mm512_cvtepi32_ps(a); }
 INLINE void fstore(float *p, fvec v, int lanes) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), v);
 }
@@ -86,6 +93,14 @@ INLINE fvec fbroadcast(const float *p) { return _mm256_set1_ps(*p); }
 INLINE fvec ffma(fvec a, fvec b, fvec c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE fvec fadd(fvec a, fvec b) { return _mm256_add_ps(a, b); }
 INLINE fvec frelu(fvec a) { return _mm256_max_ps(a, _mm256_setzero_ps()); }
+INLINE fvec fmul(fvec a, fvec b) { return _mm256_mul_ps(a, b); }
+INLINE fvec flargest(fvec a, fvec b) {
+    return _mm256_max_ps(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), b));
+}
+INLINE ivec itruncated(fvec a) { return _mm256_cvttps_epi32(a); }
+INLINE ivec iadd(ivec a, ivec b) { return _mm256_add_epi32(a, b); }
+INLINE ivec izero(void) { return _mm256_setzero_si256(); }
+INLINE fvec ffloat(ivec a) { return _mm256_cvtepi32_ps(a); }
 INLINE ivec ibroadcast(const void *p) {
     int32_t word;
     memcpy(&word, p, 4);
@@ -126,6 +141,23 @@ INLINE fvec fadd(fvec a, fvec b) { for (int j = 0; j < VL; j++) a.v[j] += b.v[j]
 INLINE fvec frelu(fvec a) {
     for (int j = 0; j < VL; j++) a.v[j] = a.v[j] > 0 ? a.v[j] : 0;
     return a;
+}
+INLINE fvec fmul(fvec a, fvec b) { for (int j = 0; j < VL; j++) a.v[j] *= b.v[j]; return a; }
+INLINE fvec flargest(fvec a, fvec b) {
+    for (int j = 0; j < VL; j++) a.v[j] = a.v[j] > fabsf(b.v[j]) ? a.v[j] : fabsf(b.v[j]);
+    return a;
+}
+INLINE ivec itruncated(fvec a) {
+    ivec r;
+    for (int j = 0; j < VL; j++) r.v[j] = (int32_t)a.v[j];
+    return r;
+}
+INLINE ivec iadd(ivec a, ivec b) { for (int j = 0; j < VL; j++) a.v[j] += b.v[j]; return a; }
+INLINE ivec izero(void) { ivec r; memset(&r, 0, sizeof r); return r; }
+INLINE fvec ffloat(ivec a) {
+    fvec r;
+    for (int j = 0; j < VL; j++) r.v[j] = (float)a.v[j];
+    return r;
 }
 INLINE ivec iload(const void *p) { ivec r; memcpy(&r, p, sizeof r); return r; }
 INLINE ivec ibroadcast(const void *p) {
@@ -437,6 +469,108 @@ INLINE void float_store(float *out, fvec r, long begin, const float *bias, int r
     fstore(out, r, lanes);
 }
 
+/* A chip's sum in lanes (convolution.ChipSums): each part is a lane, products and sums rounded. */
+#define MOST_LANES 4
+#define LANE_START(v, m) fvec a##v##_##m = begin ? fload(begin + v * VL) : fzero();
+#define LANE_DOT(v, m) a##v##_##m = fadd(a##v##_##m, fmul(b, w##v));
+#define LANE_KEEP(v, m) lane[v][m] = a##v##_##m;
+#define LANE_TILE(NV, MP)                                                                         \
+    static void lane_tile_##NV##_##MP(const float *x, long step, const float *weights,            \
+                                      const int32_t *offsets, const int32_t *starts, int lanes,   \
+                                      int biased, const float *bias, int relu, float *out,        \
+                                      long out_step, int valid) {                                 \
+        fvec kept[MOST_LANES][NV][MP];                                                            \
+        for (int part = 0; part < lanes; part++) {                                                \
+            const float *begin = part == biased ? bias : 0;                                       \
+            fvec(*lane)[MP] = kept[part];                                                         \
+            M##MP(LANE_START_##NV)                                                                \
+            for (long g = starts[part]; g < starts[part + 1]; g++) {                              \
+                const float *xg = x + offsets[g];                                                 \
+                V##NV(FLOAT_WEIGHT, NV)                                                           \
+                M##MP(LANE_DOT_##NV)                                                              \
+            }                                                                                     \
+            M##MP(LANE_KEEP_##NV)                                                                 \
+        }                                                                                         \
+        for (int m = 0; m < MP; m++)                                                              \
+            for (int v = 0; v < NV; v++) {                                                        \
+                fvec r = lanes == 2 ? fadd(kept[0][v][m], kept[1][v][m])                          \
+                                    : fadd(fadd(kept[0][v][m], kept[2][v][m]),                    \
+                                           fadd(kept[1][v][m], kept[3][v][m]));                   \
+                float_store(out + m * out_step + v * VL, r, 0,                                    \
+                            biased < 0 && bias ? bias + v * VL : 0, relu,                         \
+                            valid - v * VL < VL ? valid - v * VL : VL);                           \
+            }                                                                                     \
+    }
+#define LANE_START_1(m) V1(LANE_START, m)
+#define LANE_START_2(m) V2(LANE_START, m)
+#define LANE_START_3(m) V3(LANE_START, m)
+#define LANE_START_4(m) V4(LANE_START, m)
+#define LANE_START_5(m) V5(LANE_START, m)
+#define LANE_PIXEL(m, V) { fvec b = fbroadcast(xg + m * step); V(LANE_DOT, m) }
+#define LANE_DOT_1(m) LANE_PIXEL(m, V1)
+#define LANE_DOT_2(m) LANE_PIXEL(m, V2)
+#define LANE_DOT_3(m) LANE_PIXEL(m, V3)
+#define LANE_DOT_4(m) LANE_PIXEL(m, V4)
+#define LANE_DOT_5(m) LANE_PIXEL(m, V5)
+#define LANE_KEEP_1(m) V1(LANE_KEEP, m)
+#define LANE_KEEP_2(m) V2(LANE_KEEP, m)
+#define LANE_KEEP_3(m) V3(LANE_KEEP, m)
+#define LANE_KEEP_4(m) V4(LANE_KEEP, m)
+#define LANE_KEEP_5(m) V5(LANE_KEEP, m)
+
+/* A chip's fused sums: each part is one. The products of 16-bit floats are exact in float32. Scaled
+ * so that the largest lies under 2**25, they are integers once they are cut off; up to 32 of them
+ * fit 32 bits. Where the largest is under 2**-102 it is taken as if it were not. */
+INLINE fvec fused_unit(fvec largest, fvec *scale) {
+    uint32_t bits[VL];
+    float unit[VL], inverse[VL];
+    memcpy(bits, &largest, sizeof bits);
+    for (int j = 0; j < VL; j++) {
+        uint32_t power = bits[j] & 0x7f800000u, one, two;
+        power = power > 25u << 23 ? power : 25u << 23;
+        one = power - (24u << 23), two = (278u << 23) - power;
+        memcpy(unit + j, &one, 4);
+        memcpy(inverse + j, &two, 4);
+    }
+    *scale = fload(inverse);
+    return fload(unit);
+}
+
+#define FUSED_PIXELS 4
+INLINE void fused_tile(const float *x, long step, const float *weights, int nv, int pixels,
+                       const int32_t *offsets, const int32_t *starts, int parts, const float *bias,
+                       int relu, float *out, long out_step, int valid) {
+    for (int v = 0; v < nv; v++) {
+        fvec sums[FUSED_PIXELS];
+        for (int m = 0; m < pixels; m++) sums[m] = bias ? fload(bias + v * VL) : fzero();
+        for (int part = 0; part < parts; part++) {
+            fvec largest[FUSED_PIXELS], scale[FUSED_PIXELS], unit[FUSED_PIXELS];
+            ivec whole[FUSED_PIXELS];
+            for (int m = 0; m < pixels; m++) largest[m] = fzero(), whole[m] = izero();
+            for (long g = starts[part]; g < starts[part + 1]; g++) {
+                fvec w = fload(weights + (g * nv + v) * VL);
+                const float *xg = x + offsets[g];
+                for (int m = 0; m < pixels; m++)
+                    largest[m] = flargest(largest[m], fmul(fbroadcast(xg + m * step), w));
+            }
+            for (int m = 0; m < pixels; m++) unit[m] = fused_unit(largest[m], scale + m);
+            for (long g = starts[part]; g < starts[part + 1]; g++) {
+                fvec w = fload(weights + (g * nv + v) * VL);
+                const float *xg = x + offsets[g];
+                for (int m = 0; m < pixels; m++) {
+                    fvec product = fmul(fbroadcast(xg + m * step), w);
+                    whole[m] = iadd(whole[m], itruncated(fmul(product, scale[m])));
+                }
+            }
+            for (int m = 0; m < pixels; m++)
+                sums[m] = fadd(sums[m], fmul(ffloat(whole[m]), unit[m]));
+        }
+        for (int m = 0; m < pixels; m++)
+            float_store(out + m * out_step + v * VL, sums[m], 0, 0, relu,
+                        valid - v * VL < VL ? valid - v * VL : VL);
+    }
+}
+
 #if defined(WIDE)
 #define TILES(F) F(1, 1) F(1, 12) F(2, 1) F(2, 12) F(3, 1) F(3, 8) F(4, 1) F(4, 6) F(5, 1) F(5, 5)
 #define PICK(T, NV, ONE)                                                                          \
@@ -457,6 +591,7 @@ int32_t usual_vectors(void) { return 2; }
 #endif
 TILES(BYTE_TILE)
 TILES(FLOAT_TILE)
+TILES(LANE_TILE)
 
 INLINE void fill(elem *to, elem value, long count) {
     for (long j = 0; j < count; j++) to[j] = value;
@@ -469,6 +604,10 @@ INLINE void widen(elem *restrict to, const uint8_t *restrict from, long count) {
 /* Geometry shared by both convolutions, in Op.i */
 enum { IH, IW, IC, TOP, LEFT, BOTTOM, RIGHT, PAD, OH, OW, OC, OCS, SH, SW, GROUPS, BLOCKS, COPY,
        LOW, HIGH, ADD, RELU, STORAGE, PARTS, AWAY, SRC_H, SRC_W, STEP_H, STEP_W };
+/* Of floats, in the places of LOW, HIGH and ADD: what the parts of a sum are, the one that starts
+ * with the bias, and what products and sums in lanes are rounded to */
+enum { KIND = LOW, BIASED = HIGH, ROUNDED = ADD };
+enum { PARTS_ADDED, PARTS_LANES, PARTS_FUSED };
 
 /* Of each block of output channels: vectors, first channel, channels, where its offsets start */
 typedef struct {
@@ -723,6 +862,62 @@ static void matmul_floats(const Op *op, void **buffers, long n) {
     }
 }
 
+INLINE fvec stored(fvec v, int storage) {
+    float values[VL];
+    memcpy(values, &v, sizeof values);
+    round_storage(values, VL, storage);
+    return fload(values);
+}
+
+/* As lane_tile for two lanes and one pixel, rounded to 16 bits after every product and sum. */
+static void lane_tile_16(const float *x, const float *weights, int nv, const int32_t *offsets,
+                         const int32_t *starts, int biased, const float *bias, int relu,
+                         float *out, int valid, int storage) {
+    for (int v = 0; v < nv; v++) {
+        fvec sums[2];
+        for (int part = 0; part < 2; part++) {
+            sums[part] = part == biased && bias ? fload(bias + v * VL) : fzero();
+            for (long g = starts[part]; g < starts[part + 1]; g++) {
+                fvec product = fmul(fbroadcast(x + offsets[g]), fload(weights + (g * nv + v) * VL));
+                sums[part] = stored(fadd(sums[part], stored(product, storage)), storage);
+            }
+        }
+        float_store(out + v * VL, fadd(sums[0], sums[1]), 0, 0, relu,
+                    valid - v * VL < VL ? valid - v * VL : VL);
+    }
+}
+
+/* One block of output channels along a row, in a chip's order. */
+static void chip_row(const Op *op, const float *x, long step, const float *weights,
+                     const int32_t *taps, const float *bias, const Block *block, float *out,
+                     long columns) {
+    const int32_t *i = op->i, *starts = op->p[3];
+    int nv = block->vectors, mp = i[KIND] == PARTS_LANES ? PIXELS[nv] : FUSED_PIXELS;
+    if (i[ROUNDED]) mp = 1;
+    for (long m = 0; m < columns;) {
+        if (m + mp > columns && columns >= mp) m = columns - mp; /* overlaps the one before */
+        int whole = m + mp <= columns;
+        const float *xm = x + m * step;
+        float *to = out + m * i[OC];
+        if (i[ROUNDED])
+            lane_tile_16(xm, weights, nv, taps, starts, i[BIASED], bias, i[RELU], to, block->valid,
+                         i[ROUNDED]);
+        else if (i[KIND] == PARTS_FUSED && whole)
+            fused_tile(xm, step, weights, nv, FUSED_PIXELS, taps, starts, i[PARTS], bias, i[RELU],
+                       to, i[OC], block->valid);
+        else if (i[KIND] == PARTS_FUSED)
+            fused_tile(xm, step, weights, nv, 1, taps, starts, i[PARTS], bias, i[RELU], to, i[OC],
+                       block->valid);
+        else if (whole)
+            PICK(lane_tile, nv, 0)(xm, step, weights, taps, starts, i[PARTS], i[BIASED], bias,
+                                   i[RELU], to, i[OC], block->valid);
+        else
+            PICK(lane_tile, nv, 1)(xm, step, weights, taps, starts, i[PARTS], i[BIASED], bias,
+                                   i[RELU], to, i[OC], block->valid);
+        m += whole ? mp : 1;
+    }
+}
+
 static void convolve_floats(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i;
     const float *src = buffers[op->src[0]], *x = src;
@@ -751,7 +946,7 @@ static void convolve_floats(const Op *op, void **buffers, long n) {
     for (int block = 0; block < i[BLOCKS]; block++) {
         int nv = blocks[block].vectors, mp = PIXELS[nv], valid = blocks[block].valid;
         const int32_t *taps = offsets + blocks[block].offsets;
-        for (int part = 0; part < i[PARTS]; part++) {
+        for (int part = 0; i[KIND] == PARTS_ADDED && part < i[PARTS]; part++) {
             int last = part == i[PARTS] - 1;
             const float *part_bias = last && bias ? bias + c : 0;
             for (long image = 0; image < images; image++)
@@ -770,6 +965,12 @@ static void convolve_floats(const Op *op, void **buffers, long n) {
                                                 starts[part + 1], part_bias, last && i[RELU],
                                                 out + m * i[OC], i[OC], valid);
                 }
+        }
+        for (long line = 0; i[KIND] != PARTS_ADDED && line < images * rows; line++) {
+            long image = line / rows, r = line % rows;
+            chip_row(op, x + (image * ph + r * i[SH]) * pw * ic, step, weights, taps,
+                     bias ? bias + c : 0, &blocks[block],
+                     dst + (image * i[OH] + r) * i[OW] * (long)i[OC] + blocks[block].first, columns);
         }
         weights += (long)i[GROUPS] * nv * VL;
         c += (long)nv * VL;
@@ -866,17 +1067,21 @@ INLINE void mean_floats(float *restrict out, const float *restrict x, long c, lo
     round_storage(out, c, storage);
 }
 
-/* A chip's: every value times 1/count, even and odd places apart (float32 only). */
+/* A chip's: every value times 1/count, even and odd places apart. */
 INLINE void mean_lanes_floats(float *restrict out, const float *restrict x, long c, long kh,
-                              long kw, long row) {
-    float odd[WIDEST_CHANNELS], share = 1.0f / (float)(kh * kw);
-    for (long j = 0; j < c; j++) out[j] = x[j] * share, odd[j] = 0.0f;
-    for (long k = 1; k < kh * kw; k++) {
+                              long kw, long row, float share, int storage) {
+    float odd[WIDEST_CHANNELS], part[WIDEST_CHANNELS];
+    for (long j = 0; j < c; j++) out[j] = odd[j] = 0.0f;
+    for (long k = 0; k < kh * kw; k++) {
         const float *restrict y = x + k / kw * row + k % kw * c;
         float *restrict sum = k % 2 ? odd : out;
-        for (long j = 0; j < c; j++) sum[j] += y[j] * share;
+        for (long j = 0; j < c; j++) part[j] = y[j] * share;
+        round_storage(part, c, storage);
+        for (long j = 0; j < c; j++) sum[j] += part[j];
+        round_storage(sum, c, storage);
     }
     for (long j = 0; j < c; j++) out[j] += odd[j];
+    round_storage(out, c, storage);
 }
 
 static void pool(const Op *op, void **buffers, long n) {
@@ -901,7 +1106,7 @@ static void pool(const Op *op, void **buffers, long n) {
                     mean_floats(out, from, c, kh, kw, row, i[P_STORAGE],
                                 i[P_EDGES] ? rows[r] * columns[w] : (float)(kh * kw));
                 else {
-                    mean_lanes_floats(out, from, c, kh, kw, row);
+                    mean_lanes_floats(out, from, c, kh, kw, row, op->f[0], i[P_STORAGE]);
                     if (i[P_EDGES]) {
                         for (long j = 0; j < c; j++) out[j] = out[j] * rows[r] * columns[w];
                     }
@@ -1174,15 +1379,29 @@ static void float_unary(const Op *op, void **buffers, long n) {
     round_storage(y, count, op->i[1]);
 }
 
-/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. */
-INLINE float chip_reciprocal(float x) {
+INLINE float rounded(float x, int storage) {
+    round_storage(&x, 1, storage);
+    return x;
+}
+
+/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. The start is made
+ * of the number's bits in its own storage; F16 has an exponent that starts 112 later. */
+static float chip_reciprocal(float x, int storage) {
     int32_t bits;
-    float root, half = x * 0.5f;
+    float root, half = rounded(x * 0.5f, storage);
     memcpy(&bits, &x, 4);
-    bits = 0x5f3759df - (bits >> 1);
+    if (storage == F32)
+        bits = 0x5f3759df - (bits >> 1);
+    else if (storage == BF16)
+        bits = (0x5f37 - (bits >> 17)) << 16;
+    else
+        bits = (0x59ba - (((bits >> 13) - (112 << 10)) >> 1) + (112 << 10)) << 13;
     memcpy(&root, &bits, 4);
-    for (int k = 0; k < 3; k++) root = root * (1.5f - half * root * root);
-    return root * root;
+    for (int k = 0; k < 3; k++) {
+        float part = rounded(rounded(half * root, storage) * root, storage);
+        root = rounded(root * rounded(1.5f - part, storage), storage);
+    }
+    return rounded(root * root, storage);
 }
 
 /* i: elements per image, storage, images that share a divisor, multiply by the chip's reciprocal */
@@ -1192,7 +1411,7 @@ static void divide(const Op *op, void **buffers, long n) {
     for (long image = 0; image < n; image++) {
         const float *restrict a = (const float *)buffers[op->src[0]] + image * size;
         float *restrict y = (float *)buffers[op->dst] + image * size;
-        float divisor = b[image / shared], factor = chip_reciprocal(divisor);
+        float divisor = b[image / shared], factor = op->i[3] ? chip_reciprocal(divisor, op->i[1]) : 0;
         if (op->i[3])
             for (long j = 0; j < size; j++) y[j] = a[j] * factor;
         else
@@ -1204,6 +1423,10 @@ static void divide(const Op *op, void **buffers, long n) {
 static void float_cast(const Op *op, void **buffers, long n) {
     long count = n * op->i[0];
     memcpy(buffers[op->dst], buffers[op->src[0]], sizeof(float) * (size_t)count);
+    if (op->i[2]) { /* between two f16: off the middle, away from zero */
+        word32 *bits = buffers[op->dst];
+        for (long j = 0; j < count; j++) bits[j] += (bits[j] & 0x1fffu) == 0x1000u;
+    }
     round_storage(buffers[op->dst], count, op->i[1]);
 }
 
@@ -1451,7 +1674,6 @@ static void constant(const Op *op, void **buffers, long n) {
 
 /* Every second or fourth byte is the low byte of a wider word; compilers know how to pack those. */
 typedef uint16_t __attribute__((aligned(1), may_alias)) word16;
-typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 
 INLINE void pick_bytes(uint8_t *restrict y, const uint8_t *restrict x, long count, long step) {
     long j = 0;

@@ -6,10 +6,11 @@ or mode that is not known is an `EngineError` naming it, never a guess. What eac
 said at its step, in `convolution`, `pooling`, `arithmetic`, `tables`, `movement` and `casts`.
 
 Interpreter and chip simulator agree on everything in an integer graph but its few float layers:
-the mean of squares, the division by it and the final mean. ``arithmetic`` chooses whose to follow.
-The chip's order of additions was found by probing the simulator with a large value at one place,
-its negative at another and a tiny one everywhere else: the tiny ones that the result lacks are
-those that were added in between. Its division was recognized from 230 reciprocals.
+convolutions, windows, means and divisions. ``arithmetic`` chooses whose to follow. A chip's order
+of additions was found by probing the simulator with a large value at one place, its negative at
+another and a tiny one everywhere else: the tiny ones that the result lacks are those that were
+added in between (``tests/runtime/float_networks.py`` repeats it). Its division was recognized from
+230 reciprocals.
 """
 
 from __future__ import annotations

@@ -41,7 +41,15 @@ from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph, TensorType
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
-from lprnet_nb.runtime.emulator.steps import DOWN, HALF_AWAY, HALF_UP, Input, Requant, Step
+from lprnet_nb.runtime.emulator.steps import (
+    DOWN,
+    HALF_AWAY,
+    HALF_UP,
+    Input,
+    Requant,
+    Step,
+    round_float,
+)
 from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
 
 log = logging.getLogger(__name__)
@@ -101,6 +109,7 @@ WIDEST_LANES = 64
 MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS, MEAN_LANE_FLOATS = range(6)
 EDGES_NONE, EDGES_COUNT, EDGES_UP, EDGES_AWAY, EDGES_FLOAT = range(5)
 SUM, PRODUCT, QUOTIENT = range(3)
+PARTS_ADDED, PARTS_LANES, PARTS_FUSED = range(3)
 UNARY = {"leaky": 0, "clip": 1, "multiply": 2, "add": 3, "subtract from": 4}
 # Values that a copied run must have on average to be worth its call.
 SHORTEST_RUN = 8
@@ -258,6 +267,18 @@ def unsaturated_range(requant: Requant, channels: int) -> tuple[np.ndarray, np.n
         top = -(-((requant.high - requant.zero_point << s) - half) // m)
         least[c], most[c] = bottom, top
     return np.clip(least, -(2**31), 2**31 - 1), np.clip(most, -(2**31), 2**31 - 1)
+
+
+def _summing_order(step: Convolution, length: int) -> tuple[np.ndarray, list[int], int, int]:
+    """Places of a float convolution's products in the order of their sum, where the parts of that
+    order start, what a part is (of `PARTS_ADDED`...), and the part that the bias starts."""
+    sums = step.sums
+    if sums is None:  # the interpreter's: input channel, then kernel row, then kernel column
+        return np.arange(length), float_blocks(length), PARTS_ADDED, 0
+    parts = [part[part >= 0] for part in (sums.terms if sums.fused else sums.terms.T)]
+    starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
+    mode = PARTS_FUSED if sums.fused else PARTS_LANES
+    return np.concatenate(parts), starts, mode, -1 if sums.bias_column is None else sums.bias_column
 
 
 class _Program:
@@ -666,19 +687,21 @@ class _Program:
         after: list[int],
     ) -> _Op:
         out_channels, share = step.weight.shape[:2]
-        # The vendor's order: input channel, then kernel row, then kernel column.
-        local = np.add.outer(np.arange(share), taps.reshape(-1)).reshape(-1)
+        places = np.add.outer(np.arange(share), taps.reshape(-1)).reshape(-1)
+        order, starts, mode, column = _summing_order(step, len(places))
+        local = places[order]
         offsets = np.add.outer(np.arange(step.group) * share, local).reshape(-1)
-        blocks, order = self._blocks(out_channels, step.group, len(local))
-        flat = step.weight.astype(np.float32).reshape(out_channels, -1)
-        starts = float_blocks(len(local))
+        blocks, channels = self._blocks(out_channels, step.group, len(local))
+        flat = step.weight.astype(np.float32).reshape(out_channels, -1)[:, order]
         bias = 0
         if step.bias is not None:
-            bias = self._constant(np.where(order < 0, 0, step.bias[order]), np.float32)
-        numbers = [*numbers, len(local), len(blocks), copy, 0, 0, 0, int(step.relu)]
+            values = round_float(step.bias, step.sums.storage if step.sums else "f32")
+            bias = self._constant(np.where(channels < 0, 0, values[channels]), np.float32)
+        rounded = STORAGE[step.sums.storage] if step.sums else 0
+        numbers = [*numbers, len(local), len(blocks), copy, mode, column, rounded, int(step.relu)]
         numbers += [STORAGE[step.type.storage], len(starts) - 1, 0, *after]
         pointers = (
-            self._constant(self._packed(flat, blocks, order), np.float32),
+            self._constant(self._packed(flat, blocks, channels), np.float32),
             self._constant(offsets, np.int32),
             bias,
             self._constant(starts, np.int32),
@@ -869,7 +892,8 @@ class _Program:
             pad,
             edges,
         ]
-        op = self._op(kind, step, numbers, (), pointers)
+        share = getattr(step, "share", 0.0)
+        op = self._op(kind, step, numbers, (share,), pointers)
         if any(step.pads):
             op.scratch = self._buffer(ih * iw * stride * (4 if source.is_float else 1))
         return op
@@ -1065,7 +1089,7 @@ class _Program:
 
     def _float_cast(self, step: FloatCast) -> _Op:
         size = self._places(step.type)
-        return self._op(FLOAT_CAST, step, (size, STORAGE[step.type.storage]))
+        return self._op(FLOAT_CAST, step, (size, STORAGE[step.type.storage], int(step.away)))
 
     def _concat(self, step: Concat) -> _Op:
         """Four operands an instruction, all into one buffer."""

@@ -19,13 +19,14 @@ from lprnet_nb.runtime.emulator.steps import (
     round_float,
 )
 
+CHIPS_168X = ("BM1684X", "BM1688", "CV186X")
 # Lanes of a full mean. What is not here is summed as the interpreter does it.
 LANES = {
     ("BM1684", "f32"): 32,
-    ("BM1684X", "f16"): 64,
     ("BM1684X", "f32"): 32,
-    ("BM1688", "f16"): 16,
-    ("CV186X", "f16"): 16,
+    **{("BM1684X", storage): 64 for storage in ("f16", "bf16")},
+    **{(chip, "f32"): 8 for chip in ("BM1688", "CV186X")},
+    **{(chip, storage): 16 for chip in ("BM1688", "CV186X") for storage in ("f16", "bf16")},
 }
 
 
@@ -36,13 +37,18 @@ ONE_STEP = {
     ("BM1684X", "f32"): (19584, 36864),
     ("BM1688", "f16"): (19584, 32256),
     ("CV186X", "f16"): (19584, 32256),
+    ("BM1688", "f32"): (9216, 18432),
+    ("CV186X", "f32"): (9216, 18432),
 }
 
 
-# Floats whose means over one axis, of any length, a chip is known to take in two lanes.
-TWO_LANES = (("BM1684", "f32"), ("BM1684X", "f16"), ("BM1688", "f16"), ("CV186X", "f16"))
-# Floats whose windows a chip is known to sum in two lanes.
-FLOAT_WINDOWS = (("BM1684", "f32"), ("BM1684X", "f32"))
+# Floats whose windows and means over one axis a chip is known to take in two lanes.
+TWO_LANES = (
+    ("BM1684", "f32"),
+    *((chip, storage) for chip in CHIPS_168X for storage in ("f32", "f16", "bf16")),
+)
+# Of these, windows whose pads are not counted.
+EDGES_KNOWN = (("BM1684", "f32"), ("BM1684X", "f32"))
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,9 @@ class AveragePool(Step):
     set): ``round(mean * height * width * scale + offset)`` with the mean and the two products in
     float32, the affine part in float64, stored as float32, rounded half away from zero.
     Float: float32 sum in the window's memory order, divided by the count, rounded to
-    ``type.storage``. A chip (``lanes`` 2) multiplies each value by 1/count, sums the even and the
-    odd ones in order, and adds the two; rounded to storage at every operation.
+    ``type.storage``. A chip (``lanes`` 2) multiplies each value by ``share``, which is 1/count
+    rounded to storage, sums the even and the odd ones in order, and adds the two; rounded to
+    storage at every operation.
 
     ``exclude_pads`` leaves out of the count what is padded. The interpreter divides by the smaller
     count; of integers it then makes a sum, ``round(mean * height * width)``, half away from zero,
@@ -84,6 +91,7 @@ class AveragePool(Step):
     exclude_pads: bool = False
     edge_rounding: str | None = None
     lanes: int = 0
+    share: float = 0.0
 
     def edges(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of an input of this size that each window has, float32."""
@@ -147,11 +155,13 @@ def _pool(op: Op, graph: Graph, attributes: Attributes) -> Step:
     pool = AveragePool(*head(op), kernel, strides, pads=pads, exclude_pads=exclude)
     chip = attributes.arithmetic == "chip"
     if op.result.is_float and source.is_float:
-        known = chip and (graph.chip, op.result.storage) in FLOAT_WINDOWS
-        if chip and exclude and not known:
-            raise attributes.fail(f"count_include_pad = False in {op.result.storage}")
-        edges = op.result.storage if known and exclude else None
-        return replace(pool, lanes=2 * known, edge_rounding=edges)
+        storage = op.result.storage
+        known = chip and (graph.chip, storage) in TWO_LANES
+        if chip and exclude and (graph.chip, storage) not in EDGES_KNOWN:
+            raise attributes.fail(f"count_include_pad = False in {storage}")
+        edges = storage if known and exclude else None
+        share = round_float(np.array([1], np.float32) / np.float32(np.prod(kernel)), storage)
+        return replace(pool, lanes=2 * known, share=float(share[0]), edge_rounding=edges)
     if not (source.is_quantized and op.result.is_quantized):
         raise attributes.fail(f"{source.storage} input with {op.result.storage} result")
     pool = replace(pool, pad_value=source.zero)

@@ -22,7 +22,7 @@ from lprnet_nb.runtime.emulator.arithmetic import (
     Multiply,
 )
 from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
-from lprnet_nb.runtime.emulator.convolution import TILE_BITS, Convolution, MatMul
+from lprnet_nb.runtime.emulator.convolution import FUSED_BITS, TILE_BITS, Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
@@ -31,7 +31,16 @@ from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
 
 # Images that run together, rounded up to a multiple of the graph's batch.
 CHUNK = 32
+# Of the largest of some products, as frexp gives it; smaller ones are taken as if it were this one.
+LEAST_EXPONENT = -101
 DEVICE_CHUNK = 256
+
+# Of a reciprocal square root: float type, integers of its size, what half the bits are taken from.
+RECIPROCAL_STARTS = {
+    "f32": (torch.float32, torch.int32, 0x5F3759DF),
+    "f16": (torch.float16, torch.int16, 0x59BA),
+    "bf16": (torch.bfloat16, torch.int16, 0x5F37),
+}
 
 
 def right_shift(values: torch.Tensor, shift: torch.Tensor, rounding: str) -> torch.Tensor:
@@ -83,6 +92,12 @@ def round_storage(values: torch.Tensor, storage: str) -> torch.Tensor:
     return values
 
 
+def _ties_away(values: torch.Tensor) -> torch.Tensor:
+    """float32 that lie between two f16, moved off the middle, away from zero."""
+    bits = values.view(torch.int32)
+    return (bits + ((bits & 0x1FFF) == 0x1000).int()).view(torch.float32)
+
+
 def sequential_sum(values: torch.Tensor) -> torch.Tensor:
     """Strictly sequential float32 sum over the last axis (see `pooling.Mean`).
 
@@ -115,13 +130,18 @@ def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> tor
     return round_storage(total[..., 0] + total[..., 1], storage)
 
 
-def reciprocal(values: torch.Tensor) -> torch.Tensor:
-    """A chip's 1/x for positive float32 (see `arithmetic.Divide`)."""
-    root = (0x5F3759DF - (values.view(torch.int32) >> 1)).view(torch.float32)
-    half = values * 0.5
+def reciprocal(values: torch.Tensor, storage: str) -> torch.Tensor:
+    """A chip's 1/x for positive floats (see `arithmetic.Divide`)."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return round_storage(x, storage)
+
+    dtype, whole, magic = RECIPROCAL_STARTS[storage]
+    root = (magic - (values.to(dtype).view(whole) >> 1)).view(dtype).float()
+    half = rounded(values * 0.5)
     for _ in range(3):
-        root = root * (1.5 - half * root * root)
-    return root * root
+        root = rounded(root * rounded(1.5 - rounded(rounded(half * root) * root)))
+    return rounded(root * root)
 
 
 def _inserted(x: torch.Tensor, inserts: tuple[int, int], value: float) -> torch.Tensor:
@@ -146,12 +166,62 @@ def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
     geometry = step.strides, 0, step.dilations, step.group  # padded already
     if step.requant is None:
-        result = functional.conv2d(x, weight.float(), bias, *geometry)
+        chip = step.sums is not None
+        result = (
+            _chip_sums(step, x, weight.float(), bias)
+            if chip
+            else functional.conv2d(x, weight.float(), bias, *geometry)
+        )
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     sums = functional.conv2d(x.double(), weight.double(), None, *geometry).round().long()
     if bias is not None:
         sums = sums + bias.long().view(1, -1, 1, 1)
     return requantize(sums, step.requant)
+
+
+def _chip_sums(
+    step: Convolution, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """A chip's float convolution of a padded input (see `convolution.ChipSums`)."""
+    sums, (rows, columns) = step.sums, step.type.shape[2:]
+    assert sums is not None
+    patches = functional.unfold(
+        x, step.weight.shape[2:], dilation=step.dilations, stride=step.strides
+    ).reshape(len(x), step.group, 1, -1, rows * columns)
+    weight = weight.reshape(1, step.group, len(weight) // step.group, -1, 1)
+    start = torch.zeros(()) if bias is None else bias.reshape(1, step.group, -1, 1)
+    start = round_storage(start, sums.storage)
+
+    def product(place: int) -> torch.Tensor:
+        return round_storage(patches[..., place, :] * weight[..., place, :], sums.storage)
+
+    totals = [torch.zeros(()) for _ in range(1 if sums.fused else sums.terms.shape[1])]
+    if sums.bias_column is not None:
+        totals[sums.bias_column] = start
+    for row in sums.terms:
+        if sums.fused:
+            totals[0] = totals[0] + _fused_sum([product(place) for place in row if place >= 0])
+            continue
+        for column, place in enumerate(row):
+            if place >= 0:
+                totals[column] = round_storage(totals[column] + product(place), sums.storage)
+    while len(totals) > 1:
+        half = len(totals) // 2
+        totals = [low + high for low, high in zip(totals[:half], totals[half:], strict=True)]
+    total = totals[0] if sums.bias_column is not None else totals[0] + start
+    return total.reshape(len(x), -1, rows, columns)
+
+
+def _fused_sum(products: list[torch.Tensor]) -> torch.Tensor:
+    """Products of 16-bit floats as a chip adds them at a time (see `convolution.ChipSums`)."""
+    largest = products[0].abs()
+    for product in products[1:]:
+        largest = torch.maximum(largest, product.abs())
+    unit = torch.frexp(largest)[1].clamp(min=LEAST_EXPONENT) - 1 - FUSED_BITS
+    whole = torch.zeros_like(largest, dtype=torch.float64)
+    for product in products:
+        whole += torch.ldexp(product.double(), -unit).trunc()
+    return torch.ldexp(whole, unit).float()
 
 
 def two_lanes(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -214,7 +284,7 @@ def _average_pool(step: AveragePool, x: torch.Tensor) -> torch.Tensor:
     if step.lanes:
         return _edges(
             step,
-            _even_and_odd(windows, float(np.float32(1) / np.float32(size)), step.type.storage),
+            _even_and_odd(windows, step.share, step.type.storage),
             size_of_input,
         )
     total = windows[..., 0]
@@ -302,7 +372,7 @@ def _multiply(step: Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _divide(step: Divide, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if step.reciprocal:
-        return a * reciprocal(b)
+        return round_storage(a * reciprocal(b, step.type.storage), step.type.storage)
     return round_storage(a / b, step.type.storage)
 
 
@@ -374,7 +444,7 @@ _PLAIN: dict[type[Step], Callable[..., torch.Tensor]] = {
     FloatUnary: _float_unary,
     Quantize: _quantize,
     Dequantize: _dequantize,
-    FloatCast: lambda step, x: round_storage(x, step.type.storage),
+    FloatCast: lambda step, x: round_storage(_ties_away(x) if step.away else x, step.type.storage),
     Concat: lambda step, *inputs: torch.cat(inputs, dim=step.axis),
     Slice: _slice,
 }
