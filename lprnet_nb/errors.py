@@ -15,6 +15,10 @@ class DataError(LprnetError, ValueError):
     """Images, labels or weights that are missing, altered or unreadable."""
 
 
+class UnlabelledError(DataError):
+    """A folder none of whose pictures has a label, where labels are needed."""
+
+
 class ParameterError(LprnetError, ValueError):
     """A parameter that is unknown or has an impossible value."""
 
