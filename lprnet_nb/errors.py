@@ -16,7 +16,7 @@ class DataError(LprnetError, ValueError):
 
 
 class UnlabelledError(DataError):
-    """A folder none of whose pictures has a label, where labels are needed."""
+    """A folder with no list of labels, whose file names are not plates, where these are needed."""
 
 
 class ParameterError(LprnetError, ValueError):

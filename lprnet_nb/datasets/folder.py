@@ -310,8 +310,7 @@ def _named(listing: Listing, alphabet: Alphabet) -> tuple[str, ...]:
     found = labels_in_names(listing.images, alphabet)
     lacking = [name for name, text in zip(listing.images, found) if text is None]
     if len(lacking) * 2 >= len(found):
-        kind = UnlabelledError if len(lacking) == len(found) else DataError
-        raise kind(
+        raise UnlabelledError(
             f"{listing.folder} has no labels: there is no label file, and its file "
             f"names are not plates, such as {lacking[0]!r}. {_HOW}"
         )

@@ -58,7 +58,7 @@ def _published(item: Measured) -> float | None:
     bmodel = item.compiled.bmodel
     if (
         item.row["decoder"] != "greedy"
-        or bmodel.weights != "published"
+        or (bmodel.network, bmodel.weights) != (NETWORK, "published")
         or item.row["images"] != PUBLISHED_IMAGES
     ):
         return None
@@ -150,6 +150,13 @@ def box_latency(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         for item in boxed.values()
         if isinstance(item.compiled, Compiled)
     ]
+
+
+def box_caption(measured: Sequence[Measured]) -> str:
+    """Whose times `box_latency` has."""
+    vendors = any(row["published_ms"] for row in box_latency(measured))
+    by = ", measured by the vendor" if vendors else ""
+    return f"Time of the network alone: predicted{by}, measured here."
 
 
 def boxes_said(measured: Sequence[Measured]) -> str:
@@ -292,7 +299,7 @@ def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
 
 
 def spread(data: Data) -> dict[str, int]:
-    """How the plates of a set are spread over provinces, most frequent first."""
+    """How labels of a set are spread over first characters (provinces), most frequent first."""
     count: dict[str, int] = {}
     for label in data.plates.known_labels:
         count[label[:1]] = count.get(label[:1], 0) + 1
@@ -307,7 +314,7 @@ def metrics_said(measured: Sequence[Measured]) -> str:
     said = []
     if exact:
         same = sum(m.row["agreement_with_float"] == 1 for m in exact)
-        said.append(f"{same} of {len(exact)} FP32 rows read every plate as torch does.")
+        said.append(f"{same} of {len(exact)} FP32 rows read every plate as float does.")
     by_model: dict[str, list[float]] = {}
     for item in run_here(measured):
         by_model.setdefault(item.compiled.id, []).append(item.row["exact_match"])

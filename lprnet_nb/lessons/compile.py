@@ -177,6 +177,21 @@ def latency_said(rows: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(said) or "no measured time was published for these models."
 
 
+def latency_caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where the times of `latency_rows` are from: what no row has is not named."""
+    measured = [
+        *(["on the vendor's boards (sophon-demo, 2024-10)"] if _any(rows, "published_ms") else []),
+        *(["on a box of yours"] if _any(rows, "measured_ms") else []),
+    ]
+    return "Predicted by the compiler" + (
+        f", and measured: {' or '.join(measured)}." if measured else "."
+    )
+
+
+def _any(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return any(row.get(column) for row in rows)
+
+
 def _here_said(rows: Sequence[Mapping[str, Any]]) -> str:
     """How far a box's times lie from predicted and published ones."""
     parts = []

@@ -49,9 +49,14 @@ class Output:
             self._write("figures", name, {"file": f"{name}.{kind}", "caption": caption})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
-        """Show a table, also from within an ``if``; write ``tables/<name>.json``."""
+        """Show a table, also from within an ``if``; write ``tables/<name>.json``.
+
+        One without rows is neither shown nor written.
+        """
         from IPython.display import display
 
+        if not rows:
+            return
         if self.folder:
             self._write("tables", name, {"caption": caption, "rows": rows})
         shown = pd.DataFrame(rows).style.set_uuid(name).hide(axis="index")

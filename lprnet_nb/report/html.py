@@ -228,6 +228,7 @@ def _index(
             if not _own_network(report) and any(row.chip == chip for row in metrics.rows)
         },
         "board_time": partial(_expected, report),
+        "own_network": _own_network(report),
         "timings": report.timings,
         "host": _host(report),
         "boxes": _boxes(report),
@@ -605,6 +606,7 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
     strategy = STRATEGIES.get(facts.strategy or "")
     return {
         "report_name": report.folder.name,
+        "own_network": _own_network(report),
         "facts": facts,
         "rows": rows,
         "comparison": comparison,
