@@ -120,8 +120,9 @@ class Planned:
 def model_label(item: Compiled | Reference) -> str:
     """A model's name in figures: chip, precision, strategy, release; batch, cores if not 1."""
     if isinstance(item, Reference):
-        batch, by = item.traced.batch, item.traced.network.backend
-        return f"float ({by})" if batch == 1 else f"float batch {batch}"
+        traced = item.traced
+        many = f"float batch {traced.batch}"
+        return f"float ({traced.network.backend})" if traced.batch == 1 else many
     model = item.bmodel
     batch = f"batch {model.batch}" if model.batch > 1 else None
     cores = f"{model.cores} cores" if model.cores > 1 else None

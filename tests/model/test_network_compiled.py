@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -144,3 +145,35 @@ def _run(*arguments: object) -> str:
     done = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypatch):
+    """Notebooks 02, 04 and 05 run; captions and tables that they make name no published figure."""
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
+    path = save(tmp_path, model(), description())
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    lines = ["file,plate"]
+    for number, image in enumerate(generate_plates(24, 0, workers=0).images):
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+        lines.append(f"{number}.png,{number % 5}{number // 5}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", "utf8")
+    _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
+    report = tmp_path / "reports" / "quick"
+    notebooks = sorted((report / "notebooks").glob("*.ipynb"))
+    assert [one.stem for one in notebooks] == ["02_compile", "04_infer", "05_compare"]
+    made = {one.stem: json.loads(one.read_text("utf8")) for one in report.glob("*/0*.json")}
+    assert {"02_latency", "04_crosscheck", "05_metrics"} <= set(made)
+    assert not {"04_exactness", "05_published"} & set(made)
+    for name, one in made.items():
+        told = json.dumps(one).replace("vendor's columns", "")
+        found = re.findall(r"LPRNet|vendor|sophon|\btorch\b|the published", told)
+        assert not found, f"{name}: {found}"
+    for one in notebooks:
+        said = json.dumps([c["outputs"] for c in _code(one)], ensure_ascii=False)
+        assert said.count("takes the place of LPRNet") == 1
+
+
+def _code(notebook: Path) -> list[dict]:
+    cells = json.loads(notebook.read_text("utf8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
