@@ -344,8 +344,8 @@ MORE = (
     ),
     Change(
         "milliseconds of a batch",
-        "1000 * seconds[stage] / len(plates)",
-        "1000 * seconds[stage] / item.traced.batch",
+        '1000 * seconds[stage] / len(plates) for stage in ("decode"',
+        '1000 * seconds[stage] / item.traced.batch for stage in ("decode"',
         f"{ROWS}::test_milliseconds_are_of_an_image",
     ),
     Change(
