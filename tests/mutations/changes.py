@@ -488,8 +488,8 @@ MORE = (
     ),
     Change(
         "a network's mean is no part of its key",
-        '"interface": interface.described(),',
-        '"interface": interface.layout,',
+        '"interface": interface.described(), "classes": alphabet.listed, "blank"',
+        '"interface": interface.layout, "classes": alphabet.listed, "blank"',
         f"{NETWORKS}::test_the_key_is_of_the_network_and_of_all_that_is_said_of_it",
     ),
     Change(
