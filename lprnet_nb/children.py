@@ -323,6 +323,11 @@ def kill_group(process: Child) -> None:
             time.sleep(0.01)
 
 
+def running(name: str) -> list[Any]:
+    """The Python processes that this one has started and whose names begin so."""
+    return [each for each in multiprocessing.active_children() if each.name.startswith(name)]
+
+
 def pool(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
     """Processes that call functions of ours; they end with this one, also when it is killed.
 

@@ -15,6 +15,10 @@ class DataError(LprnetError, ValueError):
     """Images, labels or weights that are missing, altered or unreadable."""
 
 
+class UnlabelledError(DataError):
+    """A folder with no list of labels, whose file names are not plates, where these are needed."""
+
+
 class ParameterError(LprnetError, ValueError):
     """A parameter that is unknown or has an impossible value."""
 

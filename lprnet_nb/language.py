@@ -231,6 +231,7 @@ def catalog() -> dict[str, str]:
 
 _HEADING = re.compile(r"#+ (?:\d+ (?:· )?)?")
 _OPENING = re.compile(r"\s*(?:[-*]|\d+\.) |> ?")
+_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _CONTENTS = re.compile(r"\[(.+)\]\(#(\d+)-[^)]*\)")
 
 
@@ -238,9 +239,9 @@ def markdown_parts(source: str) -> Iterator[tuple[str, str]]:
     """Parts of a Markdown text: what stays as it is, and the message after it.
 
     A message is a heading, a paragraph, an item of a list or a row of a table, in one line; an
-    empty one has nothing to translate.
+    empty one has nothing to translate. Comments, which no reader sees, are left out.
     """
-    lines = iter(source.split("\n"))
+    lines = iter(_COMMENT.sub("", source).split("\n"))
     before, message = "", ""
     for line in lines:
         opening = _HEADING.match(line) or _OPENING.match(line)

@@ -114,9 +114,20 @@ def metrics(source: str = "published", **changes: Any) -> dict[str, Any]:
     }
 
 
-def build(folder: Path, source: str = "published", hostile: bool = False) -> Path:
-    """Fill a report folder; with `hostile`, names and texts try to break out of the page."""
+def build(
+    folder: Path, source: str = "published", hostile: bool = False, network: str | None = None
+) -> Path:
+    """Fill a report folder; with `hostile`, names and texts try to break out of the page.
+
+    With `network`, a file's name, the report is of that one.
+    """
     facts = metrics(source)
+    if network:
+        facts["data"]["weights"] = Path(network).stem
+        facts["rows"] = [
+            {**one, "backend": one["backend"].replace("torch", "onnxruntime")}
+            for one in facts["rows"]
+        ]
     _json(folder / "metrics.json", facts)
     timings = []
     for one in facts["rows"]:
@@ -157,6 +168,7 @@ def build(folder: Path, source: str = "published", hostile: bool = False) -> Pat
                 "BATCHES": "1",
                 "IMAGES": 0,
                 **({"DATA": HOSTILE[1]} if hostile else {}),
+                **({"NETWORK": network} if network else {}),
             },
             "versions": {"python": "3.11.0", "lprnet-nb": "0.0.fixture", "sophon-sail": None},
             "data": {**facts["dataset"], **facts["data"]},

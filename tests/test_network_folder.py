@@ -31,6 +31,7 @@ STILL = {
     "model/train.py": "training",
     "model/weight_files.py": "where a prefix of its names ends",
     "model/weights.py": "reading its state dicts",
+    "proof/networks.py": "LPRNet and a public fork are among the networks that it judges",
     "study/cost.py": "its work by role",
     "study/details.py": "the study of its roles",
     "toolchain/grid.py": "the grid that it is trained on",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, UnlabelledError
 from ..inputs import find_path, note
 from .alphabet import PUBLISHED, Alphabet
 from .ccpd import looks_like_ccpd, parse_name, read_plate
@@ -310,7 +310,7 @@ def _named(listing: Listing, alphabet: Alphabet) -> tuple[str, ...]:
     found = labels_in_names(listing.images, alphabet)
     lacking = [name for name, text in zip(listing.images, found) if text is None]
     if len(lacking) * 2 >= len(found):
-        raise DataError(
+        raise UnlabelledError(
             f"{listing.folder} has no labels: there is no label file, and its file "
             f"names are not plates, such as {lacking[0]!r}. {_HOW}"
         )

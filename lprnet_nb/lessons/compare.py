@@ -32,9 +32,9 @@ PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
 
 
 def opening(data: Data) -> Text:
-    """How many plates are read, and of which provinces."""
+    """How many plates are read, and how they begin: with the province."""
     return phrase(
-        "{count} images of {name}; by province: {provinces}",
+        "{count} images of {name}; by first character: {provinces}",
         count=len(data.plates),
         name=data.plates.name,
         provinces=spread(data),
@@ -68,7 +68,7 @@ def _published(item: Measured) -> float | None:
     bmodel = item.compiled.bmodel
     if (
         item.row["decoder"] != "greedy"
-        or bmodel.weights != "published"
+        or (bmodel.network, bmodel.weights) != (NETWORK, "published")
         or item.row["images"] != PUBLISHED_IMAGES
     ):
         return None
@@ -162,6 +162,15 @@ def box_latency(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         for item in boxed.values()
         if isinstance(item.compiled, Compiled)
     ]
+
+
+def box_caption(measured: Sequence[Measured]) -> Text:
+    """Whose times `box_latency` has."""
+    if any(row["published_ms"] for row in box_latency(measured)):
+        return phrase(
+            "Time of the network alone: predicted, measured by the vendor, measured here."
+        )
+    return phrase("Time of the network alone: predicted, measured here.")
 
 
 def boxes_said(measured: Sequence[Measured]) -> Text:
@@ -340,7 +349,7 @@ def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:
 
 
 def spread(data: Data) -> dict[str, int]:
-    """How the plates of a set are spread over provinces, most frequent first."""
+    """How labels of a set are spread over first characters (provinces), most frequent first."""
     count: dict[str, int] = {}
     for label in data.plates.known_labels:
         count[label[:1]] = count.get(label[:1], 0) + 1
@@ -357,7 +366,7 @@ def metrics_said(measured: Sequence[Measured]) -> Text:
         same = sum(m.row["agreement_with_float"] == 1 for m in exact)
         said.append(
             phrase(
-                "{same} of {all} FP32 rows read every plate as torch does.",
+                "{same} of {all} FP32 rows read every plate as float does.",
                 same=same,
                 all=len(exact),
             )

@@ -12,7 +12,7 @@ from ..datasets.images import PlateImages
 from ..decode import decode
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import LATEST, published_latency
-from ..language import Text, listed, phrase, sentences
+from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.box import BoxRun
 from ..measure.data import Data
 from ..measure.models import Compiled, Planned, model_label, planned
@@ -194,6 +194,21 @@ def latency_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     if none:
         said.append(phrase("The compiler predicts nothing for {models}.", models=listed(none)))
     return sentences(*said) or phrase("no measured time was published for these models.")
+
+
+def latency_caption(rows: Sequence[Mapping[str, Any]]) -> Text:
+    """Where the times of `latency_rows` are from: what no row has is not named."""
+    by = [
+        place
+        for place, column in (
+            (phrase("on the vendor's boards (sophon-demo, 2024-10)"), "published_ms"),
+            (phrase("on a box of yours"), "measured_ms"),
+        )
+        if any(row.get(column) for row in rows)
+    ]
+    if not by:
+        return phrase("Predicted by the compiler.")
+    return phrase("Predicted by the compiler, and measured: {places}.", places=clauses(by))
 
 
 def _here_said(rows: Sequence[Mapping[str, Any]]) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import ParameterError
 from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
 from ..measure.output import show
-from ..measure.parameters import Parameters
+from ..measure.parameters import NETWORK, Parameters
 from ..runtime.device import device_there
 
 INJECTED = "# Parameters"  # first line of the cell that papermill puts in
@@ -22,6 +23,9 @@ NEEDS_MLIR = {
     "graphs that TPU-MLIR exports, and TPU-NNTC leaves neither",
     "06_strategies": "a study runs the graphs that TPU-MLIR exports, and TPU-NNTC exports none",
 }
+
+PASSAGE = re.compile("<!-- of LPRNet -->.*?<!-- end -->", re.DOTALL)  # in prose, unseen by readers
+LEFT_OUT = "*What stands here of LPRNet alone is left out.*"
 
 
 def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Parameters:
@@ -51,7 +55,29 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
             f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '
             f'{NEEDS_MLIR[notebook]}. Run it with TOOLCHAIN="mlir".'
         )
+    if found.network != NETWORK:
+        tell(
+            phrase(
+                "{network} takes the place of LPRNet. Left out, being of LPRNet alone: what others "
+                "published, what the vendor measured on boards, the emulator's long record, prose "
+                "about its layers and its grammar.",
+                network=found.network,
+            )
+        )
     return found
+
+
+def without_lprnet(prose: str) -> str:
+    """A notebook's prose for another network: passages marked as LPRNet's are taken out.
+
+    Examples
+    --------
+    >>> without_lprnet("One step<!-- of LPRNet --> of 18<!-- end -->.")
+    'One step.'
+    """
+    text = PASSAGE.sub("", prose).rstrip()
+    said = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return text if said or text == prose else f"{text}\n\n{LEFT_OUT}".lstrip()
 
 
 def refuse_undeclared() -> None:

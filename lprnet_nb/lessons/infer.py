@@ -19,8 +19,9 @@ from ..language import Text, clauses, listed, phrase
 from ..measure.box import judge_said
 from ..measure.data import Data
 from ..measure.models import Reference, model_label, planned
-from ..measure.parameters import Parameters
+from ..measure.parameters import NETWORK, Parameters
 from ..measure.rows import Measured, measuring, run_here
+from ..proof.exactness import committed_record
 from ..runtime.views import read_views
 from ..work.pieces import Piece
 
@@ -44,6 +45,11 @@ def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "largest difference": check["max_abs_difference"] if check else None,
         }
     return list(rows.values())
+
+
+def record_of(parameters: Parameters) -> Mapping[str, Any] | None:
+    """The committed record, see `proof.exactness`; None for another network, which it is not of."""
+    return committed_record() if parameters.network == NETWORK else None
 
 
 def exactness_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:

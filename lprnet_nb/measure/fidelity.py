@@ -8,8 +8,10 @@ import numpy as np
 
 from ..datasets.images import PlateImages
 from ..decode import decode
+from ..errors import UnlabelledError
 from ..evaluate.accuracy import exact_match
 from ..evaluate.fidelity import cosine, sqnr_db
+from ..inputs import note
 from ..work import scheduler
 from ..work.pieces import float_run, model_run
 from .data import Data, datasets_for
@@ -33,7 +35,7 @@ def compare_models(parameters: Parameters) -> dict[str, Any]:
     DataError, ParameterError, ToolchainError, EngineError
         As the steps of it raise them.
     """
-    data = datasets_for(parameters, labels=parameters.data not in ("", "auto"))
+    data = _data(parameters)
     plates, backend = data.plates, parameters.backend
     models = planned(parameters, data)
     floats = {
@@ -57,6 +59,15 @@ def compare_models(parameters: Parameters) -> dict[str, Any]:
         "backend": backend,
         "rows": rows,
     }
+
+
+def _data(parameters: Parameters) -> Data:
+    """Plates with labels where there are some; a folder that has none is compared all the same."""
+    try:
+        return datasets_for(parameters, labels=parameters.data not in ("", "auto"))
+    except UnlabelledError:
+        note(f"{parameters.data} has no labels: nothing is said of which texts are right.")
+        return datasets_for(parameters, labels=False)
 
 
 def _against(wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:

@@ -120,7 +120,9 @@ class Planned:
 def model_label(item: Compiled | Reference) -> str:
     """A model's name in figures: chip, precision, strategy, release; batch, cores if not 1."""
     if isinstance(item, Reference):
-        return "float (torch)" if item.traced.batch == 1 else f"float batch {item.traced.batch}"
+        traced = item.traced
+        many = f"float batch {traced.batch}"
+        return f"float ({traced.network.backend})" if traced.batch == 1 else many
     model = item.bmodel
     batch = f"batch {model.batch}" if model.batch > 1 else None
     cores = f"{model.cores} cores" if model.cores > 1 else None

@@ -82,7 +82,12 @@ class Output:
             self._write("figures", name, {"file": f"{name}.{kind}", **_captions(caption)})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
-        """Show a table, also from within an ``if``; write ``tables/<name>.json``."""
+        """Show a table, also from within an ``if``; write ``tables/<name>.json``.
+
+        One without rows is neither shown nor written.
+        """
+        if not rows:
+            return
         caption = text(caption)
         if self.folder:
             self._write("tables", name, {**_captions(caption), "rows": within(rows, ENGLISH)})

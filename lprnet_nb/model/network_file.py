@@ -27,6 +27,8 @@ from .onnx_files import LARGEST, input_shape, open_session, read_onnx, run_sessi
 from .weights import Weights, nameless
 
 SUFFIXES = (".onnx", ".pt", ".py")
+# Names by which LPRNet and its weights are known: what was published or fitted is found by them.
+RESERVED = (LPRNET.name, "published", "generated")
 TIMEOUT = 600.0  # seconds that a user's own code may take to build a network
 
 
@@ -157,8 +159,8 @@ def _tried(file: Path, model: bytes, interface: Interface, alphabet: Alphabet | 
     made = run_session(open_session(with_shape(model, taken)), example)
     _check_output(made, interface, alphabet)
     name = re.sub(r"\W+", "_", file.stem, flags=re.ASCII).strip("_").lower() or "network"
-    if name == LPRNET.name:
-        raise DataError(f"{name!r} is the workbook's own network. Give the file another name.")
+    if name in RESERVED:
+        raise DataError(f"{name!r} is the workbook's own. Give the file another name.")
     classes = interface.sizes(made.shape)["c"]
     alphabet = alphabet or nameless(classes)
     key = {

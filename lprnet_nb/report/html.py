@@ -269,6 +269,7 @@ def _index(
             ]
         ),
         "board_time": partial(_expected, report),
+        "own_network": _own_network(report),
         "timings": report.timings,
         "host": _host(report),
         "boxes": _boxes(report),
@@ -662,6 +663,7 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
     )[:3]
     strategy = STRATEGIES.get(facts.strategy or "")
     return {
+        "own_network": _own_network(report),
         "facts": facts,
         "rows": rows,
         "comparison": comparison,

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
@@ -23,7 +24,7 @@ from ..cache import atomic_write, file_digest, files_below, locked, repository
 from ..errors import DataError, LprnetError, ParameterError
 from ..files import make_folder, read_bytes, swap_folders
 from ..language import ENGLISH, translate_cells
-from ..lessons.course import NEEDS_MLIR
+from ..lessons.course import NEEDS_MLIR, without_lprnet
 from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
 from ..measure.models import foreign
@@ -122,6 +123,7 @@ def run_notebook(
     """
     path = notebook_path(name)
     declared = declared_parameters(path)
+    other = parameters.get("NETWORK", NETWORK) != NETWORK
     unknown = sorted(set(parameters) - declared)
     if unknown:
         raise ParameterError(
@@ -131,6 +133,7 @@ def run_notebook(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        path = _without_lprnet(path, output) if other else path
         with children.kernel_environment():
             papermill.execute_notebook(
                 str(path),
@@ -163,6 +166,15 @@ def run_notebook(
             "command again."
         ) from error
     return output
+
+
+def _without_lprnet(path: Path, output: Path) -> Path:
+    """A notebook as it is to be run for another network, written where its run will be."""
+    notebook = nbformat.reads(read_bytes(path).decode("utf8"), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_lprnet(cell.source)
+    return atomic_write(output, nbformat.writes(notebook))
 
 
 def report_folder(name: str) -> Path:

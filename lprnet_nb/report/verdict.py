@@ -190,7 +190,8 @@ def row_name(row: Row) -> str:
     """Name of a row for people, such as ``BM1684X INT8 kl``."""
     precision = None if row.precision == UNKNOWN else row.precision.upper()
     by = f"by {row.release}" if row.release else None
-    parts = [row.chip or "PyTorch", precision if row.chip else "float", row.strategy, by]
+    by_float = FLOAT_BY.get(row.backend, "PyTorch")
+    parts = [row.chip or by_float, precision if row.chip else "float", row.strategy, by]
     return " ".join(part for part in parts if part)
 
 
@@ -318,7 +319,7 @@ def _headline(chips: dict[str, list[Comparison]], metrics: Metrics) -> str:
         on = listed(list(chips))
         return (
             phrase(
-                "The compiled float models read every image as PyTorch does, on {chips}.", chips=on
+                "The compiled float models read every image as float does, on {chips}.", chips=on
             )
             if alike
             else phrase("No INT8 model was compared on {chips}.", chips=on)
@@ -542,7 +543,7 @@ def _notes(metrics: Metrics, rows: Sequence[Row]) -> Iterable[str]:
         yield phrase(
             "Calibration images are among the evaluated ones, so INT8 figures may flatter a little."
         )
-    if source and source.source == "published":
+    if source and (source.source, source.weights) == ("published", "published"):
         yield phrase(
             "The published images, nearly all from one province, are what the published weights "
             "know best: expect less on other plates."

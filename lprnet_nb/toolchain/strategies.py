@@ -169,7 +169,7 @@ STRATEGIES: dict[str, Strategy] = _registry(
     Strategy(
         name="kl-tune0",
         tune=0,
-        about="KL divergence without the tuning pass, which this network cannot do without.",
+        about="KL divergence without the tuning pass, which LPRNet cannot do without.",
     ),
     Strategy(name="mse", method="mse", about="Threshold of least squared error."),
     Strategy(name="max", method="max", about="Largest value seen; nothing saturates."),

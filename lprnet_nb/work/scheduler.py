@@ -11,7 +11,6 @@ import contextlib
 import faulthandler
 import html
 import logging
-import multiprocessing
 import os
 import secrets
 import signal
@@ -27,7 +26,7 @@ from typing import IO, Any
 from rich.console import Console
 
 from ..cache import NotMade, cache_dir, nothing_made
-from ..children import clean_own_environment, stop_tools
+from ..children import clean_own_environment, running, stop_tools
 from ..errors import EngineError, ParameterError
 from ..files import make_folder, private_folder
 from ..memory import keep_memory
@@ -319,7 +318,7 @@ def _none_left() -> Iterator[None]:
 
 def _signal_workers(sign: signal.Signals) -> list[Any]:
     """Send a signal to the worker processes of this process; returns them."""
-    workers = [each for each in multiprocessing.active_children() if each.name.startswith("Dask")]
+    workers = running("Dask")
     for worker in workers:
         if worker.pid is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -119,7 +119,7 @@ def test_best_texts_equal_brute_force(grammar, best_path, steps, spread, seed):
 def test_automaton_equals_the_format(grammar):
     automaton = compiled_or_none(grammar)
     for length in range(6):
-        for text in itertools.product("abc", repeat=length):
+        for text in map("".join, itertools.product("abc", repeat=length)):
             expected = fits(text, grammar)
             assert (automaton is not None and automaton.accepts(SMALL.encode(text))) == expected
 

@@ -103,6 +103,7 @@ def test_backends_that_differ_are_not_said_to_agree() -> None:
             "largest difference": 0.47,
         },
     ]
+    rows = [{"judge": "simulator", **row} for row in rows]
     said = infer.crosschecks_said(rows)
     assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
     assert "was not compared" in infer.crosschecks_said([{**rows[0], "checked images": 0}])

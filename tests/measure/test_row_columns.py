@@ -40,6 +40,7 @@ class WrongModel(TracedModel):
     cores: int = 2
     predicted_latency_ms: float = LATENCY
     graph: None = None
+    foreign: bool = False
 
 
 def disturbed(own: Weights, amount: float, seed: int) -> Weights:

@@ -45,11 +45,13 @@ def model(
 ) -> onnx.ModelProto:
     """A convolution over the whole height: ``[N, classes, 1, 10]``, brought to a layout.
 
+    Layout "nc" is a classifier's: ten times as many classes, no time steps.
+
     With `fixed`, the batch is written into a reshape, as careless exports have it.
     """
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((classes, planes, 8, 3)).astype(np.float32)
-    shape = [1 if fixed else 0, classes, 10]
+    shape = [1 if fixed else 0, *((classes * 10,) if layout == "nc" else (classes, 10))]
     weights = [
         numpy_helper.from_array(weight, "weight"),
         numpy_helper.from_array(np.array(shape, np.int64), "shape"),

@@ -411,3 +411,30 @@ def test_prose_and_outputs_come_out_in_each_language(tmp_path: Path) -> None:
     assert "two plates" in english.body and "两张车牌" not in english.body
     assert "两张车牌" in chinese.body and "two plates" not in chinese.body
     assert "<script" not in chinese.body and "正文" not in chinese.body
+
+
+PUBLISHED_OF_LPRNET = re.compile(
+    "LPRNet|sophon-demo|vendor(?!'s stages)|[Tt]he published|fitted|→ [0-9]|Measured 20"
+)
+
+
+def test_a_report_of_another_network_names_nothing_that_is_of_lprnet(tmp_path: Path) -> None:
+    """Were a table or an intro not left out, one of these words would be on a page.
+
+    The fixture reads the published plates, chips and precisions: all has a published counterpart.
+    """
+    usual = _Parsed(write_html(report_sample.build(tmp_path / "lprnet"))).text
+    assert len(set(PUBLISHED_OF_LPRNET.findall(usual))) > 1 and "Beside the published" in usual
+    index = write_html(report_sample.build(tmp_path / "mine", network="mine.onnx"))
+    pages = sorted((tmp_path / "mine").rglob("*.html"))
+    assert len(pages) > 5
+    left_out = "What boards took is published of LPRNet alone and left out here"
+    for page in pages:
+        text = _Parsed(page).text
+        said = text.count(left_out)
+        assert said == (page == index)
+        found = [word[0] for word in PUBLISHED_OF_LPRNET.finditer(text.replace(left_out, ""))]
+        assert not found, f"{page.name}: {found}"
+    text = _Parsed(index).text
+    assert "mine on BM1684X and BM1684" in text and "PyTorch float" not in text
+    assert "0.052" in text  # the compiler's own figure stays

@@ -185,7 +185,7 @@ def test_float_models_alone() -> None:
     compiled = ("BM1684", "fp32", 1, None, "greedy", 894, 1.0, 1.0, 1.0, None, None)
     assert (
         verdict.judge(_metrics([FLOAT, compiled])).headline
-        == "The compiled float models read every image as PyTorch does, on BM1684."
+        == "The compiled float models read every image as float does, on BM1684."
     )
     assert verdict.judge(_metrics([FLOAT])).headline == "Nothing but the float network was run."
     [title, _] = verdict.judge(_metrics([])).warnings[0]

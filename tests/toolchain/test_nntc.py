@@ -614,7 +614,7 @@ def test_reports_and_commands_compile_with_it(tools, images, tmp_path, monkeypat
     data = Data(
         plates, plates, True, Weights("seeded", LPRNet(68).eval().state_dict()), "folder", "", 0.0
     )
-    monkeypatch.setattr(steps, "datasets_for", lambda parameters, labels: data)
+    monkeypatch.setattr("lprnet_nb.measure.data.datasets_for", lambda parameters, labels: data)
     wanted = parameters.check(
         CHIPS="BM1684X",
         PRECISIONS="fp32,fp16,int8",

@@ -178,15 +178,16 @@ def test_only_rewritten_weights_replace_a_networks_own(tmp_path):
     for place, value in ((made, 1.0), (folder, 2.0)):
         place.mkdir()
         np.savez(place / name, w=np.full(3, value))
+    graph = TopGraph(Path(), [], False, "", "1.30.2")
     found = CalibrationTable(made / "t", None, "", "1.30.2")
-    compile_stage._copy_rewritten_weights(make_strategy(name="mine"), found, folder)
+    compile_stage._copy_rewritten_weights(graph, make_strategy(name="mine"), found, folder)
     assert np.load(folder / name)["w"][0] == 2.0
     equalized = make_strategy(name="mine", weight_equalization=True)
-    compile_stage._copy_rewritten_weights(equalized, found, folder)
+    compile_stage._copy_rewritten_weights(graph, equalized, found, folder)
     assert np.load(folder / name)["w"][0] == 1.0
     np.savez(folder / name, other=np.zeros(3))
     with pytest.raises(ToolchainError, match="under other names"):
-        compile_stage._copy_rewritten_weights(equalized, found, folder)
+        compile_stage._copy_rewritten_weights(graph, equalized, found, folder)
 
 
 # ---- Installing --------------------------------------------------------------------------------
