@@ -212,7 +212,7 @@ def test_the_models_are_wrong_enough_to_tell_the_columns_apart(plates, pair, log
 def test_every_column_is_what_other_means_give(measured, plates, pair, logits, which):
     row = measured[which].row
     wanted = expected(logits[which], logits[0] if which else None, plates, pair)
-    assert set(row) == set(wanted) == set(Row.model_fields)
+    assert set(row) == set(wanted) == set(Row.model_fields) - {"release"}  # where one was named
     for column, value in wanted.items():
         if isinstance(value, float | list):
             # metrics.json has six decimals; torch sums in another order in a trace.
