@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
+from ..datasets.margins import Margin, with_margin
 from ..decode import best_path, decode, log_softmax
 from ..decode.ctc import PAD
 from ..evaluate.accuracy import error_kinds
@@ -21,9 +22,15 @@ from ..measure.data import Data
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import NETWORK, Parameters
 from ..measure.rows import Measured, measuring, run_here
+from ..model.own import load_own_weights
+from ..model.trace import float_logits
+from ..model.weights import Weights
 from ..proof.exactness import committed_record
 from ..runtime.views import read_views
 from ..work.pieces import Piece
+
+MARGINS = tuple(Margin(x, 2 * x) for x in (-0.05, -0.025, 0.0, 0.025, 0.05, 0.1, 0.15))
+MARGIN_PLATES = 50  # read at each margin
 
 
 def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -326,6 +333,59 @@ def view_rows(
             for name, count in (("one look", item.correct.sum()), ("three looks", right))
         ]
     return rows
+
+
+def margin_rows(data: Data) -> list[dict[str, Any]]:
+    """The first plates at several margins, read in float by these weights and by the packaged ones.
+
+    Greedy readings; without labels the confidence alone. Of a network without CTC nothing.
+    """
+    if data.weights.of.interface.kind != "ctc":
+        return []
+    plates = data.plates.take(range(min(MARGIN_PLATES, len(data.plates))))
+    others = (
+        [] if data.weights.of.onnx or data.weights.name == "generated" else [load_own_weights()]
+    )
+    rows = []
+    for weights in (data.weights, *others):
+        if plates.labels and not all(weights.alphabet.writes(text) for text in plates.labels):
+            continue
+        for margin in MARGINS:
+            rows.append({"weights": weights.name, **_at_margin(weights, plates, margin)})
+    return rows
+
+
+def _at_margin(weights: Weights, plates: PlateImages, margin: Margin) -> dict[str, Any]:
+    batch = 16 if weights.of.batches else 1
+    read = decode(float_logits(weights, with_margin(plates, margin), batch=batch), weights.alphabet)
+    right = [a == b for a, b in zip(read.texts, plates.labels)] if plates.labels else None
+    return {
+        "margin, %": str(margin),
+        "exact match": None if right is None else float(np.mean(right)),
+        "mean confidence": float(read.confidence.mean()),
+    }
+
+
+def margins_said(rows: Sequence[Mapping[str, Any]]) -> Text:
+    """Where each set of weights is surest, and where it reads best."""
+    said = []
+    for name in dict.fromkeys(row["weights"] for row in rows):
+        here = [row for row in rows if row["weights"] == name]
+        surest = max(here, key=lambda row: row["mean confidence"])
+        if surest["exact match"] is None:
+            said.append(phrase("{name}: surest at {margin}", name=name, margin=surest["margin, %"]))
+            continue
+        best = max(row["exact match"] for row in here)
+        said.append(
+            phrase(
+                "{name}: surest at {margin}, where it reads {there:.2f} right; at best {best:.2f}",
+                name=name,
+                margin=surest["margin, %"],
+                there=surest["exact match"],
+                best=best,
+            )
+        )
+    return phrase("{said}.", said=clauses(said))
 
 
 def time_rows(measured: Sequence[Measured], decoder: str) -> list[dict[str, Any]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from lprnet_nb.datasets.generate import generate_plates
+from lprnet_nb.datasets.margins import Margin, with_margin
 from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, trace, train
+from lprnet_nb.measure.data import Data
+from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.study import results
 
 
@@ -134,3 +140,18 @@ def test_tips_of_the_committed_study() -> None:
     for name in {f"{x['strategy']} over {x['baseline']}" for x in verdicts}:
         here = [x["verdict"] for x in verdicts if f"{x['strategy']} over {x['baseline']}" == name]
         assert (name in said) == (set(here) == {"holds"})
+
+
+def test_margins_are_read_by_both_weights_and_said() -> None:
+    """Plates cut to their paint: each candidate is read, and the surest is named."""
+    plates = generate_plates(16, seed=5)
+    tight = with_margin(plates, Margin(-0.06, -0.12))
+    data = Data(tight, tight, True, load_own_weights(), "folder", "")
+    rows = infer.margin_rows(data)
+    assert [row["margin, %"] for row in rows] == [str(margin) for margin in infer.MARGINS]
+    by_margin = {row["margin, %"]: row for row in rows}
+    assert by_margin["0/0"]["mean confidence"] > by_margin["-5/-10"]["mean confidence"]
+    surest = max(rows, key=lambda row: row["mean confidence"])
+    assert f"surest at {surest['margin, %']}" in infer.margins_said(rows)
+    unlabelled = Data(replace(tight, labels=None), tight, True, load_own_weights(), "folder", "")
+    assert {row["exact match"] for row in infer.margin_rows(unlabelled)} == {None}
