@@ -100,7 +100,7 @@ def judge_release(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
 
 
 def judge_by_interpreter(bmodel: BModel, plates: PlateImages) -> dict[str, Any]:
-    """A release's own interpreter against the emulator's two arithmetics.
+    """A release's own interpreter against the emulator's two arithmetic.
 
     Returns
     -------

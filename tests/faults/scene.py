@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,7 +268,7 @@ class Scene:
         """A text without this scene's own folders."""
         for place in (self.root, repository()):
             text = text.replace(f"{place}/", "").replace(str(place), "…")
-        return text.strip()[:160]
+        return textwrap.shorten(text, 160, placeholder=" …")
 
     def alone(self, *arguments: str | Path, cwd: Path, **variables: str) -> Ended:
         """Run a command in a process of its own, from the start of Python on."""
