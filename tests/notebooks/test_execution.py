@@ -177,6 +177,7 @@ def test_03_quantize(run) -> None:
         "03_layers",
         "03_channels",
         "03_reading",
+        "03_costs",
     } == left.figures()
 
 
@@ -213,7 +214,7 @@ def test_04_infer(run, published) -> None:
 def test_05_compare(run) -> None:
     left = run("05_compare")
     metrics = json.loads((left.folder / "metrics.json").read_text("utf8"))
-    assert metrics["schema"] == 2 and metrics["dataset"]["images"] == 4
+    assert metrics["schema"] == 3 and metrics["dataset"]["images"] == 4
     rows = metrics["rows"]
     assert len(rows) == 2 * 4  # decoders; float, fp32, two of int8
     for row in rows:
@@ -264,7 +265,8 @@ def test_06_strategies(run, tiny_study) -> None:
     [row] = left.table("06_live")
     rates = [r["correct"] / r["images"] for r in study["rows"]]
     assert row["mean"] == pytest.approx(sum(rates) / 2, abs=1e-4)
-    assert left.shown_tables() == left.tables() == {"06_live", "06_origins"}
+    releases = {"06_releases", "06_changes", "06_published"}
+    assert left.shown_tables() == left.tables() == {"06_live", "06_origins", *releases}
     assert {"06_live", "06_verdicts", "06_roles", "06_company"} <= left.figures()
     assert left.printed().count("A tip holds where") == 1  # the rule, in one place
     assert "BM1684X: mse-forked-b4-square" in left.printed()
