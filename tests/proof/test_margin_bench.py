@@ -11,7 +11,7 @@ from lprnet_nb.datasets.margins import CANDIDATES
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.proof.margin_bench import measure_margins
 
-RECORD = Path(__file__).parents[2] / "data" / "verification" / "2026-11-margins.json"
+RECORD = Path(__file__).parents[2] / "data" / "verification" / "margins" / "2026-11.json"
 
 
 def test_the_committed_choices_are_near_the_best():
