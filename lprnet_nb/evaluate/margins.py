@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.margins import CANDIDATES, NONE, Margin, widen
+from ..datasets.images import PlateImages
+from ..datasets.margins import CANDIDATES, NONE, Margin, with_margin
 from ..errors import DataError
 
 SAMPLE = 100  # plates that a choice is made on
@@ -57,8 +58,8 @@ class Choice:
 
 
 def choose_margin(
-    confidence: Callable[[np.ndarray], np.ndarray],
-    images: np.ndarray,
+    confidence: Callable[[PlateImages], np.ndarray],
+    plates: PlateImages,
     candidates: tuple[Margin, ...] = CANDIDATES,
     sample: int = SAMPLE,
 ) -> Choice:
@@ -67,9 +68,9 @@ def choose_margin(
     Parameters
     ----------
     confidence
-        From uint8 crops ``[N, H, W, 3]`` to the confidence of each reading, float ``[N]``.
-    images
-        The crops, uint8 ``[N, H, W, 3]``.
+        From N crops to the confidence of each reading, float ``[N]``.
+    plates
+        The crops.
     candidates
         With `NONE` among them.
     sample
@@ -84,10 +85,11 @@ def choose_margin(
     DataError
         Without crops.
     """
-    if not len(images):
+    if not len(plates):
         raise DataError("no crops to choose a margin by.")
-    taken = np.linspace(0, len(images) - 1, min(sample, len(images))).round().astype(int)
-    found = {margin: confidence(widen(images[taken], margin)) for margin in candidates}
+    taken = np.linspace(0, len(plates) - 1, min(sample, len(plates))).round().astype(int)
+    crops = plates.take(taken)
+    found = {margin: confidence(with_margin(crops, margin)) for margin in candidates}
     means = {margin: float(values.mean()) for margin, values in found.items()}
     best = max(candidates, key=means.__getitem__)
     gains = found[best] - found[NONE]

@@ -18,12 +18,11 @@ from ..decode.ctc import PAD
 from ..evaluate.accuracy import error_kinds
 from ..language import Text, clauses, listed, phrase
 from ..measure.box import judge_said
-from ..measure.data import Data
+from ..measure.data import Data, float_readings
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import NETWORK, Parameters
 from ..measure.rows import Measured, measuring, run_here
 from ..model.own import load_own_weights
-from ..model.trace import float_logits
 from ..model.weights import Weights
 from ..proof.exactness import committed_record
 from ..runtime.views import read_views
@@ -356,8 +355,7 @@ def margin_rows(data: Data) -> list[dict[str, Any]]:
 
 
 def _at_margin(weights: Weights, plates: PlateImages, margin: Margin) -> dict[str, Any]:
-    batch = 16 if weights.of.batches else 1
-    read = decode(float_logits(weights, with_margin(plates, margin), batch=batch), weights.alphabet)
+    read = float_readings(weights, with_margin(plates, margin))
     right = [a == b for a, b in zip(read.texts, plates.labels)] if plates.labels else None
     return {
         "margin, %": str(margin),

@@ -14,7 +14,7 @@ from ..datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from ..datasets.folder import PlateFiles, list_plates
 from ..datasets.images import PlateImages, choose
 from ..datasets.margins import NONE, Margin, parse_margin, widen, with_margin
-from ..decode import decode
+from ..decode import Readings, decode
 from ..errors import DataError, ParameterError
 from ..evaluate.margins import Choice, choose_margin
 from ..inputs import note
@@ -88,22 +88,16 @@ class Data:
     @property
     def margin(self) -> Margin:
         """What is added to every crop."""
-        return self.choice.margin if self.wanted is None and self.choice else self.wanted or NONE
+        return self.choice.margin if self.choice else self.wanted or NONE
 
     @cached_property
     def choice(self) -> Choice | None:
         """How the float network chose the margin, without labels; None where it was said."""
         if self.wanted is not None:
             return None
-        plates, weights = self._as_they_are[0], self.weights
-        batch = 16 if weights.of.batches else 1
-
-        def confidence(images: np.ndarray) -> np.ndarray:
-            names = tuple(map(str, range(len(images))))
-            sample = PlateImages(plates.name, images, names)
-            return decode(float_logits(weights, sample, batch=batch), weights.alphabet).confidence
-
-        choice = choose_margin(confidence, plates.images)
+        choice = choose_margin(
+            lambda crops: float_readings(self.weights, crops).confidence, self._as_they_are[0]
+        )
         note(choice.said())
         return choice
 
@@ -129,6 +123,12 @@ class Data:
                 "among_evaluated": self.overlap,
             },
         }
+
+
+def float_readings(weights: Weights, plates: PlateImages) -> Readings:
+    """What the float network reads, greedily, many images a call where it takes them."""
+    logits = float_logits(weights, plates, batch=16 if weights.of.batches else 1)
+    return decode(logits, weights.alphabet)
 
 
 def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:

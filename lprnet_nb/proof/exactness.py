@@ -254,6 +254,19 @@ def parse_cases(text: str) -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def judges_named(judge: str) -> tuple[str, ...]:
+    """One of `JUDGES`, or "both" of them.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown one.
+    """
+    if judge not in (*JUDGES, "both"):
+        raise ParameterError(f"judge {judge!r}; choose {', '.join(JUDGES)} or both")
+    return JUDGES if judge == "both" else (judge,)
+
+
 def measure_exactness(
     chips: str | None,
     judge: str,
@@ -290,9 +303,7 @@ def measure_exactness(
     ParameterError
         For an unknown judge, chip or case.
     """
-    named = JUDGES if judge == "both" else (judge,)
-    if not set(named) <= set(JUDGES):
-        raise ParameterError(f"judge {judge!r}; choose {', '.join(JUDGES)} or both")
+    named = judges_named(judge)
     chosen = CASES if cases is None else parse_cases(cases)
     targets = tuple(map(parse_chip, chips.split(","))) if chips else CHIPS
     plates, weights = load_published(), load_published_weights()

@@ -16,7 +16,7 @@ from ..runtime.emulator import Emulator
 from ..runtime.engine import open_engine
 from ..toolchain.chips import parse_chip
 from ..toolchain.environment import compiler
-from .exactness import JUDGES, read_record, write_record
+from .exactness import JUDGES, judges_named, read_record, write_record
 from .foreign import compiled_example, random_images
 from .interpreter import interpret
 from .networks import EXAMPLES, names_of
@@ -64,9 +64,7 @@ def measure_networks(
     ParameterError
         For an unknown network, chip or judge, or no images.
     """
-    judges = JUDGES if judge == "both" else (judge,)
-    if not set(judges) <= set(JUDGES):
-        raise ParameterError(f"judge {judge!r}; choose {', '.join(JUDGES)} or both")
+    judges = judges_named(judge)
     if images < 1:
         raise ParameterError(f"images {images}: a judge runs at least one.")
     targets = tuple(map(parse_chip, chips.split(","))) if chips else CHIPS

@@ -8,19 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..datasets.fetch import load_published
 from ..datasets.generate import Severity, generate_plates
 from ..datasets.images import PlateImages, subset
 from ..datasets.margins import CANDIDATES, NONE, Margin, with_margin
-from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..evaluate.margins import SAMPLE, choose_margin
 from ..files import atomic_write, check_writable
+from ..measure.data import float_readings
 from ..memory import keep_memory
 from ..model.own import load_own_weights
-from ..model.trace import float_arithmetic, float_logits
+from ..model.trace import float_arithmetic
 from ..model.weights import Weights, load_published_weights
 
 SEED = 41  # of no plate that the packaged weights were trained on
@@ -104,20 +102,12 @@ def _published() -> list[Weights]:
 
 
 def _row(crops: PlateImages, weights: Weights) -> dict[str, Any]:
-    read = {}
-    for margin in CANDIDATES:
-        logits = float_logits(weights, with_margin(crops, margin), batch=16)
-        read[margin] = decode(logits, weights.alphabet)
+    read = {margin: float_readings(weights, with_margin(crops, margin)) for margin in CANDIDATES}
     right = {
         str(margin): sum(a == b for a, b in zip(readings.texts, crops.known_labels))
         for margin, readings in read.items()
     }
-
-    def confidence(images: np.ndarray) -> np.ndarray:
-        logits = float_logits(weights, _nameless(images), batch=16)
-        return decode(logits, weights.alphabet).confidence
-
-    choice = choose_margin(confidence, crops.images)
+    choice = choose_margin(lambda sample: float_readings(weights, sample).confidence, crops)
     return {
         "set": crops.name,
         "weights": weights.name,
@@ -128,7 +118,3 @@ def _row(crops: PlateImages, weights: Weights) -> dict[str, Any]:
         "gain": [round(bound, 4) for bound in choice.gain],
         "best": max(right, key=right.__getitem__),
     }
-
-
-def _nameless(images: np.ndarray) -> PlateImages:
-    return PlateImages("sample", images, tuple(str(i) for i in range(len(images))))

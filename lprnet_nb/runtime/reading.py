@@ -177,13 +177,12 @@ def _choice(model: BModel, plates: PlateImages, backend: str, decoder: str, trus
             "--margin X/Y, or none."
         )
 
-    def confidence(images: np.ndarray) -> np.ndarray:
-        sample = PlateImages(plates.name, images, tuple(map(str, range(len(images)))))
-        logits = infer_plates(model, sample, backend, trust=trust).logits
+    def confidence(crops: PlateImages) -> np.ndarray:
+        logits = infer_plates(model, crops, backend, trust=trust).logits
         return decode(logits, model.alphabet, decoder).confidence
 
     slow = backend == "simulator"  # half a second and more an image
-    return choose_margin(confidence, plates.images, sample=SLOW_SAMPLE if slow else SAMPLE)
+    return choose_margin(confidence, plates, sample=SLOW_SAMPLE if slow else SAMPLE)
 
 
 def read_images(
