@@ -803,6 +803,10 @@ def train(
         float, typer.Option(help="Largest further blur of generated plates, such as 1.2.")
     ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    network: Annotated[
+        Path | None,
+        typer.Option(help="A .py file with a function untrained() to train; else LPRNet."),
+    ] = None,
 ) -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
     from .steps import train_weights
@@ -818,6 +822,7 @@ def train(
             start_from=start_from,
             learning_rate=learning_rate,
             device=device,
+            network=network,
             optimizer=optimizer,
             objective=objective,
             candidates=candidates,

@@ -283,6 +283,7 @@ def train_weights(
     start_from: str | Path | None,
     learning_rate: float,
     device: str,
+    network: str | Path | None = None,
     **options: Any,
 ) -> Path:
     """Train on generated plates or on a folder of one's own; the checkpoint lies beside `output`.
@@ -296,9 +297,17 @@ def train_weights(
     from .files import private_folder
     from .memory import keep_memory
     from .model.train import TrainConfig, train
+    from .model.trainee import lprnet, read_trainee
 
     output = Path(output)
-    alphabet = read_alphabet(classes) if classes else PUBLISHED
+    if network and classes:
+        raise ParameterError("--classes does not go with --network: its TOML lists the classes.")
+    trainee = (
+        read_trainee(network)
+        if network
+        else lprnet(read_alphabet(classes) if classes else PUBLISHED)
+    )
+    alphabet = trainee.alphabet
     warm: dict[str, Any] = (
         {"start_from": start_from, "easy_steps": 0, "align_steps": 0} if start_from else {}
     )
@@ -317,4 +326,4 @@ def train_weights(
     keep_memory()
     # Where an optimizer takes its first step, torch makes a folder for kernels that it compiles.
     with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
-        return train(config, plates, alphabet)
+        return train(config, plates, trainee)

@@ -45,7 +45,10 @@ def main() -> None:
                 dynamo=False,
             )
     except Exception as error:
-        _end(f"the network does not run on [1, {planes}, {height}, {width}]: {_last(error, file)}")
+        _end(
+            f"the network does not run on [1, {planes}, {height}, {width}]: "
+            f"{error_line(error, file)}"
+        )
 
 
 def _built(file: Path) -> torch.nn.Module:
@@ -56,7 +59,7 @@ def _built(file: Path) -> torch.nn.Module:
             _end(f"it has no function {FUNCTION}() that gives a torch.nn.Module")
         module, again = made(), made()
     except Exception as error:
-        _end(f"it raises {_last(error, file)}")
+        _end(f"it raises {error_line(error, file)}")
     except SystemExit as error:
         if error.code == FAILED:
             raise
@@ -82,7 +85,7 @@ def _loaded(file: Path) -> torch.nn.Module:
         )
 
 
-def _last(error: Exception, file: Path) -> str:
+def error_line(error: Exception, file: Path) -> str:
     """An error in a line, with the line of the user's file that it comes from."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     where = f" (line {lines[-1]})" if lines else ""

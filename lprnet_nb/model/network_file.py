@@ -88,12 +88,27 @@ def read_network(path: str | Path) -> Network:
             f"network {path}: a network is one of {', '.join(SUFFIXES)}, with a .toml of the same "
             "name beside it. `lprnet-nb network new` writes an example."
         )
+    interface, alphabet = read_facts(file)
+    try:
+        return _tried(file, _onnx(file, interface), interface, alphabet)
+    except DataError as error:
+        raise DataError(f"network {file}: {error}") from error
+
+
+def read_facts(file: Path) -> tuple[Interface, Alphabet | None]:
+    """What the TOML beside a network says of it.
+
+    Raises
+    ------
+    DataError
+        When one of the two is missing, or naming what is wrong in the TOML.
+    """
     read_bytes(file, "network", LARGEST)  # is it there, and a file
     toml = file.with_suffix(".toml")
     try:
         facts = _Facts.model_validate(tomllib.loads(read_text(toml, "description of a network")))
         interface = Interface(facts.input.format(), facts.output.layout, facts.output.kind)
-        alphabet = _alphabet(facts.output, file.parent)
+        return interface, _alphabet(facts.output, file.parent)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{toml} is not TOML: {error}.") from error
     except ValidationError as error:
@@ -102,10 +117,6 @@ def read_network(path: str | Path) -> Network:
         raise DataError(f"{toml}: {place}: {first['msg']}. Mend it.") from error
     except DataError as error:
         raise DataError(f"{toml}: {error}") from error
-    try:
-        return _tried(file, _onnx(file, interface), interface, alphabet)
-    except DataError as error:
-        raise DataError(f"network {file}: {error}") from error
 
 
 def _alphabet(output: _Output, folder: Path) -> Alphabet | None:

@@ -1,4 +1,6 @@
-"""Train LPRNet, from scratch or from weights, on generated plates or on a set of one's own.
+"""Train LPRNet or a network of one's own, from scratch or from weights.
+
+Plates are generated, or of a set of one's own.
 
 The loss is CTC. On generated plates the place of every character is known, so for the first steps a
 second term tells each time step its character: it spares CTC the long phase in which it emits
@@ -24,21 +26,16 @@ from torch.nn import functional
 
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunks
-from ..datasets.images import PlateImages, preprocess
+from ..datasets.images import PlateImages
 from ..datasets.margins import Margin, with_margin
 from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..files import check_writable, write_whole
 from ..inputs import note
-from .lprnet import LPRNET
-from .lprnet.layers import LPRNet, initialize
-from .start import carry_over, load_start
+from .trainee import Trainee, lprnet
 from .weight_files import load_checked
 from .weights import Weights
 
-# Centre, in input columns, of what time step t sees: three unpadded layers of stride 1, two
-# poolings of stride 2 and a convolution of width 4 make 4 t + 11.
-STEP_STRIDE, STEP_START = 4, 11
 OPTIMIZERS = ("adamw", "muon")
 OBJECTIVES = ("likelihood", "accuracy")
 LIKELIHOOD_SHARE = 0.1  # of the loss in "accuracy": else a plate read all wrong pulls no more
@@ -175,7 +172,7 @@ _FREE = (
 def train(
     config: TrainConfig,
     plates: PlateImages | None = None,
-    alphabet: Alphabet = PUBLISHED,
+    trainee: Trainee | None = None,
     *,
     stop_at: int | None = None,
 ) -> Path:
@@ -187,8 +184,8 @@ def train(
         The run.
     plates
         Labelled plates to train on; generated ones by default.
-    alphabet
-        Class list of the new weights.
+    trainee
+        The network; LPRNet with the published class list by default.
     stop_at
         Leave after this step with the checkpoint written, as an interruption would.
 
@@ -211,42 +208,43 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
+    trainee = trainee or lprnet()
+    alphabet = trainee.alphabet
     if plates is None:
         _check_classes(alphabet)
-    given = load_start(config.start_from, alphabet) if config.start_from else None
-    identity = _identity(config, alphabet, given, plates)
-    network, average, optimizer, first = _start(config, identity, alphabet, given, device)
+    given = trainee.load(config.start_from) if config.start_from else None
+    identity = _identity(config, trainee, given, plates)
+    network, average, optimizer, first = _start(config, identity, trainee, given, device)
     held_out = plates or generate_plates(
         config.report_plates, config.seed + 1_000_003, forms=config.forms, workers=0
     )
     batches = (
-        _generated(config, first, alphabet)
+        _generated(config, first, trainee)
         if plates is None
-        else _own(plates, config, first, alphabet)
+        else _own(plates, config, first, trainee)
     )
-    scorer = deepcopy(network).eval() if config.candidates else None
+    scorer = deepcopy(network).eval()
     losses, started = [], time.perf_counter()
     last = min(config.steps, stop_at or config.steps)
     for step in range(first, last):
         images, targets, lengths, aligned = next(batches)
         weights = None
-        if scorer:
+        if config.candidates:
             scorer.load_state_dict(average)
             images, targets, lengths, weights = _choose(
                 scorer,
                 images,
                 targets,
                 lengths,
-                alphabet,
+                trainee,
                 config.batch,
                 np.random.default_rng([config.seed, step, config.batch]),
             )
         rate = learning_rate(config, step)
-        if config.dropout:  # of the step alone: a report draws random numbers too
-            torch.manual_seed(config.seed * 1_000_003 + step)
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is of the step alone
         share = max(0.0, 1 - step / config.align_steps) if config.align_steps else 0.0
         loss = _loss(
-            network(_tensor(images, device)),
+            trainee.logits(network(_tensor(trainee, images, device))),
             targets,
             lengths,
             aligned,
@@ -264,15 +262,15 @@ def train(
         done = step + 1
         if done % config.report_every == 0 or done == last:
             seconds = time.perf_counter() - started
+            scorer.load_state_dict(average)
+            texts = decode(_logits(scorer, held_out.images, trainee).cpu().numpy(), alphabet).texts
             row = {
                 "step": done,
                 "loss": round(float(np.mean(losses)), 4),
                 "rate": round(rate, 6),
                 "seconds": round(seconds, 1),
                 "plates_per_second": round(len(losses) * config.batch / seconds, 1),
-                "exact_match": round(
-                    exact_match(Weights("in training", average, alphabet), held_out), 4
-                ),
+                "exact_match": round(_share(texts, held_out), 4),
             }
             # First the checkpoint: a log or weights without one are not of this run.
             _save(config.checkpoint, identity, done, network, average, optimizer)
@@ -292,7 +290,9 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * along)) / 2)
 
 
-def alignment(centres: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
+def alignment(
+    centres: np.ndarray, texts: np.ndarray, blank: int, columns: np.ndarray
+) -> np.ndarray:
     """Class of every time step when each character is told at the step that looks at it.
 
     Parameters
@@ -303,21 +303,24 @@ def alignment(centres: np.ndarray, texts: np.ndarray, blank: int) -> np.ndarray:
         int ``[N, L]``: class of each character.
     blank
         Class of the time steps between.
+    columns
+        ``[steps]``: column at which each time step looks, see `Trainee`.
 
     Returns
     -------
     np.ndarray
-        int64 ``[N, 18]``; the characters stand in order, one step each.
+        int64 ``[N, steps]``; the characters stand in order, one step each.
     """
     there = ~np.isnan(centres)
-    steps = np.round((np.where(there, centres, 0) - STEP_START) / STEP_STRIDE).astype(int)
+    stride = columns[1] - columns[0]
+    steps = np.round((np.where(there, centres, 0) - columns[0]) / stride).astype(int)
     length = there.sum(1)
     for place in range(steps.shape[1]):
-        room = LPRNET.steps - length + place  # leaves a step for each character still to come
+        room = len(columns) - length + place  # leaves a step for each character still to come
         steps[:, place] = np.clip(steps[:, place], place, room)
         if place:
             steps[:, place] = np.maximum(steps[:, place], steps[:, place - 1] + 1)
-    classes = np.full((len(centres), LPRNET.steps), blank, np.int64)
+    classes = np.full((len(centres), len(columns)), blank, np.int64)
     rows, places = np.nonzero(there)
     classes[rows, steps[rows, places]] = texts[rows, places]
     return classes
@@ -359,7 +362,11 @@ def inclusion(losses: np.ndarray, count: int) -> np.ndarray:
 
 def exact_match(weights: Weights, plates: PlateImages) -> float:
     """Share of plates that the weights read right in float, greedily, mean per image."""
-    return float(np.mean(_right(weights, plates)))
+    return _share(read(weights, plates), plates)
+
+
+def _share(texts: list[str], plates: PlateImages) -> float:
+    return float(np.mean([a == b for a, b in zip(texts, plates.known_labels)]))
 
 
 def by_group(weights: Weights, plates: PlateImages) -> list[dict]:
@@ -400,13 +407,15 @@ def _reader(weights: Weights) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
 
 
-def _logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> torch.Tensor:
+def _logits(
+    network: nn.Module, images: np.ndarray, trainee: Trainee | None = None, batch: int = 16
+) -> torch.Tensor:
     # Channels last and small batches, which stay in the cache: two to four times the plates.
-    device = next(network.parameters()).device
+    device, trainee = next(network.parameters()).device, trainee or lprnet()
     with torch.inference_mode():
         return torch.cat(
             [
-                network(_tensor(images[start : start + batch], device))
+                trainee.logits(network(_tensor(trainee, images[start : start + batch], device)))
                 for start in range(0, len(images), batch)
             ]
         )
@@ -466,26 +475,19 @@ def _check_classes(alphabet: Alphabet) -> None:
 def _start(
     config: TrainConfig,
     identity: dict,
-    alphabet: Alphabet,
+    trainee: Trainee,
     given: Weights | None,
     device: torch.device,
 ) -> tuple[nn.Module, dict, _Optimizer, int]:
     torch.manual_seed(config.seed)
-    network = LPRNet(alphabet.size, "image")
-    initialize(network)
-    with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
-        last = network.container[0]
-        assert isinstance(last, nn.Conv2d)
-        last.weight.mul_(0.1)
+    network = trainee.build()
     if given:
-        told = carry_over(given, network, alphabet)
+        told = trainee.carry(given, network)
         if not config.checkpoint.exists():
             note(told)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
-        if isinstance(module, nn.ReLU):
-            module.inplace = True
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
     network.train()
     if given and _unfitted(given):
@@ -549,11 +551,12 @@ def _check_files(config: TrainConfig, log: Path) -> None:
 
 
 def _identity(
-    config: TrainConfig, alphabet: Alphabet, given: Weights | None, plates: PlateImages | None
+    config: TrainConfig, trainee: Trainee, given: Weights | None, plates: PlateImages | None
 ) -> dict:
     whole = json.loads(json.dumps(asdict(config), default=str))
     return {k: v for k, v in whole.items() if k not in _FREE} | {
-        "classes": alphabet.classes,
+        "network": trainee.digest,
+        "classes": trainee.alphabet.classes,
         "start_from": given and given.digest,
         "plates": plates and plates.digest,
     }
@@ -563,12 +566,16 @@ class _Optimizer:
     """What `TrainConfig.optimizer` names, over all parameters of a network."""
 
     def __init__(self, config: TrainConfig, network: nn.Module) -> None:
-        convolutions = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        vectors = [p for p in network.parameters() if p.ndim <= 1]
         rate, decay = config.learning_rate, config.weight_decay
         self._matrices: list[tuple[nn.Parameter, nn.Parameter]] = []
+        groups = [
+            {"params": matrices, "weight_decay": decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         if config.optimizer == "muon":  # which takes matrices only
-            self._matrices = [(p, nn.Parameter(_matrix(p.detach()))) for p in convolutions]
+            self._matrices = [(p, nn.Parameter(_matrix(p.detach()))) for p in matrices]
             self._steppers = [
                 torch.optim.Muon(
                     [m for _, m in self._matrices],
@@ -576,19 +583,10 @@ class _Optimizer:
                     weight_decay=decay,
                     adjust_lr_fn="match_rms_adamw",
                 ),
-                torch.optim.AdamW(others, lr=rate, weight_decay=0.0, foreach=True),
+                torch.optim.AdamW(vectors, lr=rate, weight_decay=0.0, foreach=True),
             ]
         else:
-            self._steppers = [
-                torch.optim.AdamW(
-                    [
-                        {"params": convolutions, "weight_decay": decay},
-                        {"params": others, "weight_decay": 0.0},
-                    ],
-                    lr=rate,
-                    foreach=True,
-                )
-            ]
+            self._steppers = [torch.optim.AdamW(groups, lr=rate, foreach=True)]
 
     def step(self, rate: float) -> None:
         for parameter, matrix in self._matrices:
@@ -607,8 +605,8 @@ class _Optimizer:
 
 
 def _matrix(values: torch.Tensor) -> torch.Tensor:
-    """Convolution weights ``[O, I, H, W]`` as ``[O, H * W * I]``, a view if channels come last."""
-    return values.permute(0, 2, 3, 1).flatten(1)
+    """Weights ``[O, I, ...]`` as ``[O, ... * I]``, a view if channels come last."""
+    return values.movedim(1, -1).flatten(1)
 
 
 def _save(
@@ -640,8 +638,8 @@ def _follow(average: dict, network: nn.Module, decay: float) -> None:
                 average[name].copy_(value)
 
 
-def _tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(preprocess(images)).to(device, memory_format=torch.channels_last)
+def _tensor(trainee: Trainee, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    return trainee.inputs(images).to(device, memory_format=torch.channels_last)
 
 
 def _losses(
@@ -692,12 +690,12 @@ def _choose(
     images: np.ndarray,
     targets: torch.Tensor,
     lengths: torch.Tensor,
-    alphabet: Alphabet,
+    trainee: Trainee,
     count: int,
     dice: np.random.Generator,
 ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`count` plates by `inclusion`, and the weights that make their loss that of all."""
-    losses = _losses(_logits(scorer, images), targets, lengths, alphabet)
+    losses = _losses(_logits(scorer, images, trainee), targets, lengths, trainee.alphabet)
     chances = inclusion(losses.cpu().numpy(), count)
     order = dice.permutation(len(chances))
     ends = np.cumsum(chances[order])  # systematic sampling: each chance of at most 1 is met once
@@ -714,8 +712,8 @@ def _choose(
 Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Generator[Batch, None, None]:
-    stages = 5
+def _generated(config: TrainConfig, first: int, trainee: Trainee) -> Generator[Batch, None, None]:
+    stages, alphabet = 5, trainee.alphabet
     severities = {}
     for stage in range(stages):
         hard = 0.3 + 0.7 * stage / (stages - 1)
@@ -734,20 +732,21 @@ def _generated(config: TrainConfig, first: int, alphabet: Alphabet) -> Generator
         texts = np.full(chunk.centres.shape, alphabet.blank)
         for row, label in zip(texts, chunk.labels):
             row[: len(label)] = alphabet.encode(label)
-        aligned = alignment(chunk.centres, texts, alphabet.blank)
+        aligned = alignment(chunk.centres, texts, alphabet.blank, trainee.columns)
         yield (chunk.images, *_packed(chunk.labels, alphabet), torch.from_numpy(aligned))
 
 
 def _own(
-    plates: PlateImages, config: TrainConfig, first: int, alphabet: Alphabet
+    plates: PlateImages, config: TrainConfig, first: int, trainee: Trainee
 ) -> Generator[Batch, None, None]:
     if plates.labels is None:
         raise DataError(f"{plates.name} has no labels. Training needs a text for every image.")
+    alphabet = trainee.alphabet
     for label in plates.labels:
         repeats = sum(a == b for a, b in pairwise(label))
-        if not label or len(alphabet.encode(label)) + repeats > LPRNET.steps:
+        if not label or len(alphabet.encode(label)) + repeats > trainee.steps:
             raise DataError(
-                f"{plates.name}: label {label!r} does not fit {LPRNET.steps} time steps."
+                f"{plates.name}: label {label!r} does not fit {trainee.steps} time steps."
             )
     step = first
     while True:

@@ -1,0 +1,197 @@
+"""What training takes of a network: fresh layers, where its time steps look, and a start."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..cache import digest, file_digest
+from ..datasets.alphabet import PUBLISHED, Alphabet
+from ..datasets.images import WIDTH, fit, preprocess
+from ..datasets.interface import LAYOUT, Interface
+from ..errors import DataError
+from ..inputs import find_path
+from ._export_network import error_line
+from .lprnet import LPRNET
+from .lprnet.layers import LPRNet, initialize
+from .network_file import read_facts
+from .start import carry_over, load_start
+from .weight_files import read_tensors
+from .weights import Weights
+
+FUNCTION = "untrained"
+# Centre, in input columns, of what time step t of LPRNet sees: three unpadded layers of stride 1,
+# two poolings of stride 2 and a convolution of width 4 make 4 t + 11.
+LPRNET_COLUMNS = 4 * np.arange(LPRNET.steps) + 11
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network to train.
+
+    Parameters
+    ----------
+    alphabet, interface
+        Class list of its output, and its two sides.
+    build
+        Makes it with fresh weights, which torch's seed decides.
+    load
+        Reads weights to start from, for `carry`.
+    carry
+        Puts them into the network and says what was carried over.
+    columns
+        ``[steps]``: column of a generated plate at which each time step looks.
+    digest
+        Of a user's file and its TOML; "" for LPRNet.
+    """
+
+    alphabet: Alphabet
+    interface: Interface
+    build: Callable[[], nn.Module]
+    load: Callable[[str | Path], Weights]
+    carry: Callable[[Weights, nn.Module], str]
+    columns: np.ndarray
+    digest: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Time steps of its output."""
+        return len(self.columns)
+
+    def inputs(self, images: np.ndarray) -> torch.Tensor:
+        """What the network takes of plates, uint8 BGR ``[N, height, width, 3]`` of any size."""
+        taken = self.interface.input
+        size = (taken.height, taken.width)
+        if images.shape[1:3] != size:
+            images = np.stack([fit(image, size) for image in images])
+        return torch.from_numpy(preprocess(images, taken))
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Its output as ``[N, classes, steps]``."""
+        layout = self.interface.layout
+        kept = outputs.reshape([n for n, axis in zip(outputs.shape, layout) if axis != "1"])
+        axes = layout.replace("1", "")
+        return kept.permute([axes.index(axis) for axis in LAYOUT])
+
+
+def lprnet(alphabet: Alphabet = PUBLISHED) -> Trainee:
+    """LPRNet with a class list."""
+
+    def build() -> nn.Module:
+        network = LPRNet(alphabet.size, "image")
+        initialize(network)
+        with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
+            last = network.container[0]
+            assert isinstance(last, nn.Conv2d)
+            last.weight.mul_(0.1)
+        for module in network.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True
+        return network
+
+    def carry(given: Weights, network: nn.Module) -> str:
+        assert isinstance(network, LPRNet)
+        return carry_over(given, network, alphabet)
+
+    load = partial(load_start, alphabet=alphabet)
+    return Trainee(alphabet, LPRNET.interface, build, load, carry, LPRNET_COLUMNS)
+
+
+def read_trainee(path: str | Path) -> Trainee:
+    """A user's network to train.
+
+    Parameters
+    ----------
+    path
+        A Python file whose function ``untrained()`` gives a `torch.nn.Module` with fresh weights;
+        this process runs it. Beside it lies its TOML, see `network_file.read_network`.
+
+    Raises
+    ------
+    DataError
+        Naming what is wrong with the file or its TOML, or when its output is not CTC's.
+    """
+    file = find_path(path)
+    if file.suffix != ".py":
+        raise DataError(f"network {path}: only a network of a Python file is trained here.")
+    interface, alphabet = read_facts(file)
+    if alphabet is None or interface.kind != "ctc":
+        raise DataError(f"network {path}: only an output of kind ctc is trained here.")
+    try:
+        build = partial(_fresh, file)
+        outputs = _shape(build().eval(), interface, file)
+        sizes = interface.sizes(outputs)
+    except DataError as error:
+        raise DataError(f"network {file}: {error}") from error
+    if sizes["c"] != alphabet.size:
+        raise DataError(
+            f"network {file}: its output is {list(outputs)}, by layout {interface.layout!r} "
+            f"{sizes['c']} classes; the class list has {alphabet.size}, the blank included."
+        )
+    key = {
+        "file": file_digest(file),
+        "interface": interface.described(),
+        "classes": alphabet.listed,
+        "blank": alphabet.blank,
+    }
+    columns = (np.arange(sizes["t"]) + 0.5) * WIDTH / sizes["t"]  # side by side over the width
+    load = partial(_load, alphabet=alphabet)
+    return Trainee(alphabet, interface, build, load, _fill, columns, digest(key))
+
+
+def _fresh(file: Path) -> nn.Module:
+    """What the user's function gives, run in this process because the user named the file."""
+    sys.path.insert(0, str(file.parent))  # for what it imports from beside it
+    try:
+        made = runpy.run_path(str(file)).get(FUNCTION)
+        if not callable(made):
+            raise DataError(
+                f"it has no function {FUNCTION}() that gives a torch.nn.Module to train. "
+                "`lprnet-nb network new` writes an example."
+            )
+        module = made()
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"it raises {error_line(error, file)}") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    if not isinstance(module, nn.Module):
+        raise DataError(f"{FUNCTION}() gives a {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def _shape(module: nn.Module, interface: Interface, file: Path) -> tuple[int, ...]:
+    taken = [1, *interface.input.shape]
+    try:
+        with torch.no_grad():
+            shape = tuple(module(torch.zeros(taken)).shape)
+    except Exception as error:
+        raise DataError(f"it does not run on {taken}: {error_line(error, file)}") from error
+    if len(shape) != len(interface.layout):
+        raise DataError(
+            f"its output is {list(shape)}, and layout {interface.layout!r} names "
+            f"{len(interface.layout)} axes. Say in output.layout what each axis is."
+        )
+    return shape
+
+
+def _load(path: str | Path, alphabet: Alphabet) -> Weights:
+    return Weights(Path(path).stem, read_tensors(path), alphabet)
+
+
+def _fill(given: Weights, network: nn.Module) -> str:
+    try:
+        network.load_state_dict(given.state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"weights {given.name} do not fit the network: {reason}.") from error
+    return f"start from {given.name}: all layers carried over"
