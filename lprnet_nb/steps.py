@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,7 +294,7 @@ def train_weights(
     """
     from .children import variables
     from .datasets.alphabet import PUBLISHED, read_alphabet
-    from .datasets.folder import load_plates
+    from .datasets.folder import list_plates
     from .files import private_folder
     from .memory import keep_memory
     from .model.train import TrainConfig, train
@@ -322,7 +323,10 @@ def train_weights(
         **options,
         **warm,
     )
-    plates = load_plates(images, alphabet) if images else None
+    plates = None
+    if images:
+        taken = trainee.interface.input
+        plates = replace(list_plates(images, alphabet), size=(taken.height, taken.width)).read()
     keep_memory()
     # Where an optimizer takes its first step, torch makes a folder for kernels that it compiles.
     with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):

@@ -168,7 +168,7 @@ def _tried(file: Path, model: bytes, interface: Interface, alphabet: Alphabet | 
         )
     example = _example(taken)
     made = run_session(open_session(with_shape(model, taken)), example)
-    _check_output(made, interface, alphabet)
+    check_output(made, interface, alphabet)
     name = re.sub(r"\W+", "_", file.stem, flags=re.ASCII).strip("_").lower() or "network"
     if name in RESERVED:
         raise DataError(f"{name!r} is the workbook's own. Give the file another name.")
@@ -196,7 +196,8 @@ def _example(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def _check_output(made: np.ndarray, interface: Interface, alphabet: Alphabet | None) -> None:
+def check_output(made: np.ndarray, interface: Interface, alphabet: Alphabet | None) -> None:
+    """Raise a DataError unless an output for one image is laid out as the TOML says."""
     shape = list(made.shape)
     layout = interface.layout
     if len(shape) != len(layout):
@@ -283,10 +284,15 @@ class Recognizer(nn.Module):
         return self.head(self.features(x)).squeeze(2)
 
 
+def untrained() -> nn.Module:
+    """What `lprnet-nb train weights.pth --network` starts from."""
+    return Recognizer()
+
+
 def network() -> nn.Module:
-    """What lprnet-nb calls: the network with its trained weights."""
+    """What every other command calls: the network with its trained weights."""
     torch.manual_seed(0)  # random weights, until you load yours:
-    module = Recognizer()
+    module = untrained()
     # module.load_state_dict(torch.load("weights.pth", weights_only=True))
     return module
 '''

@@ -566,27 +566,27 @@ class _Optimizer:
     """What `TrainConfig.optimizer` names, over all parameters of a network."""
 
     def __init__(self, config: TrainConfig, network: nn.Module) -> None:
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        vectors = [p for p in network.parameters() if p.ndim <= 1]
         rate, decay = config.learning_rate, config.weight_decay
         self._matrices: list[tuple[nn.Parameter, nn.Parameter]] = []
-        groups = [
-            {"params": matrices, "weight_decay": decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        if config.optimizer == "muon":  # which takes matrices only
-            self._matrices = [(p, nn.Parameter(_matrix(p.detach()))) for p in matrices]
-            self._steppers = [
+        self._steppers: list[torch.optim.Optimizer] = []
+        rest = dict(enumerate(network.parameters()))
+        if config.optimizer == "muon":  # which takes matrices only, here views of the weights
+            for place, weight in [(k, p) for k, p in rest.items() if p.ndim > 1]:
+                matrix = _matrix(weight.detach())
+                if matrix.data_ptr() == weight.data_ptr():
+                    self._matrices.append((rest.pop(place), nn.Parameter(matrix)))
+            matrices = [matrix for _, matrix in self._matrices]
+            self._steppers.append(
                 torch.optim.Muon(
-                    [m for _, m in self._matrices],
-                    lr=rate,
-                    weight_decay=decay,
-                    adjust_lr_fn="match_rms_adamw",
-                ),
-                torch.optim.AdamW(vectors, lr=rate, weight_decay=0.0, foreach=True),
-            ]
-        else:
-            self._steppers = [torch.optim.AdamW(groups, lr=rate, foreach=True)]
+                    matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+        groups = [
+            {"params": [p for p in rest.values() if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in rest.values() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        there = [group for group in groups if group["params"]]
+        self._steppers.append(torch.optim.AdamW(there, lr=rate, foreach=True))
 
     def step(self, rate: float) -> None:
         for parameter, matrix in self._matrices:

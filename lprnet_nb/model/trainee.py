@@ -22,7 +22,7 @@ from ..inputs import find_path
 from ._export_network import error_line
 from .lprnet import LPRNET
 from .lprnet.layers import LPRNet, initialize
-from .network_file import read_facts
+from .network_file import check_output, read_facts
 from .start import carry_over, load_start
 from .weight_files import read_tensors
 from .weights import Weights
@@ -121,28 +121,26 @@ def read_trainee(path: str | Path) -> Trainee:
     """
     file = find_path(path)
     if file.suffix != ".py":
-        raise DataError(f"network {path}: only a network of a Python file is trained here.")
+        raise DataError(
+            f"network {path}: what is trained is a Python file with a function {FUNCTION}()."
+        )
     interface, alphabet = read_facts(file)
     if alphabet is None or interface.kind != "ctc":
-        raise DataError(f"network {path}: only an output of kind ctc is trained here.")
+        raise DataError(f"network {path}: training needs an output of kind ctc.")
+    build = partial(_fresh, file)
     try:
-        build = partial(_fresh, file)
-        outputs = _shape(build().eval(), interface, file)
-        sizes = interface.sizes(outputs)
+        outputs = _outputs(build().eval(), interface, file)
+        check_output(outputs, interface, alphabet)
     except DataError as error:
         raise DataError(f"network {file}: {error}") from error
-    if sizes["c"] != alphabet.size:
-        raise DataError(
-            f"network {file}: its output is {list(outputs)}, by layout {interface.layout!r} "
-            f"{sizes['c']} classes; the class list has {alphabet.size}, the blank included."
-        )
+    steps = interface.sizes(outputs.shape)["t"]
     key = {
         "file": file_digest(file),
         "interface": interface.described(),
         "classes": alphabet.listed,
         "blank": alphabet.blank,
     }
-    columns = (np.arange(sizes["t"]) + 0.5) * WIDTH / sizes["t"]  # side by side over the width
+    columns = (np.arange(steps) + 0.5) * WIDTH / steps  # side by side over the width
     load = partial(_load, alphabet=alphabet)
     return Trainee(alphabet, interface, build, load, _fill, columns, digest(key))
 
@@ -169,19 +167,13 @@ def _fresh(file: Path) -> nn.Module:
     return module
 
 
-def _shape(module: nn.Module, interface: Interface, file: Path) -> tuple[int, ...]:
+def _outputs(module: nn.Module, interface: Interface, file: Path) -> np.ndarray:
     taken = [1, *interface.input.shape]
     try:
         with torch.no_grad():
-            shape = tuple(module(torch.zeros(taken)).shape)
+            return module(torch.zeros(taken)).numpy()
     except Exception as error:
         raise DataError(f"it does not run on {taken}: {error_line(error, file)}") from error
-    if len(shape) != len(interface.layout):
-        raise DataError(
-            f"its output is {list(shape)}, and layout {interface.layout!r} names "
-            f"{len(interface.layout)} axes. Say in output.layout what each axis is."
-        )
-    return shape
 
 
 def _load(path: str | Path, alphabet: Alphabet) -> Weights:

@@ -12,6 +12,7 @@ from lprnet_nb.model.lprnet.layers import LPRNet, initialize
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.start import CONTEXT, carry_over, load_start
 from lprnet_nb.model.train import TrainConfig, _generated, exact_match, train
+from lprnet_nb.model.trainee import lprnet
 from lprnet_nb.model.weights import Weights, load_weights
 
 ADDED = "学警港澳挂使领"
@@ -121,7 +122,7 @@ def test_training_goes_on_from_the_published_weights_with_more_classes(
         start_from="published",
     )
     monkeypatch.setattr(inputs, "_said", set())
-    found = load_weights(train(config, plates, LONGER), LONGER)
+    found = load_weights(train(config, plates, lprnet(LONGER)), LONGER)
     assert capsys.readouterr().err == (
         "note: start from published: 68 of 75 classes carried over by character, "
         f"7 fresh ({ADDED})\n"
@@ -140,9 +141,9 @@ def test_generated_plates_need_their_characters_in_the_class_list(tmp_path):
         report_plates=2,
     )
     with pytest.raises(DataError, match="has no 京沪津渝冀晋蒙辽吉黑…, which generated plates"):
-        train(config, alphabet=Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), 36))
+        train(config, trainee=lprnet(Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), 36)))
     turned = Alphabet(tuple(reversed(PUBLISHED_CLASSES)), 0)  # learnt by character, in any order
-    batches = [next(_generated(config, 0, alphabet)) for alphabet in (PUBLISHED, turned)]
+    batches = [next(_generated(config, 0, lprnet(alphabet))) for alphabet in (PUBLISHED, turned)]
     texts = [alphabet.decode(batch[1]) for alphabet, batch in zip((PUBLISHED, turned), batches)]
     assert texts[0] == texts[1] and "-" not in texts[0]
     told = [

@@ -27,6 +27,7 @@ from lprnet_nb.model.train import (
     train,
     write_weights,
 )
+from lprnet_nb.model.trainee import LPRNET_COLUMNS, lprnet
 from lprnet_nb.model.weights import load_weights
 
 LATIN = Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), blank=36)
@@ -76,7 +77,7 @@ def latin_plates():
 def test_each_character_is_told_at_the_step_that_looks_at_it():
     centres = np.array([[11, 31, 79, np.nan], [11, 11.5, 12, 94], [90, 92, np.nan, np.nan]])
     texts = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 9, 0, 0]])
-    classes = alignment(centres, texts, blank=67)
+    classes = alignment(centres, texts, 67, LPRNET_COLUMNS)
     assert {int(t): int(classes[0, t]) for t in np.flatnonzero(classes[0] != 67)} == {
         0: 1,
         5: 2,
@@ -127,7 +128,7 @@ def test_chosen_plates_stand_for_all():
     sums, met = [], set()
     for number in range(400):
         images, texts, sizes, weights = _choose(
-            scorer, drawn.images, targets, lengths, PUBLISHED, 4, np.random.default_rng(number)
+            scorer, drawn.images, targets, lengths, lprnet(), 4, np.random.default_rng(number)
         )
         places = [
             int(np.flatnonzero((drawn.images == image).all((1, 2, 3)))[0]) for image in images
@@ -237,13 +238,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_checkpoint_knows_its_plates(tmp_path, latin_plates):
     """More steps go on, other plates do not, be they of the same number and labels."""
     config = config_in(tmp_path, steps=1, align_steps=0)
-    before = train(config, latin_plates, LATIN).read_bytes()
+    before = train(config, latin_plates, lprnet(LATIN)).read_bytes()
     others = replace(latin_plates, images=255 - latin_plates.images)
     for steps in (1, 2):
         with pytest.raises(ParameterError, match="state.pt is of a run on other plates"):
-            train(replace(config, steps=steps), others, LATIN)
+            train(replace(config, steps=steps), others, lprnet(LATIN))
     assert config.output.read_bytes() == before
-    assert train(replace(config, steps=2), latin_plates, LATIN).read_bytes() != before
+    assert train(replace(config, steps=2), latin_plates, lprnet(LATIN)).read_bytes() != before
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "state.jsonl"])
@@ -266,10 +267,10 @@ def test_files_that_cannot_be_written_are_told_before_the_first_step(tmp_path):
 def test_labels_that_cannot_be_learnt_are_named(tmp_path, latin_plates):
     without = PlateImages("nameless", latin_plates.images, latin_plates.names)
     with pytest.raises(DataError, match="no labels"):
-        train(config_in(tmp_path), without, LATIN)
+        train(config_in(tmp_path), without, lprnet(LATIN))
     long = PlateImages("long", latin_plates.images, latin_plates.names, ("A" * 10,) * 6)
     with pytest.raises(DataError, match="does not fit 18"):
-        train(config_in(tmp_path), long, LATIN)
+        train(config_in(tmp_path), long, lprnet(LATIN))
 
 
 def test_a_warm_start_goes_on_from_given_weights(tmp_path):

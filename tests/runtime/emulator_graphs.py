@@ -134,13 +134,15 @@ class Builder:
             **attributes,
         )
 
-    def pool(self, source: str, mode: str, kernel, strides, **attributes: Any) -> str:
+    def pool(
+        self, source: str, mode: str, kernel, strides, pads=(0, 0, 0, 0), **attributes: Any
+    ) -> str:
         n, channels, height, width = self.kinds[source]["shape"]
         shape = (
             n,
             channels,
-            (height - kernel[0]) // strides[0] + 1,
-            (width - kernel[1]) // strides[1] + 1,
+            (height + pads[0] + pads[2] - kernel[0]) // strides[0] + 1,
+            (width + pads[1] + pads[3] - kernel[1]) // strides[1] + 1,
         )
         return self.add(
             "tpu.Pool2D",
@@ -149,7 +151,7 @@ class Builder:
             pool_mode=mode,
             kernel_shape=[*kernel],
             strides=[*strides],
-            pads=[0, 0, 0, 0],
+            pads=[*pads],
             is_adaptive=False,
             keepdims=True,
             do_relu=False,

@@ -152,6 +152,29 @@ def test_native_kernels_equal_torch_on_every_layer(name, target, arithmetic, tmp
     assert len(np.unique(expected[graph.output])) > 3  # not all saturated
 
 
+@pytest.mark.parametrize("channels", [1, 3, 16, 20, 50, 64, 130])
+@pytest.mark.parametrize("target", TARGETS)
+@needs_compiler
+def test_native_max_pools_take_any_number_of_channels(channels, target, tmp_path):
+    """Less, more and as many as a vector has, signed; behind a cast that writes few at a time."""
+    b = emulator_graphs.Builder()
+    x = b.cast(b.input((1, channels, 9, 11)), "i8", 0.02)
+    b.pool(x, "Max", (1, 2), (1, 2))
+    b.pool(x, "Max", (2, 1), (2, 1))
+    b.pool(x, "Max", (2, 2), (2, 1), (0, 1, 0, 1))
+    b.pool(x, "Max", (3, 3), (2, 2), (1, 1, 1, 1))
+    b.pool(x, "Max", (3, 4), (1, 1), (2, 0, 0, 3))
+    graph = load_graph(b.write(tmp_path))
+    steps = lower(graph, "chip")
+    names, inputs = [step.name for step in steps], inputs_for(graph)
+    made = native.NativeExecutor(graph, steps, threads=2, target=target).run(inputs, names)
+    expected = torch_executor.TorchExecutor(graph, steps).run(inputs, names)
+    assert len(names) == 7
+    for layer in names:
+        assert np.array_equal(made[layer], expected[layer]), layer
+        assert made[layer].min() < 0
+
+
 @pytest.mark.parametrize("storage", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("target", TARGETS)
 @needs_compiler

@@ -1022,26 +1022,49 @@ static const void *padded_windows(const Op *op, void **buffers, long n) {
     return copy;
 }
 
-INLINE void max_bytes(uint8_t *restrict out, const uint8_t *restrict x, long c, long kh, long kw,
-                      long row) {
+INLINE void larger(uint8_t *restrict y, const uint8_t *restrict x, long count) {
+    for (long j = 0; j < count; j++) y[j] = x[j] > y[j] ? x[j] : y[j];
+}
+
+/* The largest of `count` pixels side by side, channel by channel. */
+INLINE void max_across(uint8_t *restrict out, const uint8_t *restrict x, long c, long count) {
     long j = 0;
-#if defined(BYTES)
+#if defined(WIDE)
+    for (; j < c; j += BYTES) {
+        __mmask64 there = c - j < BYTES ? (1ull << (c - j)) - 1 : ~0ull;
+        bvec most = _mm512_maskz_loadu_epi8(there, x + j);
+        for (long b = 1; b < count; b++)
+            most = bmax(most, _mm512_maskz_loadu_epi8(there, x + b * c + j));
+        _mm512_mask_storeu_epi8(out + j, there, most);
+    }
+#elif !defined(PLAIN)
     for (; j + BYTES <= c; j += BYTES) {
         bvec most = bload(x + j);
-        for (long a = 0; a < kh; a++)
-            for (long b = 0; b < kw; b++) most = bmax(most, bload(x + a * row + b * c + j));
+        for (long b = 1; b < count; b++) most = bmax(most, bload(x + b * c + j));
         bstore(out + j, most);
+    }
+    for (; j + 16 <= c; j += 16) {
+        __m128i most = _mm_loadu_si128((const __m128i *)(x + j));
+        for (long b = 1; b < count; b++)
+            most = _mm_max_epu8(most, _mm_loadu_si128((const __m128i *)(x + b * c + j)));
+        _mm_storeu_si128((__m128i *)(out + j), most);
     }
 #endif
     for (; j < c; j++) {
-        uint8_t most = x[j];
-        for (long a = 0; a < kh; a++)
-            for (long b = 0; b < kw; b++) {
-                uint8_t y = x[a * row + b * c + j];
-                most = most > y ? most : y;
-            }
-        out[j] = most;
+        out[j] = x[j];
+        for (long b = 1; b < count; b++) out[j] = out[j] > x[b * c + j] ? out[j] : x[b * c + j];
     }
+}
+
+/* A row of windows: first down, over the whole row at once whatever the channels, then across. */
+INLINE void max_bytes(uint8_t *out, const uint8_t *x, uint8_t *line, const int32_t *i) {
+    long c = i[P_C], row = i[P_IW] * c;
+    if (i[P_KH] > 1) {
+        memcpy(line, x, (size_t)row);
+        for (long a = 1; a < i[P_KH]; a++) larger(line, x + a * row, row);
+        x = line;
+    }
+    for (long w = 0; w < i[P_OW]; w++) max_across(out + w * c, x + w * i[P_SW] * c, c, i[P_KW]);
 }
 
 INLINE void max_floats(float *restrict out, const float *restrict x, long c, long kh, long kw,
@@ -1094,13 +1117,15 @@ static void pool(const Op *op, void **buffers, long n) {
         for (long r = 0; r < i[P_OH]; r++) {
             long first = (image * i[P_IH] + r * i[P_SH]) * row;
             long to = (image * i[P_OH] + r) * i[P_OW] * c;
+            if (i[P_MODE] == MAX_BYTES) {
+                uint8_t *line = (uint8_t *)buffers[op->scratch] + (i[P_COPY] ? n * i[P_IH] * row : 0);
+                max_bytes((uint8_t *)buffers[op->dst] + to, (const uint8_t *)x + first, line, i);
+                continue;
+            }
             for (long w = 0; w < i[P_OW]; w++, first += i[P_SW] * c, to += c) {
                 float *out = (float *)buffers[op->dst] + to;
                 const float *from = (const float *)x + first;
-                if (i[P_MODE] == MAX_BYTES)
-                    max_bytes((uint8_t *)buffers[op->dst] + to, (const uint8_t *)x + first, c, kh,
-                              kw, row);
-                else if (i[P_MODE] == MAX_FLOATS)
+                if (i[P_MODE] == MAX_FLOATS)
                     max_floats(out, from, c, kh, kw, row);
                 else if (i[P_MODE] == MEAN_FLOATS)
                     mean_floats(out, from, c, kh, kw, row, i[P_STORAGE],
@@ -1240,12 +1265,19 @@ static void quantize(const Op *op, void **buffers, long n) {
     uint8_t *y = buffers[op->dst];
     /* Whole pixels at a time: with few channels, a pixel alone is too short a loop. */
     long pixels = WIDEST_CHANNELS / c;
-    uint8_t bytes[WIDEST_CHANNELS];
+    uint8_t bytes[WIDEST_CHANNELS + sizeof(word32)];
     for (long p = 0; p < count; p += pixels, x += pixels * c, y += pixels * stride) {
         if (pixels > count - p) pixels = count - p;
         quantize_run(stride == c ? y : bytes, x, pixels * c, op->f[0], i[Q_EXPRESSED],
                      (float)i[Q_LOW], (float)i[Q_HIGH], (float)i[Q_ADD]);
         if (stride == c) continue;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (stride == sizeof(word32)) { /* a picture's planes: a call for each would take longer */
+            for (long k = 0; k < pixels; k++)
+                ((word32 *)y)[k] = *(const word32 *)(bytes + k * c) & ((1u << 8 * c) - 1);
+            continue;
+        }
+#endif
         memset(y, 0, (size_t)(pixels * stride));
         for (long k = 0; k < pixels; k++) memcpy(y + k * stride, bytes + k * c, (size_t)c);
     }

@@ -894,8 +894,10 @@ class _Program:
         ]
         share = getattr(step, "share", 0.0)
         op = self._op(kind, step, numbers, (share,), pointers)
-        if any(step.pads):
-            op.scratch = self._buffer(ih * iw * stride * (4 if source.is_float else 1))
+        scratch = ih * iw * stride * (4 if source.is_float else 1) if any(step.pads) else 0
+        scratch += iw * stride if mode == MAX_BYTES else 0  # a row of windows, gone down
+        if scratch:
+            op.scratch = self._buffer(scratch)
         return op
 
     def _max_pool(self, step: MaxPool) -> _Op:
