@@ -68,6 +68,12 @@ def write_images(folder, plates: PlateImages):
         (["report", "--name", "../up"], "report name"),
         (["report", "--chips", "BM1684", "--precisions", "int4"], "int4"),
         (["infer", "no.bmodel", "."], "no.bmodel is not there. Compile it"),
+        (["compile", "BM1684", "--tpu-mlir", "1.20"], "no release '1.20' of TPU-MLIR. There are"),
+        (["bench", "releases", "--tpu-mlir", "1.20"], "no release '1.20' of TPU-MLIR. There are"),
+        (
+            ["report", "--strategies", "mse", "--tpu-mlir", "1.8.1", "--calibration", "release"],
+            "no method 'mse', which strategy 'mse' asks for; it is there from 1.9 on",
+        ),
         (["evaluate", "no.json", "no.json"], "cannot be read"),
         (["contract", "--backend", "torch"], "no contract"),
         (["trace", "--weights", "misspelt.pth"], "misspelt.pth cannot be read: No such file"),

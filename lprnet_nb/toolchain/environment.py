@@ -130,20 +130,28 @@ class Compiler:
     ) -> None:
         """Run one of the environment's programs; see `process.run_logged`."""
         program = self.prefix / "bin" / str(command[0])
-        if not program.exists():
-            raise ToolchainError(
-                f"{what}: TPU-MLIR {self.version} in {self.prefix} is gone or damaged ({program} "
-                "is missing). Run the same command again: it is installed anew."
+        self._check_there(program, what)
+        try:
+            run_logged(
+                [str(program), *(str(c) for c in command[1:])],
+                cwd=cwd,
+                log=log,
+                env=self.environment(),
+                python=str(self.python),
+                timeout=timeout,
+                what=what,
             )
-        run_logged(
-            [str(program), *(str(c) for c in command[1:])],
-            cwd=cwd,
-            log=log,
-            env=self.environment(),
-            python=str(self.python),
-            timeout=timeout,
-            what=what,
-        )
+        except ToolchainError:
+            self._check_there(program, what)  # removed while it ran: that is what is to be said
+            raise
+
+    def _check_there(self, program: Path, what: str) -> None:
+        missing = [path for path in (program, self.package / "__init__.py") if not path.exists()]
+        if missing:
+            raise ToolchainError(
+                f"{what}: TPU-MLIR {self.version} in {self.prefix} is gone or damaged "
+                f"({missing[0]} is missing). Run the same command again: it is installed anew."
+            )
 
 
 def default_prefix(version: str = VERSION) -> Path:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +243,37 @@ def test_a_release_removed_in_use_is_one_clear_error(cache, tmp_path):
         old.run(["run_calibration.py"], cwd=tmp_path, log=tmp_path / "log", what="calibrating")
 
 
+def test_a_release_removed_while_a_tool_of_it_runs_is_named(cache, tmp_path):
+    old, log = installed("1.9"), tmp_path / "log"
+    tool = old.prefix / "bin" / "tool"
+    tool.write_text(
+        f"#!/bin/sh\necho started\nwhile [ -d {old.prefix} ]; do sleep 0.05; done\nfalse"
+    )
+    tool.chmod(0o755)
+    (old.prefix / "bin" / "python").unlink()  # the supervisor wants a real one
+    (old.prefix / "bin" / "python").symlink_to(sys.executable)
+
+    def remove():
+        while not (log.exists() and "started" in log.read_text()):
+            time.sleep(0.05)
+        shutil.rmtree(old.prefix)
+
+    removing = threading.Thread(target=remove)
+    removing.start()
+    with pytest.raises(ToolchainError, match=r"deploying: TPU-MLIR 1\.9 in .* is gone or damaged"):
+        old.run(["tool"], cwd=tmp_path, log=log, what="deploying")
+    removing.join()
+
+
+def test_a_tool_that_fails_is_not_taken_for_a_removed_release(cache, tmp_path):
+    old = installed("1.9")
+    (old.prefix / "bin" / "python").unlink()
+    (old.prefix / "bin" / "python").symlink_to(sys.executable)
+    (old.prefix / "bin" / "tool").symlink_to("/bin/false")
+    with pytest.raises(ToolchainError, match="deploying failed with exit status 1"):
+        old.run(["tool"], cwd=tmp_path, log=tmp_path / "log", what="deploying")
+
+
 def test_two_that_want_a_release_install_it_once(cache, monkeypatch):
     base, calls = installed(PINNED), []
 
@@ -283,6 +321,94 @@ def test_an_interrupted_installation_leaves_nothing(cache, monkeypatch):
     assert environment.compiler("1.9").version == "1.9"
     path = prefix / "lib/python3.10/site-packages/shared.pth"
     assert path.read_text().strip() == str(base.package.parent)
+
+
+# The tools of a stand-in release: they wait as long as `hold` lies in the cache.
+_TOOL = """#!python
+import sys, time
+from pathlib import Path
+print("tool of", Path(sys.prefix).name, flush=True)
+while (Path(sys.prefix).parent / "hold").exists():
+    time.sleep(0.05)
+"""
+_INSTALL = "import sys; from lprnet_nb.toolchain import environment as e; e.compiler(sys.argv[1])"
+
+
+def wheel(folder: Path, version: str) -> None:
+    """A release that pip installs, and whose tools the self-test can start."""
+    info, data = f"tpu_mlir-{version}.dist-info", f"tpu_mlir-{version}.data/scripts"
+    files = {
+        "tpu_mlir/__init__.py": f"VERSION = {version!r}\n",
+        "tpu_mlir/lib/third_party/libz.so.1": "",
+        f"{data}/model_transform.py": _TOOL,
+        f"{data}/model_deploy.py": _TOOL,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tpu_mlir\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / f"tpu_mlir-{version}-py3-none-any.whl", "w") as archive:
+        for name, text in (files | {f"{info}/RECORD": record}).items():
+            member = zipfile.ZipInfo(name)
+            member.external_attr = 0o100755 << 16
+            archive.writestr(member, text)
+
+
+def of_cache(cache: Path) -> list[str]:
+    """Processes that a cache's environments run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found += [command] if f"{cache}/tpu_mlir-" in command else []
+    return found
+
+
+def wait_for(true) -> None:
+    """Wait for what comes within seconds, on a busy machine within minutes."""
+    until = time.monotonic() + 300
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_killed_installation_is_made_anew_and_two_are_made_at_once(compiler, tmp_path):
+    """By real processes, pip and self-test; what pip installs are stand-ins of two releases."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for version in ("1.9", "1.10"):
+        wheel(tmp_path, version)
+    variables = {
+        "LPRNET_CACHE": str(cache),
+        "LPRNET_TPU_MLIR": str(compiler.prefix),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+    }
+    prefixes = {version: cache / f"tpu_mlir-{version}" for version in ("1.9", "1.10")}
+
+    def start(version):
+        command = [sys.executable, "-c", _INSTALL, version]
+        return subprocess.Popen(command, env=os.environ | variables, start_new_session=True)
+
+    (cache / "hold").touch()
+    first, log = start("1.9"), cache / "tpu_mlir-1.9.install.log"
+    wait_for(lambda: first.poll() is not None or (log.exists() and "tool of" in log.read_text()))
+    assert first.poll() is None and (prefixes["1.9"] / "bin" / "model_deploy.py").exists()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    wait_for(lambda: not of_cache(cache))  # its tools end with it
+    (prefixes["1.9"] / "left.by.it").touch()
+    (cache / "hold").unlink()
+
+    both = [start(version) for version in prefixes]
+    assert [one.wait(timeout=600) for one in both] == [0, 0]
+    for version, prefix in prefixes.items():
+        assert json.loads((prefix / "ready.json").read_text())["version"] == version
+        package = prefix / "lib/python3.10/site-packages/tpu_mlir"
+        assert (package / "__init__.py").read_text() == f"VERSION = {version!r}\n"
+        assert (package / "lib/third_party/aside/libz.so.1").exists()
+        said = (cache / f"{prefix.name}.install.log").read_text()
+        assert said.count(f"tool of {prefix.name}\n") == 2  # transform and deploy, its own
+    assert not (prefixes["1.9"] / "left.by.it").exists()
 
 
 def test_equal_libraries_are_shared_and_others_are_not(tmp_path, monkeypatch):
