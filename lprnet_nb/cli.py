@@ -619,6 +619,7 @@ def explain(
         Path | None,
         typer.Option("--float", help="The same network in fp32; else made from the weights."),
     ] = None,
+    network: NetworkOption = None,
     weights: WeightsOption = None,
     classes: Classes = None,
     images: Annotated[int, typer.Option(help="How many plates; 0 for all.")] = 16,
@@ -633,6 +634,7 @@ def explain(
         model,
         plates,
         float_model=float_model,
+        network=network,
         weights=weights,
         classes=classes,
         images=images,
@@ -855,6 +857,11 @@ def card(
 @app.command()
 def study(
     output: Annotated[Path, typer.Argument(help="Study's JSON file, made or grown.")],
+    network: NetworkOption = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Labelled plates of such a network, a folder.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="How many of them; 0 for all.")] = None,
     strategies: Strategies = None,
     chips: Chips = None,
     draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
@@ -868,16 +875,30 @@ def study(
         ),
     ] = None,
     recommend: Annotated[
-        bool, typer.Option(help="Write data/models/CHIP/recommended.json as the study finds it.")
+        bool,
+        typer.Option(
+            help="Write data/models/CHIP/recommended.json as the study finds it; of a network of "
+            "your own, into a folder beside the study."
+        ),
     ] = False,
 ) -> None:
-    """Run strategies over calibration draws on the published plates; the same command resumes."""
-    from .study.full import grow_published, recommend_from
+    """Run strategies over calibration draws on the published plates; the same command resumes.
 
+    With --network, on plates that it reads: --data.
+    """
+    from .measure.parameters import NETWORK
+    from .study.full import grow_own, grow_published, recommend_from
+
+    own = network not in (None, NETWORK)
+    if not own and (data is not None or images is not None):
+        raise ParameterError(
+            "--data and --images are for a --network of your own: LPRNet is studied on all "
+            "published plates."
+        )
     if releases is not None:
         from .study.releases import grow_releases
 
-        asked = (strategies, chips, tpu_mlir, calibration, recommend or None)
+        asked = (network, strategies, chips, tpu_mlir, calibration, recommend or None)
         if any(one is not None for one in asked):
             raise ParameterError(
                 "--releases studies the same strategies, chips and draws on every release: it "
@@ -886,10 +907,14 @@ def study(
         named = None if releases == "all" else releases.split(",")
         print(grow_releases(output, named, report=lambda line: print(line, file=sys.stderr)))
         return
+    grow = grow_own if own else grow_published
     print(
-        grow_published(
+        grow(
             output,
             **_upper(
+                network=network,
+                data=data,
+                images=images,
                 strategies=strategies,
                 chips=chips,
                 draws=draws,
@@ -920,9 +945,16 @@ def kit(
     precisions: Precisions = "fp32,fp16,int8",
     batches: Batches = "1,4",
     cores: Cores = None,
-    strategies: Strategies = "recommended",
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            help="INT8 strategies by name, or JSON files; by default the recommended one, of a "
+            "network of your own kl."
+        ),
+    ] = None,
     images: Images = 100,
     data: DataOption = None,
+    network: NetworkOption = None,
     weights: WeightsOption = None,
     classes: Classes = None,
     batch_mean: BatchMean = None,
@@ -943,9 +975,11 @@ def kit(
     """
     folder = Path(what)
     if not folder.exists() and "/" not in what:
+        from .measure.parameters import NETWORK
         from .proof.kit import kit_for
         from .report.run import git_revision
 
+        usual = "recommended" if network in (None, NETWORK) else "kl"
         folder = kit_for(
             output,
             backend=backend,
@@ -955,9 +989,10 @@ def kit(
                 precisions=precisions,
                 batches=batches,
                 cores=cores,
-                strategies=strategies,
+                strategies=strategies or usual,
                 images=images,
                 data=data,
+                network=network,
                 weights=weights,
                 classes=classes,
                 batch_mean=batch_mean,

@@ -182,11 +182,11 @@ def check(**given: Any) -> Parameters:
     if own:
         values.setdefault("decoders", OWN_DECODERS)
     found = Parameters(**values)
-    _check_network(found)
     if values.get("backend", "auto") == "auto":
         found = replace(found, backend=_backend(found.toolchain))
     if "STRATEGIES" in given or "int8" in found.precisions:
         found = replace(found, strategies=_resolved(names, found))
+    _check_network(found)
     _check_release(found)
     _check_cores(found)
     if found.measured and found.backend == "device":
@@ -209,6 +209,16 @@ def _check_network(parameters: Parameters) -> None:
             raise ParameterError(
                 f"{name.upper()}={value!r} is for {NETWORK} alone: {parameters.network} has its "
                 "own weights and class list, and TPU-MLIR compiles it, image by image."
+            )
+    for asked in parameters.strategies:
+        special = [
+            s.name for s in asked.by_chip.values() if isinstance(s, Strategy) and s.of_lprnet
+        ]
+        if special:
+            raise ParameterError(
+                f"strategy {special[0]!r} names layers or a form that {NETWORK} alone has. Name "
+                "another, such as mse-ends, or a JSON file with float_roles of first, last, "
+                "name:PATTERN or op:PATTERN."
             )
 
 

@@ -24,6 +24,7 @@ from pydantic import Field
 from .. import __version__
 from ..cache import digest, file_digest, repository
 from ..datasets.images import PlateImages
+from ..datasets.interface import LAYOUT
 from ..errors import DataError, ParameterError
 from ..files import private_folder
 from ..measure.box import FORMAT, KitBackend, Part, Sha256, plate_digest, read_part
@@ -32,7 +33,7 @@ from ..measure.models import compile_all
 from ..measure.parameters import check
 from ..runtime.bmodel_file import read_contents
 from ..runtime.inference import infer_plates
-from ..toolchain.bmodel import BModel, without_time
+from ..toolchain.bmodel import NETWORK, BModel, without_time
 from ..toolchain.environment import compiler
 
 # The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
@@ -102,11 +103,14 @@ class KitPlate(Part):
 
 
 class Preprocessing(Part):
-    """``(x - mean) * scale`` on a plain resize to ``size`` (height, width), channels as named."""
+    """``(x - mean) * scale`` on a plain resize to ``size`` (height, width), channels as named.
 
-    mean: float
-    scale: float
-    order: Literal["bgr"]
+    Mean and scale are one number, or one a channel.
+    """
+
+    mean: float | list[float]
+    scale: float | list[float]
+    order: Literal["bgr", "rgb"]
     size: tuple[int, int]
 
 
@@ -118,6 +122,8 @@ class Kit(Part):
     chip: str
     dataset: str
     preprocessing: Preprocessing
+    output: Literal["ctc", "logits"] = "ctc"
+    layout: str = LAYOUT
     classes: list[str]
     blank: int
     models: list[KitModel] = Field(min_length=1)
@@ -245,12 +251,12 @@ def fill_kit(
     progress: bool = True,
 ) -> None:
     """Write a kit into an empty folder; see `save_kit`. With `graphs` the emulator can run it."""
-    taken = models[0].bmodel.interface.input
-    if taken.order != "bgr" or len({*taken.mean}) + len({*taken.scale}) > 2:
+    interface = models[0].bmodel.interface
+    taken = interface.input
+    if taken.order == "gray":
         raise ParameterError(
-            "a kit's programs preprocess BGR with one mean and one scale for all planes; this "
-            f"network takes {taken.order}, mean {taken.mean}, scale {taken.scale}. Run its BModel "
-            "on the device with `lprnet-nb infer`."
+            "a kit's program gives a network three planes, and this one takes gray pictures. Run "
+            "its BModel on the device with `lprnet-nb infer`."
         )
     for name in ("models", "expected"):
         (folder / name).mkdir()
@@ -260,7 +266,7 @@ def fill_kit(
     entries += _add_combined(folder, models, entries)
     alphabet = models[0].bmodel.alphabet
     written = _add_plates(folder, plates)
-    _add_programs(folder)
+    _add_programs(folder, models[0].bmodel.network)
     kit = Kit(
         format=FORMAT,
         made={
@@ -271,8 +277,13 @@ def fill_kit(
         chip=models[0].bmodel.chip,
         dataset=plates.name,
         preprocessing=Preprocessing(
-            mean=taken.mean[0], scale=taken.scale[0], order="bgr", size=taken.shape[1:]
+            mean=_one_of(taken.mean),
+            scale=_one_of(taken.scale),
+            order="rgb" if taken.order == "rgb" else "bgr",
+            size=taken.shape[1:],
         ),
+        output="ctc" if interface.kind == "ctc" else "logits",
+        layout=interface.layout,
         classes=list(alphabet.characters),
         blank=alphabet.blank,
         models=entries,
@@ -381,8 +392,16 @@ def _add_plates(folder: Path, plates: PlateImages) -> list[KitPlate]:
     return written
 
 
-def _add_programs(folder: Path) -> None:
+def _one_of(values: tuple[float, ...]) -> float | list[float]:
+    """The one number that all planes have, else one a plane."""
+    return values[0] if len({*values}) == 1 else list(values)
+
+
+def _add_programs(folder: Path, network: str) -> None:
+    """``run.py``, and with LPRNet the C++ program, which is written for it."""
     for name, path in _programs().items():
+        if name.startswith("cpp/") and network != NETWORK:
+            continue
         target = folder / name
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)

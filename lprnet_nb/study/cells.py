@@ -420,10 +420,12 @@ def _read(
         **graph_key(folder, images),
         "classes": weights.alphabet.listed,
         **_decoder_key(decoder),
+        **({"network": weights.of.digest} if weights.of.digest else {}),
     }
 
     def build(place: Path) -> None:
-        logits = Emulator(folder, threads=1).run(network_input(images, fused))
+        outputs = Emulator(folder, threads=1).run(network_input(images, fused, weights.of.input))
+        logits = weights.of.interface.arranged(outputs)
         texts = decode(logits, weights.alphabet, decoder).texts
         (place / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), "utf8")
 
@@ -544,6 +546,7 @@ def provenance(plan: Plan, plates: PlateImages, weights: Weights) -> dict[str, A
     return {
         "plates": {"name": plates.name, "images": len(plates), "digest": plates.digest},
         "weights": {"name": weights.name, "digest": weights.digest},
+        **({"network": weights.of.name} if weights.of.digest else {}),
         "tpu_mlir": plan.release or compiler().version,
         **({"calibrated_by": plan.calibrated_by} if plan.calibrated_by else {}),
         "backend": "emulator",

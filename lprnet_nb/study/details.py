@@ -16,6 +16,7 @@ from ..decode import decode
 from ..errors import EngineError, ToolchainError
 from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import sqnr_db
+from ..model.lprnet import LPRNET
 from ..model.lprnet.roles import ROLES
 from ..model.trace import float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
@@ -42,6 +43,7 @@ from .cells import (
     tables,
     thresholds_piece,
 )
+from .cost import graph_share
 
 
 def sensitivity(
@@ -196,8 +198,9 @@ def models(
     -------
     list of dict
         ``{"strategy", "chip", "predicted_latency_ms", "sha256", "same_graph"}``: whether the
-        BModel's graph is the one that the cell ran; with ``images`` above 0 also ``simulator``.
-        ``error`` in place of it where the tool refuses.
+        BModel's graph is the one that the cell ran; of a user's network ``in_float``, the part of
+        the work that stays so; with ``images`` above 0 also ``simulator``. ``error`` in place of
+        these where the tool refuses.
 
     Raises
     ------
@@ -272,14 +275,13 @@ def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dic
         "sha256": model.sha256,
         "same_graph": True,
     }
+    if model.network != LPRNET.name:  # whose strategies say what they leave in float
+        found["in_float"] = round(graph_share(model.exported), 4)
     if images:
-        some = judged.take(slice(images))
-        checked = crosscheck(
-            model,
-            some,
-            Emulator(model.exported).run(network_input(some.images, model.input_dtype == "uint8")),
-            images=images,
-        )
+        some, taken = judged.take(slice(images)), model.interface.input
+        given = network_input(some.images, model.input_dtype == "uint8", taken)
+        outputs = model.interface.arranged(Emulator(model.exported).run(given))
+        checked = crosscheck(model, some, outputs, images=images)
         found["simulator"] = {
             key: checked[key]
             for key in ("images", "identical", "same_classes", "max_abs_difference")

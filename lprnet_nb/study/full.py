@@ -8,6 +8,7 @@ new strategy, goes on where it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..errors import DataError, ParameterError
 from ..measure.data import datasets_for
 from ..measure.parameters import Asked, Parameters, check
 from ..model.weights import Weights
-from ..toolchain.strategies import STRATEGIES, Strategy
+from ..toolchain.strategies import GENERAL, STRATEGIES, Strategy
 from .cells import Plan, run_study
 from .details import company, models, sensitivity
 from .results import read_study, study_text, write_recommendations
@@ -28,6 +29,7 @@ ON_MORE_CHIPS = ("kl", "mse", "mse-forked", "mse-forked-b4-square", "mse-forked-
 FEWER_DRAWS = {"search-threshold": 1, "search-qtable": 1, "kl-bc": 2}
 CALIBRATED_ELSEWHERE = ("kl", "mse", "mse-forked", "mse-forked-b4-square")
 LOOKED_INTO = "mse-forked"  # whose roles and batches are looked into
+OF_OTHERS = ("kl", "mse", "max", "percentile9999", "aciq-gauss", "mse-we", "mse-asymmetric")
 SAME = ("plates", "weights", "tpu_mlir", "decoder", "batch", "folds")
 
 
@@ -94,7 +96,7 @@ def grow_study(
     """
     made = run_study(plan, plates, weights)
     made["models"] = models(plan, plates, weights, images=simulated, progress=True)
-    looked_into = plan.decoder == "greedy" and not plan.release
+    looked_into = plan.decoder == "greedy" and not plan.release and not weights.of.onnx
     if looked_into and any(s.name == LOOKED_INTO for s in plan.strategies):
         made["sensitivity"] = sensitivity(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
         made["company"] = company(plates, weights, plan.chips, STRATEGIES[LOOKED_INTO])
@@ -110,20 +112,63 @@ def grow_published(path: Path, **given: Any) -> Path:
         For a wrong parameter, or more than one decoder.
     """
     p = check(DATA="published", WEIGHTS="published", IMAGES=0, **given)
-    decoders = p.decoders if "DECODERS" in given else ("greedy",)
-    if len(decoders) != 1:
-        raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
+    decoder = _decoder(p, given)
     data = datasets_for(p)
     release, calibrated_by = releases_of(p)
     plan = full_plan(
         [_on_all_chips(asked) for asked in p.strategies] if "STRATEGIES" in given else (),
         p.chips if "CHIPS" in given else (),
         p.draws,
-        decoders[0],
+        decoder,
         release,
         calibrated_by,
     )
     return grow_study(path, plan, data.plates, data.weights)
+
+
+def grow_own(path: Path, **given: Any) -> Path:
+    """`grow_study` of a user's ``NETWORK`` on labelled plates of ``DATA``, all unless ``IMAGES``.
+
+    Strategies are those that any network has, the chips those of the study. Every plate is judged
+    by models that were calibrated on others.
+
+    Raises
+    ------
+    DataError
+        When the network's output is not decoded to texts, or the plates have no labels.
+    ParameterError
+        For a wrong parameter, more than one decoder, or a release of the compiler.
+    """
+    p = check(**{"IMAGES": 0} | given)
+    if p.tpu_mlir:
+        raise ParameterError(
+            f"TPU_MLIR={','.join(p.tpu_mlir)}: of a network of one's own the workbook's release "
+            "alone is studied. Leave it out."
+        )
+    # Calibration images are drawn here, outside each fold: nothing is to be noted of others.
+    decoder, data = _decoder(p, given), datasets_for(replace(p, precisions=("fp32",)))
+    if data.weights.of.interface.kind != "ctc":
+        raise DataError(
+            f"network {data.weights.of.name} gives logits that are not decoded to texts, and a "
+            "study counts texts. `lprnet-nb compare` holds its BModels against float."
+        )
+    outside = len(data.plates) // 2  # of the fold that is judged
+    usual = [STRATEGIES[name] for name in OF_OTHERS] + list(GENERAL.values())
+    chosen = [_on_all_chips(one) for one in p.strategies] if "STRATEGIES" in given else usual
+    plan = Plan(
+        tuple(strategy.cut_to(outside) for strategy in chosen),
+        p.chips if "CHIPS" in given else CHIPS,
+        tuple(range(p.draws)),
+        decoder=decoder,
+    )
+    return grow_study(path, plan, data.plates, data.weights)
+
+
+def _decoder(parameters: Parameters, given: dict[str, Any]) -> str:
+    decoders = parameters.decoders if "DECODERS" in given else ("greedy",)
+    if len(decoders) != 1:
+        raise ParameterError(f"decoders {', '.join(decoders)}: a study reads with one.")
+    return decoders[0]
 
 
 def releases_of(parameters: Parameters) -> tuple[str | None, str | None]:
@@ -158,8 +203,13 @@ def _on_all_chips(asked: Asked) -> Strategy:
 
 
 def recommend_from(path: Path, folder: Path | None = None) -> list[Path]:
-    """Write ``<CHIP>/recommended.json`` as a study finds it, below the models' folder."""
-    return write_recommendations(read_study(path), folder or repository() / "data" / "models")
+    """Write ``<CHIP>/recommended.json`` as a study finds it, below the models' folder.
+
+    Of a user's network below a folder of the study's name, beside it: a strategy by its path.
+    """
+    study = read_study(path)
+    own = path.with_suffix("") if "network" in study["provenance"] else None
+    return write_recommendations(study, folder or own or repository() / "data" / "models")
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

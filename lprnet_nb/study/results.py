@@ -552,7 +552,12 @@ def nested(
 
 
 def float_shares(study: dict[str, Any]) -> dict[str, float]:
-    """Part of the work that each strategy leaves in float, see `study_cost.float_share`."""
+    """Part of the work that each strategy leaves in float: of a user's network the most seen."""
+    if "network" in study["provenance"]:
+        shares: dict[str, float] = {}
+        for row in study.get("models", []):
+            shares[row["strategy"]] = max(shares.get(row["strategy"], 0), row.get("in_float", 0))
+        return shares
     return {
         name: float_share(Strategy(**fields))
         for name, fields in study["provenance"].get("strategies", {}).items()

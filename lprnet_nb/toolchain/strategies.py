@@ -102,6 +102,12 @@ class Strategy(BaseModel):
         note_fewer(self.name, self.images, images)
         return self.model_copy(update={"images": images, "tune": min(self.tune, images)})
 
+    @property
+    def of_lprnet(self) -> bool:
+        """Whether it names what LPRNet alone has: its roles, its forked form, its training."""
+        own = self.form != "published" or self.finetune
+        return own or not all(map(is_general, self.float_roles))
+
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
         return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
@@ -371,6 +377,22 @@ STRATEGIES: dict[str, Strategy] = _registry(
 )
 
 
+# For any network, by what its layers are; what is special about LPRNet has roles of its own above.
+GENERAL: dict[str, Strategy] = _registry(
+    Strategy(
+        name="mse-first", method="mse", float_roles=("first",), about="The first layer in float."
+    ),
+    Strategy(
+        name="mse-last", method="mse", float_roles=("last",), about="The last layer in float."
+    ),
+    Strategy(
+        name="mse-ends",
+        method="mse",
+        float_roles=("first", "last"),
+        about="The first and the last layer in float.",
+    ),
+)
+
 # Of others, to be reproduced; a study does not run them by itself.
 RECIPES: dict[str, Strategy] = _registry(
     Strategy(
@@ -415,8 +437,9 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
     ParameterError
         Listing what there is.
     """
-    if name in STRATEGIES or name in RECIPES:
-        return {**STRATEGIES, **RECIPES}[name]
+    known = STRATEGIES | GENERAL | RECIPES
+    if name in known:
+        return known[name]
     if name == "recommended":
         if chip is None:
             raise ParameterError(
@@ -427,7 +450,7 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
         return read_strategy(name)
     raise ParameterError(
         f"strategy {name!r} is not known. Choose from recommended, "
-        f"{', '.join([*STRATEGIES, *RECIPES])}, or name a strategy's JSON file."
+        f"{', '.join(known)}, or name a strategy's JSON file."
     )
 
 

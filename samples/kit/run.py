@@ -275,6 +275,7 @@ class Model:
 
     def __init__(self, sail, kit, entry, mode="SYSIO", tpu=0):
         self.sail, self.entry, self.tpu = sail, entry, tpu
+        self.layout = kit["layout"]
         path = os.path.join(kit["folder"], *entry["file"].split("/"))
         self.engine = sail.Engine(path, tpu, getattr(sail.IOMode, mode))
         self.handle = self.engine.get_handle()
@@ -292,7 +293,8 @@ class Model:
         stage = self.stage(len(inputs))
         name, output = stage["inputs"][0]["name"], stage["outputs"][0]["name"]
         more = {"core_list": list(cores)} if cores else {}
-        return to_float(self.engine.process(self.graph, {name: inputs}, **more)[output], stage)
+        made = self.engine.process(self.graph, {name: inputs}, **more)[output]
+        return arranged(to_float(made, stage), self.layout)
 
     def run_tensors(self, inputs):
         """The same by tensors on the device (DEVIO); the run alone is timed."""
@@ -310,7 +312,7 @@ class Model:
         )
         self.seconds = time.perf_counter() - started
         target.sync_d2s()
-        return from_stored(target.asnumpy(), made)
+        return arranged(from_stored(target.asnumpy(), made), self.layout)
 
     def run_tensor(self, source, batch):
         """Run on a tensor that lies on the device already."""
@@ -324,7 +326,7 @@ class Model:
             {made["name"]: target},
         )
         target.sync_d2s()
-        return from_stored(target.asnumpy(), made)
+        return arranged(from_stored(target.asnumpy(), made), self.layout)
 
     def tensor(self, about):
         key = (about["name"], tuple(about["shape"]))
@@ -378,8 +380,21 @@ def from_stored(array, about):
     return array.reshape(about["shape"]).astype(np.float32) * np.float32(scale)
 
 
+def arranged(outputs, layout):
+    """Outputs as [N, classes, steps]; `layout` names their axes, 1 an axis of one."""
+    import numpy as np
+
+    if layout == "nct":
+        return outputs
+    axes = layout.replace("1", "")
+    kept = outputs.reshape([n for n, axis in zip(outputs.shape, layout) if axis != "1"])
+    if "t" not in axes:
+        axes, kept = axes + "t", kept[..., None]
+    return np.ascontiguousarray(kept.transpose([axes.index(axis) for axis in "nct"]))
+
+
 def preprocess(images, entry, kit):
-    """uint8 BGR [N, 24, 94, 3] to what a model takes, float32."""
+    """uint8 BGR [N, height, width, 3] to what a model takes, float32."""
     import numpy as np
 
     about = entry["stages"][0]["inputs"][0]
@@ -388,14 +403,29 @@ def preprocess(images, entry, kit):
             return images.astype(np.float32)
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
     how = kit["preprocessing"]
+    if how["order"] == "rgb":
+        images = images[..., ::-1]
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-    return (planes - np.float32(how["mean"])) * np.float32(how["scale"])
+    return (planes - of_planes(how["mean"])) * of_planes(how["scale"])
+
+
+def of_planes(values):
+    """A number for all planes, or one a plane, as it goes with [N, planes, height, width]."""
+    import numpy as np
+
+    return np.reshape(np.float32(values), (-1, 1, 1))
 
 
 def read_plates(logits, kit):
-    """Greedy CTC: the best class of each step, repeats collapsed, blanks dropped."""
+    """Greedy CTC: the best class of each step, repeats collapsed, blanks dropped.
+
+    Of logits that are no CTC, the best class of each step by name, else by number.
+    """
     classes, blank = kit["classes"], kit["blank"]
     texts = []
+    if kit["output"] == "logits":
+        names = [one if one.isprintable() else str(k) for k, one in enumerate(classes)]
+        return [" ".join(names[best] for best in row) for row in logits.argmax(1).tolist()]
     for row in logits.argmax(1).tolist():
         kept = [
             best
@@ -830,7 +860,9 @@ def jobs_of(kit, box, settings):
     single = [entry for entry in kit["models"] if len(entry["stages"]) == 1]
     if box["bmrt_test"]:
         jobs += [["bmrt_test", "bmrt_test", entry["id"]] for entry in single]
-    if box["bmcv"]:
+    how = kit["preprocessing"]
+    plain = how["order"] == "bgr" and not any(isinstance(how[k], list) for k in ("mean", "scale"))
+    if box["bmcv"] and plain:  # its program converts with one number for all planes
         jobs += [["bmcv", "bmcv", entry["id"]] for entry in single]
     only = settings["only"]
     return [job for job in jobs if not only or job[2] in only]

@@ -9,11 +9,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from lprnet_nb.datasets.alphabet import Alphabet
 from lprnet_nb.decode import decode
+from lprnet_nb.decode.top import top
 from lprnet_nb.errors import DataError
 from lprnet_nb.measure.box import logits_digest, measured_logits, read_results
 from lprnet_nb.proof.kit import kit_for, read_kit
@@ -252,3 +254,68 @@ def test_twenty_plates_with_numpy_alone(chip, run, compiler, tmp_path):
         assert model.programs["plates"].different == {}
     read, labels = model.programs["plates"].readings, [plate.label for plate in kit.plates]
     assert sum(a == b for a, b in zip(read, labels)) >= 10
+
+
+PYTHON = """
+import torch
+from torch import nn
+
+class Recognizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, (8, 3)), nn.LeakyReLU())
+
+    def forward(self, x):
+        return self.layers(x).squeeze(2).permute(2, 0, 1)
+
+def network():
+    torch.manual_seed(0)
+    return Recognizer().eval()
+"""
+TOML = """
+[input]
+height = 8
+width = 12
+order = "rgb"
+mean = [90.0, 127.5, 150.0]
+scale = 0.01
+
+[output]
+kind = "{kind}"
+layout = "tnc"
+classes = ["Seoul", "1", "2", "3", "4", "-"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ctc", "logits"])
+def test_a_kit_of_ones_own_network_reads_as_here(kind, run, box_environment, tmp_path):
+    """RGB, a mean a plane, time first, class names of several characters; no C++ program."""
+    (tmp_path / "own.py").write_text(PYTHON, "utf8")
+    (tmp_path / "own.toml").write_text(TOML.format(kind=kind), "utf8")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (8, 12, 3), np.uint8)
+        assert cv2.imwrite(str(folder / f"{number}.png"), noise)
+    (folder / "labels.csv").write_text("".join(f"{n}.png,Seoul12\n" for n in range(6)), "utf8")
+    made = kit_for(
+        tmp_path / "kit",
+        backend="emulator",
+        CHIPS="BM1688",
+        NETWORK=str(tmp_path / "own.py"),
+        PRECISIONS="int8",
+        BATCHES="4",
+        STRATEGIES="max",
+        IMAGES=0,
+        DATA=str(folder),
+    )
+    assert not (made / "cpp").exists()
+    run("--warm-up", 0, "--repetitions", 1, folder=made)
+    results, kit = read_results(made / "results.json"), read_kit(made)
+    assert all(check.passed for check in results.checks)
+    [model] = results.models
+    assert model.programs["plates"].different == {}
+    alphabet = Alphabet(tuple(kit.classes), kit.blank)
+    here = (decode if kind == "ctc" else top)(expected(made, model.id), alphabet).texts
+    assert model.programs["plates"].readings == here and any("Seoul" in text for text in here)

@@ -100,6 +100,8 @@ def test_auto_is_a_backend_by_name(monkeypatch):
         ({"MEAN": "127.5"}, "--mean: for BMODELS, and none is named"),
         ({"BMODELS": "a.bmodel", "TRUST": True, "SCALE": "1,2"}, "one number, or three"),
         ({"BMODELS": "a.bmodel", "TRUST": True, "PIXEL_FORMAT": "gray"}, "Choose bgr or rgb"),
+        ({"NETWORK": "a.py", "STRATEGIES": "kl-in-out"}, "'kl-in-out' names layers or a form that"),
+        ({"NETWORK": "a.py", "STRATEGIES": "mse-ends,qat"}, "'qat' names .* such as mse-ends"),
     ],
 )
 def test_what_is_impossible_is_refused_with_what_is_valid(given, message):

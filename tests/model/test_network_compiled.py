@@ -15,17 +15,20 @@ from typer.testing import CliRunner
 from lprnet_nb.cli import app
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages, preprocess
+from lprnet_nb.datasets.pictures import load_pictures
 from lprnet_nb.decode import decode
-from lprnet_nb.evaluate.fidelity import cosine
+from lprnet_nb.errors import ParameterError
+from lprnet_nb.evaluate.fidelity import cosine, sqnr_db
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.model.weights import Weights
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.runtime.engine import open_engine
+from lprnet_nb.study.results import read_study
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.compile import compile_bmodel, top_graph
 from lprnet_nb.toolchain.layers import layers_of_roles
-from lprnet_nb.toolchain.strategies import make_strategy
+from lprnet_nb.toolchain.strategies import make_strategy, read_strategy
 
 pytestmark = pytest.mark.slow
 QUICK = make_strategy(name="quick", method="max", images=8, tune=0)
@@ -145,6 +148,67 @@ def _run(*arguments: object) -> str:
     done = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def test_a_study_counts_what_float_reads(tmp_path, monkeypatch):
+    """Labels are float's own readings: with other planes, layout or classes next to none is right.
+
+    One strategy names its layers by operation and leaves all in float.
+    """
+    monkeypatch.chdir(tmp_path)
+    toml = description(layout="ntc", order="rgb", mean=[90.0, 127.5, 150.0])
+    path = save(tmp_path, model(layout="ntc"), toml)
+    weights = network_weights(read_network(path))
+    some = generate_plates(16, 0, workers=0).fitted(weights.of.size)
+    texts = decode(float_logits(weights, some), weights.alphabet).texts
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for number, image in enumerate(some.images):
+        assert cv2.imwrite(str(folder / f"{number:02}.png"), image)
+    names = [f"{number:02}.png,{text}" for number, text in enumerate(texts)]
+    (folder / "labels.csv").write_text("\n".join(["file,plate", *names, ""]), "utf8")
+    kept = {"name": "kept", "method": "mse", "float_roles": ["op:Conv"]}
+    Path("kept.json").write_text(json.dumps(kept), "utf8")
+    given = ("--network", path, "--data", folder, "--chips", "BM1684X", "--draws", 1)
+    _run("study", "mine.json", *given, "--strategies", "mse,kept.json", "--recommend")
+    study = read_study(Path("mine.json"))
+    assert study["float"]["correct"] == 16 and study["provenance"]["network"] == "small"
+    right = {row["strategy"]: row["correct"] for row in study["rows"]}
+    assert right["kept"] >= 14 and right["mse"] >= 8  # in F16, in INT8
+    shares = {row["strategy"]: row["in_float"] for row in study["models"]}
+    assert shares == {"mse": 0, "kept": 1}
+    assert all(row["simulator"]["identical"] for row in study["models"] if "simulator" in row)
+    chosen = read_strategy("mine/BM1684X/recommended.json")
+    assert chosen.name in right
+
+
+def test_an_explanation_needs_the_network_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LPRNET_DATA", str(tmp_path / "data"))
+    path = save(tmp_path, model(layout="ntc"), description(layout="ntc", order="rgb"))
+    other = save(tmp_path, model(layout="ntc", seed=1), description(layout="ntc"), "other")
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for number, image in enumerate(generate_plates(8, 0, workers=0).images):
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+    _run(
+        *("compile", "BM1684X", "--network", path, "--data", folder, "--precisions", "int8"),
+        *("--batches", "1"),
+    )
+    bmodel = tmp_path / "data" / "models" / "BM1684X" / "small_int8_1b.bmodel"
+    for more, message in (((), "from network 'small'"), (("--network", other), "names 'other'")):
+        with pytest.raises(ParameterError, match=message):
+            _run("explain", bmodel, folder, *more)
+    _run("explain", bmodel, folder, "--network", path, "--top", 0, "--output", "why.json")
+    found = json.loads(Path("why.json").read_text("utf8"))
+    weights = network_weights(read_network(path))
+    some = load_pictures([folder], weights.of.size)
+    base = float_logits(weights, some)
+    int8 = logits(BModel.load(bmodel), some, "emulator")
+    assert found["images"] == 8
+    assert found["int8"]["snr_db"] == pytest.approx(sqnr_db(base, int8), abs=0.01)
+    same = zip(*(decode(made, weights.alphabet).texts for made in (base, int8)))
+    assert found["int8"]["as_float"] == sum(a == b for a, b in same)
 
 
 def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypatch):

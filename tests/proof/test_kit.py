@@ -14,6 +14,8 @@ import pytest
 from kit_results import RUN, model_of, plates_of
 
 from lprnet_nb.cache import file_digest
+from lprnet_nb.datasets.images import InputFormat, preprocess
+from lprnet_nb.datasets.interface import Interface
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.measure import schema
 from lprnet_nb.measure.box import (
@@ -46,6 +48,26 @@ def test_times_are_medians_and_quartiles_of_an_image(program):
     assert found["quartiles"] == pytest.approx([75, 225])  # Tukey's hinges, the median left out
     assert (found["calls"], found["images_per_call"]) == (5, 2)
     assert program.per_image([0.1], 1)["quartiles"] == [100, 100]
+
+
+@pytest.mark.parametrize("layout", ["nct", "ntc", "tnc", "nc1t", "nc"])
+def test_the_program_lays_outputs_out_as_the_package_does(program, layout):
+    sizes = {"n": 2, "c": 5, "t": 3, "1": 1}
+    outputs = np.random.default_rng(0).standard_normal([sizes[axis] for axis in layout])
+    interface = Interface(layout=layout, kind="logits")
+    assert np.array_equal(program.arranged(outputs, layout), interface.arranged(outputs))
+
+
+@pytest.mark.parametrize("order", ["bgr", "rgb"])
+@pytest.mark.parametrize("mean", [127.5, [90.0, 127.5, 150.0]])
+def test_the_program_prepares_pictures_as_the_package_does(program, order, mean):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
+    entry = {"stages": [{"inputs": [{"dtype": "BM_FLOAT32", "shape": [2, 3, 8, 12]}]}]}
+    how = {"mean": mean, "scale": 0.01, "order": order}
+    planes = tuple(mean) if isinstance(mean, list) else (mean,) * 3
+    wanted = preprocess(images, InputFormat(8, 12, planes, (0.01,) * 3, order))
+    found = program.preprocess(images, entry, {"preprocessing": how})
+    assert found.dtype == np.float32 and np.array_equal(found, wanted)
 
 
 def test_a_kit_says_what_is_in_it(kit):
