@@ -929,6 +929,41 @@ def study(
 
 
 @app.command()
+def search(
+    chip: Annotated[str, typer.Argument(help="Chip, such as BM1684X.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of searches, made or grown.")
+    ],
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Predicted ms of a call (BM1684: part of the work in float); the recommended "
+            "strategy's by default."
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Calibration draws that are searched on.")] = 1,
+    save: Annotated[
+        Path | None, typer.Option(help="Strategy file of the best, for --strategies.")
+    ] = None,
+    data: DataOption = None,
+    weights: WeightsOption = None,
+    classes: Classes = None,
+    images: Images = None,
+) -> None:
+    """Search which layers stay in float and how thresholds are chosen; the same command resumes.
+
+    See docs/search.md.
+    """
+    from .study.searched import grow_search, read_search, said
+
+    given = _upper(data=data, weights=weights, classes=classes, images=images)
+    path = grow_search(output, chip, budget, draws, save, **given)
+    print(path)
+    for sentence in said(read_search(path)):
+        print(sentence)
+
+
+@app.command()
 def kit(
     what: Annotated[
         str, typer.Argument(help="Chip to make a kit for, such as BM1684X; or a kit's folder.")

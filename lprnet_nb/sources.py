@@ -46,6 +46,11 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "toolchain/inside/list_layers.py",
     ),
     "calibration": (_PREPROCESS, "toolchain/compile.py: SEARCH_IMAGES write_images calibrate"),
+    "mixed-table": (
+        "toolchain/compile.py: mixed_table _lines_by_layer",
+        "toolchain/layers.py",
+        "model/lprnet/roles.py",
+    ),
     "bmodel": (
         "toolchain/compile.py: _QUANTIZE _TOLERANCE compile_bmodel _deploy float_lines _export",
         "toolchain/layers.py",
@@ -104,6 +109,13 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     ),
     "score": ("work/pieces.py: _score", *_DECODERS),
     "study-cell": (_PREPROCESS, "study/cells.py: network_input", _EMULATOR),
+    "search-read": (
+        _PREPROCESS,
+        "study/search.py: read",
+        "study/cells.py: network_input",
+        "decode/ctc.py",
+        _EMULATOR,
+    ),
     "study-float": (_PREPROCESS, *_FLOAT),
     "study-role": (_PREPROCESS, *_FLOAT, _EMULATOR),
     "shim": ("runtime/simulator.py", "runtime/shim.c"),

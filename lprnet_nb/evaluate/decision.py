@@ -12,10 +12,10 @@ from scipy.stats import norm
 
 from ..errors import ParameterError
 from .paired import mcnemar_exact
+from .power import plates_needed
 
 Outcome = Literal["within", "not within", "too few plates"]
 TOLERANCE = 1.0  # points of exact match that may be lost, where the reader names no other
-SEARCHED = 1_000_000  # plates; beyond, a difference is on the tolerance for all that is known
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Decision:
         "within": the whole interval lies above minus the tolerance. "not within": it lies below.
         "too few plates": minus the tolerance lies inside.
     decides
-        About how many plates of the same kind would decide, for "too few plates"; None elsewhere,
-        and where more than `SEARCHED` would be needed.
+        About how many plates of the same kind would decide with a chance of 80 % (see `power`), for
+        "too few plates"; None elsewhere, and where more than `power.MOST` would be needed.
     """
 
     difference: float
@@ -121,21 +121,8 @@ def decide(
 def _decides(only_a: int, only_b: int, images: int, limit: float) -> int | None:
     """Plates at which these shares of unlike readings would put the limit outside the interval."""
     a, b = only_a / images, only_b / images
-    few, many = images, SEARCHED
-    if not _outside(a, b, many, limit):
-        return None
-    while many - few > 1:  # the interval narrows around a difference that stays
-        middle = (few + many) // 2
-        few, many = (few, middle) if _outside(a, b, middle, limit) else (middle, many)
-    return _round_up(many)
-
-
-def _outside(a: float, b: float, images: int, limit: float) -> bool:
-    half = norm.ppf(0.975) * math.sqrt(_variance(a * images, b * images, images))
-    return abs((b - a) * images / (images + 2) - limit) > half
-
-
-def _round_up(count: int) -> int:
-    """To two digits: an estimate is no more exact."""
-    step = 10 ** max(len(str(count)) - 2, 0)
-    return -(-count // step) * step
+    return plates_needed(
+        lambda n: (b - a) * n / (n + 2) - limit,
+        lambda n: _variance(a * n, b * n, n),
+        least=images + 1,
+    )

@@ -147,6 +147,7 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+NEAR = 0.03  # of float's exact match: what lies further below is left out of a front
 READABLE = 0.7  # below it a strategy is named with its mean, and not drawn to scale
 
 
@@ -229,6 +230,63 @@ def pareto(
         bbox_to_anchor=(1, 0.5),
         fontsize=7,
     )
+    return figure
+
+
+def front(
+    found: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], reference: float
+) -> Figure:
+    """Exact match against cost, a panel a chip: searched, each budget, and made by hand.
+
+    Parameters
+    ----------
+    found, others
+        `study.searched.lines` and `study.searched.hand_made`; those far below are not drawn.
+    reference
+        Float's exact match.
+    """
+    chips = list(dict.fromkeys(line["chip"] for line in found))
+    figure = blank(WIDTH, 2.9 * len(chips))
+    panels = figure.subplots(len(chips), 1, squeeze=False)[:, 0]
+    for axes, chip in zip(panels, chips):
+        mine = [line for line in found if line["chip"] == chip]
+        hand = [x for x in others if x["chip"] == chip and x["mean"] > reference - NEAR]
+        best = sorted(hand, key=lambda x: (x["cost"], -x["mean"]))
+        best = [x for n, x in enumerate(best) if all(x["mean"] > y["mean"] for y in best[:n])]
+        for line in hand:
+            axes.plot(line["cost"], line["mean"], color=GREY, marker=".", linestyle="none")
+        if best:
+            ends = [[x["cost"] for x in best], [x["mean"] for x in best]]
+            axes.step(*ends, where="post", color=GREY, linewidth=0.8, label="made by hand")
+        for line in best:
+            axes.annotate(
+                line["strategy"],
+                (line["cost"], line["mean"]),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=6,
+                color=GREY,
+            )
+        style, mean = SERIES[0], np.array([line["mean"] for line in mine])
+        ends = np.array([line["interval"] for line in mine]).T
+        axes.errorbar(
+            [line["cost"] for line in mine],
+            mean,
+            yerr=[mean - ends[0], ends[1] - mean],
+            color=style["color"],
+            marker=style["marker"],
+            capsize=2,
+            elinewidth=0.8,
+            linestyle="-",
+            linewidth=0.8,
+            label="searched, on plates that it has not seen (95 % interval)",
+        )
+        axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--", label="float")
+        unit = "predicted ms of a call" if mine[0]["unit"] == "ms" else "part of the work in float"
+        axes.set(title=chip, xlabel=unit, ylabel="exact match")
+        axes.set_xlim(right=1.15 * max(line["cost"] for line in [*mine, *best]))
+        axes.grid(axis="y", color=PALE)
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=3, fontsize=7)
     return figure
 
 

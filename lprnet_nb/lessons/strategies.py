@@ -13,7 +13,7 @@ from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
-from ..study import cells, details, results, sentences, upgrades
+from ..study import band, cells, details, results, searched, sentences, upgrades
 from ..study.full import releases_of
 from ..toolchain.strategies import Strategy, recommended
 from .course import tell
@@ -203,3 +203,26 @@ def releases_shown(output: Output) -> list[str]:
             "06_published", placed, phrase("Published INT8 figures by the vendor's recipe.")
         )
     return [*upgrades.said(study), upgrades.published_said(placed)]
+
+
+def search_shown(output: Output) -> list[str]:
+    """The committed searches: their front beside what was made by hand, and what they say."""
+    found = searched.committed_search()
+    if found is None:
+        return [phrase("No search is in this checkout.")]
+    reference = found["float"]["correct"] / found["float"]["images"]
+    others = searched.hand_made(found, results.committed_study())
+    output.figure(
+        figures.front(searched.lines(found), others, reference),
+        "06_search",
+        phrase(
+            "What a search over all layers finds within a budget, beside what was made by hand."
+        ),
+    )
+    return searched.said(found)
+
+
+def band_shown(output: Output, one: Shown) -> list[str]:
+    """How many plates and draws it takes to see a difference, and what the study can see."""
+    output.table("06_band", band.band_table(band.band(one.study)), phrase("The band of chance."))
+    return band.band_said(one.study)

@@ -26,7 +26,14 @@ from ..errors import EngineError, ToolchainError
 from ..model.trace import TracedModel, float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
-from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
+from ..toolchain.compile import (
+    CalibrationTable,
+    TopGraph,
+    calibrate,
+    compile_bmodel,
+    mixed_table,
+    top_graph,
+)
 from ..toolchain.environment import compiler
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.lower_once import Lowering, lower_all
@@ -201,7 +208,7 @@ def planned_cells(plan: Plan, plates: PlateImages, weights: Weights) -> list[tup
 
 def calibration_key(strategy: Strategy) -> tuple:
     """What a pass over calibration images depends on; methods of one key share the pass."""
-    alone = None if strategy.method in SHARED_METHODS else strategy.method
+    alone = None if set(strategy.methods) <= set(SHARED_METHODS) else tuple(strategy.methods)
     return (
         strategy.form,
         strategy.fuse_preprocess,
@@ -216,7 +223,7 @@ def calibration_key(strategy: Strategy) -> tuple:
 
 def tune_of(strategy: Strategy) -> int:
     """Images on which the compiler refines thresholds: none for methods that it does not tune."""
-    return strategy.tune if strategy.method in TUNED_METHODS else 0
+    return strategy.tune if set(strategy.methods) & set(TUNED_METHODS) else 0
 
 
 def needs_tool(strategy: Strategy) -> bool:
@@ -296,7 +303,7 @@ def thresholds_piece(
             "scheme": scheme,
             "split": split,
             "first": first,
-            "methods": sorted({strategy.method for strategy in strategies}),
+            "methods": sorted({method for s in strategies for method in s.methods}),
         },
         (trace_piece(weights, 1, "image", first.form),),
     )
@@ -360,7 +367,7 @@ def _cell(
             graph = _graph(weights, strategy, calibrated_by) if calibrated_by else graph
             table = calibrate(graph, images, strategy, chip)
         else:
-            table = found.tables[strategy.method]
+            table = mixed_table(found.tables, graph, strategy)
         folder = lower(kept_quantizer(), weights, graph, chip, strategy, table, split.draw, release)
         judged = plates.images[split.evaluate]
         return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..datasets.alphabet import PUBLISHED
@@ -13,7 +15,11 @@ from ..model.lprnet import LPRNET
 from ..model.lprnet.roles import role_of_convolution
 from ..runtime.emulator import Graph, load_graph
 from ..runtime.emulator.graph import Op
+from ..toolchain.compile import TopGraph
+from ..toolchain.layers import is_general, layers_of_roles
 from ..toolchain.strategies import Strategy
+
+_PRODUCTS = ("top.Conv", "top.MatMul")
 
 
 @lru_cache(2)
@@ -45,11 +51,14 @@ def work_by_role(form: str) -> dict[str | None, int]:
     return work
 
 
-def float_share(strategy: Strategy) -> float:
+def float_share(strategy: Strategy) -> float | None:
     """Part of the multiply-accumulates that a strategy leaves in float, 0 to 1.
 
-    Layers that a search chooses are not known to the strategy and count as quantized.
+    Layers that a search chooses are not known to the strategy and count as quantized. None for a
+    strategy that names layers by patterns: `share_of_layers` knows which they are.
     """
+    if any(is_general(role) for role in strategy.float_roles):
+        return None
     work = work_by_role(strategy.form)
     return sum(work.get(role, 0) for role in strategy.float_roles) / sum(work.values())
 
@@ -73,3 +82,17 @@ def _work(op: Op, graph: Graph) -> int:
     seen = op.result if kind == "Conv2D" else graph.types[op.operand(0)]
     channels = seen.shape[1]
     return prod(seen.shape) * prod(graph.weights[op.operand(1)].shape) // channels
+
+
+def share_of_layers(graph: TopGraph, roles: Sequence[str]) -> float:
+    """Part of a network's multiply-accumulates whose layers have one of some roles, 0 to 1."""
+    [path] = [path for path in graph.files if path.name.endswith("_weight.npz")]
+    with np.load(path) as weights:
+        work = {
+            layer["name"]: int(np.prod(layer["shape"][1:]) * np.prod(weight.shape[1:]))
+            for layer in graph.layers
+            if layer["op"] in _PRODUCTS
+            for weight in [weights[layer["inputs"][1]]]
+        }
+    chosen = layers_of_roles(graph.layers, tuple(roles), graph.network)
+    return sum(work.get(name, 0) for name in chosen) / max(1, sum(work.values()))

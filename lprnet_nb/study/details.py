@@ -24,7 +24,7 @@ from ..progress import progress_bar
 from ..runtime.crosscheck import crosscheck
 from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
-from ..toolchain.compile import calibrate, compile_bmodel, top_graph
+from ..toolchain.compile import calibrate, compile_bmodel, mixed_table, top_graph
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.lowering import Quantizer, kept_quantizer
 from ..toolchain.strategies import Strategy
@@ -230,7 +230,7 @@ def models(
             except (ToolchainError, EngineError) as error:
                 lines[-1]["error"] = short(str(error))
             else:
-                lines[-1] |= _proof(model, folder, judged, images)
+                lines[-1] |= proof(model, folder, judged, images)
             advance(1)
     return lines
 
@@ -250,9 +250,13 @@ def _model(
         table = calibrate(graph, images, strategy, chip)
     else:
         methods = {
-            s.method for s in plan.strategies if calibration_key(s) == calibration_key(strategy)
+            method
+            for s in plan.strategies
+            if calibration_key(s) == calibration_key(strategy)
+            for method in s.methods
         }
-        table = tables(quantizer, graph, images, strategy, sorted(methods))[strategy.method]
+        found = tables(quantizer, graph, images, strategy, sorted(methods))
+        table = mixed_table(found, graph, strategy)
     draw = plan.draws[0]
     folder = lower(quantizer, weights, graph, chip, strategy, table, draw, plan.release)
     if strategy.finetune:
@@ -263,7 +267,8 @@ def _model(
     return model, folder
 
 
-def _proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:
+def proof(model: BModel, folder: Path, judged: PlateImages, images: int) -> dict[str, Any]:
+    """A line of `models`: of a BModel, the graph that cells ran, and plates for the simulator."""
     if not same_graph(folder, model.exported):
         raise EngineError(
             f"{model.chip} {model.strategy}: the BModel's graph is not the one that "

@@ -129,7 +129,7 @@ def summarize(study: dict[str, Any], *, baseline: str = "kl") -> list[dict[str, 
             mean=float(np.mean(rates)),
             low=float(min(rates)),
             high=float(max(rates)),
-            interval=list(_interval(np.stack(list(draws.values())))),
+            interval=list(interval(np.stack(list(draws.values())))),
             latency_ms=latency.get((strategy, chip)),
             in_float=shares.get(strategy),
         )
@@ -170,7 +170,7 @@ def difference(
     rates = [theirs[d].mean() for d in common]
     return {
         "difference": float(change.mean()),
-        "interval": list(_interval(change)),
+        "interval": list(interval(change)),
         "draws": len(common),
         "baseline_spread": float(max(rates) - min(rates)),
     }
@@ -205,7 +205,7 @@ def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str) -> li
     ]
 
 
-def _interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
+def interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
     """95 % percentile bootstrap of a mean over ``[draws, images]``, both resampled."""
     counts, weights = _resampled(*values.shape, resamples)
     means = ((counts @ values.T.astype(float)) * weights).sum(1)
@@ -493,7 +493,7 @@ def candidates(study: dict[str, Any], chip: str) -> tuple[list[str], np.ndarray]
         and (
             latency.get((name, chip), 0) <= SLOWER * plain
             if plain
-            else shares.get(name, 0) <= IN_FLOAT
+            else shares.get(name, 1 if name in described else 0) <= IN_FLOAT
         )
     ]
     names.sort(key=lambda name: (latency.get((name, chip), 0), shares.get(name, 0)))
@@ -552,16 +552,20 @@ def nested(
 
 
 def float_shares(study: dict[str, Any]) -> dict[str, float]:
-    """Part of the work that each strategy leaves in float: of a user's network the most seen."""
+    """Part of the work that each strategy leaves in float: of a user's network the most seen.
+
+    Of LPRNet, those that `study.cost.float_share` knows.
+    """
     if "network" in study["provenance"]:
-        shares: dict[str, float] = {}
+        most: dict[str, float] = {}
         for row in study.get("models", []):
-            shares[row["strategy"]] = max(shares.get(row["strategy"], 0), row.get("in_float", 0))
-        return shares
-    return {
+            most[row["strategy"]] = max(most.get(row["strategy"], 0), row.get("in_float", 0))
+        return most
+    shares = {
         name: float_share(Strategy(**fields))
         for name, fields in study["provenance"].get("strategies", {}).items()
     }
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def latencies(study: dict[str, Any]) -> dict[tuple[str, str], float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -302,6 +303,10 @@ def calibrate(
     """
     graph.network.input.check_images(images, "calibration images")
     check_calibrates(graph.release, strategy)
+    if strategy.layer_methods:
+        parts = {m: strategy.of_one_method(m) for m in strategy.methods}
+        tables = {m: calibrate(graph, images, one, chip) for m, one in parts.items()}
+        return mixed_table(tables, graph, strategy)
     tool = compiler(graph.release)
     bgr = images
     if strategy.channel_order == "rgb":
@@ -377,6 +382,53 @@ def calibrate(
     if not strategy.search:  # a search chooses the method by itself
         _check_method(table, graph, bgr, strategy, chip)
     return table
+
+
+def mixed_table(
+    tables: Mapping[str, CalibrationTable], graph: TopGraph, strategy: Strategy
+) -> CalibrationTable:
+    """Thresholds of each layer by the method that a strategy has for it.
+
+    Parameters
+    ----------
+    tables
+        By method, of the same images: all of `Strategy.methods`.
+
+    Raises
+    ------
+    ToolchainError
+        When the network has no layer of a role that the strategy names.
+    """
+    base = tables[strategy.method]
+    if not strategy.layer_methods:
+        return base
+    chosen = {
+        name: method
+        for role, method in strategy.layer_methods
+        for name in layers_of_roles(graph.layers, (role,), graph.network)
+    }
+    inputs = {
+        "code": code_digest("mixed-table"),
+        "tables": {method: tables[method].digest for method in strategy.methods},
+        "base": strategy.method,
+        "chosen": chosen,
+    }
+
+    def build(folder: Path) -> None:
+        lines = {method: _lines_by_layer(table) for method, table in tables.items()}
+        made = [lines[chosen.get(name, strategy.method)][name] for name in lines[strategy.method]]
+        (folder / "table").write_text("\n".join(made) + "\n", "utf8")
+        for path in base.path.parent.glob(f"{graph.network.name}_top_*_weight.npz"):
+            shutil.copy(path, folder / path.name)  # equalized ones, which no method changes
+
+    path = artifact("mixed-table", inputs, build) / "table"
+    return CalibrationTable(path, None, digest(inputs), base.release)
+
+
+def _lines_by_layer(table: CalibrationTable) -> dict[str, str]:
+    """The lines of a table's thresholds."""
+    lines = table.path.read_text("utf8").splitlines()
+    return {line.split()[0]: line for line in lines if line and not line.startswith("#")}
 
 
 def _check_method(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ..cache import data_dir, repository
 from ..errors import ParameterError
@@ -54,6 +62,9 @@ class Strategy(BaseModel):
         Form of the network: "published", or "forked", see `model.lprnet.layers.ForkedLPRNet`.
     finetune
         Tune the weights on the thresholds that were found, see `toolchain.finetune`.
+    layer_methods
+        ``(role, method)``: layers whose thresholds are chosen by another method than `method`;
+        where two name one layer, the later.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,16 +83,33 @@ class Strategy(BaseModel):
     search: Search | None = None
     form: Form = "published"
     finetune: bool = False
+    layer_methods: tuple[tuple[str, Method], ...] = ()
 
     @field_validator("float_roles")
     @classmethod
     def _known_roles(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [role for role in roles if role not in ROLES and not is_general(role)]
-        if unknown:
-            known = ", ".join([*ROLES, *ENDS, "name:PATTERN", "op:PATTERN"])
-            raise ValueError(f"role {unknown[0]!r} is not known; choose from {known}")
+        _check_roles(roles)
         general = sorted(role for role in set(roles) if role not in ROLES)
         return (*(role for role in ROLES if role in roles), *general)
+
+    @field_validator("layer_methods")
+    @classmethod
+    def _possible_methods(
+        cls, pairs: tuple[tuple[str, Method], ...], found: ValidationInfo
+    ) -> tuple[tuple[str, Method], ...]:
+        _check_roles([role for role, _ in pairs])
+        if pairs and (found.data.get("search") or found.data.get("bias_correction")):
+            raise ValueError("a search and bias correction choose one table for all layers")
+        return pairs
+
+    @property
+    def methods(self) -> list[str]:
+        """Threshold methods of all layers."""
+        return sorted({self.method, *(method for _, method in self.layer_methods)})
+
+    def of_one_method(self, method: str) -> Strategy:
+        """This strategy with all thresholds by one method."""
+        return self.model_copy(update={"method": method, "layer_methods": ()})
 
     def calibration_options(self) -> dict:
         """What the calibration table depends on, besides network and images."""
@@ -110,7 +138,16 @@ class Strategy(BaseModel):
 
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
-        return self.model_dump(mode="json", exclude={"name", "about", "finetune"})
+        # What no layer asks for is left out: models keep the keys that they had before there was it
+        unused = set() if self.layer_methods else {"layer_methods"}
+        return self.model_dump(mode="json", exclude={"name", "about", "finetune"} | unused)
+
+
+def _check_roles(roles: Iterable[str]) -> None:
+    unknown = [role for role in roles if role not in ROLES and not is_general(role)]
+    if unknown:
+        known = ", ".join([*ROLES, *ENDS, "name:PATTERN", "op:PATTERN"])
+        raise ValueError(f"role {unknown[0]!r} is not known; choose from {known}")
 
 
 def note_fewer(name: str, wanted: int, images: int) -> None:
@@ -464,8 +501,9 @@ def check_calibrates(version: str, strategy: Strategy) -> None:
     """
     release = release_like(version)
     lacking = []
-    if strategy.method not in release.methods and not strategy.search:
-        lacking.append((f"method {strategy.method!r}", with_method(strategy.method)))
+    for method in strategy.methods:
+        if method not in release.methods and not strategy.search:
+            lacking.append((f"method {method!r}", with_method(method)))
     wanted = {
         f"search {strategy.search!r}": strategy.search,
         "bias correction": strategy.bias_correction,

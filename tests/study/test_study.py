@@ -144,7 +144,7 @@ def test_paired_draws_agree_with_scipy_and_statsmodels():
 
 def test_interval_is_that_of_the_mean():
     right = np.random.default_rng(1).random((1, COUNT)) < 0.9
-    low, high = results._interval(right)
+    low, high = results.interval(right)
     share = right.mean()
     half = 1.96 * np.sqrt(share * (1 - share) / COUNT)  # one draw: the binomial's own
     assert (low, high) == pytest.approx((share - half, share + half), abs=0.002)

@@ -1,0 +1,350 @@
+"""The search: its steps on known worths, its file, and a small real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lprnet_nb.datasets.generate import generate_plates
+from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.splits import cross_fit
+from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.study import band, search, searched
+from lprnet_nb.study.cells import pack
+from lprnet_nb.study.cost import float_share, share_of_layers
+from lprnet_nb.study.search import Costs, Found, Search, Unit
+from lprnet_nb.toolchain.compile import CalibrationTable, TopGraph, mixed_table
+from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, make_strategy, read_strategy
+
+COUNT = 400
+
+
+def layer(name, op, *inputs, shape=(1, 4, 2, 2)):
+    return {"name": name, "op": f"top.{op}", "inputs": list(inputs), "shape": list(shape)}
+
+
+LAYERS = [
+    layer("in", "Input"),
+    layer("c1", "Conv", "in", "w1", "b1"),
+    layer("s1", "Scale", "c1", "k", "l"),
+    layer("p", "MaxPool", "s1"),
+    layer("a[1]", "Mul", "p", "p"),
+]
+
+
+@pytest.fixture
+def graph(tmp_path):
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "lprnet.mlir").write_text("")
+    return TopGraph(tmp_path / "top", LAYERS, False, "digest", "1.30.2")
+
+
+def test_units_are_what_the_chip_computes_at_once(graph):
+    assert search.units(graph) == [
+        Unit(("in",), "Input"),
+        Unit(("c1", "s1"), "Conv"),
+        Unit(("p",), "MaxPool"),
+        Unit(("a[1]",), "Mul"),
+    ]
+    # A layer's name is no pattern, whatever is in it.
+    assert search.units(graph)[3].roles == ("name:a[[]1]",)
+    mixed = Strategy(name="s", method="mse", layer_methods=(("name:a[[]1]", "max"),))
+    assert mixed.methods == ["max", "mse"]
+
+
+def test_a_table_takes_each_layer_from_its_method(graph, tmp_path):
+    tables = {}
+    for number, method in enumerate(("mse", "max")):
+        path = tmp_path / method
+        path.write_text(
+            "# a head\n" + "".join(f"{x['name']} {number}.5 -{number}.5 1\n" for x in LAYERS)
+        )
+        tables[method] = CalibrationTable(path, None, method, "1.30.2")
+    strategy = make_strategy(
+        name="s", method="mse", layer_methods=[["name:c1", "max"], ["op:M*", "max"]]
+    )
+    made = mixed_table(tables, graph, strategy)
+    found = {name: values[0] for name, values in made.thresholds().items()}
+    assert found == {"in": 0.5, "c1": 1.5, "s1": 0.5, "p": 1.5, "a[1]": 1.5}
+    assert made.digest not in ("mse", "max") and made.release == "1.30.2"
+    assert mixed_table(tables, graph, strategy.of_one_method("max")) is tables["max"]
+
+
+def test_methods_of_layers_are_a_part_of_the_key_and_of_the_file(tmp_path):
+    plain, mixed = (
+        make_strategy(name="s", method="mse", layer_methods=pairs)
+        for pairs in ((), (("block4", "kl"),))
+    )
+    assert plain.key() != mixed.key()
+    # A model of before there was the field keeps its key.
+    assert "layer_methods" not in plain.key()
+    (tmp_path / "s.json").write_text(json.dumps(search.fields_of(mixed)))
+    assert read_strategy(tmp_path / "s.json") == mixed
+    with pytest.raises(ParameterError, match="role 'block5' is not known"):
+        make_strategy(name="s", layer_methods=[["block5", "kl"]])
+    with pytest.raises(ParameterError, match="one table for all layers"):
+        make_strategy(name="s", search="search_qtable", layer_methods=[["block4", "kl"]])
+
+
+def found(right, log_prob, **fields):
+    return Found(Strategy(name="s", **fields), right, log_prob, 1.0)
+
+
+def test_a_step_is_better_in_one_way_and_worse_in_none():
+    base = found(10, -1.0)
+    assert found(11, -1.0).improves(base) and found(10, -0.9).improves(base)
+    assert not found(11, -1.1).improves(base)  # a plate more, by chance
+    assert not found(9, -0.5).improves(base) and not base.improves(base)
+    assert max(found(10, -0.1), found(11, -2.0), key=lambda one: one.rank).right == 11
+
+
+class Walk(Search):
+    """A search whose candidates have known worths: the steps alone."""
+
+    def __init__(self, graph, worth, budget=10.0):
+        self.graph, self.worth, self.budget = graph, worth, budget
+        self.found, self.refused = {}, {}
+        self.costs = self
+
+    def graph_of(self):
+        return self.graph
+
+    def of(self, strategy):
+        return 1.0 + len(strategy.float_roles)
+
+    def _table(self, form, method):
+        value = 1.0 + search.METHODS.index(method)
+        thresholds = {x["name"]: (value,) for x in LAYERS}
+        return dataclasses.make_dataclass("Table", ["thresholds"])(lambda: thresholds)
+
+    def _try(self, strategy, cost):
+        if cost > self.budget:
+            return None
+        key = search.digest(strategy.key())
+        self.found[key] = Found(strategy, *self.worth(strategy), cost)
+        return self.found[key]
+
+
+def walked(graph, worth, budget=10.0):
+    walk = Walk(graph, worth, budget)
+    walk.costs = dataclasses.make_dataclass("C", ["of", "graph", "unit"])(
+        walk.of, lambda form: graph, "ms"
+    )
+    start = walk._try(Strategy(name="s", method="mse"), 1.0)
+    return walk, walk._float(walk._methods(start))
+
+
+def test_it_finds_the_layer_in_float_and_the_method_that_help(graph):
+    def worth(strategy):
+        methods = dict(strategy.layer_methods)
+        right = 10 + 5 * ("name:p" in strategy.float_roles) + 2 * (methods.get("name:in") == "kl")
+        right -= 3 * ("name:c1" in strategy.float_roles)
+        return right, -1.0
+
+    _, best = walked(graph, worth)
+    assert best.right == 17
+    assert best.strategy.float_roles == ("name:p",)
+    assert best.strategy.layer_methods == (("name:in", "kl"),)
+
+
+def test_it_stays_within_its_budget_and_every_smaller_one(graph):
+    def worth(strategy):  # all help; the convolution is two layers, and dear
+        roles = strategy.float_roles
+        return 10 + 9 * ("name:c1" in roles) + ("name:p" in roles) + 2 * ("name:a[[]1]" in roles), 0
+
+    walk, best = walked(graph, worth, budget=3.0)
+    assert best.cost <= 3.0
+    assert {one.right for one in (walk.best(3.0),)} == {19}
+    assert walk.best(2.0).strategy.float_roles == ("name:a[[]1]",)
+    assert walk.best(1.0).strategy.float_roles == ()
+    with pytest.raises(ParameterError, match="no candidate costs 0.5 ms"):
+        walk.best(0.5)
+
+
+@dataclasses.dataclass
+class Fixed:
+    weights: object
+    chip: str = "BM1684X"
+    unit: str = "ms"
+
+    def of(self, strategy):
+        return {"published": 0.0588, "forked": 0.0408}[strategy.form]
+
+
+def test_a_budget_that_nothing_meets_is_refused_before_the_search(weights):
+    costs = Fixed(weights)
+    assert search.levels(costs, 0.0498) == [0.0408, 0.0438, 0.0468, 0.0498]
+    assert search.levels(costs, 0.0408) == [0.0408]
+    with pytest.raises(ParameterError, match=r"0.04 ms is met by nothing.*BM1684X takes 0.0408"):
+        search.levels(costs, 0.04)
+
+
+def test_too_few_plates_are_refused():
+    images = np.zeros((399, 24, 94, 3), np.uint8)
+    few = PlateImages("few", images, tuple("A" * 399), tuple(map(str, range(399))))
+    with pytest.raises(ParameterError, match="399 plates are too few for a search: it takes 400"):
+        search.check_plates(few)
+    with pytest.raises(DataError, match="no labels"):
+        search.check_plates(dataclasses.replace(few, labels=None))
+
+
+def test_sets_of_plates_never_meet():
+    split = cross_fit(COUNT, search.FOLDS, 0)[0]
+    calibrate, on = split.order[: search.CALIBRATION], split.order[search.CALIBRATION :]
+    assert not set(calibrate) & set(on)
+    assert not set(split.order) & set(split.evaluate)
+    assert len(calibrate) + len(on) + len(split.evaluate) == COUNT
+    assert not len(search.shipped_split(COUNT).evaluate)
+
+
+def bits(right):
+    return pack(np.arange(COUNT) < right)
+
+
+@pytest.fixture
+def file():
+    point = {"chip": "BM1684X", "images": COUNT, "folds": []}
+    return {
+        "format": 1,
+        "provenance": {"plates": {"digest": "p"}, "weights": {"digest": "w"}},
+        "float": {"images": COUNT, "correct": 380, "bits": bits(380)},
+        "points": [
+            {**point, "draw": draw, "budget": budget, "cost": cost, "bits": bits(right)}
+            for draw, budget, cost, right in (
+                (0, 0.041, 0.0408, 370),
+                (0, 0.045, 0.0449, 390),
+                (1, 0.041, 0.0408, 372),
+                (1, 0.045, 0.0445, 380),
+            )
+        ],
+        "shipped": [
+            {"chip": "BM1684X", "budget": 0.045, "strategy": {"name": "searched", "method": "mse"}}
+        ],
+        "units": [{"chip": "BM1684X", "unit": "ms"}],
+        "counts": [],
+    }
+
+
+def study_of(**draws):
+    rows = [
+        {
+            "strategy": name,
+            "chip": "BM1684X",
+            "scheme": "cross-fit",
+            "draw": draw,
+            "images": COUNT,
+            "bits": bits(count),
+        }
+        for name, counts in draws.items()
+        for draw, count in enumerate(counts)
+    ]
+    return {
+        "provenance": {
+            "plates": {"digest": "p"},
+            "weights": {"digest": "w"},
+            "draws": [0, 1],
+            "strategies": {},
+        },
+        "rows": rows,
+        "float": {"images": COUNT, "correct": 380, "bits": bits(380)},
+        "models": [
+            {"strategy": name, "chip": "BM1684X", "predicted_latency_ms": 0.042} for name in draws
+        ],
+    }
+
+
+def test_lines_are_means_over_draws_and_costs_over_folds(file):
+    first, last = searched.lines(file)
+    assert (first["mean"], first["low"], first["high"]) == (371 / COUNT, 370 / COUNT, 372 / COUNT)
+    assert last["cost"] == pytest.approx(0.0447) and last["mean"] == pytest.approx(385 / COUNT)
+    assert last["interval"][0] < last["mean"] < last["interval"][1]
+
+
+def test_it_is_compared_on_the_same_draws(file):
+    other = searched.against(file, study_of(kl=(380, 380, 300)), "kl", "BM1684X")
+    assert other["difference"] == pytest.approx(5 / COUNT)
+    assert (other["only_searched"], other["only_other"], other["draws"]) == (10, 0, 2)
+    assert other["verdict"] == "cannot be told"  # of two draws
+    assert searched.against(file, study_of(kl=(380,)), "mse", "BM1684X") is None
+
+
+def test_hand_made_ones_of_other_plates_do_not_stand_beside(file):
+    study = study_of(kl=(380, 370))
+    [line] = searched.hand_made(file, study)
+    assert (line["strategy"], line["cost"], line["mean"]) == ("kl", 0.042, 375 / COUNT)
+    study["provenance"]["weights"] = {"digest": "other"}
+    assert searched.hand_made(file, study) == []
+
+
+def test_a_strategy_file_is_taken_as_any_other(file, tmp_path):
+    (tmp_path / "s.json").write_text(searched.strategy_file(file, "BM1684X"))
+    strategy = read_strategy(tmp_path / "s.json")
+    assert (strategy.name, strategy.method) == ("searched-bm1684x", "mse")
+
+
+def test_a_file_of_other_weights_is_not_grown(file, tmp_path):
+    facts = dict.fromkeys(searched.SAME, 1)
+    searched._check_same(tmp_path / "x.json", facts, facts)
+    with pytest.raises(DataError, match="x.json holds searches of weights 1, this one is of 2"):
+        searched._check_same(tmp_path / "x.json", facts, {**facts, "weights": 2})
+    (tmp_path / "study.json").write_text('{"format": 1, "rows": []}')
+    with pytest.raises(DataError, match="holds no searches"):
+        searched.read_search(tmp_path / "study.json")
+
+
+def test_the_band_grows_with_what_differs():
+    study = study_of(mse=(380, 380), kl=(360, 360))
+    lines = band.band(study)
+    two = {line["points"]: line["plates"] for line in lines if line["compared"][:3] == "two"}
+    # Draws are alike and 20 of 400 plates differ, always the same way: 0.05 * 0.95 = 0.0475.
+    factor = (1.959964 + 0.841621) ** 2
+    assert two[1.0] == pytest.approx(factor * 0.0475 * COUNT / (COUNT - 1) / 0.01**2, rel=0.03)
+    assert two[0.5] == pytest.approx(4 * two[1.0], rel=0.03)
+    assert {line["comparisons"] for line in lines} == {1, 2}
+    row = band.band_table(lines)[0]
+    assert row["1 points"].split(" / ")[0] == f"{two[1.0]:,}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["BM1684"])
+def test_a_small_search_resumes_and_is_what_the_bmodel_computes(weights, chip, monkeypatch):
+    """Few plates and layers: stopped in the middle, it ends as one that was not stopped."""
+    for name, value in (("CALIBRATION", 8), ("LEAST", 8), ("METHODS", ("mse", "max"))):
+        monkeypatch.setattr(search, name, value)
+        monkeypatch.setattr(searched, name, value, raising=False)
+    every = search.units
+    monkeypatch.setattr(search, "units", lambda graph: every(graph)[:4])
+    plates = generate_plates(48, seed=5, workers=0)
+    costs = Costs(weights, plates, chip)
+    assert costs.unit == "work in float"
+    for name in ("mse", "mse-forked-b4-square", "mse-forked-in-neck-context"):
+        strategy = STRATEGIES[name]
+        share = share_of_layers(costs.graph(strategy.form), strategy.float_roles)
+        assert share == pytest.approx(float_share(strategy))
+    split = cross_fit(len(plates), 2, 0)[0]
+    read, count = search.read, [0]
+
+    def stopped(*given):
+        count[0] += 1
+        if count[0] == 4:
+            raise KeyboardInterrupt
+        return read(*given)
+
+    monkeypatch.setattr(search, "read", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search._searched(weights=weights, plates=plates, chip=chip, split=split, budgets=[0.0, 0.1])
+    monkeypatch.setattr(search, "read", read)
+    whole = search._searched(
+        weights=weights, plates=plates, chip=chip, split=split, budgets=[0.0, 0.1]
+    )
+    again = search._searched(
+        weights=weights, plates=plates, chip=chip, split=split, budgets=[0.0, 0.1]
+    )
+    assert whole["tried"] == again["tried"] > 4
+    assert [p["strategy"] for p in whole["points"]] == [p["strategy"] for p in again["points"]]
+    assert whole["points"][0]["cost"] == 0.0
+    shown = searched._proof(weights, plates, chip, [0.0, 0.1])
+    assert shown["same_graph"] and shown["simulator"]["identical"]
