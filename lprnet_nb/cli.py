@@ -802,6 +802,13 @@ def train(
     soft: Annotated[
         float, typer.Option(help="Largest further blur of generated plates, such as 1.2.")
     ] = 0.0,
+    wild: Annotated[
+        float,
+        typer.Option(
+            help="How far generated plates have other detectors' margins, slant, frames, night, "
+            "glare and JPEG, such as 1."
+        ),
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
@@ -823,6 +830,7 @@ def train(
             candidates=candidates,
             glyphs=glyphs,
             soft=soft,
+            wild=wild,
         )
     )
 
