@@ -392,17 +392,26 @@ def survey(
     backend: Annotated[str, typer.Option()] = "emulator",
     decoder: Annotated[str, typer.Option()] = "greedy",
     images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    margin: Annotated[
+        str, typer.Option(help="X/Y: what of the scene to take in around each plate, in percent.")
+    ] = "none",
     scheduler: Scheduler = None,
 ) -> None:
     """Read all of CCPD and judge it, on all cores or a cluster; the same command resumes."""
+    from .datasets.margins import said_margin
     from .measure.survey import survey as run
     from .toolchain.bmodel import BModel
 
     _use_scheduler(scheduler)
-    _emit(
-        run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
-        output,
+    found = run(
+        BModel.load(model),
+        folder,
+        backend=backend,
+        decoder=decoder,
+        margin=said_margin(margin),
+        limit=images,
     )
+    _emit(found.facts(), output)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..datasets.alphabet import Alphabet
+from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import Margin, with_margin
 from ..decode import best_path, decode, log_softmax
@@ -49,8 +50,16 @@ def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "checked images": check["images"] if check else 0,
             "bit-identical": check["identical"] if check else None,
             "largest difference": check["max_abs_difference"] if check else None,
+            "read otherwise": _read_otherwise(check) if check else None,
         }
     return list(rows.values())
+
+
+def _read_otherwise(check: Mapping[str, Any]) -> int:
+    """Plates that are not read as the judge does, of a simulator's check or of a box's."""
+    if "judge" in check:
+        return check["images"] - check["same_readings"]
+    return len(check.get("read_otherwise", ()))
 
 
 def record_of(parameters: Parameters) -> Mapping[str, Any] | None:
@@ -228,6 +237,13 @@ def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> Text:
                 model=row["model"],
                 far=row["largest difference"],
             )
+            if not row["read otherwise"]
+            else phrase(
+                "{model} reads {count} of {images} plates otherwise",
+                model=row["model"],
+                count=row["read otherwise"],
+                images=row["checked images"],
+            )
             for row in other
         ),
     ]
@@ -341,22 +357,26 @@ def margin_rows(data: Data) -> list[dict[str, Any]]:
     """
     if data.weights.of.interface.kind != "ctc":
         return []
-    plates = data.plates.take(range(min(MARGIN_PLATES, len(data.plates))))
+    count = min(MARGIN_PLATES, len(data.judged))
+    plates, labels = data.judged.take(range(count)), (data.plates.labels or ())[:count]
     others = (
         [] if data.weights.of.onnx or data.weights.name == "generated" else [load_own_weights()]
     )
     rows = []
     for weights in (data.weights, *others):
-        if plates.labels and not all(weights.alphabet.writes(text) for text in plates.labels):
+        if not all(weights.alphabet.writes(text) for text in labels):
             continue
         for margin in MARGINS:
             rows.append({"weights": weights.name, **_at_margin(weights, plates, margin)})
     return rows
 
 
-def _at_margin(weights: Weights, plates: PlateImages, margin: Margin) -> dict[str, Any]:
-    read = float_readings(weights, with_margin(plates, margin))
-    right = [a == b for a, b in zip(read.texts, plates.labels)] if plates.labels else None
+def _at_margin(
+    weights: Weights, plates: PlateImages | PlateFiles, margin: Margin
+) -> dict[str, Any]:
+    cut = with_margin(plates, margin)
+    read = float_readings(weights, cut)
+    right = [a == b for a, b in zip(read.texts, cut.labels)] if cut.labels else None
     return {
         "margin, %": str(margin),
         "exact match": None if right is None else float(np.mean(right)),

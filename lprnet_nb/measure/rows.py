@@ -165,7 +165,7 @@ def measure_all(
     DataError
         When what a box measured is not of these plates and models.
     EngineError
-        When the backend and the simulator disagree, or the backend is not there.
+        When the backend is not there.
     """
     boxes = boxes_of(parameters, data, compiled)
     models = [item.planned for item in compiled]

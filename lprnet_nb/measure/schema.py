@@ -479,7 +479,8 @@ class BModelFacts(_Record):
     crosscheck: dict[str, JsonValue] | None = Field(
         default=None,
         description="The same BModel on the chip simulator: `images`, `identical` (bit for bit), "
-        "`max_abs_difference`, `same_classes`, `same_readings`; null where none was done.",
+        "`max_abs_difference`, `same_classes`, `same_readings`, and `read_otherwise`, the images "
+        "whose readings are not the same, where there are any; null where none was done.",
     )
 
 

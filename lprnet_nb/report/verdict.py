@@ -38,9 +38,15 @@ def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
         return None
     if check.get("identical"):
         return Exactness("good", phrase("to the bit"))
-    if check.get("same_readings", True):  # a plate that reads otherwise ends the run
+    if check.get("same_readings", True):
         return Exactness("fair", phrase("same readings, up to {far} of a logit", far=_far(check)))
-    return Exactness("bad", phrase("differs"))
+    others = check.get("read_otherwise")
+    if not isinstance(others, list):  # a record of before they were named
+        return Exactness("bad", phrase("differs"))
+    count, images = number(len(others)), number(int(_figure(check, "images")))
+    return Exactness(
+        "bad", phrase("{count} of {images} plates read otherwise", count=count, images=images)
+    )
 
 
 def exactness_on_box(row: Row) -> Exactness | None:

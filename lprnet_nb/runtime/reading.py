@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import NONE, Margin, with_margin
-from ..datasets.pictures import load_pictures
+from ..datasets.pictures import list_pictures
 from ..decode import DECODERS, Readings, decode
 from ..decode.characters import character_confidence, in_grammar
 from ..decode.top import top
@@ -139,7 +140,7 @@ def read_pictures(
     model
         The BModel.
     places
-        As for `pictures.load_pictures`.
+        As for `pictures.list_pictures`.
     backend, decoder
         See `open_engine` and `decode`.
     views
@@ -159,18 +160,22 @@ def read_pictures(
     """
     started = time.perf_counter()
     taken = model.interface.input
-    plates = load_pictures(places, (taken.height, taken.width))
-    seconds = {"decode": time.perf_counter() - started}
+    pictures = list_pictures(places, (taken.height, taken.width))
+    listing = time.perf_counter() - started
     if margin is None:
-        choice = _choice(model, plates, backend, decoder, trust)
+        choice = _choice(model, pictures, backend, decoder, trust)
         note(choice.said())
         margin = choice.margin
-    plates = with_margin(plates, margin)
+    started = time.perf_counter()
+    plates = with_margin(pictures, margin)
+    seconds = {"decode": listing + time.perf_counter() - started}
     read = read_images(model, plates, backend, decoder, seconds, views=views, trust=trust)
     return replace(read, margin=str(margin))
 
 
-def _choice(model: BModel, plates: PlateImages, backend: str, decoder: str, trust: bool) -> Choice:
+def _choice(
+    model: BModel, plates: PlateImages | PlateFiles, backend: str, decoder: str, trust: bool
+) -> Choice:
     if model.interface.kind != "ctc":
         raise ParameterError(
             f"a margin is chosen by the confidence of readings, and {model.path} gives none. Say "

@@ -109,9 +109,11 @@ def test_backends_that_differ_are_not_said_to_agree() -> None:
             "largest difference": 0.47,
         },
     ]
-    rows = [{"judge": "simulator", **row} for row in rows]
+    rows = [{"read otherwise": 0, **row} for row in rows]
     said = infer.crosschecks_said(rows)
     assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
+    said = infer.crosschecks_said([{**rows[1], "read otherwise": 2}])
+    assert said == "b reads 2 of 4 plates otherwise."
     assert "was not compared" in infer.crosschecks_said([{**rows[0], "checked images": 0}])
 
 
