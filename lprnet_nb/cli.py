@@ -1199,6 +1199,18 @@ def bench_margins(
     _print_json([{key: row[key] for key in ("set", "chosen", "best")} for row in record["rows"]])
 
 
+@bench_app.command("doubt")
+def bench_doubt(
+    plates: Annotated[int, typer.Option(help="Of each set, at most 500.")] = 400,
+    output: Annotated[Path | None, typer.Option(help="Record of all figures.")] = None,
+) -> None:
+    """Where a confidence holds that was calibrated elsewhere, and what the warning tells of it."""
+    from .proof.doubt_bench import measure_doubt
+
+    record = measure_doubt(plates, output, report=lambda line: print(line, file=sys.stderr))
+    _print_json(record["warning"])
+
+
 @bench_app.command("decode")
 def bench_decode(
     decoder: Annotated[str, typer.Option()] = "plate", images: Annotated[int, typer.Option()] = 1000

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from ..evaluate.likeness import unlike_said
 from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.box import judge_said
 from ..measure.schema import BModelFacts, Metrics, Row
@@ -517,6 +518,12 @@ def _warnings(metrics: Metrics) -> Iterable[tuple[str, str]]:
                 "The published weights were not used. These were trained by this workbook on "
                 "generated plates."
             ),
+        )
+    if source and source.unlike:
+        found = source.unlike
+        yield (
+            phrase("Plates unlike those of the calibration"),
+            unlike_said(found.signs, found.plates, found.on),
         )
     if not metrics.rows:
         yield (phrase("Nothing was measured"), phrase("metrics.json has no rows."))
