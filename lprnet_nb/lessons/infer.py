@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..datasets.alphabet import Alphabet
+from ..datasets.fetch import weights_path
 from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import Margin, with_margin
@@ -24,7 +25,7 @@ from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import NETWORK, Parameters
 from ..measure.rows import Measured, measuring, run_here
 from ..model.own import load_own_weights
-from ..model.weights import Weights
+from ..model.weights import Weights, load_published_weights
 from ..proof.exactness import committed_record
 from ..runtime.views import read_views
 from ..work.pieces import Piece
@@ -351,7 +352,7 @@ def view_rows(
 
 
 def margin_rows(data: Data) -> list[dict[str, Any]]:
-    """The first plates at several margins, read in float by these weights and by the packaged ones.
+    """The first plates at several margins, read in float by these weights and by others at hand.
 
     Greedy readings; without labels the confidence alone. Of a network without CTC nothing.
     """
@@ -359,16 +360,22 @@ def margin_rows(data: Data) -> list[dict[str, Any]]:
         return []
     count = min(MARGIN_PLATES, len(data.judged))
     plates, labels = data.judged.take(range(count)), (data.plates.labels or ())[:count]
-    others = (
-        [] if data.weights.of.onnx or data.weights.name == "generated" else [load_own_weights()]
-    )
     rows = []
-    for weights in (data.weights, *others):
+    for weights in (data.weights, *_other_weights(data.weights)):
         if not all(weights.alphabet.writes(text) for text in labels):
             continue
         for margin in MARGINS:
             rows.append({"weights": weights.name, **_at_margin(weights, plates, margin)})
     return rows
+
+
+def _other_weights(weights: Weights) -> list[Weights]:
+    """The packaged weights beside others; beside those the published ones, where they are."""
+    if weights.of.onnx:
+        return []
+    if weights.name != "generated":
+        return [load_own_weights()]
+    return [load_published_weights()] if weights_path().exists() else []
 
 
 def _at_margin(

@@ -21,10 +21,12 @@ from ..evaluate.accuracy import correct
 from ..evaluate.calibration import Calibration, fit_calibration, reliability
 from ..evaluate.likeness import FEWEST, Signs, unlike
 from ..files import atomic_write, check_writable
+from ..inputs import read_text
 from ..memory import keep_memory
 from ..model.own import load_own_weights
 from ..model.trace import float_arithmetic, float_logits
 from ..model.weights import Weights, load_published_weights
+from ..places import repository
 from ..runtime.likeness import greedy_signs
 
 SEED = 43  # of no plate that the packaged weights were trained on
@@ -89,6 +91,12 @@ def measure_doubt(
     if output:
         atomic_write(output, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return record
+
+
+def committed_doubt() -> dict[str, Any] | None:
+    """The record that comes with the repository, or None where it does not."""
+    found = sorted((repository() / "data" / "verification" / "doubt").glob("*.json"))
+    return json.loads(read_text(found[-1], "record of doubt")) if found else None
 
 
 def _worlds(plates: int) -> tuple[dict[str, PlateImages], list[PlateImages]]:
