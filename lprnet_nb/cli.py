@@ -818,6 +818,7 @@ def train(
             "glare and JPEG, such as 1."
         ),
     ] = 0.0,
+    workers: Annotated[int, typer.Option(help="Processes that draw plates; 0 in this one.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train from scratch or from weights; the same command goes on where a stopped run was."""
@@ -840,6 +841,7 @@ def train(
             glyphs=glyphs,
             soft=soft,
             wild=wild,
+            workers=workers,
         )
     )
 

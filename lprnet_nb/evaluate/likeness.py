@@ -57,7 +57,8 @@ def signs_of(
     dict
         Mean and standard deviation of ``confidence`` and ``province``; of ``no plate``, 1 for a
         reading that is none by its length or characters; of ``first`` and ``last``, the time steps
-        at which the text begins and ends, which follow the margins of the crops.
+        at which the text begins and ends, which follow the margins of the crops (NaN where no
+        plate has a text: no sign).
     """
     spoken = path != blank
     some = spoken.any(axis=1)
@@ -70,7 +71,7 @@ def signs_of(
         "last": steps - 1 - spoken[:, ::-1].argmax(axis=1)[some],
     }
     return {
-        name: (float(np.mean(of)), float(np.std(of))) if len(of) else (-1.0, 0.0)
+        name: (float(np.mean(of)), float(np.std(of))) if len(of) else (np.nan, 0.0)
         for name, of in values.items()
     }
 

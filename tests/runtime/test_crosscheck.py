@@ -52,7 +52,9 @@ def test_another_class_that_reads_the_same_is_told_and_allowed(model, plates, lo
 
 
 @pytest.mark.parametrize("step, index", [(5, 9), (0, 9), (17, 9), (5, None)])
-def test_another_reading_is_counted_and_names_the_image(model, plates, logits, step, index, capsys):
+def test_another_reading_is_counted_and_names_the_image(
+    model, plates, logits, step, index, capsys, monkeypatch
+):
     monkeypatch.setattr("lprnet_nb.inputs._said", set())
     # A blank between two equal characters makes two of them.
     logits[1, model.alphabet.blank if index is None else index, step] = logits.max() + 1
