@@ -392,17 +392,26 @@ def survey(
     backend: Annotated[str, typer.Option()] = "emulator",
     decoder: Annotated[str, typer.Option()] = "greedy",
     images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    margin: Annotated[
+        str, typer.Option(help="X/Y: what of the scene to take in around each plate, in percent.")
+    ] = "none",
     scheduler: Scheduler = None,
 ) -> None:
     """Read all of CCPD and judge it, on all cores or a cluster; the same command resumes."""
+    from .datasets.margins import said_margin
     from .measure.survey import survey as run
     from .toolchain.bmodel import BModel
 
     _use_scheduler(scheduler)
-    _emit(
-        run(BModel.load(model), folder, backend=backend, decoder=decoder, limit=images).facts(),
-        output,
+    found = run(
+        BModel.load(model),
+        folder,
+        backend=backend,
+        decoder=decoder,
+        margin=said_margin(margin),
+        limit=images,
     )
+    _emit(found.facts(), output)
 
 
 @app.command()
@@ -804,6 +813,14 @@ def train(
     soft: Annotated[
         float, typer.Option(help="Largest further blur of generated plates, such as 1.2.")
     ] = 0.0,
+    wild: Annotated[
+        float,
+        typer.Option(
+            help="How far generated plates have other detectors' margins, slant, frames, night, "
+            "glare and JPEG, such as 1."
+        ),
+    ] = 0.0,
+    workers: Annotated[int, typer.Option(help="Processes that draw plates; 0 in this one.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     network: Annotated[
         Path | None,
@@ -830,6 +847,8 @@ def train(
             candidates=candidates,
             glyphs=glyphs,
             soft=soft,
+            wild=wild,
+            workers=workers,
         )
     )
 
@@ -1255,6 +1274,18 @@ def bench_margins(
 
     record = measure_margins(plates, output, report=lambda line: print(line, file=sys.stderr))
     _print_json([{key: row[key] for key in ("set", "chosen", "best")} for row in record["rows"]])
+
+
+@bench_app.command("doubt")
+def bench_doubt(
+    plates: Annotated[int, typer.Option(help="Of each set, at most 500.")] = 400,
+    output: Annotated[Path | None, typer.Option(help="Record of all figures.")] = None,
+) -> None:
+    """Where a confidence holds that was calibrated elsewhere, and what the warning tells of it."""
+    from .proof.doubt_bench import measure_doubt
+
+    record = measure_doubt(plates, output, report=lambda line: print(line, file=sys.stderr))
+    _print_json(record["warning"])
 
 
 @bench_app.command("decode")

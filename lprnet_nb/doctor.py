@@ -74,6 +74,7 @@ def examine() -> dict[str, Any]:
             ),
         ),
         ("published data", _published),
+        ("weights", _weights),
         ("cache", lambda: _folder(cache_dir(), "LPRNET_CACHE")),
         ("data folder", lambda: _folder(data_dir(), "LPRNET_DATA")),
         ("reports", lambda: _folder(reports_dir(), "LPRNET_REPORTS")),
@@ -217,6 +218,19 @@ def _published() -> str:
     if not fetch.is_published_data_here():
         raise LookupError(f"not here. {fetch.HELP}")
     return str(data_dir())
+
+
+def _weights() -> str:
+    own = (
+        "generated, the package's own: for plates from elsewhere than the published test, see its "
+        "card"
+    )
+    if not fetch.weights_path().exists():
+        return f"{own}; published ones are not here"
+    return (
+        f"published: the tutorial's reference, and for plates like its test; {own}. Where plates "
+        "have labels, `report --weights` tells of either"
+    )
 
 
 def _program(names: tuple[str, ...], hint: str) -> str:

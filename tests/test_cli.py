@@ -313,6 +313,31 @@ def test_a_photograph_is_named_and_not_read(bmodel, tmp_path):
         assert "car.jpg is 1920x1080 pixels, the shape of a whole scene" in said
 
 
+def test_a_folder_unlike_the_calibration_is_told(bmodel, published, tmp_path):
+    """Blank crops are; as many of the plates that it was calibrated on are not, nor is one."""
+    blank = PlateImages(
+        "", np.full((25, 24, 94, 3), 120, np.uint8), tuple(f"{i}.png" for i in range(25))
+    )
+    write_images(tmp_path / "blank", blank)
+    write_images(tmp_path / "known", published.take(range(0, 1000, 40)))
+    write_images(tmp_path / "one", blank.take([0]))
+    (tmp_path / "none").mkdir()
+    given = ("--backend", "emulator", "--details")
+    done = run("infer", bmodel.folder, tmp_path / "blank", *given)
+    assert "These 25 crops are unlike those that the confidence was calibrated on" in done.stderr
+    found = json.loads(done.stdout)["unlike"]
+    assert found["plates"] == 25 and found["on"].startswith("the 1,000 published plates")
+    here, there = found["signs"]["confidence"]
+    assert here < there - 0.05 and found["signs"]["no plate"][0] == 1
+    for known in ("known", "one"):
+        done = run("infer", bmodel.folder, tmp_path / known, *given, "--margin", "auto")
+        assert "unlike" not in done.stderr + done.stdout and "margin none" in done.stderr
+    said = run("infer", bmodel.folder, tmp_path / "none", *given, code=2).stderr
+    assert "none has no image" in said
+    said = run("infer", bmodel.folder, tmp_path / "known", "--margin", "-50/0", code=2).stderr
+    assert "more than -50, at most 100" in said
+
+
 def test_evaluate_reads_what_the_vendors_script_writes(tmp_path):
     """sophon-demo's lprnet_opencv.py: {file name: plate} as JSON, whatever the file is called."""
     results = tmp_path / "results" / "lprnet_int8_1b.bmodel_test_opencv_python_result.json"

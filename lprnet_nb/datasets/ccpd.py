@@ -39,6 +39,7 @@ LENGTHS = (7, 8)  # characters of ordinary and of new-energy plates
 MAX_MARGIN = 1.0
 
 Point = tuple[int, int]
+Margins = tuple[float, float]  # parts of the plate's width and height, on either side
 
 # A whole listing of CCPD takes tens of MB; this many names are sorted at a time.
 _NAMES_AT_ONCE = 20_000
@@ -181,7 +182,9 @@ def _plate(name: str, text: str) -> str:
     return "".join(characters)
 
 
-def crop(scene: np.ndarray, vertices: tuple[Point, ...], margin: float = 0.0) -> np.ndarray:
+def crop(
+    scene: np.ndarray, vertices: tuple[Point, ...], margin: float | Margins = 0.0
+) -> np.ndarray:
     """Cut a plate out of a scene and straighten it.
 
     Parameters
@@ -192,7 +195,8 @@ def crop(scene: np.ndarray, vertices: tuple[Point, ...], margin: float = 0.0) ->
         Corners in pixels: bottom right, bottom left, top left, top right.
     margin
         How much of the surroundings to take in, as a share of the plate's width (height) on either
-        side; 0 to `MAX_MARGIN`. Beyond the scene's edge its last pixels are repeated.
+        side, or of each apart; more than -0.5 (cut off, below 0), to `MAX_MARGIN`. Beyond the
+        scene's edge its last pixels are repeated.
 
     Returns
     -------
@@ -202,14 +206,14 @@ def crop(scene: np.ndarray, vertices: tuple[Point, ...], margin: float = 0.0) ->
     """
     corners = np.array(vertices, np.float32)
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
-    inner = 1 / (1 + 2 * margin)  # share of the crop that the plate itself takes
-    finer = max(
-        1, min(16, round(float(max(sides[1::2].max() / WIDTH, sides[0::2].max() / HEIGHT)) / inner))
-    )
+    # Share of the crop that the plate itself takes, across and down.
+    across, down = (1 / (1 + 2 * part) for part in _each(margin))
+    needed = max(sides[1::2].max() / WIDTH / across, sides[0::2].max() / HEIGHT / down)
+    finer = max(1, min(16, round(float(needed))))
     width, height = WIDTH * finer, HEIGHT * finer
     # Pixel i covers i - 0.5 to i + 0.5; a vertex is the centre of the plate's corner pixel.
-    left, right = width * (1 - inner) / 2, width * (1 + inner) / 2
-    top, bottom = height * (1 - inner) / 2, height * (1 + inner) / 2
+    left, right = width * (1 - across) / 2, width * (1 + across) / 2
+    top, bottom = height * (1 - down) / 2, height * (1 + down) / 2
     target = (
         np.array([[right, bottom], [left, bottom], [left, top], [right, top]], np.float32) - 0.5
     )
@@ -222,8 +226,12 @@ def crop(scene: np.ndarray, vertices: tuple[Point, ...], margin: float = 0.0) ->
     return cv2.resize(straight, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
 
 
-def read_plate(path: str | Path, margin: float = 0.0) -> tuple[np.ndarray, CcpdLabel]:
-    """Read one scene: its crop and its label.
+def _each(margin: float | Margins) -> Margins:
+    return margin if isinstance(margin, tuple) else (margin, margin)
+
+
+def read_plate(path: str | Path, margin: float | Margins = 0.0) -> tuple[np.ndarray, CcpdLabel]:
+    """Read one scene: its crop, see `crop`, and its label.
 
     Raises
     ------

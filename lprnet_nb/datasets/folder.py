@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import DataError, UnlabelledError
 from ..inputs import find_path, note
 from .alphabet import PUBLISHED, Alphabet
-from .ccpd import looks_like_ccpd, parse_name, read_plate
+from .ccpd import Margins, looks_like_ccpd, parse_name, read_plate
 from .images import HEIGHT, WIDTH, Listing, PlateImages, fit, list_images, read_image
 from .labels import (
     LIST_SUFFIXES,
@@ -62,6 +62,8 @@ class PlateFiles:
         Class list that labels must be written in; None where no labels were asked for.
     size
         Height and width that the pictures are read at.
+    margin
+        What scenes are cut with around each plate, see `ccpd.crop`.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class PlateFiles:
     scenes: bool = False
     alphabet: Alphabet | None = None
     size: tuple[int, int] = (HEIGHT, WIDTH)
+    margin: Margins = (0.0, 0.0)
 
     @property
     def name(self) -> str:
@@ -100,7 +103,7 @@ class PlateFiles:
         labels = list(self.labels or ())
         for index, name in enumerate(self.names):
             if self.scenes:
-                image, label = read_plate(self.folder / name)
+                image, label = read_plate(self.folder / name, self.margin)
                 images[index] = fit(image, self.size)
                 labels.append(label.plate)
             else:

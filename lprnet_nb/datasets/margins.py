@@ -1,7 +1,8 @@
 """Margins of crops: how much a detector left around a plate, and crops as another would cut them.
 
-A recognizer knows the margins that it was trained with. Where the picture around a crop is gone,
-the crop's edge pixels stand for it.
+A recognizer knows the margins that it was trained with. Where the picture around a plate is there
+(CCPD's scenes), the crop is cut out of it anew; where it is gone, the crop's edge pixels stand for
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from ..errors import ParameterError
+from .folder import PlateFiles
 from .images import PlateImages
 
 LEAST, MOST = -0.5, 1.0  # parts of a side: at -0.5 nothing is left of it
@@ -72,6 +74,17 @@ def parse_margin(text: str) -> Margin | None:
     return margin
 
 
+def said_margin(text: str) -> Margin:
+    """As `parse_margin`, where none can be chosen: ``auto`` is a ParameterError."""
+    margin = parse_margin(text)
+    if margin is None:
+        raise ParameterError(
+            "margin 'auto' is for a folder of crops. Say X/Y, or none; `infer --margin auto` on "
+            "some of the pictures says which."
+        )
+    return margin
+
+
 def widen(images: np.ndarray, margin: Margin) -> np.ndarray:
     """The same crops as a detector with another margin would have cut them.
 
@@ -112,9 +125,16 @@ def widen(images: np.ndarray, margin: Margin) -> np.ndarray:
     return found
 
 
-def with_margin(plates: PlateImages, margin: Margin) -> PlateImages:
-    """A set as it would be with another margin; its name says so."""
+def with_margin(plates: PlateImages | PlateFiles, margin: Margin) -> PlateImages:
+    """A set as it would be with another margin; its name says so.
+
+    Files are read here: plates in scenes with the pixels around them, others as `widen` has them.
+    """
     if margin == NONE:
-        return plates
-    images = widen(plates.images, margin)
-    return replace(plates, name=f"{plates.name}, margin {margin}", images=images)
+        return plates.read()
+    if isinstance(plates, PlateFiles) and plates.scenes:
+        read = replace(plates, margin=tuple(margin)).read()
+    else:
+        read = plates.read()
+        read = replace(read, images=widen(read.images, margin))
+    return replace(read, name=f"{read.name}, margin {margin}")

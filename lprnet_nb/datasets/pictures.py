@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
 from ..inputs import find_path, read_text
-from .folder import load_images
+from .folder import PlateFiles, list_plates, load_images
 from .images import HEIGHT, IMAGE_SUFFIXES, WIDTH, PlateImages, read_image
 
 LIST_SUFFIX = ".txt"
@@ -19,7 +20,14 @@ LIST_SUFFIX = ".txt"
 def load_pictures(
     places: Sequence[str | Path], size: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> PlateImages:
-    """Read plate crops whose truth need not be known.
+    """Read what `list_pictures` lists."""
+    return list_pictures(places, size).read()
+
+
+def list_pictures(
+    places: Sequence[str | Path], size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> PlateImages | PlateFiles:
+    """Plate crops whose truth need not be known: a folder's are listed, others read.
 
     Parameters
     ----------
@@ -32,7 +40,7 @@ def load_pictures(
 
     Returns
     -------
-    PlateImages
+    PlateImages or PlateFiles
         In the order given. A picture is named by its file name, by its path as it was written where
         several have that name; in a folder as `folder.load_images` names it.
 
@@ -42,7 +50,7 @@ def load_pictures(
         Naming the place or picture that is wrong, or is named twice.
     """
     if len(places) == 1 and find_path(places[0]).is_dir():
-        return load_images(places[0], size)
+        return replace(list_plates(places[0], None), size=size)
     parts, loose = [], []
     for place in places:
         path = find_path(place)

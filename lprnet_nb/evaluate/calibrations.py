@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from .calibration import Calibration
+from .likeness import Signs
 
 FILE = "calibrations.json"
 
@@ -32,4 +33,24 @@ def packaged_calibration(weights: str, decoder: str) -> Calibration | None:
     for row in _rows():
         if (row["weights"], row["decoder"]) == (weights, decoder):
             return Calibration(row["intercept"], row["slope"], row["on"])
+    return None
+
+
+def packaged_signs(weights: str) -> tuple[Signs, int, str] | None:
+    """What the plates looked like that known weights were calibrated on, read greedily.
+
+    Parameters
+    ----------
+    weights
+        As for `packaged_calibration`.
+
+    Returns
+    -------
+    tuple or None
+        Signs, of how many plates, and which.
+    """
+    for row in _rows():
+        if row["weights"] == weights and "signs" in row:
+            signs = {name: (mean, spread) for name, (mean, spread) in row["signs"].items()}
+            return signs, row["plates"], row["on"]
     return None

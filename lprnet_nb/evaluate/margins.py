@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import CANDIDATES, NONE, Margin, with_margin
 from ..errors import DataError
@@ -59,7 +60,7 @@ class Choice:
 
 def choose_margin(
     confidence: Callable[[PlateImages], np.ndarray],
-    plates: PlateImages,
+    plates: PlateImages | PlateFiles,
     candidates: tuple[Margin, ...] = CANDIDATES,
     sample: int = SAMPLE,
 ) -> Choice:
@@ -70,7 +71,7 @@ def choose_margin(
     confidence
         From N crops to the confidence of each reading, float ``[N]``.
     plates
-        The crops.
+        The crops, or files of which the sample is read.
     candidates
         With `NONE` among them.
     sample
@@ -89,6 +90,8 @@ def choose_margin(
         raise DataError("no crops to choose a margin by.")
     taken = np.linspace(0, len(plates) - 1, min(sample, len(plates))).round().astype(int)
     crops = plates.take(taken)
+    if not (isinstance(crops, PlateFiles) and crops.scenes):  # those are cut anew for each margin
+        crops = crops.read()
     found = {margin: confidence(with_margin(crops, margin)) for margin in candidates}
     means = {margin: float(values.mean()) for margin, values in found.items()}
     best = max(candidates, key=means.__getitem__)

@@ -21,7 +21,10 @@ from ..language import Text, clauses, listed, phrase, sentences, text
 from ..measure.box import Spread, judge_said
 from ..measure.data import Data
 from ..measure.models import Compiled, Reference
+from ..measure.parameters import Parameters
 from ..measure.rows import Measured, run_here
+from ..model.lprnet import LPRNET
+from ..proof.doubt_bench import HOLDS, committed_doubt
 from ..toolchain.bmodel import NETWORK
 from .compile import latency_row
 
@@ -327,6 +330,48 @@ def coverages(models: Mapping[str, Measured]) -> dict[str, Coverage]:
         name: accuracy_coverage(item.readings.confidence, item.correct)
         for name, item in models.items()
     }
+
+
+def worlds_rows(parameters: Parameters) -> list[dict[str, Any]]:
+    """Where a calibrated confidence holds, of the committed record (`lprnet-nb bench doubt`).
+
+    Nothing for another network, which it is not of.
+    """
+    record = committed_doubt() if parameters.network == LPRNET.name else None
+    return [
+        {
+            "weights": row["weights"],
+            "plates": row["set"],
+            "exact match": row["right"] / row["n"],
+            "ECE": row["ece"],
+            "calibrated on photographs": row["calibrated"]["photographs"]["ece"],
+            "calibrated on generated": row["calibrated"]["generated"]["ece"],
+            "warned by": ", ".join(row["unlike"]),
+        }
+        for row in (record["rows"] if record else [])
+    ]
+
+
+def worlds_said(rows: Sequence[Mapping[str, Any]]) -> Text:
+    """On how many of the record's worlds each set of weights' calibration holds."""
+    said = []
+    for name in dict.fromkeys(row["weights"] for row in rows):
+        here = [row for row in rows if row["weights"] == name]
+        holds = [row for row in here if row["calibrated on photographs"] <= HOLDS]
+        worst = max(here, key=lambda row: row["calibrated on photographs"])
+        said.append(
+            phrase(
+                "{name}: calibrated on photographs, the error stays within {level:.2f} on {count} "
+                "of {all} worlds; worst on {plates}, {error:.2f}",
+                name=name,
+                level=HOLDS,
+                count=len(holds),
+                all=len(here),
+                plates=worst["plates"],
+                error=worst["calibrated on photographs"],
+            )
+        )
+    return phrase("{said}.", said=clauses(said))
 
 
 def confidence_rows(models: Mapping[str, Measured]) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..datasets.alphabet import Alphabet
+from ..datasets.fetch import weights_path
+from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import Margin, with_margin
 from ..decode import best_path, decode, log_softmax
@@ -23,7 +25,7 @@ from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import NETWORK, Parameters
 from ..measure.rows import Measured, measuring, run_here
 from ..model.own import load_own_weights
-from ..model.weights import Weights
+from ..model.weights import Weights, load_published_weights
 from ..proof.exactness import committed_record
 from ..runtime.views import read_views
 from ..work.pieces import Piece
@@ -49,8 +51,16 @@ def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "checked images": check["images"] if check else 0,
             "bit-identical": check["identical"] if check else None,
             "largest difference": check["max_abs_difference"] if check else None,
+            "read otherwise": _read_otherwise(check) if check else None,
         }
     return list(rows.values())
+
+
+def _read_otherwise(check: Mapping[str, Any]) -> int:
+    """Plates that are not read as the judge does, of a simulator's check or of a box's."""
+    if "judge" in check:
+        return check["images"] - check["same_readings"]
+    return len(check.get("read_otherwise", ()))
 
 
 def record_of(parameters: Parameters) -> Mapping[str, Any] | None:
@@ -228,6 +238,13 @@ def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> Text:
                 model=row["model"],
                 far=row["largest difference"],
             )
+            if not row["read otherwise"]
+            else phrase(
+                "{model} reads {count} of {images} plates otherwise",
+                model=row["model"],
+                count=row["read otherwise"],
+                images=row["checked images"],
+            )
             for row in other
         ),
     ]
@@ -335,28 +352,38 @@ def view_rows(
 
 
 def margin_rows(data: Data) -> list[dict[str, Any]]:
-    """The first plates at several margins, read in float by these weights and by the packaged ones.
+    """The first plates at several margins, read in float by these weights and by others at hand.
 
     Greedy readings; without labels the confidence alone. Of a network without CTC nothing.
     """
     if data.weights.of.interface.kind != "ctc":
         return []
-    plates = data.plates.take(range(min(MARGIN_PLATES, len(data.plates))))
-    others = (
-        [] if data.weights.of.onnx or data.weights.name == "generated" else [load_own_weights()]
-    )
+    count = min(MARGIN_PLATES, len(data.judged))
+    plates, labels = data.judged.take(range(count)), (data.plates.labels or ())[:count]
     rows = []
-    for weights in (data.weights, *others):
-        if plates.labels and not all(weights.alphabet.writes(text) for text in plates.labels):
+    for weights in (data.weights, *_other_weights(data.weights)):
+        if not all(weights.alphabet.writes(text) for text in labels):
             continue
         for margin in MARGINS:
             rows.append({"weights": weights.name, **_at_margin(weights, plates, margin)})
     return rows
 
 
-def _at_margin(weights: Weights, plates: PlateImages, margin: Margin) -> dict[str, Any]:
-    read = float_readings(weights, with_margin(plates, margin))
-    right = [a == b for a, b in zip(read.texts, plates.labels)] if plates.labels else None
+def _other_weights(weights: Weights) -> list[Weights]:
+    """The packaged weights beside others; beside those the published ones, where they are."""
+    if weights.of.onnx:
+        return []
+    if weights.name != "generated":
+        return [load_own_weights()]
+    return [load_published_weights()] if weights_path().exists() else []
+
+
+def _at_margin(
+    weights: Weights, plates: PlateImages | PlateFiles, margin: Margin
+) -> dict[str, Any]:
+    cut = with_margin(plates, margin)
+    read = float_readings(weights, cut)
+    right = [a == b for a, b in zip(read.texts, cut.labels)] if cut.labels else None
     return {
         "margin, %": str(margin),
         "exact match": None if right is None else float(np.mean(right)),

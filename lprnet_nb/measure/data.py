@@ -13,7 +13,7 @@ from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet, read_alphabet
 from ..datasets.folder import PlateFiles, list_plates
 from ..datasets.images import PlateImages, choose
-from ..datasets.margins import NONE, Margin, parse_margin, widen, with_margin
+from ..datasets.margins import NONE, Margin, parse_margin, with_margin
 from ..decode import Readings, decode
 from ..errors import DataError, ParameterError
 from ..evaluate.margins import Choice, choose_margin
@@ -74,16 +74,10 @@ class Data:
 
     @cached_property
     def _reading(self) -> tuple[PlateImages, float]:
-        plates, seconds = self._as_they_are
-        return with_margin(plates, self.margin), seconds
-
-    @cached_property
-    def _as_they_are(self) -> tuple[PlateImages, float]:
-        if isinstance(self.judged, PlateImages):
-            return self.judged, self.loading
-        started = time.perf_counter()
-        plates = self.judged.read()
-        return plates, time.perf_counter() - started
+        margin, started = self.margin, time.perf_counter()
+        plates = with_margin(self.judged, margin)
+        here = isinstance(self.judged, PlateImages)
+        return plates, self.loading if here else time.perf_counter() - started
 
     @property
     def margin(self) -> Margin:
@@ -96,7 +90,7 @@ class Data:
         if self.wanted is not None:
             return None
         choice = choose_margin(
-            lambda crops: float_readings(self.weights, crops).confidence, self._as_they_are[0]
+            lambda crops: float_readings(self.weights, crops).confidence, self.judged
         )
         note(choice.said())
         return choice
@@ -104,8 +98,8 @@ class Data:
     def calibration_images(self, count: int) -> np.ndarray:
         """A fixed random draw for calibration, uint8 ``[N, height, width, 3]``: `count`, or all."""
         count = min(count, len(self.pool))
-        drawn = self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED)).read()
-        return widen(drawn.images, self.margin)
+        drawn = self.pool.take(choose(len(self.pool), count, CALIBRATION_SEED))
+        return with_margin(drawn, self.margin).images
 
     def description(self) -> dict[str, Any]:
         """The ``dataset`` part of ``metrics.json``, and where calibration images come from."""

@@ -17,6 +17,7 @@ from ..evaluate.fidelity import cosine, sqnr_db
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
 from ..runtime.inference import Inference
+from ..runtime.likeness import unlike_calibrated
 from ..toolchain.bmodel import inspect_bmodel
 from ..toolchain.profile import latency_by_layer
 from ..work import scheduler
@@ -165,7 +166,7 @@ def measure_all(
     DataError
         When what a box measured is not of these plates and models.
     EngineError
-        When the backend and the simulator disagree, or the backend is not there.
+        When the backend is not there.
     """
     boxes = boxes_of(parameters, data, compiled)
     models = [item.planned for item in compiled]
@@ -408,7 +409,8 @@ def write_metrics(
             key: description[key]
             for key in ("source", "weights", "margin", "calibration")
             if key in description
-        },
+        }
+        | _unlike(data, measured),
         "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
@@ -439,6 +441,19 @@ def write_metrics(
             facts = bmodel_facts(item.compiled, item.crosscheck, data)
             output.json(f"bmodels/{item.compiled.id}", written(BModelFacts, facts))
     return metrics
+
+
+def _unlike(data: Data, measured: Sequence[Measured]) -> dict[str, Any]:
+    """By what the plates are unlike those of the weights' calibration, as the float network reads.
+
+    Of the published plates, which it is of, and of generated ones nothing is said.
+    """
+    item = next((one for one in measured if isinstance(one.compiled, Reference)), None)
+    if item is None or data.source != "folder" or data.weights.of.interface.kind != "ctc":
+        return {}
+    logits, alphabet = item.inference.logits, data.weights.alphabet
+    found = unlike_calibrated(data.weights.name, logits, alphabet)
+    return {"unlike": found} if found else {}
 
 
 def box_times(measured: Sequence[Measured]) -> list[dict[str, Any]]:

@@ -255,6 +255,18 @@ class Origin(_Record):
     tools: dict[str, str] = Field(description="Versions of compiler and tracer.")
 
 
+class Unlike(_Record):
+    """By what plates are unlike those of a calibration, in float and without labels."""
+
+    plates: int = Field(ge=0, description="How many were read.")
+    on: str = Field(description="What the confidence was calibrated on.")
+    signs: dict[str, tuple[float, float]] = Field(
+        description="Mean here and there of `confidence` (calibrated), `province` (confidence in "
+        "the first character), `no plate` (share of readings that are none), `first` and `last` "
+        "(time steps at which the text begins and ends)."
+    )
+
+
 class Source(_Record):
     """Where images and weights are from."""
 
@@ -266,6 +278,11 @@ class Source(_Record):
     margin: str = Field(
         default="0/0",
         description="What was added on each side of every crop, percent of its width/height.",
+    )
+    unlike: Unlike | None = Field(
+        default=None,
+        description="Signs that the plates are unlike those that the weights' confidence was "
+        "calibrated on; null without any.",
     )
     calibration: Calibration
 
@@ -479,7 +496,8 @@ class BModelFacts(_Record):
     crosscheck: dict[str, JsonValue] | None = Field(
         default=None,
         description="The same BModel on the chip simulator: `images`, `identical` (bit for bit), "
-        "`max_abs_difference`, `same_classes`, `same_readings`; null where none was done.",
+        "`max_abs_difference`, `same_classes`, `same_readings`, and `read_otherwise`, the images "
+        "whose readings are not the same, where there are any; null where none was done.",
     )
 
 

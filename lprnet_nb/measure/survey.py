@@ -75,7 +75,7 @@ def survey(
     *,
     backend: str = "emulator",
     decoder: str = "greedy",
-    margin: float = 0.0,
+    margin: float | ccpd.Margins = 0.0,
     limit: int | None = None,
     files: int = FILES,
     progress: bool = True,
@@ -160,7 +160,7 @@ def _read(
     model: Any,
     backend: str,
     decoder: str,
-    margin: float,
+    margin: float | ccpd.Margins,
     cores: int | None = None,
 ) -> Path:
     """Read, cut out, run and read off some files."""

@@ -80,8 +80,9 @@ class TrainConfig:
         plate; for weights that read already. It lets go of plates that nobody can read.
     weight_decay
         On convolution weights.
-    glyphs, soft
-        How far generated plates stray from the drawn faces and are blurred, see `Severity`.
+    glyphs, soft, wild
+        How far generated plates stray from the drawn faces, are blurred, and look like those of
+        other detectors and cameras, see `Severity`.
     average
         Decay of the exponential moving average of the weights, which is what is kept.
     report_every, report_plates
@@ -114,6 +115,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     glyphs: float = 0.0
     soft: float = 0.0
+    wild: float = 0.0
     average: float = 0.999
     report_every: int = 100
     report_plates: int = 128
@@ -142,8 +144,8 @@ class TrainConfig:
                 f"{', '.join(OBJECTIVES)}; accuracy only with align_steps 0, for "
                 "weights that read already."
             )
-        if min(self.glyphs, self.soft) < 0:
-            raise ParameterError("training: glyphs and soft must be zero or more.")
+        if min(self.glyphs, self.soft, self.wild) < 0:
+            raise ParameterError("training: glyphs, soft and wild must be zero or more.")
         if self.candidates and (self.candidates <= self.batch or self.align_steps):
             raise ParameterError(
                 f"training: candidates={self.candidates} must be more than batch="
@@ -718,7 +720,11 @@ def _generated(config: TrainConfig, first: int, trainee: Trainee) -> Generator[B
     for stage in range(stages):
         hard = 0.3 + 0.7 * stage / (stages - 1)
         severities[config.easy_steps * stage // (stages - 1)] = Severity(
-            hard, hard, glyphs=hard * config.glyphs, soft=hard * config.soft
+            hard,
+            hard,
+            glyphs=hard * config.glyphs,
+            soft=hard * config.soft,
+            wild=hard * config.wild,
         )
     chunks = stream_chunks(
         config.seed,

@@ -20,12 +20,13 @@ from ..decode import DECODERS, Readings, decode
 from ..decode.views import decode_views, stretched
 from ..evaluate import calibration
 from ..evaluate.accuracy import correct
-from ..evaluate.calibration import fit_calibration, reliability
+from ..evaluate.calibration import Calibration, fit_calibration, reliability
 from ..evaluate.calibrations import FILE
 from ..memory import keep_memory
 from ..model.own import load_own_weights
 from ..model.trace import float_logits
 from ..model.weights import Weights, load_published_weights
+from ..runtime.likeness import greedy_signs
 
 FOLDS = 2  # of the calibration error: what a half says of the other
 BATCH = 50  # images a call, which change nothing but the time
@@ -35,6 +36,8 @@ VIEWS_DECODER = "plate"
 
 def measure(weights: Weights, plates: PlateImages) -> list[dict[str, Any]]:
     """A row for each decoder: calibration, and the calibration error before and after.
+
+    That of greedy, the first, also has the signs that such plates are known by.
 
     A grammar that reads no plate rightly, such as one of new-energy plates alone, has none.
 
@@ -58,6 +61,10 @@ def measure(weights: Weights, plates: PlateImages) -> list[dict[str, Any]]:
         right = correct(plates.known_labels, readings.texts)
         if right.any():
             found.append(_row(weights, readings, right))
+    greedy = Calibration(found[0]["intercept"], found[0]["slope"], found[0]["on"])
+    signs = greedy_signs(looks[0], weights.alphabet, greedy)
+    rounded = {name: [round(value, 4) for value in of] for name, of in signs.items()}
+    found[0] |= {"plates": len(plates), "signs": rounded}
     return found
 
 

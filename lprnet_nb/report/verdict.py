@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from ..evaluate.likeness import unlike_said
 from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.box import judge_said
 from ..measure.schema import BModelFacts, Metrics, Row
@@ -38,9 +39,15 @@ def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
         return None
     if check.get("identical"):
         return Exactness("good", phrase("to the bit"))
-    if check.get("same_readings", True):  # a plate that reads otherwise ends the run
+    if check.get("same_readings", True):
         return Exactness("fair", phrase("same readings, up to {far} of a logit", far=_far(check)))
-    return Exactness("bad", phrase("differs"))
+    others = check.get("read_otherwise")
+    if not isinstance(others, list):  # a record of before they were named
+        return Exactness("bad", phrase("differs"))
+    count, images = number(len(others)), number(int(_figure(check, "images")))
+    return Exactness(
+        "bad", phrase("{count} of {images} plates read otherwise", count=count, images=images)
+    )
 
 
 def exactness_on_box(row: Row) -> Exactness | None:
@@ -511,6 +518,12 @@ def _warnings(metrics: Metrics) -> Iterable[tuple[str, str]]:
                 "The published weights were not used. These were trained by this workbook on "
                 "generated plates."
             ),
+        )
+    if source and source.unlike:
+        found = source.unlike
+        yield (
+            phrase("Plates unlike those of the calibration"),
+            unlike_said(found.signs, found.plates, found.on),
         )
     if not metrics.rows:
         yield (phrase("Nothing was measured"), phrase("metrics.json has no rows."))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..datasets.folder import PlateFiles
 from ..datasets.images import PlateImages
 from ..datasets.margins import NONE, Margin, with_margin
-from ..datasets.pictures import load_pictures
+from ..datasets.pictures import list_pictures
 from ..decode import DECODERS, Readings, decode
 from ..decode.characters import character_confidence, in_grammar
 from ..decode.top import top
@@ -20,10 +21,12 @@ from ..decode.views import decode_views, stretched
 from ..errors import ParameterError
 from ..evaluate.calibration import Calibration
 from ..evaluate.calibrations import packaged_calibration
+from ..evaluate.likeness import unlike_said
 from ..evaluate.margins import SAMPLE, SLOW_SAMPLE, Choice, choose_margin
 from ..inputs import note
 from ..toolchain.bmodel import BModel
 from .inference import infer_plates
+from .likeness import unlike_calibrated
 from .views import check_views
 
 STAGES = ("decode", "preprocess", "inference", "postprocess")  # of the vendor's tables
@@ -50,7 +53,9 @@ class Read:
     backend
         What made them.
     margin
-        What was added on each side of every crop, and why where it was chosen.
+        What was added on each side of every crop.
+    unlike
+        See `likeness.unlike_calibrated`; empty where the plates are not known to be unlike.
     """
 
     names: tuple[str, ...]
@@ -62,6 +67,7 @@ class Read:
     milliseconds: dict[str, float]
     backend: str
     margin: str = str(NONE)
+    unlike: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,6 +107,7 @@ class Read:
             "decoder": self.readings.decoder,
             "margin": self.margin,
             "confidence": said_of(self.calibration),
+            **({"unlike": dict(self.unlike)} if self.unlike else {}),
             "milliseconds": {name: round(value, 4) for name, value in self.milliseconds.items()},
             "plates": {
                 name: {
@@ -139,7 +146,7 @@ def read_pictures(
     model
         The BModel.
     places
-        As for `pictures.load_pictures`.
+        As for `pictures.list_pictures`.
     backend, decoder
         See `open_engine` and `decode`.
     views
@@ -159,18 +166,24 @@ def read_pictures(
     """
     started = time.perf_counter()
     taken = model.interface.input
-    plates = load_pictures(places, (taken.height, taken.width))
-    seconds = {"decode": time.perf_counter() - started}
+    pictures = list_pictures(places, (taken.height, taken.width))
+    listing = time.perf_counter() - started
     if margin is None:
-        choice = _choice(model, plates, backend, decoder, trust)
+        choice = _choice(model, pictures, backend, decoder, trust)
         note(choice.said())
         margin = choice.margin
-    plates = with_margin(plates, margin)
+    started = time.perf_counter()
+    plates = with_margin(pictures, margin)
+    seconds = {"decode": listing + time.perf_counter() - started}
     read = read_images(model, plates, backend, decoder, seconds, views=views, trust=trust)
+    if read.unlike:
+        note(unlike_said(**read.unlike))
     return replace(read, margin=str(margin))
 
 
-def _choice(model: BModel, plates: PlateImages, backend: str, decoder: str, trust: bool) -> Choice:
+def _choice(
+    model: BModel, plates: PlateImages | PlateFiles, backend: str, decoder: str, trust: bool
+) -> Choice:
     if model.interface.kind != "ctc":
         raise ParameterError(
             f"a margin is chosen by the confidence of readings, and {model.path} gives none. Say "
@@ -227,6 +240,7 @@ def read_images(
         calibration,
         {stage: 1000 * seconds[stage] / len(plates) for stage in STAGES},
         made[0].description["backend"],
+        unlike=unlike_calibrated(model.weights, logits[0], model.alphabet) if ctc else {},
     )
 
 

@@ -176,6 +176,17 @@ def test_margin_takes_in_the_surroundings():
     assert not (ccpd.crop(street, vertices)[2:-2] == 128).all(2).any()
 
 
+def test_each_side_has_a_margin_of_its_own():
+    street = np.zeros((300, 500, 3), np.uint8)
+    street[183:273, 154:386] = 255
+    vertices = ((385, 272), (154, 272), (154, 183), (385, 183))
+    wide = ccpd.crop(street, vertices, margin=(0.5, 0.1))[..., 0] > 127
+    assert wide[12].sum() in (46, 47, 48) and wide[:, 47].sum() in (19, 20, 21)
+    cv2.rectangle(street, (154, 183), (385, 272), (0, 0, 0), 12)  # 2.6 % of the width, 6.7 % down
+    assert (ccpd.crop(street, vertices)[0] < 50).all()
+    assert (ccpd.crop(street, vertices, margin=(-0.05, -0.1)) == 255).all()
+
+
 def test_a_plate_at_the_edge_repeats_the_last_pixels():
     street = np.full((60, 200, 3), 77, np.uint8)
     cut = ccpd.crop(street, ((200, 60), (20, 60), (20, 5), (200, 5)), margin=1.0)

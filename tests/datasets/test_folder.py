@@ -235,7 +235,7 @@ def test_ccpd_reads_the_chosen_scenes_only(tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / SCENE.replace("-37-", f"-{index}-")), scene)
     read = []
     original = f.read_plate
-    monkeypatch.setattr(f, "read_plate", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr(f, "read_plate", lambda *given: read.append(given) or original(*given))
     assert len(list_plates(tmp_path).take([3, 5]).read()) == 2 and len(read) == 2
 
 

@@ -207,6 +207,47 @@ def test_training_pictures_are_softer():
     assert blur[1] < 0.7 * blur[0]
 
 
+def _margins(wild: float) -> np.ndarray:
+    """Left and upper margin of 2,000 crops that are seen from the front, parts of their sides."""
+    maps = homographies("blue", 2000, Severity(view=0, wild=wild), np.random.default_rng(5))
+    corner = project(maps, np.array([[0.0, 0.0]]))[:, 0]
+    return corner / (94, 24)
+
+
+def test_wild_crops_are_cut_and_loose():
+    wild, tame = _margins(1), _margins(0)
+    assert np.ptp(tame, axis=0).max() < 1e-9  # one margin for all, that of the detector
+    cut, loose = (wild < -0.005).mean(axis=0), (wild > 0.06).mean(axis=0)
+    assert (cut > 0.1).all() and (loose > 0.15).all()
+    # 6 % of the width and 10 % of the height cut, as parts of what is left.
+    assert np.allclose(wild.min(axis=0), (-0.06 / 0.88, -0.1 / 0.8))
+
+
+def test_wild_plates_are_slanted():
+    def upright(wild: float) -> np.ndarray:
+        maps = homographies("blue", 500, Severity(view=0, wild=wild), np.random.default_rng(5))
+        top, bottom = project(maps, np.array([[220.0, 0.0], [220.0, 140.0]])).transpose(1, 0, 2)
+        return (bottom - top)[:, 0]
+
+    assert np.abs(upright(0)).max() < 1e-6
+    assert 0.3 < (np.abs(upright(1)) > 1).mean() < 0.6
+
+
+def test_wild_pictures_are_dark_and_framed():
+    tame, wild = (draw_chunk(7, 0, ("blue",), Severity(wild=part), 300) for part in (0, 1))
+    assert tame.labels == wild.labels
+    dark = [(chunk.images.mean(axis=(1, 2, 3)) < 40).mean() for chunk in (tame, wild)]
+    assert dark[1] > dark[0] + 0.02
+    # The blue of a plate's upper edge is gone under a frame in one of five.
+    flat = Severity(view=0, image=0, margin=0)
+    upper = [
+        draw_chunk(7, 0, ("blue",), replace(flat, wild=wild), 300).images[:, 2, 30:60]
+        for wild in (0, 1)
+    ]
+    blue = [(part[..., 0] > 1.5 * part[..., 2]).mean(axis=1) > 0.5 for part in upper]
+    assert blue[0].all() and 0.1 < 1 - blue[1].mean() < 0.35
+
+
 def test_the_sheet_holds_every_crop():
     plates = generate_plates(5, seed=0)
     sheet = contact_sheet(plates, columns=2, zoom=2)

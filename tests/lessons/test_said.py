@@ -12,6 +12,7 @@ from lprnet_nb.datasets.margins import Margin, with_margin
 from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, trace, train
 from lprnet_nb.measure.data import Data
 from lprnet_nb.model.own import load_own_weights
+from lprnet_nb.model.weights import load_published_weights
 from lprnet_nb.study import results
 
 
@@ -109,9 +110,11 @@ def test_backends_that_differ_are_not_said_to_agree() -> None:
             "largest difference": 0.47,
         },
     ]
-    rows = [{"judge": "simulator", **row} for row in rows]
+    rows = [{"read otherwise": 0, **row} for row in rows]
     said = infer.crosschecks_said(rows)
     assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
+    said = infer.crosschecks_said([{**rows[1], "read otherwise": 2}])
+    assert said == "b reads 2 of 4 plates otherwise."
     assert "was not compared" in infer.crosschecks_said([{**rows[0], "checked images": 0}])
 
 
@@ -142,8 +145,17 @@ def test_tips_of_the_committed_study() -> None:
         assert (name in said) == (set(here) == {"holds"})
 
 
-def test_margins_are_read_by_both_weights_and_said() -> None:
+def test_margins_are_read_by_own_and_published_weights(published) -> None:
+    plates = generate_plates(4, seed=5)
+    for weights in (load_own_weights(), load_published_weights()):
+        rows = infer.margin_rows(Data(plates, plates, True, weights, "folder", ""))
+        assert len(rows) == 2 * len(infer.MARGINS) and rows[0]["weights"] == weights.name
+        assert {row["weights"] for row in rows} == {"generated", "published"}
+
+
+def test_margins_are_read_and_said(monkeypatch, tmp_path) -> None:
     """Plates cut to their paint: each candidate is read, and the surest is named."""
+    monkeypatch.setattr(infer, "weights_path", lambda: tmp_path / "none")
     plates = generate_plates(16, seed=5)
     tight = with_margin(plates, Margin(-0.06, -0.12))
     data = Data(tight, tight, True, load_own_weights(), "folder", "")

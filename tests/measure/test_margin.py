@@ -38,6 +38,27 @@ def test_judged_and_calibrated_on_alike(folder):
     assert wide.description()["margin"] == "5/10" and "margin" not in plain.description()
 
 
+def test_around_ccpds_plates_the_scene_is_taken_in(tmp_path, capsys):
+    """Scenes of a red street, in which each plate stands: repeated edges would show no red."""
+    for index, plate in enumerate(generate_plates(6, seed=5, forms=("blue",)).images):
+        street = np.zeros((200, 300, 3), np.uint8)
+        street[..., 2] = 255
+        street[80:128, 60:248] = cv2.resize(plate, (188, 48))
+        name = f"01-90_90-60&80_248&128-247&127_60&127_60&80_247&80-0_0_22_27_27_33_{index}-37-15"
+        cv2.imencode(".png", street)[1].tofile(tmp_path / f"{name}.png")
+    plain, wide = (data_of(tmp_path, margin) for margin in ("none", "10/20"))
+    around = wide.plates.images[:, [0, -1]].reshape(-1, 3)
+    assert (around == (0, 0, 255)).all() and wide.plates.name.endswith(", margin 10/20")
+    assert wide.plates.labels == plain.plates.labels and wide.judged.labels is None
+    assert (wide.calibration_images(6)[:, 0] == (0, 0, 255)).all()
+    middle = wide.plates.images[:, 4:20, 9:85].astype(int)
+    again = np.stack([cv2.resize(i, (76, 16)) for i in plain.plates.images]).astype(int)
+    assert np.abs(middle - again).mean() < 25  # the plate, smaller
+    chosen = data_of(tmp_path, "auto")
+    red = [m for m in CANDIDATES if m.x > 0]
+    assert set(chosen.choice.confidence) >= set(red) and chosen.choice.plates == 6
+
+
 def test_auto_asks_the_float_network(folder, capsys):
     data = data_of(folder, "auto", IMAGES=0)
     assert data.choice is not None and set(data.choice.confidence) == set(CANDIDATES)

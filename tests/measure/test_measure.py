@@ -14,7 +14,7 @@ import pytest
 from lprnet_nb import inputs
 from lprnet_nb.datasets import folder as datasets_folder
 from lprnet_nb.datasets.generate import generate_plates, write_plates
-from lprnet_nb.errors import DataError, EngineError, ParameterError
+from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.evaluate.intervals import wilson
 from lprnet_nb.measure.data import _found_source, _source, datasets_for
 from lprnet_nb.measure.models import Compiled, compile_all, planned
@@ -23,7 +23,6 @@ from lprnet_nb.measure.parameters import check, combinations
 from lprnet_nb.measure.rows import Measured, measure_all, upgrades, write_metrics
 from lprnet_nb.measure.schema import Metrics, read_metrics, written
 from lprnet_nb.measure.upgrades import upgrades_said
-from lprnet_nb.runtime.crosscheck import crosscheck
 from lprnet_nb.runtime.inference import infer_plates
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy
 from lprnet_nb.work import scheduler
@@ -231,16 +230,9 @@ def test_the_piece_that_checks_sets_the_run_against_the_simulator(measured, data
     np.save(tmp_path / "altered" / "logits.npy", logits)
     shard = Piece("shard", Path, {}, (given("folder", str(tmp_path / "altered")),), here=True)
     altered = dataclasses.replace(run, shards=(shard,))
-    with pytest.raises(EngineError, match=f"1 of 4 .* first is {data.plates.names[1]}"):
-        scheduler.make([crosscheck_piece(altered, data.plates, 1)], "x", progress=False)
-
-
-def test_a_backend_that_disagrees_with_the_simulator_is_an_error(measured, data):
-    int8 = measured[2]
-    wrong = np.array(int8.inference.logits)
-    wrong[1, 0, 3] = wrong[1].max() + 1
-    with pytest.raises(EngineError, match="1 of 4 images read differently"):
-        crosscheck(int8.compiled.bmodel, data.plates, wrong)
+    piece = crosscheck_piece(altered, data.plates, 1)
+    check = scheduler.make([piece], "x", progress=False)[piece]
+    assert check["read_otherwise"] == [data.plates.names[1]] and not check["identical"]
 
 
 def test_what_is_written_says_where_it_came_from(measured, parameters, data, tmp_path):

@@ -172,7 +172,7 @@ def test_accuracy_lets_go_of_the_unreadable():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
-    options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2)
+    options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2, wild=1.0)
     if optimizer == "muon":
         options |= dict(candidates=9, align_steps=0, objective="accuracy")
     straight = config_in(tmp_path / "straight", **options)
@@ -305,6 +305,7 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
         {"device": "tpu"},
         {"optimizer": "sgd"},
         {"soft": -1.0},
+        {"wild": -1.0},
         {"candidates": 4, "align_steps": 0},
         {"candidates": 9},
         {"objective": "likely"},

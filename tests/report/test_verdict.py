@@ -220,6 +220,9 @@ def test_what_the_simulator_said() -> None:
     wrong = verdict.judge(metrics, _facts(metrics, identical=False, same_readings=False))
     assert not wrong.checked and wrong.computed.endswith("other readings.")
     assert verdict.exactness({"identical": False, "same_readings": False}).text == "differs"
+    named = {"images": 4, "identical": False, "same_readings": False, "read_otherwise": ["1.png"]}
+    assert verdict.exactness(named).text == "1 of 4 plates read otherwise"
+    assert verdict.exactness(named).state == "bad"
     some = verdict.judge(metrics, _facts(metrics)[1:])
     assert not some.checked and some.computed.endswith("Not checked: bm1684x_fp32_1b.")
     assert not verdict.judge(metrics).checked

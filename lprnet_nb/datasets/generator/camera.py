@@ -36,6 +36,8 @@ class Severity:
     soft
         Largest blur that pictures have beside all others, in pixels of the scene (two of which make
         one of the crop): drawn evenly from 0. For training too; 0 keeps the pictures.
+    wild
+        Scale of what other detectors and cameras add, see `WILD`; 0 keeps the pictures.
     """
 
     view: float = 1.0
@@ -43,6 +45,48 @@ class Severity:
     margin: float = 0.02
     glyphs: float = 0.0
     soft: float = 0.0
+    wild: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wild:
+    """What plates of other origin have, and what share of pictures has it at `Severity.wild` 1.
+
+    Nothing here was read off plates of a test. The margins are what boxes may have that CCPD [1]_
+    still counts as found (intersection over union above 0.6: 10 % cut or 15 % added on each side),
+    but that no more than 6 % are cut where the province and the last character stand. The slant is
+    the lower half of CCPD's "tilt" (15 to 45 degrees), the rest is named by CCPD's other parts
+    ("blur", "DB": dark, uneven or bright) and by the corruptions of [2]_ (noise, brightness,
+    pixelate, JPEG from quality 25 down), milder, since a crop has no pixel to spare.
+
+    References
+    ----------
+    .. [1] Z. Xu et al., "Towards End-to-End License Plate Detection and Recognition: A Large
+       Dataset and Baseline", ECCV 2018.
+    .. [2] D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to Common
+       Corruptions and Perturbations", ICLR 2019, arXiv:1903.12261.
+    """
+
+    boxes: float = 0.6  # boxes with a margin of `cut` to `added`, not of `Severity.margin`
+    cut: tuple[float, float] = (0.06, 0.10)  # across and down, parts of the crop's sides
+    added: float = 0.15
+    slanted: float = 0.5
+    slant: float = 12.0  # degrees, standard deviation
+    framed: float = 0.2
+    frame: tuple[float, float] = (10, 32)  # mm of the upper edge hidden; characters start at 25
+    coarse: float = 0.25
+    columns: tuple[float, float] = (38, 80)  # pixels across of the coarse ones
+    combed: float = 0.06  # every other line of the scene later than its neighbours: interlace
+    night: float = 0.12
+    light: tuple[float, float] = (0.22, 0.55)  # at night, parts of a day's
+    grain: float = 0.03  # noise at night, standard deviation, part of white
+    glare: float = 0.08
+    sharpened: float = 0.15
+    packed: float = 0.25
+    quality: tuple[int, int] = (18, 45)  # of JPEG
+
+
+WILD = Wild()
 
 
 def homographies(form: str, count: int, severity: Severity, rng: np.random.Generator) -> np.ndarray:
@@ -72,6 +116,8 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
     about_z = _matrices([np.cos(c), -np.sin(c), zero, np.sin(c), np.cos(c), zero, zero, zero, one])
     turned = about_z @ about_x @ about_y
     distance = width * rng.uniform(3, 9, count)
+    if severity.wild:
+        turned[:, :, 1] += _slants(count, severity.wild, rng)[:, None] * turned[:, :, 0]
     maps = turned.copy()
     maps[:, :, 2] = turned @ np.array([-width / 2, -height / 2, 0])
     # The third column now holds where the plate's corner (0, 0) is, before the camera.
@@ -84,6 +130,9 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
     jitter = np.abs(severity.view) * rng.normal(0, 1, (count, 4)) * [0.022, 0.05, 0.022, 0.05]
     margins = severity.margin * np.array([1, 1.6, 1, 1.6]) + jitter
     margins = np.clip(margins, [-0.03, -0.07, -0.03, -0.07], None)
+    if severity.wild:
+        wide = rng.random(count) < WILD.boxes * severity.wild
+        margins[wide] = _boxes(int(wide.sum()), rng)
     low, high = low - margins[:, :2] * size, high + margins[:, 2:] * size
     scale = np.array(SCENE) / (high - low)
     crop = _matrices(
@@ -100,6 +149,19 @@ def homographies(form: str, count: int, severity: Severity, rng: np.random.Gener
         ]
     )
     return crop @ maps
+
+
+def _slants(count: int, wild: float, rng: np.random.Generator) -> np.ndarray:
+    """Columns by which a slanted plate moves a row: 0 for most plates."""
+    angles = np.clip(rng.normal(0, WILD.slant * wild, count), -30, 30)
+    return np.where(rng.random(count) < WILD.slanted, np.tan(np.radians(angles)), 0)
+
+
+def _boxes(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Margins of a detector that is not ours: one size a plate, and each side's own way off it."""
+    low = -np.array([*WILD.cut, *WILD.cut])
+    size = rng.random((count, 1)) + rng.normal(0, 0.12, (count, 4))
+    return low + np.clip(size, 0, 1) * (WILD.added - low)
 
 
 def _matrices(rows: list[np.ndarray]) -> np.ndarray:
@@ -193,10 +255,17 @@ def photograph(
     motion_angle = rng.uniform(0, np.pi, count)
     small = np.where(rng.random(count) < 0.12 * hard, rng.uniform(60, 94, count), SCENE[0])
     aliased = rng.random(count) < 0.6
+    combed = np.zeros(count, int)
+    if severity.wild:
+        coarse = rng.random(count) < WILD.coarse * severity.wild
+        small = np.where(coarse, rng.uniform(*WILD.columns, count), small)
+        combed = rng.integers(1, 5, count) * (rng.random(count) < WILD.combed * severity.wild)
     crops = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
     ramp = np.linspace(0, 1, outline.shape[0], dtype=np.float32)[:, None]
     for i, mask in enumerate(masks):
         plate = _painted(mask, ground[i], ink[i], ramp, rng, hard)
+        if severity.wild and rng.random() < WILD.framed * severity.wild:
+            _framed(plate, rng)
         scene = _scenery(rng)
         matrix = from_pixels[i]
         alpha = cv2.warpPerspective(outline, matrix, SCENE)
@@ -206,6 +275,8 @@ def photograph(
             scene = cv2.GaussianBlur(scene, (0, 0), float(defocus[i]))
         if motion[i] >= 1:
             scene = cv2.filter2D(scene, -1, _streak(motion[i], motion_angle[i]))
+        if combed[i]:
+            scene[1::2] = np.roll(scene[1::2], combed[i], axis=1)
         if small[i] < SCENE[0]:
             scene = cv2.resize(
                 scene,
@@ -214,7 +285,7 @@ def photograph(
             )
         way = cv2.INTER_LINEAR if aliased[i] else cv2.INTER_AREA
         crops[i] = cv2.resize(scene, (WIDTH, HEIGHT), interpolation=way)
-    return _developed(crops, hard, rng)
+    return _developed(crops, severity, rng)
 
 
 def _painted(
@@ -268,6 +339,16 @@ def _painted(
     return plate
 
 
+def _framed(plate: np.ndarray, rng: np.random.Generator) -> None:
+    """Put a holder around a plate that hides its upper edge, and sometimes the others a little."""
+    shade = tuple(rng.uniform(0, 230) + rng.normal(0, 8, 3))
+    height, width = plate.shape[:2]
+    cv2.rectangle(plate, (0, 0), (width, round(rng.uniform(*WILD.frame) * DRAWN)), shade, -1)
+    if rng.random() < 0.5:
+        sides = round(rng.uniform(4, 18) * DRAWN)
+        cv2.rectangle(plate, (0, 0), (width - 1, height - 1), shade, sides)
+
+
 def _streak(length: float, angle: float) -> np.ndarray:
     """Kernel of a straight motion of `length` pixels."""
     side = int(np.ceil(length)) | 1
@@ -278,9 +359,9 @@ def _streak(length: float, angle: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.ndarray:
+def _developed(crops: np.ndarray, severity: Severity, rng: np.random.Generator) -> np.ndarray:
     """Light, dirt, sensor, sharpening and JPEG of a chunk of crops, uint8."""
-    count = len(crops)
+    count, hard = len(crops), severity.image
     one = (count, 1, 1)
     # float32 throughout, with the columns' colours in one axis: a short last axis is slow in numpy.
     image = crops.reshape(count, HEIGHT, 3 * WIDTH).astype(np.float32) / 255
@@ -306,9 +387,16 @@ def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.n
     image *= _each_column(gain)
     image = np.clip(image, 0, 1.25) ** gamma
     noise = np.abs(rng.normal(0, 0.011, one)) * hard
+    if severity.wild:
+        image, grain = _lit(image, severity.wild, rng)
+        noise = noise + grain
     image += noise.astype(np.float32) * rng.standard_normal(image.shape, np.float32)
     sharp = np.where(rng.random(count) < 0.4, rng.uniform(0.3, 1.5, count), 0) * hard
     quality = np.where(rng.random(count) < 0.8, rng.integers(45, 96, count), 100)
+    if severity.wild:
+        again = rng.random((2, count)) < severity.wild * np.array([[WILD.sharpened], [WILD.packed]])
+        sharp = np.where(again[0], rng.uniform(1.5, 3, count), sharp)
+        quality = np.where(again[1], rng.integers(*WILD.quality, count), quality)
     seen = np.clip(image * 255, 0, 255).astype(np.uint8).reshape(crops.shape)
     for i in range(count):
         if sharp[i]:
@@ -320,6 +408,20 @@ def _developed(crops: np.ndarray, hard: float, rng: np.random.Generator) -> np.n
             assert decoded is not None  # it was encoded just now
             seen[i] = decoded
     return seen
+
+
+def _lit(image: np.ndarray, wild: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures ``[N, 24, 282]`` at night, or under a lamp or the sun; and their grain."""
+    count = len(image)
+    one = (count, 1, 1)
+    night, glare = (rng.random(one) < wild * share for share in (WILD.night, WILD.glare))
+    image = image * np.where(night, rng.uniform(*WILD.light, one), 1).astype(np.float32)
+    middle, width = rng.uniform(0, 1, (2, *one)), rng.uniform(0.06, 0.3, one)
+    far = np.linspace(0, 1, WIDTH)[None, None] - middle[0]
+    down = (np.linspace(0, 1, HEIGHT)[None, :, None] - middle[1]) / 3
+    lamp = rng.uniform(0.3, 1.2, one) * np.exp(-(far**2 + down**2) / (2 * width**2))
+    image += _each_colour(np.where(glare, lamp, 0).astype(np.float32))
+    return image, np.where(night, rng.uniform(0, WILD.grain, one), 0)
 
 
 def _each_colour(fields: np.ndarray) -> np.ndarray:
