@@ -94,9 +94,20 @@ def chips_shown(parameters: Parameters, one: Shown) -> list[str]:
     return [chip for chip in parameters.chips if chip in there] or there
 
 
-def accuracy_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
+def of_chips(one: Shown, chips: Sequence[str]) -> Shown:
+    """A study as if these chips were all that it has."""
+    study = {
+        key: [row for row in value if row["chip"] in chips]
+        if isinstance(value, list) and all("chip" in row for row in value)
+        else value
+        for key, value in one.study.items()
+    }
+    return Shown(study, [line for line in one.lines if line["chip"] in chips], one.reference)
+
+
+def accuracy_figures(output: Output, one: Shown) -> None:
     """A figure of each chip: exact match by strategy."""
-    for chip in chips:
+    for chip in dict.fromkeys(line["chip"] for line in one.lines):
         output.figure(
             figures.accuracy(one.of_chip(chip), one.reference),
             f"06_accuracy_{chip}",
@@ -104,9 +115,9 @@ def accuracy_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
         )
 
 
-def pareto_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
+def pareto_figures(output: Output, one: Shown) -> None:
     """A figure of each chip of which the compiler predicts times: exact match against them."""
-    for chip in chips:
+    for chip in dict.fromkeys(line["chip"] for line in one.lines):
         if any(line.get("latency_ms") for line in one.of_chip(chip)):
             output.figure(
                 figures.pareto(one.of_chip(chip), one.reference),
@@ -117,16 +128,23 @@ def pareto_figures(output: Output, one: Shown, chips: Sequence[str]) -> None:
             tell(phrase("{chip}: the compiler predicts no time.", chip=chip))
 
 
+def tips(one: Shown) -> tuple[results.Tip, ...]:
+    """The tips, and training (QAT) beside what is shipped."""
+    shipped = dict.fromkeys(recommended(row["chip"]).name for row in one.study["rows"])
+    pairs = tuple(("qat", name) for name in shipped)
+    return (*results.TIPS, results.Tip("training instead of what is shipped", pairs))
+
+
 def verdicts_figure(one: Shown) -> Figure | None:
     """Every tip's verdict by chip, in one matrix; None where the study judges no tip."""
-    found = results.verdicts(one.study)
+    found = results.verdicts(one.study, tips(one))
     return figures.verdict_matrix(found) if found else None
 
 
 def verdicts_said(one: Shown) -> Text:
     """How many tips hold on every chip that tried them, on some and on none."""
     by_tip: dict[tuple[str, str, str], list[str]] = {}
-    for line in results.verdicts(one.study):
+    for line in results.verdicts(one.study, tips(one)):
         key = line["tip"], line["strategy"], line["baseline"]
         by_tip.setdefault(key, []).append(line["verdict"])
     holds = [
@@ -144,15 +162,25 @@ def verdicts_said(one: Shown) -> Text:
     )
 
 
-def training_said(one: Shown) -> list[Text]:
-    """What quantization-aware training gains over what it starts from and what is shipped."""
-    found = [
-        line
-        for chip in dict.fromkeys(row["chip"] for row in one.study["rows"])
-        for other in dict.fromkeys(("mse-forked", recommended(chip).name))
-        for line in results.paired(one.study, "qat", other, chip)
+def origins_said(one: Shown) -> list[Text]:
+    """What other calibration images change: those that are judged, and generated plates."""
+    found = results.origins(one.study)
+    gains: dict[str, list[float]] = {}
+    for line in found:
+        gains.setdefault(line["scheme"], []).append(100 * line["difference"])
+    return [
+        phrase(
+            "Calibrated on the judged plates instead, {count} strategies change by {low:+.1f} to "
+            "{high:+.1f} points."
+            if scheme == cells.WITHIN
+            else "Calibrated on generated plates instead, {count} strategies change by {low:+.1f} "
+            "to {high:+.1f} points.",
+            count=len(points),
+            low=min(points),
+            high=max(points),
+        )
+        for scheme, points in gains.items()
     ]
-    return sentences.training(one.study, found) or [phrase("Training is not part of this study.")]
 
 
 def sensitivity(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
@@ -176,13 +204,24 @@ def models(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
     return one.study.get("models") or details.models(plan, data.plates, data.weights, images=2)
 
 
-def plate_said() -> list[Text]:
-    """What the plate grammar makes of what is shipped, by chip."""
+def shipped(one: Shown) -> list[dict[str, Any]]:
+    """The recommendation for each chip, what choosing it is worth, and the grammar's reading."""
     plate = results.committed_study("plate")
-    if not plate:
-        return [phrase("A study with the plate grammar is not in this checkout.")]
-    chips = dict.fromkeys(row["chip"] for row in plate["rows"])
-    return sentences.decoded(plate, {chip: recommended(chip).name for chip in chips})
+    grammar = {(x["strategy"], x["chip"]): x for x in results.summarize(plate)} if plate else {}
+    return [
+        {
+            "chip": line["chip"],
+            "strategy": line["strategy"],
+            "exact match": line["mean"],
+            "lowest draw": line["low"],
+            "highest draw": line["high"],
+            "on plates that did not choose it": line["unbiased"].get("mean"),
+            "float": one.reference,
+            "predicted ms": line["latency_ms"],
+            "with the grammar": grammar.get((line["strategy"], line["chip"]), {}).get("mean"),
+        }
+        for line in results.recommendations(one.study)
+    ]
 
 
 def releases_shown(output: Output) -> list[str]:

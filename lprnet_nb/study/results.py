@@ -18,7 +18,7 @@ from ..evaluate.paired import holm, mcnemar_exact
 from ..files import read_bytes
 from ..language import Text, phrase
 from ..toolchain.strategies import Strategy
-from .cells import CROSS_FIT, GENERATED, WITHIN, unpack
+from .cells import CROSS_FIT, unpack
 from .cost import float_share
 
 
@@ -176,35 +176,6 @@ def difference(
     }
 
 
-def paired(study: dict[str, Any], strategy: str, baseline: str, chip: str) -> list[dict[str, Any]]:
-    """McNemar's exact test of two strategies on each draw that both have.
-
-    Returns
-    -------
-    list of dict
-        ``chip, strategy, baseline, draw``; exact match ``mean`` and ``baseline_mean``;
-        ``only_strategy`` and ``only_baseline``, plates that one alone reads right; ``p`` after
-        Holm's correction for the number of draws.
-    """
-    ours, theirs = outcomes(study, strategy, chip), outcomes(study, baseline, chip)
-    common = sorted(set(ours) & set(theirs))
-    tests = [mcnemar_exact(ours[draw], theirs[draw]) for draw in common]
-    return [
-        {
-            "chip": chip,
-            "strategy": strategy,
-            "baseline": baseline,
-            "draw": draw,
-            "mean": float(ours[draw].mean()),
-            "baseline_mean": float(theirs[draw].mean()),
-            "only_strategy": test.b,
-            "only_baseline": test.c,
-            "p": float(p),
-        }
-        for draw, test, p in zip(common, tests, holm([test.p for test in tests]))
-    ]
-
-
 def interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
     """95 % percentile bootstrap of a mean over ``[draws, images]``, both resampled."""
     counts, weights = _resampled(*values.shape, resamples)
@@ -263,15 +234,6 @@ TIPS: tuple[Tip, ...] = (
     ),
     Tip("quantization-aware training", (("qat", "mse-forked"),)),
 )
-
-
-def calibrated(scheme: str) -> Text:
-    """Where a scheme's calibration images come from, in words."""
-    return {
-        CROSS_FIT: phrase("on plates that are not judged"),
-        WITHIN: phrase("on the judged plates"),
-        GENERATED: phrase("on generated plates"),
-    }[scheme]
 
 
 OBVIOUS = 0.005  # a gain that anyone would call one: 5 plates of 1,000
@@ -356,22 +318,6 @@ def origins(study: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def origin_table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`origins`' lines for reading."""
-    return [
-        {
-            "strategy": line["strategy"],
-            "chip": line["chip"],
-            "calibrated": calibrated(line["scheme"]),
-            "mean": _round(line["mean"], 4),
-            "points": f"{100 * line['difference']:+.1f}",
-            "95 %": " to ".join(f"{100 * end:+.1f}" for end in line["interval"]),
-            "draws": line["draws"],
-        }
-        for line in lines
-    ]
-
-
 def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`summarize`'s lines, the best strategy first: by the highest mean that it has on any chip.
 
@@ -392,26 +338,6 @@ def ranked(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             chips.index(line["chip"]),
         ),
     )
-
-
-def table(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`summarize`'s lines for reading: rounded, refused settings with the tool's words."""
-    return [
-        {
-            "strategy": line["strategy"],
-            "chip": line["chip"],
-            "calibrated": calibrated(line["scheme"]),
-            "draws": line["draws"],
-            "mean": _round(line.get("mean"), 4),
-            "lowest": _round(line.get("low"), 3),
-            "highest": _round(line.get("high"), 3),
-            "95 %": "–".join(f"{end:.3f}" for end in line.get("interval", [])),
-            "predicted ms": _round(line.get("latency_ms"), 4),
-            "work in float": _round(line.get("in_float"), 3),
-            "note": line.get("error", ""),
-        }
-        for line in lines
-    ]
 
 
 def recommendations(study: dict[str, Any]) -> list[dict[str, Any]]:

@@ -45,31 +45,6 @@ def spread(lines: Lines) -> list[Text]:
     return said
 
 
-def significance(lines: Lines, baseline: str, level: float = 0.05) -> list[Text]:
-    """Which strategies differ from float and from the baseline in every draw, by chip."""
-    said = []
-    for chip in dict.fromkeys(line["chip"] for line in lines):
-        here = [
-            line
-            for line in lines
-            if line["chip"] == chip and line["scheme"] == CROSS_FIT and "p_float" in line
-        ]
-        parts = []
-        for key, other in (("p_float", phrase("float")), ("p_baseline", baseline)):
-            names = [line["strategy"] for line in here if line.get(key, 1.0) < level]
-            parts.append(
-                phrase(
-                    "from {other} in every draw: {names}",
-                    other=other,
-                    names=", ".join(names) or phrase("none"),
-                )
-            )
-        said.append(
-            phrase("{chip}: significantly different {parts}.", chip=chip, parts=clauses(parts))
-        )
-    return said
-
-
 def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked") -> list[Text]:
     """What a form of the network changes in accuracy and predicted time, by chip."""
     times, said = latencies(study), []
@@ -100,41 +75,6 @@ def forks(study: dict[str, Any], before: str = "mse", after: str = "mse-forked")
                 low=100 * low,
                 high=100 * high,
                 pace=pace,
-            )
-        )
-    return said
-
-
-def training(study: dict[str, Any], lines: Lines) -> list[Text]:
-    """What `study_results.paired`'s lines come to, by chip and baseline."""
-    said = []
-    keys = dict.fromkeys((x["chip"], x["strategy"], x["baseline"]) for x in lines)
-    for chip, strategy, baseline in keys:
-        here = [
-            x
-            for x in lines
-            if (x["chip"], x["strategy"], x["baseline"]) == (chip, strategy, baseline)
-        ]
-        found = difference(study, strategy, baseline, chip)
-        assert found is not None  # both ran, or there were no lines of them
-        low, high = found["interval"]
-        better = sum(x["only_strategy"] > x["only_baseline"] for x in here)
-        said.append(
-            phrase(
-                "{chip}: {strategy} {mean:.4f}, {baseline} {other:.4f} over {draws} draws: "
-                "{points:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), more plates in "
-                "{better} draws; smallest p {p:.2g} after Holm's correction.",
-                chip=chip,
-                strategy=strategy,
-                mean=np.mean([x["mean"] for x in here]),
-                baseline=baseline,
-                other=np.mean([x["baseline_mean"] for x in here]),
-                draws=len(here),
-                points=100 * found["difference"],
-                low=100 * low,
-                high=100 * high,
-                better=better,
-                p=min(x["p"] for x in here),
             )
         )
     return said
@@ -226,77 +166,6 @@ def _checked(checked: Lines) -> Text:
         far=max(far, default=0.0),
     )
     return sentences(read, same)
-
-
-def recommendations(found: Lines, reference: float) -> list[Text]:
-    """What to ship on each chip, and what choosing among so many is worth."""
-    said = []
-    for line in found:
-        draws = {
-            "chip": line["chip"],
-            "strategy": line["strategy"],
-            "mean": line["mean"],
-            "draws": line["draws"],
-            "low": line["low"],
-            "high": line["high"],
-            "reference": reference,
-            "p": line["p_lowest"],
-            "ms": line.get("latency_ms"),
-        }
-        text = phrase(
-            "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}; "
-            "float {reference:.3f}, lowest p of a draw against it {p:.2f}), predicted {ms:.4f} ms."
-            if line.get("latency_ms")
-            else "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}; "
-            "float {reference:.3f}, lowest p of a draw against it {p:.2f}).",
-            **draws,
-        )
-        if line.get("unbiased"):
-            nested = line["unbiased"]
-            chosen = ", ".join(
-                f"{name} {100 * share:.0f} %" for name, share in nested["chosen"].items()
-            )
-            judged = phrase(
-                "Chosen and judged on different images: {mean:.4f} ({low:.3f} to {high:.3f}; "
-                "chosen: {chosen}).",
-                mean=nested["mean"],
-                low=nested["low"],
-                high=nested["high"],
-                chosen=chosen,
-            )
-            text = sentences(text, judged)
-        said.append(text)
-    return said
-
-
-def decoded(study: dict[str, Any], shipped: Mapping[str, str]) -> list[Text]:
-    """What a study's decoder makes of the strategies that are shipped, by chip.
-
-    Parameters
-    ----------
-    study
-        A study, see `study.run_study`.
-    shipped
-        Name of a strategy by chip; chips or strategies that were not run are passed over.
-    """
-    reference = study["float"]["correct"] / study["float"]["images"]
-    return [
-        phrase(
-            "{chip}: {strategy}, mean {mean:.4f} over {draws} draws ({low:.3f} to {high:.3f}), "
-            "{gain:+.4f} against float's {reference:.3f} (decoder {decoder}).",
-            chip=line["chip"],
-            strategy=line["strategy"],
-            mean=line["mean"],
-            draws=line["draws"],
-            low=line["low"],
-            high=line["high"],
-            gain=line["mean"] - reference,
-            reference=reference,
-            decoder=study["provenance"]["decoder"],
-        )
-        for line in summarize(study)
-        if shipped.get(line["chip"]) == line["strategy"] and "mean" in line
-    ]
 
 
 def tried(study: dict[str, Any]) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, tra
 from lprnet_nb.measure.data import Data
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.weights import load_published_weights
+from lprnet_nb.places import repository
 from lprnet_nb.study import results
 
 
@@ -136,9 +138,36 @@ def test_doubt() -> None:
     assert shares[:3] == pytest.approx([1.0 / 1.4, 1.3 / 1.4, 1.0])
 
 
+def test_what_is_shipped_is_what_the_study_recommends() -> None:
+    """And float, the choice on other plates and the grammar stand beside it."""
+    one = strategies.shown(results.committed_study())
+    rows = {row["chip"]: row for row in strategies.shipped(one)}
+    for chip, row in rows.items():
+        path = repository() / "data" / "models" / chip / "recommended.json"
+        found = json.loads(path.read_text("utf8"))
+        evidence = found["evidence"]
+        assert row["strategy"] == found["strategy"]["name"]
+        assert row["exact match"] == evidence["mean"] and row["float"] == evidence["float"]
+        assert row["on plates that did not choose it"] == evidence["unbiased"]["mean"]
+        assert row["with the grammar"] > row["exact match"]
+    assert len(rows) == 4
+
+
+def test_a_study_of_some_chips_says_nothing_of_others() -> None:
+    one = strategies.shown(results.committed_study())
+    here = strategies.of_chips(one, ["BM1684"])
+    assert {line["chip"] for line in here.lines} == {row["chip"] for row in here.study["rows"]}
+    assert {row["chip"] for row in here.study["models"]} == {"BM1684"}
+    assert here.study["float"] == one.study["float"]
+    origins = [100 * line["difference"] for line in results.origins(here.study)]
+    said = " ".join(strategies.origins_said(here))
+    assert f"{min(origins):+.1f}" in said and f"{max(origins):+.1f}" in said
+
+
 def test_tips_of_the_committed_study() -> None:
     one = strategies.shown(results.committed_study())
-    verdicts = results.verdicts(one.study)
+    verdicts = results.verdicts(one.study, strategies.tips(one))
+    assert {x["strategy"] for x in verdicts if "instead" in x["tip"]} == {"qat"}
     said = strategies.verdicts_said(one)
     for name in {f"{x['strategy']} over {x['baseline']}" for x in verdicts}:
         here = [x["verdict"] for x in verdicts if f"{x['strategy']} over {x['baseline']}" == name]

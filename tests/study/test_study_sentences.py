@@ -46,15 +46,6 @@ def test_spread():
     )
 
 
-def test_significance():
-    lines = [line("kl", 0.87, p_float=0.2), line("max", 0.84, p_float=0.001, p_baseline=0.03)]
-    (said,) = sentences.significance(lines, "kl")
-    assert said == (
-        "BM1684X: significantly different from float in every draw: max; from kl in "
-        "every draw: max."
-    )
-
-
 def test_fork_with_and_without_a_predicted_time():
     def row(strategy, count, chip):
         return {
@@ -106,34 +97,6 @@ def test_roles_and_company():
     assert "88 of 1000 readings" in said and "0 of 1000 readings" in said
 
 
-def test_what_another_decoder_makes_of_what_is_shipped():
-    def row(strategy, chip, right):
-        return {
-            "strategy": strategy,
-            "chip": chip,
-            "scheme": "cross-fit",
-            "draw": 0,
-            "images": 8,
-            "correct": sum(right),
-            "bits": cells.pack(np.array(right, bool)),
-        }
-
-    made = {
-        "provenance": {"decoder": "plate"},
-        "float": {"images": 8, "correct": 7, "bits": "fe"},
-        "rows": [
-            row("mse", "BM1684", [1] * 6 + [0] * 2),
-            row("kl", "BM1684", [1] * 8),
-            row("mse", "BM1688", [1] * 8),
-        ],
-    }
-    (said,) = sentences.decoded(made, {"BM1684": "mse", "BM1688": "kl"})
-    assert said == (
-        "BM1684: mse, mean 0.7500 over 1 draws (0.750 to 0.750), -0.1250 against "
-        "float's 0.875 (decoder plate)."
-    )
-
-
 def test_proof_counts_what_was_compared():
     checked = [
         {"images": 4, "identical": True, "max_abs_difference": 0.0},
@@ -145,24 +108,3 @@ def test_proof_counts_what_was_compared():
     assert "2 of 2 BModels" in said and "read 8 plates with 2 of them" in said
     assert said.endswith("1 give the same logits bit for bit, the others differ by 0.03 at most.")
     assert "simulator" not in sentences.proof([{"chip": "B", "same_graph": True}])[0]
-
-
-def test_recommendation_says_what_choosing_is_worth():
-    found = [
-        line(
-            "forked",
-            0.8958,
-            latency_ms=0.0428,
-            p_lowest=0.4,
-            unbiased={
-                "mean": 0.8951,
-                "low": 0.893,
-                "high": 0.897,
-                "chosen": {"forked": 0.9, "mse": 0.1},
-            },
-        )
-    ]
-    (said,) = sentences.recommendations(found, 0.894)
-    assert "mean 0.8958 over 5 draws (0.886 to 0.906; float 0.894" in said
-    assert "predicted 0.0428 ms. Chosen and judged on different images: 0.8951" in said
-    assert "forked 90 %, mse 10 %" in said
