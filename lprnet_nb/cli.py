@@ -67,7 +67,7 @@ Scheduler = Annotated[
         help="Address of a dask scheduler, such as tcp://host:8786; else this machine's cores."
     ),
 ]
-Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR) or nntc (TPU-NNTC).")]
+Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR), nntc (TPU-NNTC), or packaged (none).")]
 TpuMlir = Annotated[
     str | None,
     typer.Option(
@@ -429,7 +429,7 @@ def evaluate(
 
 @app.command()
 def report(
-    profile: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, full, or tour (no compiler).")] = "quick",
     name: Annotated[str | None, typer.Option(help="Folder below reports/.")] = None,
     chips: Chips = None,
     precisions: Precisions = None,

@@ -48,7 +48,13 @@ def gen_bmodels(parameters: Parameters) -> list[Path]:
     """
     from .measure.data import datasets_for
     from .measure.models import compile_all
+    from .toolchain.packaged import TOOLCHAIN as PACKAGED
 
+    if parameters.toolchain == PACKAGED:
+        raise ParameterError(
+            "what is packaged holds no BModels, only their quantized graphs: TOOLCHAIN='mlir' "
+            "compiles them."
+        )
     if len(parameters.strategies) != 1:
         raise ParameterError("one strategy at a time: both would write the same int8 BModel.")
     if len(parameters.tpu_mlir) > 1:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make the workbook's environment in .venv; does nothing when it is there and current.
-# Sourced by the other scripts; run by itself it only sets up.
+# Sourced by the other scripts; run by itself it only sets up. With `tour` set, without what a tour
+# does not need.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${LPRNET_VENV:-$root/.venv}
@@ -19,14 +20,21 @@ find_python() {
     return 1
 }
 
+# A tour takes less; what is there of more serves it as well.
 stamp=$venv/.lprnet-nb
-wanted=$(cat "$root/pyproject.toml" "$root/requirements.lock" | cksum)
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+lock=$(cat "$root/pyproject.toml" "$root/requirements.lock" | cksum)
+extras=[lab,test]
+there=$(cat "$stamp" 2>/dev/null || true)
+if [ "${tour:-}" ] && [ "$there" != "$lock $extras" ]; then
+    extras=
+fi
+wanted="$lock $extras"
+if [ "$there" != "$wanted" ]; then
     python=$(find_python)
     echo "setup: installing the workbook's environment into $venv (once, a few minutes)" >&2
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check --quiet \
-        -c "$root/requirements.lock" -e "$root[test]" >"$venv/install.log" 2>&1; then
+        -c "$root/requirements.lock" -e "$root$extras" >"$venv/install.log" 2>&1; then
         tail -n 20 "$venv/install.log" >&2
         echo "setup: pip failed; the whole log is $venv/install.log." \
             "Mend the cause (network? disk space?) and run the same command again." >&2

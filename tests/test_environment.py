@@ -43,4 +43,4 @@ def test_conda_users_get_the_same_from_the_same_source():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, *_, pip = environment["dependencies"]
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.split("=")[1])
-    assert pip == {"pip": ["-c requirements.lock", "-e .[test]"]}
+    assert pip == {"pip": ["-c requirements.lock", "-e .[lab,test]"]}

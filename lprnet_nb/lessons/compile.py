@@ -21,16 +21,26 @@ from ..measure.rows import boxes_of
 from ..model.trace import TracedModel
 from ..toolchain.bmodel import NETWORK, inspect_bmodel
 from ..toolchain.compile import top_graph
+from ..toolchain.environment import compiler
 from ..toolchain.layers import grouped
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import packaged_index, packaged_layers, simulated_plates
 from ..toolchain.profile import COMPUTE, MEMORY, Profile, read_profile
 from ..work import scheduler
-from ..work.pieces import Piece, Run, model_run
+from ..work.pieces import Piece, Run, model_run, packaged_run
 
 PROOF_IMAGES = 4  # of each BModel on the simulator, which takes half a second for each
 
 
-def opening(parameters: Parameters, version: str) -> Text:
+def opening(parameters: Parameters) -> Text:
     """Which tools work here, and how much there is to compile."""
+    if parameters.toolchain == PACKAGED:
+        return phrase(
+            "graphs by tpu_mlir {version}, packaged: {count} models",
+            version=packaged_index()["tpu_mlir"],
+            count=len(combinations(parameters)),
+        )
+    version = compiler().version
     return phrase(
         "graphs by tpu_mlir {version} | BModels by {toolchain} | to compile: {count}",
         version=", ".join(parameters.tpu_mlir) or version,
@@ -76,15 +86,16 @@ def contents(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     """Size of each BModel and its device memory by use, as `model_tool` says, in bytes."""
     rows = []
     for item in compiled:
-        text = inspect_bmodel(item.bmodel.path)["text"]
+        facts = inspect_bmodel(item.bmodel.path)
         found = re.search(
-            r"device mem size: \d+ \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)", text
+            r"device mem size: \d+ \(weight: (\d+), instruct: (\d+), runtime: (\d+)\)",
+            facts["text"],
         )
         weight, instruct, runtime = map(int, found.groups()) if found else (0, 0, 0)
         rows.append(
             {
                 "label": model_label(item),
-                "file": item.bmodel.path.stat().st_size,
+                "file": facts["file_size"],
                 "weight": weight,
                 "instruct": instruct,
                 "runtime": runtime,
@@ -93,12 +104,13 @@ def contents(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     return rows
 
 
-def layer_table(traced: TracedModel) -> list[dict[str, Any]]:
+def layer_table(traced: TracedModel, toolchain: str) -> list[dict[str, Any]]:
     """Layers of the compiler's top-level graph by role: how many of which operations, and sizes."""
-    graph = top_graph(traced)
-    by_name = {layer["name"]: layer for layer in graph.layers}
+    packaged = toolchain == PACKAGED
+    layers = packaged_layers(traced.form) if packaged else top_graph(traced).layers
+    by_name = {layer["name"]: layer for layer in layers}
     rows = []
-    for role, names in grouped(graph.layers, graph.network).items():
+    for role, names in grouped(layers, traced.network).items():
         kinds = [by_name[name]["op"].removeprefix("top.") for name in names]
         shape = by_name[names[-1]]["shape"]
         rows.append(
@@ -123,7 +135,7 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
         rows.append(
             {
                 "model": model_label(item),
-                "images": len(plates),
+                "images": len(same),
                 "same text as float": sum(same),
                 "largest difference": float(np.abs(logits - reference).max()),
                 "cosine": cosine(reference, logits),
@@ -289,13 +301,17 @@ def proof_said(rows: Sequence[Mapping[str, Any]]) -> Text:
 
 def proof_runs(models: Sequence[Planned], plates: PlateImages) -> list[tuple[Run, Run]]:
     """What `proof_on_simulator` compares: each float network, and its BModel."""
-    return [
-        (
-            model_run(f"{item.id}_float", item.trace, plates, item.float_backend, item.batch),
-            model_run(item.id, item.model, plates, "simulator", item.batch),
-        )
-        for item in models
-    ]
+    return [_proof(item, plates) for item in models]
+
+
+def _proof(item: Planned, plates: PlateImages) -> tuple[Run, Run]:
+    if item.judged:
+        plates = simulated_plates()
+        on_chip = packaged_run(item.id, item.model, item.judged)
+    else:
+        on_chip = model_run(item.id, item.model, plates, "simulator", item.batch)
+    exact = model_run(f"{item.id}_float", item.trace, plates, item.float_backend, item.batch)
+    return exact, on_chip
 
 
 def pieces(parameters: Parameters, data: Data) -> list[Piece]:

@@ -15,6 +15,8 @@ from ..measure import parameters
 from ..measure.output import show
 from ..measure.parameters import NETWORK, Parameters
 from ..runtime.device import device_there
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import packaged_index
 
 INJECTED = "# Parameters"  # first line of the cell that papermill puts in
 # Notebooks that TPU-NNTC cannot serve, and why.
@@ -50,11 +52,13 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
     given = {name: variables[name] for name in parameters.NAMES if name in variables}
     found = parameters.check(**given | instead)
     speak(found.language)
-    if found.toolchain != "mlir" and notebook in NEEDS_MLIR:
+    if found.toolchain == "nntc" and notebook in NEEDS_MLIR:
         raise ParameterError(
             f'notebook {notebook} cannot be run with TOOLCHAIN="{found.toolchain}": '
             f'{NEEDS_MLIR[notebook]}. Run it with TOOLCHAIN="mlir".'
         )
+    if found.toolchain == PACKAGED:
+        tell(packaged_said())
     if found.network != NETWORK:
         tell(
             phrase(
@@ -65,6 +69,15 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
             )
         )
     return found
+
+
+def packaged_said() -> Text:
+    """What a run of packaged graphs is."""
+    return phrase(
+        "Nothing is compiled here: the graphs are those that TPU-MLIR {release} made of the "
+        "packaged weights on generated plates, as packaged, and the emulator runs them.",
+        release=packaged_index()["tpu_mlir"],
+    )
 
 
 def without_lprnet(prose: str) -> str:

@@ -23,11 +23,12 @@ from ..measure.box import judge_said
 from ..measure.data import Data, float_readings
 from ..measure.models import Reference, model_label, planned
 from ..measure.parameters import NETWORK, Parameters
-from ..measure.rows import Measured, measuring, run_here
+from ..measure.rows import Measured, expected_pieces, measuring, run_here
 from ..model.own import load_own_weights
 from ..model.weights import Weights, load_published_weights
 from ..proof.exactness import committed_record
 from ..runtime.views import read_views
+from ..toolchain.bmodel import BModel
 from ..work.pieces import Piece
 
 MARGINS = tuple(Margin(x, 2 * x) for x in (-0.05, -0.025, 0.0, 0.025, 0.05, 0.1, 0.15))
@@ -61,6 +62,9 @@ def _read_otherwise(check: Mapping[str, Any]) -> int:
     if "judge" in check:
         return check["images"] - check["same_readings"]
     return len(check.get("read_otherwise", ()))
+def whole_chip(bmodel: BModel) -> str:
+    """The backend nearest to the chip that runs a BModel: its simulator, where its file is."""
+    return "emulator" if bmodel.without_file else "simulator"
 
 
 def record_of(parameters: Parameters) -> Mapping[str, Any] | None:
@@ -434,4 +438,5 @@ def pieces(parameters: Parameters, data: Data) -> list[Piece]:
     """The long work of this notebook, as of notebook 05: its BModels, measured."""
     models = planned(parameters, data)
     trials = measuring(parameters, data, models)
-    return [item.model for item in models] + [p for trial in trials for p in trial.pieces]
+    boxes = expected_pieces(parameters, data, models)
+    return [item.model for item in models] + [p for trial in trials for p in trial.pieces] + boxes

@@ -27,7 +27,7 @@ from ..model.lprnet.roles import roles_of_layers
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
-from ..toolchain.compile import CalibrationTable, compile_bmodel, top_graph
+from ..toolchain.compile import CalibrationTable
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
 from .trace import read_images
@@ -183,7 +183,7 @@ def thresholds(compiled: Sequence[Compiled], layer: int) -> dict[str, float]:
     found = {}
     for item in compiled:
         if item.bmodel.form == "published":
-            name = roles_of_layers(top_graph(item.traced).layers)[RELUS[_known(layer)]][-1]
+            name = roles_of_layers(item.layers)[RELUS[_known(layer)]][-1]
             found[_strategy(item)] = table_of(item.bmodel).thresholds()[name][0]
     return found
 
@@ -195,7 +195,7 @@ def threshold_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"layer": layer, "role": role}
         for item in compiled:
             if item.bmodel.form == "published":
-                name = roles_of_layers(top_graph(item.traced).layers)[role][-1]
+                name = roles_of_layers(item.layers)[role][-1]
                 threshold, low, high = table_of(item.bmodel).thresholds()[name]
                 row |= {"largest": max(high, -low), _strategy(item): threshold}
         rows.append(row)
@@ -235,7 +235,7 @@ def kept_channels(
     forms = {item.bmodel.form: item for item in reversed(compiled)}
     published, forked = forms["published"], forms.get("forked")
     maxima = activations(weights, images, 13).max(axis=(0, 2, 3)).astype(float)
-    name = roles_of_layers(top_graph(published.traced).layers)["block11"][-1]
+    name = roles_of_layers(published.layers)["block11"][-1]
     scale = Emulator(published.bmodel.exported).graph.types[name].scale
     kept_scale = _kept_scale(forked, len(maxima)) if forked else None
     scales = {"shared scale": scale, "own scale": kept_scale}
@@ -246,7 +246,7 @@ def kept_channels(
 def _kept_scale(forked: Compiled, channels: int) -> float | None:
     """Scale of the channels that the pool after layer 13 keeps, in the forked form."""
     types = Emulator(forked.bmodel.exported).graph.types
-    last = roles_of_layers(top_graph(forked.traced).layers)["block11"]
+    last = roles_of_layers(forked.layers)["block11"]
     narrow = [n for n in last if n in types and types[n].shape[1] == channels // 4]
     return types[narrow[-1]].scale
 
@@ -345,7 +345,7 @@ def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, 
     """What `explain` finds of the first model; its layers are also ``called`` by their roles."""
     item = next(one for one in compiled if one.bmodel.input_dtype == "float32")
     some = plates.take(slice(EXPLAINED))
-    found = explained(item.bmodel, compile_bmodel(item.traced, item.bmodel.chip, "fp32"), some)
+    found = explained(item.bmodel, item.exact(), some)
     roles = layer_names(item)
     for row in found["layers"]:
         row["called"] = roles.get(row["layer"], row["layer"])

@@ -15,6 +15,8 @@ from ..measure.output import Output
 from ..measure.parameters import Asked, Parameters
 from ..study import band, cells, details, results, searched, sentences, upgrades
 from ..study.full import releases_of
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import packaged_study
 from ..toolchain.strategies import Strategy, recommended
 from .course import tell
 
@@ -41,17 +43,33 @@ def _on_chip(asked: Asked, chip: str) -> Strategy:
     return strategy
 
 
+def live_study(parameters: Parameters, data: Data, plan: cells.Plan) -> dict[str, Any]:
+    """The study of a plan; with packaged graphs the one that was packaged, of this plan or not."""
+    if parameters.toolchain == PACKAGED:
+        return packaged_study()
+    return cells.run_study(plan, data.plates, data.weights)
+
+
 def opening(parameters: Parameters, data: Data, full: dict[str, Any] | None) -> str:
     """What the live study and the full one are made of."""
+    whole = (
+        sentences.tried(full)
+        if full
+        else phrase("not in this checkout, the live one stands for it")
+    )
+    if parameters.toolchain == PACKAGED:
+        return phrase(
+            "live: none, but a packaged one of {images} generated plates; full: {full}",
+            images=packaged_study()["float"]["images"],
+            full=whole,
+        )
     return phrase(
         "live: {images} images of {name}, {draws} draws, {folds} folds; full: {full}",
         images=len(data.plates),
         name=data.plates.name,
         draws=parameters.draws,
         folds=parameters.folds,
-        full=sentences.tried(full)
-        if full
-        else phrase("not in this checkout, the live one stands for it"),
+        full=whole,
     )
 
 

@@ -21,6 +21,7 @@ from ..inputs import note
 from ..model.trace import float_logits
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from .parameters import NETWORK, Parameters, without_prefix
 
 SUBSET_SEED = 0  # the fixed subset of a quick report
@@ -147,11 +148,11 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     alphabet, size = weights.alphabet, weights.of.size
     labels = labels and weights.of.interface.kind == "ctc"
     started = time.perf_counter()
+    from ..datasets.generate import generate_plates
+
     if source == "published":
         everything: PlateImages | PlateFiles = fetch.load_published()
     elif source == "generated":
-        from ..datasets.generate import generate_plates
-
         everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
         folder = without_prefix(parameters.data)
@@ -164,7 +165,7 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     chosen = choose(total, count, SUBSET_SEED) if 0 < count < total else np.arange(total)
     judged = everything if len(chosen) == total else everything.take(chosen)
     pool: PlateImages | PlateFiles
-    if source == "generated":
+    if source == "generated" or parameters.toolchain == PACKAGED:  # what that was calibrated on
         pool, overlap = generate_plates(GENERATED_IMAGES, seed=1).fitted(size), False
     else:
         rest = np.setdiff1d(np.arange(total), chosen)

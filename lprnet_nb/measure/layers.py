@@ -9,21 +9,19 @@ import numpy as np
 from ..datasets.images import preprocess
 from ..evaluate.fidelity import cosine, sqnr_db
 from ..runtime.emulator import Emulator
-from ..toolchain.compile import compile_bmodel, top_graph
 from .models import Compiled
 
 
 def layer_names(item: Compiled) -> dict[str, str]:
     """Readable names of a model's layers by the compiler's, in execution order: ``block4.2``."""
-    graph = top_graph(item.traced)
-    find_roles = graph.network.find_roles
+    layers, find_roles = item.layers, item.traced.network.find_roles
     if find_roles is None:  # the compiler's own names are all that there is
         return {name: name for name in Emulator(item.bmodel.exported).names}
-    role = {name: r for r, names in find_roles(graph.layers).items() for name in names}
+    role = {name: r for r, names in find_roles(layers).items() for name in names}
     present = set(Emulator(item.bmodel.exported).names)
     found: dict[str, str] = {}
     count: dict[str, int] = {}
-    for layer in graph.layers:
+    for layer in layers:
         name = layer["name"]
         if name in present and name in role:
             count[role[name]] = count.get(role[name], 0) + 1
@@ -49,7 +47,7 @@ def layer_errors(item: Compiled, images: np.ndarray) -> list[dict[str, Any]]:
         ``{"layer", "cosine", "sqnr_db"}`` in execution order.
     """
     names = layer_names(item)
-    exact = Emulator(compile_bmodel(item.traced, item.bmodel.chip, "fp32").exported)
+    exact = Emulator(item.exact().exported)
     quantized = Emulator(item.bmodel.exported)
     names = {name: text for name, text in names.items() if name in exact.names}
     inputs = preprocess(images, item.bmodel.interface.input)

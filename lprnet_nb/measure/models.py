@@ -7,17 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..cache import artifact
 from ..model.trace import TracedModel
 from ..runtime.foreign import foreign_bmodel, label_of
 from ..toolchain.bmodel import BModel
+from ..toolchain.compile import compile_bmodel, top_graph
 from ..toolchain.nntc.strategies import NntcStrategy
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import float_of, packaged_layers, packaged_model, simulated
 from ..toolchain.strategies import Strategy
 from ..work import scheduler
 from ..work.pieces import Piece, compile_piece, given, nntc_piece, trace_piece
 from .data import Data
-from .parameters import Parameters, combinations, said_of
+from .parameters import Asked, Parameters, combinations, said_of
 from .schema import model_id
 
 
@@ -71,6 +75,19 @@ class Compiled:
         return self.bmodel.foreign
 
     @property
+    def layers(self) -> list[dict[str, Any]]:
+        """Layers of the top-level graph that it was made from, see `TopGraph`."""
+        if self.bmodel.without_file:
+            return packaged_layers(self.bmodel.form)
+        return top_graph(self.traced).layers
+
+    def exact(self) -> BModel:
+        """The same form of the network in FP32 on the same chip."""
+        if self.bmodel.without_file:
+            return float_of(self.bmodel)
+        return compile_bmodel(self.traced, self.bmodel.chip, "fp32")
+
+    @property
     def planned(self) -> Planned:
         """Itself as pieces whose results are at hand."""
         return Planned(
@@ -82,6 +99,7 @@ class Compiled:
             given(f"compile/{self.id}", self.bmodel),
             self.foreign,
             self.release,
+            simulated(self.bmodel) if self.bmodel.without_file else None,
         )
 
 
@@ -99,6 +117,8 @@ class Planned:
         Its float trace, and itself.
     foreign
         See `Compiled`.
+    judged
+        Of a packaged model the folder of the simulator's logits, see `toolchain.packaged`.
     """
 
     id: str
@@ -109,6 +129,7 @@ class Planned:
     model: Piece
     foreign: bool = False
     release: str | None = None
+    judged: Path | None = None
 
     @property
     def float_backend(self) -> str:
@@ -142,6 +163,9 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
             by = release if parameters.calibration == "release" else None
             piece = partial(compile_piece, release=release, calibrated_by=by)
         strategy = asked.by_chip[chip].cut_to(len(data.pool)) if asked else None
+        if parameters.toolchain == PACKAGED:
+            found.append(_packaged(parameters, data, chip, precision, batch, asked))
+            continue
         images = data.calibration_images(strategy.images) if strategy else None
         name = asked.name if asked else None
         identity = model_id(chip, precision, batch, name, cores, release)
@@ -151,6 +175,20 @@ def planned(parameters: Parameters, data: Data) -> list[Planned]:
         model = piece(identity, trace, chip, precision, strategy, images, **spread)
         found.append(Planned(identity, name, strategy, batch, trace, model, release=release))
     return found + foreign(parameters, data)
+
+
+def _packaged(
+    parameters: Parameters, data: Data, chip: str, precision: str, batch: int, asked: Asked | None
+) -> Planned:
+    """A packaged model in the place of one that is compiled."""
+    strategy = asked.by_chip[chip] if asked else None
+    assert not isinstance(strategy, NntcStrategy)  # of `parameters.TOOLCHAINS`
+    model = packaged_model(data.weights.digest, chip, precision, batch, strategy)
+    name = asked.name if asked else None
+    identity = model_id(chip, precision, batch, name)
+    trace = trace_piece(data.weights, batch, parameters.batch_mean, model.form)
+    made = given(f"packaged/{identity}", model)
+    return Planned(identity, name, strategy, batch, trace, made, judged=simulated(model))
 
 
 def foreign(parameters: Parameters, data: Data) -> list[Planned]:

@@ -22,6 +22,8 @@ from ..runtime.foreign import Said
 from ..toolchain.chips import CORES, check_cores, parse_chip, parse_precision, supports
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import WEIGHTS as PACKAGED_WEIGHTS
 from ..toolchain.releases import release_named
 from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
 
@@ -31,6 +33,7 @@ SKIP_UNKNOWN = "skip-unknown:"  # before a folder in DATA
 TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
     "mlir": strategy_named,  # where each finds strategies
     "nntc": nntc_strategy_named,
+    PACKAGED: strategy_named,  # those of TPU-MLIR, where a graph by them is packaged
 }
 STRATEGIES = ("kl", "recommended")
 # For networks and class lists of users: the other ones were found for the published plates.
@@ -91,7 +94,8 @@ class Parameters:
     measured
         Paths of results files of kits (see `box`), to be shown beside `backend`'s.
     toolchain
-        "mlir" or "nntc".
+        "mlir", "nntc", or "packaged": what TPU-MLIR made of the packaged weights, see
+        `toolchain.packaged`; "auto" is then generated plates and these weights.
     tpu_mlir
         Releases of TPU-MLIR that generate code, such as "1.18.1", side by side where there are
         several; none for the one that `LPRNET_TPU_MLIR` names, else the pinned one.
@@ -177,6 +181,9 @@ def check(**given: Any) -> Parameters:
             raise ParameterError(f"parameter {key!r} is not known. There are: {', '.join(NAMES)}.")
         name = "output" if key == "OUTPUT_DIR" else key.lower()
         values[name] = _CHECKS[name](key, value)
+    if values.get("toolchain") == PACKAGED:
+        of_the_package = {"data": "generated", "weights": PACKAGED_WEIGHTS, "backend": "emulator"}
+        values |= {k: v for k, v in of_the_package.items() if values.get(k, "auto") == "auto"}
     own = values.get("network", NETWORK) != NETWORK
     names = values.pop("strategies", OWN_STRATEGIES if own else STRATEGIES)
     if own:
@@ -188,6 +195,7 @@ def check(**given: Any) -> Parameters:
         found = replace(found, strategies=_resolved(names, found))
     _check_network(found)
     _check_release(found)
+    _check_packaged(found)
     _check_cores(found)
     if found.measured and found.backend == "device":
         raise ParameterError(
@@ -219,6 +227,19 @@ def _check_network(parameters: Parameters) -> None:
                 f"strategy {special[0]!r} names layers or a form that {NETWORK} alone has. Name "
                 "another, such as mse-ends, or a JSON file with float_roles of first, last, "
                 "name:PATTERN or op:PATTERN."
+            )
+
+
+def _check_packaged(parameters: Parameters) -> None:
+    """Refuse what only compiling gives."""
+    if parameters.toolchain != PACKAGED:
+        return
+    possible = {"weights": PACKAGED_WEIGHTS, "backend": "emulator", "batch_mean": "image"}
+    for name, value in possible.items():
+        if getattr(parameters, name) != value:
+            raise ParameterError(
+                f"{name.upper()}={getattr(parameters, name)!r} takes the compiler: what is "
+                f"packaged has {value!r} alone. Set that, or TOOLCHAIN='mlir'."
             )
 
 

@@ -19,6 +19,7 @@ from ..evaluate.paired import mcnemar_exact
 from ..runtime.inference import Inference
 from ..runtime.likeness import unlike_calibrated
 from ..toolchain.bmodel import inspect_bmodel
+from ..toolchain.packaged import packaged_calibration
 from ..toolchain.profile import latency_by_layer
 from ..work import scheduler
 from ..work.pieces import (
@@ -30,7 +31,14 @@ from ..work.pieces import (
     model_run,
     score_piece,
 )
-from .box import BoxRun, box_runs, logits_digest, measured_logits
+from .box import (
+    BoxRun,
+    MeasuredModel,
+    box_runs,
+    logits_digest,
+    measured_logits,
+    read_fitting,
+)
 from .data import CALIBRATION_SEED, Data
 from .layers import layer_errors
 from .models import Compiled, Planned, Reference, model_label
@@ -137,7 +145,8 @@ def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> 
         runs.append(run)
         # The device's run of a BModel from elsewhere has no graph to be compared with either.
         judged = by == "emulator" or (by == "device" and not item.foreign)
-        checks.append(crosscheck_piece(run, plates, item.batch) if judged else None)
+        check = crosscheck_piece(run, plates, item.batch, item.judged) if judged else None
+        checks.append(check)
     return [
         Trial(
             run,
@@ -172,7 +181,9 @@ def measure_all(
     models = [item.planned for item in compiled]
     trials = measuring(parameters, data, models)
     expected = {
-        item.id: expected_run(item, boxes[item.id], data) for item in compiled if item.id in boxes
+        item.id: expected_run(item, boxes[item.id].model, data)
+        for item in models
+        if item.id in boxes
     }
     pieces = [piece for trial in trials for piece in trial.pieces]
     pieces += [piece for run in expected.values() for piece in run.shards]
@@ -211,10 +222,22 @@ def boxes_of(parameters: Parameters, data: Data, compiled: Sequence[Compiled]) -
     return box_runs(parameters.measured, data.plates, models)
 
 
-def expected_run(item: Compiled, box: BoxRun, data: Data) -> Run:
+def expected_run(item: Planned, box: MeasuredModel, data: Data) -> Run:
     """The logits that a kit compared a box's with, made here again or found in the cache."""
-    model = item.planned.model
-    return model_run(item.id, model, data.plates, box.model.backend, item.bmodel.batch)
+    return model_run(item.id, item.model, data.plates, box.backend, item.batch)
+
+
+def expected_pieces(parameters: Parameters, data: Data, models: Sequence[Planned]) -> list[Piece]:
+    """What `measure_all` makes to judge boxes, of the models that these name as we do.
+
+    Whether they are the same is known when they are compiled, see `box.box_runs`.
+    """
+    if not parameters.measured:
+        return []
+    files = read_fitting(parameters.measured, data.plates, parameters.chips)
+    named = {model.id: model for results in files.values() for model in results.models}
+    runs = [expected_run(item, named[item.id], data) for item in models if item.id in named]
+    return [piece for run in runs for piece in run.shards]
 
 
 def judge_box(
@@ -510,15 +533,16 @@ def origin(item: Compiled, data: Data) -> dict[str, Any]:
     quantization = item.quantization
     if quantization is None:
         return {"strategy": None, "calibration": None, "tools": item.bmodel.tools}
-    images = data.calibration_images(quantization.images)
-    drawn = {
-        "images": len(images),
-        "seed": CALIBRATION_SEED,
-        "digest": array_digest(images),
-        "among_evaluated": data.overlap,
-    }
+    drawn = _calibration(item, data, quantization.images) | {"among_evaluated": data.overlap}
     described = quantization.model_dump(mode="json", exclude={"about"})
     return {"strategy": described, "calibration": drawn, "tools": item.bmodel.tools}
+
+
+def _calibration(item: Compiled, data: Data, count: int) -> dict[str, Any]:
+    if item.bmodel.without_file:
+        return packaged_calibration(item.bmodel)
+    images = data.calibration_images(count)
+    return {"images": len(images), "seed": CALIBRATION_SEED, "digest": array_digest(images)}
 
 
 def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) -> dict[str, Any]:
@@ -544,7 +568,7 @@ def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) 
         "memory": {
             "device_bytes": facts["device_mem_size"],
             "host_bytes": facts["host_mem_size"],
-            "file_bytes": bmodel.path.stat().st_size,
+            "file_bytes": facts["file_size"],
         },
         "layers": [
             {

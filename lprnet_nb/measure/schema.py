@@ -409,7 +409,9 @@ class Manifest(_Record):
     """Where a report comes from."""
 
     schema_: Readable = Field(alias="schema", description="Version of this description.")
-    profile: str = Field(description='"quick" or "full": the parameters to start from.')
+    profile: str = Field(
+        description='"quick", "full" or "tour": the parameters to start from.',
+    )
     parameters: dict[str, JsonValue] = Field(description="All parameters, by upper-case name.")
     versions: dict[str, str | None] = Field(
         description="Versions of Python, packages and compiler; null for what is not there."
@@ -420,6 +422,11 @@ class Manifest(_Record):
     bmodels: dict[str, Sha256] = Field(description="SHA-256 of every BModel by its id.")
     boxes: list[BoxFacts] = Field(
         default_factory=list, description="Whose results were shown; none before schema 3."
+    )
+    packaged: Sha256 | None = Field(
+        default=None,
+        description="Of the archive of packaged graphs, where nothing was compiled (a tour); null "
+        "otherwise.",
     )
     metrics_sha256: Sha256 | None = Field(description="Of metrics.json; null when there is none.")
     revision: str | None = Field(

@@ -45,6 +45,7 @@ from ..measure.schema import (
     results_name,
 )
 from ..measure.upgrades import upgrades_said
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .board_times import VENDORS_STRATEGY, board_time, call_costs
@@ -221,6 +222,11 @@ def _own_network(report: _Report) -> str:
     """
     given = str(report.manifest.parameters.get("NETWORK", NETWORK)) if report.manifest else NETWORK
     return "" if given == NETWORK else Path(given).stem
+
+
+def _is_packaged(report: _Report) -> bool:
+    """Whether nothing was compiled for a report."""
+    return bool(report.manifest and report.manifest.parameters.get("TOOLCHAIN") == PACKAGED)
 
 
 def _expected(
@@ -743,6 +749,7 @@ def _write(report: _Report, place: str, template: str, **values: Any) -> None:
             languages=LANGUAGES,
             other_pages=others,
             texts=_script_texts(),
+            packaged=_is_packaged(report),
             **values,
         )
     )

@@ -27,7 +27,7 @@ from ..language import ENGLISH, translate_cells
 from ..lessons.course import NEEDS_MLIR, without_lprnet
 from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
-from ..measure.models import foreign
+from ..measure.models import foreign, planned
 from ..measure.output import to_json
 from ..measure.parameters import (
     NETWORK,
@@ -43,6 +43,8 @@ from ..measure.schema import SCHEMA
 from ..places import reports_dir
 from ..progress import stopwatch
 from ..toolchain.environment import compiler
+from ..toolchain.packaged import TOOLCHAIN as PACKAGED
+from ..toolchain.packaged import archive_digest
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
 PROFILES: dict[str, dict[str, Any]] = {
@@ -52,6 +54,17 @@ PROFILES: dict[str, dict[str, Any]] = {
         "PRECISIONS": "fp32,fp16,int8",
         "BATCHES": "1,4",
         "IMAGES": 0,
+    },
+    "tour": {  # what `report.tour` has packaged
+        "CHIPS": "BM1684X,BM1684",
+        "PRECISIONS": "fp32,int8",
+        "BATCHES": "1",
+        "STRATEGIES": "kl,recommended",
+        "IMAGES": 50,
+        "DATA": "generated",
+        "WEIGHTS": "generated",
+        "TOOLCHAIN": PACKAGED,
+        "BACKEND": "emulator",
     },
 }
 VERSIONS_OF = (
@@ -205,7 +218,7 @@ def make_report(
     Parameters
     ----------
     profile
-        "quick" or "full", see `PROFILES`.
+        "quick", "full" or "tour", see `PROFILES`.
     name
         Folder name; the profile's by default. A finished report of that name is replaced whole,
         when this one is finished, if it has the same parameters.
@@ -284,7 +297,7 @@ def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]
     """Notebooks that the chosen network or toolchain cannot serve, and why."""
     if values.get("NETWORK", NETWORK) != NETWORK:
         return {stem: OF_LPRNET[stem] for stem in notebooks if stem in OF_LPRNET}
-    if values.get("TOOLCHAIN", "mlir") == "mlir":
+    if values.get("TOOLCHAIN") != "nntc":
         return {}
     return {stem: NEEDS_MLIR[stem] for stem in notebooks if stem in NEEDS_MLIR}
 
@@ -385,6 +398,8 @@ def _check_data(parameters: Parameters) -> None:
     """
     data = datasets_for(parameters)
     foreign(parameters, data)
+    if parameters.toolchain == PACKAGED:
+        planned(parameters, data)
     if parameters.measured:
         read_fitting(parameters.measured, data.plates, parameters.chips)
     for chip, _, _, _, asked, _ in combinations(parameters):
@@ -452,6 +467,7 @@ def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str
         "data": {**facts.get("dataset", {}), **facts.get("data", {})},
         "bmodels": bmodels,
         "boxes": [box_facts(path) for path in check(**parameters).measured],
+        **({"packaged": archive_digest()} if parameters.get("TOOLCHAIN") == PACKAGED else {}),
         "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
         "revision": git_revision(),
         "machine": {"system": platform.platform(), "processors": os.cpu_count()},

@@ -11,9 +11,10 @@ import numpy as np
 from ..cache import file_digest
 from ..errors import EngineError
 from . import emulator
-from .bmodel_file import Graph, Stage, read_contents
+from .bmodel_file import Graph, Stage, TensorInfo
 from .interface import Arrays, Engine, Job, to_chip
 
+_DTYPES = {"f32": "BM_FLOAT32", "i8": "BM_INT8", "u8": "BM_UINT8"}  # of inputs and outputs
 _CHUNK = 64  # images of one call: enough to keep the cores busy, few enough for a moving bar
 
 
@@ -45,8 +46,9 @@ class EmulatorEngine(Engine):
         device: str = "cpu",
     ) -> None:
         folder: Path = bmodel.exported
-        super().__init__(read_contents(bmodel.path).graphs, batch_mean=bmodel.batch_mean)
         self._emulator = emulator.Emulator(folder, threads, kernels, arithmetic, device)
+        graph = _described(bmodel.network, self._emulator.graph)
+        super().__init__((graph,), batch_mean=bmodel.batch_mean)
         if self._emulator.graph.chip != bmodel.chip:
             raise EngineError(
                 f"{folder} is the graph of a {self._emulator.graph.chip} "
@@ -54,7 +56,7 @@ class EmulatorEngine(Engine):
             )
         sources = Path(emulator.__file__).parent
         self.description |= self._emulator.description | {
-            "model": file_digest(bmodel.path),
+            "model": bmodel.sha256,
             "chip": bmodel.chip,
             "tool": "lprnet_nb emulator",
             "libraries": {
@@ -82,3 +84,16 @@ class EmulatorEngine(Engine):
             for index, part in enumerate(np.split(logits, len(together))):
                 yield first + index, {name: part}
             first += len(together)
+
+
+def _described(name: str, graph: emulator.Graph) -> Graph:
+    """An exported graph as its BModel describes itself."""
+
+    def tensors(names: tuple[str, ...]) -> tuple[TensorInfo, ...]:
+        kinds = ((each, graph.types[each]) for each in names)
+        return tuple(
+            TensorInfo(each, kind.shape, _DTYPES[kind.storage], kind.scale or 1.0)
+            for each, kind in kinds
+        )
+
+    return Graph(name, (Stage(tensors(graph.inputs), tensors(graph.outputs)),))

@@ -87,6 +87,11 @@ def open_engine(
         from .emulator_engine import EmulatorEngine
 
         return _with_interface(_make(EmulatorEngine, options, record), record.interface)
+    if record and record.without_file:
+        raise ParameterError(
+            f"backend {backend!r} runs BModels, and of {record.chip} {record.name} the quantized "
+            "graph alone is packaged. Use backend 'emulator', or compile it: TOOLCHAIN='mlir'."
+        )
     _check_made_here(path, trust)
     if record:
         options["batch_mean"] = record.batch_mean
@@ -147,6 +152,8 @@ def _path_and_record(model: BModel | str | Path) -> tuple[Path, BModel | None]:
             return path, None
         record = BModel.load(path)
         path = record.path
+    if record.without_file:
+        return path, record
     contents = read_contents(path)
     if contents.chip != record.chip:
         raise EngineError(

@@ -18,6 +18,7 @@ from .environment import compiler
 
 RECORD = 2  # form of the records: a part of the keys of what holds one
 UNKNOWN = "unknown"  # precision, weights and form of a BModel from elsewhere, without a record
+INSPECTED = ".info.json"  # suffix of what `inspect_bmodel` found, beside where a BModel would be
 NETWORK = "lprnet"  # the network's name inside a BModel, where no record says another
 TIME = b"Thu Jan  1 00:00:00 1970"  # of compiling, in every BModel of ours
 _TIME = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}")
@@ -61,6 +62,8 @@ class BModel:
         TPU cores that it was compiled for.
     interface
         What the network takes and how its output is laid out.
+    without_file
+        Whether the ``.bmodel`` file is not there, see `packaged`: the emulator alone runs it.
     folder
         Everything else that the compile left: logs, tables, profile.
     """
@@ -85,6 +88,7 @@ class BModel:
     alphabet: Alphabet = field(default=PUBLISHED, repr=False)
     cores: int = 1
     interface: Interface = PUBLISHED_INTERFACE
+    without_file: bool = False
 
     @property
     def folder(self) -> Path:
@@ -138,6 +142,8 @@ class BModel:
             del values["cores"]
         if self.interface == PUBLISHED_INTERFACE:
             del values["interface"]
+        if not self.without_file:
+            del values["without_file"]
         values["seals"] = {
             "graph": _graph_digest(self.graph) if self.graph else None,
             "alphabet": digest(values["alphabet"]),
@@ -185,7 +191,7 @@ class BModel:
                 "with `lprnet-nb compile` or scripts/gen_*bmodel.sh."
             ) from error
         try:
-            intact = path.is_file() and file_digest(path) == model.sha256
+            intact = model.without_file or (path.is_file() and file_digest(path) == model.sha256)
         except OSError as error:
             raise DataError(
                 f"{path} cannot be read: {error.strerror}. See whether it is the right file."
@@ -259,7 +265,9 @@ def predicted_latency_ms(profile: Path) -> float | None:
 
 
 def inspect_bmodel(path: str | Path) -> dict[str, Any]:
-    """What `model_tool --info` and `--chip` say of a BModel, parsed and as text.
+    """What `model_tool --info` says of a BModel, parsed and as text, and the file's size in bytes.
+
+    Of one without its file, what it said when that was there.
 
     Raises
     ------
@@ -267,13 +275,16 @@ def inspect_bmodel(path: str | Path) -> dict[str, Any]:
         When the tool refuses the file.
     """
     path = Path(path).resolve()
+    kept = path.with_suffix(INSPECTED)
+    if kept.is_file() and not path.exists():
+        return json.loads(read_bytes(kept))
     with tempfile.TemporaryDirectory(prefix="info-", dir=private_folder()) as folder:
         log = Path(folder) / "info.log"
         compiler().run(
             ["model_tool", "--info", path], cwd=Path(folder), log=log, what=f"reading {path}"
         )
         text = log.read_text("utf8", "replace").split("\n", 1)[1]
-    facts: dict[str, Any] = {"text": text}
+    facts: dict[str, Any] = {"text": text, "file_size": path.stat().st_size}
     for key in ("bmodel version", "chip", "create time"):
         found = re.search(rf"^{key}:\s*(.+)$", text, re.MULTILINE)
         facts[key.replace(" ", "_")] = found.group(1).strip() if found else None

@@ -33,6 +33,7 @@ from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace
 from ..toolchain.nntc.strategies import NntcStrategy
+from ..toolchain.packaged import simulated_plates
 from ..toolchain.strategies import Strategy
 
 # Seconds of one image on one core, to tell a moment's work from a long one; measured, rounded up.
@@ -378,17 +379,38 @@ def float_run(weights: Weights, plates: PlateImages, batch: int, batch_mean: str
     return model_run(name, trace, plates, weights.of.backend, batch)
 
 
-def crosscheck_piece(run: Run, plates: PlateImages, batch: int) -> Piece:
-    """The simulator's judgement on the first plates of a run, see `runtime.crosscheck.compare`."""
-    sample = plates.take(slice(sample_size(batch, len(plates))))
-    judge = model_run(run.identity, run.model, sample, "simulator", batch)
+def crosscheck_piece(
+    run: Run, plates: PlateImages, batch: int, judged: Path | None = None
+) -> Piece:
+    """The simulator's judgement on the first plates of a run, see `runtime.crosscheck.compare`.
+
+    Of a packaged model, `judged` is the folder of what it made of the packaged plates, in place of
+    the run's.
+    """
+    if judged is None:
+        mine, sample = run, plates.take(slice(sample_size(batch, len(plates))))
+        judge = model_run(run.identity, run.model, sample, "simulator", batch)
+    else:
+        sample = simulated_plates()
+        mine = model_run(f"{run.identity}/packaged", run.model, sample, "emulator", batch)
+        judge = packaged_run(run.identity, run.model, judged)
     return Piece(
         f"crosscheck/{run.identity}",
         _crosscheck,
         {"names": sample.names},
-        (run.model, run.shards[0], *judge.shards),  # a sample is part of the first shard
+        (run.model, mine.shards[0], *judge.shards),  # a sample is part of the first shard
         here=True,
     )
+
+
+def packaged_run(identity: str, model: Piece, folder: Path) -> Run:
+    """The simulator's logits of `simulated_plates` by a packaged model, from their folder."""
+    name = f"packaged/{identity}/simulator"
+    return Run(identity, model, (Piece(name, _folder, {"path": str(folder)}, here=True),))
+
+
+def _folder(path: str) -> Path:
+    return Path(path)
 
 
 def _crosscheck(model: BModel, mine: Path, *judge: Path, names: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import emulator_graphs
 import numpy as np
 import pytest
 import torch
+from instruction_sets import TARGETS
 
 from lprnet_nb.errors import EngineError, ParameterError
 from lprnet_nb.runtime.emulator import Emulator, load_graph, native, torch_executor
@@ -31,30 +32,6 @@ GRAPHS = {
 }
 HAS_COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here")
-
-
-def cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
-
-
-TARGETS = [
-    pytest.param(
-        target,
-        marks=[]
-        if flags <= cpu_flags()
-        else pytest.mark.skip(reason=f"this machine has no {target}"),
-    )
-    for target, flags in {
-        "native": set(),
-        "skylake-avx512": {"avx512bw", "avx512vl"},
-        "haswell": {"avx2", "fma"},
-        "x86-64": {"sse2"},
-    }.items()
-]
 
 
 def inputs_for(graph, count=8, seed=5) -> np.ndarray:
