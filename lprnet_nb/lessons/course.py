@@ -12,8 +12,10 @@ from ..datasets import fetch
 from ..errors import ParameterError
 from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
+from ..measure.data import Data
 from ..measure.output import show
 from ..measure.parameters import NETWORK, Parameters
+from ..measure.rows import fitting
 from ..runtime.device import device_there
 
 INJECTED = "# Parameters"  # first line of the cell that papermill puts in
@@ -62,6 +64,35 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
                 "published, what the vendor measured on boards, the emulator's long record, prose "
                 "about its layers and its grammar.",
                 network=found.network,
+            )
+        )
+    return found
+
+
+def of_lprnet(given: Parameters) -> bool:
+    """Whether what follows in a cell is about the network at hand; else a line leaves it out."""
+    if given.network != NETWORK:
+        tell(phrase("Left out: it is about LPRNet alone."))
+    return given.network == NETWORK
+
+
+def decoded(data: Data) -> bool:
+    """Whether texts are read off the logits, which a cell is about; else a line leaves it out."""
+    if data.weights.of.interface.kind == "ctc":
+        return True
+    tell(phrase("Left out: these logits are no CTC, and no texts are decoded of them."))
+    return False
+
+
+def fitted(given: Parameters, data: Data) -> Parameters:
+    """`measure.rows.fitting`, said where nothing is decoded."""
+    found = fitting(given, data)
+    if found.decoders != given.decoders:
+        tell(
+            phrase(
+                "{network} gives logits that are no CTC: they are compared as they are, and by the "
+                "likeliest class of each position (top-1), without decoding and without labels.",
+                network=data.weights.of.name,
             )
         )
     return found
