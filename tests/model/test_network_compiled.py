@@ -23,6 +23,7 @@ from lprnet_nb.measure.schema import read_metrics
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.model.weights import Weights
+from lprnet_nb.report.run import NOTEBOOKS
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.study.results import read_study
@@ -213,7 +214,7 @@ def test_an_explanation_needs_the_network_and_no_other(tmp_path, monkeypatch):
 
 
 def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypatch):
-    """Notebooks 02, 04 and 05 run; captions and tables that they make name no published figure."""
+    """All notebooks run; captions and tables that they make name no published figure."""
     monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     path = save(tmp_path, model(), description())
     folder = tmp_path / "plates"
@@ -226,10 +227,11 @@ def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypat
     _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
     report = tmp_path / "reports" / "quick"
     notebooks = sorted((report / "notebooks").glob("*.ipynb"))
-    assert [one.stem for one in notebooks] == ["02_compile", "04_infer", "05_compare"]
+    assert [one.stem for one in notebooks] == list(NOTEBOOKS)
     made = {one.stem: json.loads(one.read_text("utf8")) for one in report.glob("*/0*.json")}
-    assert {"02_latency", "04_crosscheck", "05_metrics"} <= set(made)
-    assert not {"04_exactness", "05_published"} & set(made)
+    assert {"01_operations", "02_latency", "03_costs", "04_crosscheck", "05_metrics"} <= set(made)
+    ours = {"01_pools", "01_agreement", "03_channels", "03_drag", "04_exactness", "05_published"}
+    assert not ours & set(made)
     for name, one in made.items():
         told = json.dumps(one).replace("vendor's columns", "")
         found = re.findall(r"LPRNet|vendor|sophon|\btorch\b|the published", told)
