@@ -231,7 +231,8 @@ def catalog() -> dict[str, str]:
 
 _HEADING = re.compile(r"#+ (?:\d+ (?:· )?)?")
 _OPENING = re.compile(r"\s*(?:[-*]|\d+\.) |> ?")
-_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
+# Comments, and marks of what is said of LPRNet alone, see `lessons.course`.
+_COMMENT = re.compile('<!--.*?-->|<span class="of-lprnet">|</span>', re.DOTALL)
 _CONTENTS = re.compile(r"\[(.+)\]\(#(\d+)-[^)]*\)")
 
 
@@ -239,7 +240,7 @@ def markdown_parts(source: str) -> Iterator[tuple[str, str]]:
     """Parts of a Markdown text: what stays as it is, and the message after it.
 
     A message is a heading, a paragraph, an item of a list or a row of a table, in one line; an
-    empty one has nothing to translate. Comments, which no reader sees, are left out.
+    empty one has nothing to translate. Comments and marks, which no reader sees, are left out.
     """
     lines = iter(_COMMENT.sub("", source).split("\n"))
     before, message = "", ""

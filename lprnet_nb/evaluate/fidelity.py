@@ -92,3 +92,12 @@ def _flat(
         reference.astype(np.float64).reshape(rows, -1),
         test.astype(np.float64).reshape(rows, -1),
     )
+
+
+def same_top1(reference: np.ndarray, logits: np.ndarray) -> float:
+    """Share of images and steps ``[N, C, T]`` whose likeliest class is the reference's.
+
+    >>> same_top1(np.eye(4)[None], np.eye(4)[None, :, [0, 1, 2, 0]])
+    0.75
+    """
+    return float((reference.argmax(1) == logits.argmax(1)).mean())

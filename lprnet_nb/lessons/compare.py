@@ -36,6 +36,8 @@ PUBLISHED_IMAGES = 1000  # size of the set that published figures are about
 
 def opening(data: Data) -> Text:
     """How many plates are read, and how they begin: with the province."""
+    if data.plates.labels is None:
+        return phrase("{count} images of {name}", count=len(data.plates), name=data.plates.name)
     return phrase(
         "{count} images of {name}; by first character: {provinces}",
         count=len(data.plates),
@@ -82,7 +84,19 @@ def _published(item: Measured) -> float | None:
 
 
 def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The columns of ``metrics.json`` that a reader compares."""
+    """The columns of ``metrics.json`` that a reader compares; without labels those of logits."""
+    if measured[0].row["exact_match"] is None:
+        return [
+            {
+                "model": item.label,
+                "same likeliest class": item.row.get("same_top1"),
+                "images all alike": item.row["agreement_with_float"],
+                "cosine": item.row["logits_cosine"],
+                "SQNR dB": item.row["logits_sqnr_db"],
+                "predicted ms": item.row["predicted_latency_ms"],
+            }
+            for item in measured
+        ]
     return [
         {
             "model": item.label,
@@ -416,6 +430,17 @@ def metrics_said(measured: Sequence[Measured]) -> Text:
                 all=len(exact),
             )
         )
+    if measured[0].row["exact_match"] is None:
+        lower = [m for m in measured if m.row["precision"] not in ("fp32", "unknown")]
+        said += [
+            phrase(
+                "{model}: the likeliest class is float's at {share:.1f} % of the positions.",
+                model=item.label,
+                share=100 * item.row["same_top1"],
+            )
+            for item in lower
+        ]
+        return sentences(*said)
     by_model: dict[str, list[float]] = {}
     for item in run_here(measured):
         by_model.setdefault(item.compiled.id, []).append(item.row["exact_match"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..datasets.images import PlateImages
 from ..decode import decode
+from ..decode.top import top
 from ..evaluate.fidelity import cosine
 from ..evaluate.published import LATEST, published_latency
 from ..language import Text, clauses, listed, phrase, sentences
@@ -130,8 +131,9 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
     done = scheduler.make([p for pair in pairs for run in pair for p in run.shards], "proof")
     for item, pair in zip(compiled, pairs):
         reference, logits = (run.read(done).logits for run in pair)
-        texts = decode(logits, item.traced.alphabet).texts
-        same = [a == b for a, b in zip(decode(reference, item.traced.alphabet).texts, texts)]
+        read = decode if item.bmodel.interface.kind == "ctc" else top
+        texts = read(logits, item.traced.alphabet).texts
+        same = [a == b for a, b in zip(read(reference, item.traced.alphabet).texts, texts)]
         rows.append(
             {
                 "model": model_label(item),

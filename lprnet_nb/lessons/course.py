@@ -12,8 +12,10 @@ from ..datasets import fetch
 from ..errors import ParameterError
 from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
+from ..measure.data import Data
 from ..measure.output import show
 from ..measure.parameters import NETWORK, Parameters
+from ..measure.rows import fitting
 from ..runtime.device import device_there
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import packaged_index
@@ -26,7 +28,9 @@ NEEDS_MLIR = {
     "06_strategies": "a study runs the graphs that TPU-MLIR exports, and TPU-NNTC exports none",
 }
 
-PASSAGE = re.compile("<!-- of LPRNet -->.*?<!-- end -->", re.DOTALL)  # in prose, unseen by readers
+# In prose; JupyterLab keeps the class, by which `checked` hides it where it would not be true.
+PASSAGE = re.compile('<span class="of-lprnet">.*?</span>', re.DOTALL)
+HIDDEN = "<style>.of-lprnet { display: none }</style>"
 LEFT_OUT = "*What stands here of LPRNet alone is left out.*"
 
 
@@ -60,7 +64,7 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
     if found.toolchain == PACKAGED:
         tell(packaged_said())
     if found.network != NETWORK:
-        tell(
+        _without_passages(
             phrase(
                 "{network} takes the place of LPRNet. Left out, being of LPRNet alone: what others "
                 "published, what the vendor measured on boards, the emulator's long record, prose "
@@ -80,12 +84,51 @@ def packaged_said() -> Text:
     )
 
 
+def _without_passages(said: Text) -> None:
+    """Say that another network is at hand, and hide what the prose around says of LPRNet."""
+    show(
+        lambda language: {
+            "text/plain": within(said, language),
+            "text/html": f"{HIDDEN}<p>{html.escape(within(said, language), quote=False)}</p>",
+        }
+    )
+
+
+def of_lprnet(given: Parameters) -> bool:
+    """Whether what follows in a cell is about the network at hand; else a line leaves it out."""
+    if given.network != NETWORK:
+        tell(phrase("Left out: it is about LPRNet alone."))
+    return given.network == NETWORK
+
+
+def decoded(data: Data) -> bool:
+    """Whether texts are read off the logits, which a cell is about; else a line leaves it out."""
+    if data.weights.of.interface.kind == "ctc":
+        return True
+    tell(phrase("Left out: these logits are no CTC, and no texts are decoded of them."))
+    return False
+
+
+def fitted(given: Parameters, data: Data) -> Parameters:
+    """`measure.rows.fitting`, said where nothing is decoded."""
+    found = fitting(given, data)
+    if found.decoders != given.decoders:
+        tell(
+            phrase(
+                "{network} gives logits that are no CTC: they are compared as they are, and by the "
+                "likeliest class of each position (top-1), without decoding and without labels.",
+                network=data.weights.of.name,
+            )
+        )
+    return found
+
+
 def without_lprnet(prose: str) -> str:
     """A notebook's prose for another network: passages marked as LPRNet's are taken out.
 
     Examples
     --------
-    >>> without_lprnet("One step<!-- of LPRNet --> of 18<!-- end -->.")
+    >>> without_lprnet('One step<span class="of-lprnet"> of 18</span>.')
     'One step.'
     """
     text = PASSAGE.sub("", prose).rstrip()

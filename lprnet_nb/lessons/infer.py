@@ -17,6 +17,7 @@ from ..datasets.images import PlateImages
 from ..datasets.margins import Margin, with_margin
 from ..decode import best_path, decode, log_softmax
 from ..decode.ctc import PAD
+from ..decode.top import top
 from ..evaluate.accuracy import error_kinds
 from ..language import Text, clauses, listed, phrase
 from ..measure.box import judge_said
@@ -62,6 +63,8 @@ def _read_otherwise(check: Mapping[str, Any]) -> int:
     if "judge" in check:
         return check["images"] - check["same_readings"]
     return len(check.get("read_otherwise", ()))
+
+
 def whole_chip(bmodel: BModel) -> str:
     """The backend nearest to the chip that runs a BModel: its simulator, where its file is."""
     return "emulator" if bmodel.without_file else "simulator"
@@ -212,6 +215,17 @@ def certainty(logits: np.ndarray, alphabet: Alphabet, decoder: str, count: int =
         (int(k), read.texts[k], read.runner_up[k], round(float(read.margin[k]), 2))
         for k in read.margin.argsort()[:count]
     ]
+
+
+def text_of(data: Data, logits: np.ndarray) -> str:
+    """What is read of the first image: its text, or the likeliest class of each position."""
+    read = decode if data.weights.of.interface.kind == "ctc" else top
+    return read(logits[:1], data.weights.alphabet).texts[0]
+
+
+def label_of(plates: PlateImages, number: int) -> Text | str:
+    """Label of an image, or that there is none."""
+    return phrase("none") if plates.labels is None else plates.labels[number]
 
 
 def greedy_readings(measured: Sequence[Measured], decoder: str) -> Measured:

@@ -34,6 +34,7 @@ from .trace import read_images
 
 # ReLUs of the backbone whose outputs a threshold is chosen for, and the compiler's role of each.
 RELUS = {2: "input", 6: "block4", 10: "block8", 13: "block11", 18: "neck", 22: "output"}
+PRODUCTS = ("Conv", "Deconv", "MatMul")
 RANGE = (1 / 500, 10)  # thresholds that are tried, of the largest value
 EXPLAINED = 8  # plates on which the causes of the loss are looked for
 LEVELS = 255  # steps from 0 to the threshold: after a ReLU, INT8 tensors are unsigned
@@ -202,6 +203,20 @@ def threshold_rows(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
     return rows
 
 
+def product_thresholds(compiled: Sequence[Compiled]) -> list[dict[str, Any]]:
+    """Thresholds of a user's network after its convolutions and products, beside the largest."""
+    rows: dict[str, dict[str, Any]] = {}
+    for item in compiled:
+        table = table_of(item.bmodel).thresholds()
+        for layer in item.layers:
+            kind, name = layer["op"].removeprefix("top."), layer["name"]
+            if kind in PRODUCTS and name in table:
+                threshold, low, high = table[name]
+                row = rows.setdefault(name, {"layer": name, "operation": kind})
+                row |= {"largest": max(high, -low), _strategy(item): threshold}
+    return list(rows.values())
+
+
 def align_layers(
     errors: dict[str, list[dict[str, Any]]], value: str = "sqnr_db"
 ) -> tuple[list[str], dict[str, list[float | None]]]:
@@ -338,7 +353,9 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> Text:
                 fall=fall,
             )
         )
-    return phrase("{parts} (the branches of the context left aside).", parts=clauses(said))
+    if any("context" in row["layer"] for rows in errors.values() for row in rows):
+        return phrase("{parts} (the branches of the context left aside).", parts=clauses(said))
+    return phrase("{parts}.", parts=clauses(said))
 
 
 def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, Any]:
@@ -425,5 +442,6 @@ def reading_runs(models: Sequence[Planned], plates: PlateImages, backend: str) -
 def pieces(parameters: Parameters, data: Data) -> list[Piece]:
     """The long work of this notebook: its BModels, and the logits of each."""
     models = planned(parameters, data)
-    runs = reading_runs(models, data.plates, parameters.backend)
+    read = models if data.weights.of.interface.kind == "ctc" else []
+    runs = reading_runs(read, data.plates, parameters.backend)
     return [item.model for item in models] + [piece for run in runs for piece in run.shards]

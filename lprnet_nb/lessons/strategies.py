@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..errors import DataError
 from ..figures import study as figures
 from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.output import Output
-from ..measure.parameters import Asked, Parameters
+from ..measure.parameters import NETWORK, Asked, Parameters
 from ..study import band, cells, details, results, searched, sentences, upgrades
 from ..study.full import releases_of
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
@@ -21,8 +23,39 @@ from ..toolchain.strategies import Strategy, recommended
 from .course import tell
 
 
+def full_study(parameters: Parameters, data: Data) -> dict[str, Any] | None:
+    """The study that is named, else LPRNet's committed one; None for another network without.
+
+    Raises
+    ------
+    DataError
+        For a study that cannot be read, or is of another network.
+    """
+    network = data.weights.of.name
+    if not parameters.study:
+        return results.committed_study() if network == NETWORK else None
+    study = results.read_study(Path(parameters.study))
+    of = study["provenance"].get("network", NETWORK)
+    if of != network:
+        raise DataError(
+            f"study {parameters.study} is of network {of!r}. Name it in NETWORK, or another study."
+        )
+    return study
+
+
 def plan_of(parameters: Parameters, data: Data) -> cells.Plan:
-    """The live study: the parameters' strategies, cut to what is outside a fold, and the rest."""
+    """The live study: the parameters' strategies, cut to what is outside a fold, and the rest.
+
+    Raises
+    ------
+    DataError
+        For a network whose output is not decoded to texts, which a study counts.
+    """
+    if data.weights.of.interface.kind != "ctc":
+        raise DataError(
+            f"network {data.weights.of.name} gives logits that are not decoded to texts, and a "
+            "study counts texts. Notebooks 03 to 05 compare its logits."
+        )
     outside = len(data.plates) * (parameters.folds - 1) // parameters.folds
     chip = parameters.chips[0]
     strategies = tuple(_on_chip(one, chip).cut_to(outside) for one in parameters.strategies)

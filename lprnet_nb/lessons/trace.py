@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import torch
 
 from ..datasets import fetch
 from ..datasets.images import HEIGHT, WIDTH, PlateImages, preprocess
 from ..decode import decode
 from ..evaluate.accuracy import correct
+from ..evaluate.fidelity import same_top1
 from ..language import Text, listed, phrase
 from ..measure.data import Data
 from ..measure.parameters import Parameters
 from ..model.lprnet.layers import BATCH_MEANS, PublishedLPRNet
-from ..model.trace import trace_model
+from ..model.network import Network
+from ..model.trace import float_logits, trace_model
 from ..model.weights import Weights
 from ..runtime.inference import infer_plates
 from ..work import scheduler
@@ -38,6 +42,36 @@ def opening(data: Data) -> Text:
         reason=data.reason,
         weights=data.weights.name,
     )
+
+
+def operation_rows(network: Network) -> list[dict[str, Any]]:
+    """Kinds of operations of a user's network, and how many there are of each."""
+    count = Counter(node.op_type for node in onnx.load_model_from_string(network.onnx).graph.node)
+    return [{"operation": kind, "times": times} for kind, times in count.most_common()]
+
+
+def possible(weights: Weights, batches: Sequence[int]) -> list[int]:
+    """Batch sizes that the network takes."""
+    return [batch for batch in batches if batch == 1 or weights.of.batches]
+
+
+def batch_rows(
+    weights: Weights, plates: PlateImages, batches: Sequence[int]
+) -> list[dict[str, Any]]:
+    """A user's network at several batch sizes against batch 1, in float."""
+    alone = float_logits(weights, plates)
+    rows = []
+    for batch in possible(weights, batches):
+        logits = float_logits(weights, plates, batch=batch)
+        rows.append(
+            {
+                "batch": batch,
+                "images": len(plates),
+                "largest difference": float(np.abs(logits - alone).max()),
+                "same likeliest class": same_top1(alone, logits),
+            }
+        )
+    return rows
 
 
 def size_said(network: torch.nn.Module, weights: Weights) -> Text:
@@ -143,6 +177,8 @@ def coupling_runs(
 
 def pieces(parameters: Parameters, data: Data) -> list[Piece]:
     """The long work of this notebook."""
+    if data.weights.of.onnx:  # it has one mean at most, and no other form
+        return []
     runs = coupling_runs(data.weights, data.plates, parameters.batches)
     return [piece for run in runs.values() for piece in run.shards]
 

@@ -10,7 +10,7 @@ from ..datasets.images import PlateImages
 from ..decode import decode
 from ..errors import UnlabelledError
 from ..evaluate.accuracy import exact_match
-from ..evaluate.fidelity import cosine, sqnr_db
+from ..evaluate.fidelity import cosine, same_top1, sqnr_db
 from ..inputs import note
 from ..work import scheduler
 from ..work.pieces import float_run, model_run
@@ -76,7 +76,7 @@ def _against(wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:
         "cosine": round(float(cosine(wanted, found, by_image=True).min()), 6),
         "sqnr_db": round(noise, 2) if np.isfinite(noise) else None,
         "largest_difference": float(np.abs(wanted - found).max()),
-        "same_top1": float((wanted.argmax(1) == found.argmax(1)).mean()),
+        "same_top1": same_top1(wanted, found),
     }
 
 

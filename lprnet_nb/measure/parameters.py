@@ -78,6 +78,8 @@ class Parameters:
         user's network has its own.
     classes
         Path of a class list; "" for the published one.
+    study
+        Path of a study of the network; "" for the one that comes with the repository, of LPRNet.
     images
         How many images to evaluate, a fixed random choice; 0 for all.
     chips, precisions, batches, decoders
@@ -123,6 +125,7 @@ class Parameters:
     network: str = NETWORK
     weights: str = "auto"
     classes: str = ""
+    study: str = ""
     images: int = 100
     chips: tuple[str, ...] = ("BM1684X", "BM1684")
     precisions: tuple[str, ...] = ("fp32", "int8")
@@ -426,7 +429,7 @@ def placed(key: str, value: Any) -> Any:
     """
     if key == "DATA" and without_prefix(value) != value:
         return SKIP_UNKNOWN + _from_checkout(without_prefix(value))
-    if key in ("DATA", "WEIGHTS", "CLASSES", "NETWORK"):
+    if key in ("DATA", "WEIGHTS", "CLASSES", "NETWORK", "STUDY"):
         return value if value in ("", NETWORK, *DATA) else _from_checkout(value)
     if key in ("MEASURED", "BMODELS"):
         return ",".join(map(_from_checkout, _items(key, value))) if value else value
@@ -453,6 +456,7 @@ _CHECKS: dict[str, Any] = {
     "network": _placed(_one_of((NETWORK,), "the path of a network's file"), (NETWORK,)),
     "weights": _placed(_one_of(DATA, "the path of a file"), DATA),
     "classes": _placed(lambda key, value: str(value)),
+    "study": _placed(lambda key, value: str(value)),
     "images": lambda key, value: _number(key, value, 0, 10_000_000),
     "chips": _each(parse_chip),
     "precisions": _each(parse_precision),

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..cache import array_digest
 from ..decode import Readings, decode
+from ..decode.top import top
 from ..errors import DataError
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
 from ..evaluate.decision import TOLERANCE, decide
-from ..evaluate.fidelity import cosine, sqnr_db
+from ..evaluate.fidelity import cosine, same_top1, sqnr_db
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
 from ..runtime.inference import Inference
@@ -23,6 +24,7 @@ from ..toolchain.packaged import packaged_calibration
 from ..toolchain.profile import latency_by_layer
 from ..work import scheduler
 from ..work.pieces import (
+    TOP,
     Piece,
     Run,
     Scored,
@@ -73,7 +75,7 @@ class Measured:
     readings
         Texts, confidence and runner-up.
     correct
-        bool ``[N]``.
+        bool ``[N]``; of none without labels.
     inference
         Logits and how they were made.
     milliseconds
@@ -132,8 +134,15 @@ class Trial:
         return [*self.run.shards, *self.scores.values(), *judge]
 
 
+def fitting(parameters: Parameters, data: Data) -> Parameters:
+    """Parameters as the network's output is read: logits that are no CTC by `TOP` alone."""
+    ctc = data.weights.of.interface.kind == "ctc"
+    return parameters if ctc else replace(parameters, decoders=(TOP,))
+
+
 def measuring(parameters: Parameters, data: Data, models: Sequence[Planned]) -> list[Trial]:
     """What `measure_all` makes: a trial of the float network of each batch, then of each model."""
+    parameters = fitting(parameters, data)
     mean, plates, backend = parameters.batch_mean, data.plates, parameters.backend
     batches = _batches(parameters, models)
     runs = [float_run(data.weights, plates, batch, mean) for batch in batches]
@@ -177,6 +186,7 @@ def measure_all(
     EngineError
         When the backend is not there.
     """
+    parameters = fitting(parameters, data)
     boxes = boxes_of(parameters, data, compiled)
     models = [item.planned for item in compiled]
     trials = measuring(parameters, data, models)
@@ -268,7 +278,8 @@ def judge_box(
         When the box's logits cannot be told from these, or it read something else off its own.
     """
     logits, alphabet = measured_logits(box.model, expected), data.weights.alphabet
-    greedy = decode(logits, alphabet).texts
+    read = top if decoder == TOP else decode
+    greedy = read(logits, alphabet).texts
     if box.plates.readings != greedy:
         raise DataError(
             f"results of {box.model.id}: the box's readings are not those of its logits. Make the "
@@ -278,11 +289,12 @@ def judge_box(
         "images": len(logits),
         "judge": box.model.backend,
         "exact": sum(logits_digest(a) == logits_digest(b) for a, b in zip(logits, expected)),
-        "same_readings": sum(a == b for a, b in zip(greedy, decode(expected, alphabet).texts)),
+        "same_readings": sum(a == b for a, b in zip(greedy, read(expected, alphabet).texts)),
         "max_abs_difference": float(np.abs(logits - expected).max()),
     }
     check["identical"] = check["exact"] == check["images"]
-    scored = Scored(decode(logits, alphabet, decoder), 0.0)
+    readings = read(logits, alphabet) if decoder == TOP else decode(logits, alphabet, decoder)
+    scored = Scored(readings, 0.0)
     found = judge(
         item,
         base,
@@ -327,16 +339,20 @@ def judge(
     """
     plates, readings = data.plates, scored.readings
     seconds = {"decode": data.seconds, **inference.seconds, "postprocess": scored.seconds}
-    right = correct(plates.known_labels, readings.texts)
+    labels = plates.labels
+    right = np.zeros(0, bool) if labels is None else correct(labels, readings.texts)
     row = _row(item, data, decoder, inference, readings.texts, right)
     if base is not None:
         row |= {
             "agreement_with_float": exact_match(base.readings.texts, readings.texts),
-            "mcnemar_p": mcnemar_exact(base.correct, right).p,
             "logits_cosine": cosine(base.inference.logits, inference.logits),
             "logits_sqnr_db": sqnr_db(base.inference.logits, inference.logits),
-            "loss": _loss(right, base.correct, tolerance),
         }
+        if labels is not None:
+            row["mcnemar_p"] = mcnemar_exact(base.correct, right).p
+            row["loss"] = _loss(right, base.correct, tolerance)
+        if decoder == TOP:
+            row["same_top1"] = same_top1(base.inference.logits, inference.logits)
     per_image: dict[str, float] = {
         stage: 1000 * seconds[stage] / len(plates)
         for stage in ("decode", "preprocess", "inference", "postprocess")
@@ -354,7 +370,7 @@ def _row(
     texts: list[str],
     right: np.ndarray,
 ) -> dict[str, Any]:
-    count = len(right)
+    count, labels = len(texts), data.plates.labels
     made = (
         {
             "chip": None,
@@ -379,9 +395,9 @@ def _row(
         "backend": inference.description["backend"],
         "decoder": decoder,
         "images": count,
-        "exact_match": float(right.mean()),
-        "ci95": list(wilson(int(right.sum()), count)),
-        "character_accuracy": character_accuracy(data.plates.known_labels, texts),
+        "exact_match": None if labels is None else float(right.mean()),
+        "ci95": None if labels is None else list(wilson(int(right.sum()), count)),
+        "character_accuracy": None if labels is None else character_accuracy(labels, texts),
         "agreement_with_float": None,
         "mcnemar_p": None,
         "logits_cosine": None,
@@ -437,7 +453,7 @@ def write_metrics(
         "models": {name: origin(item, data) for name, item in models.items()},
         "rows": [item.row for item in measured],
     }
-    if len(parameters.tpu_mlir) > 1:
+    if len(parameters.tpu_mlir) > 1 and data.plates.labels is not None:
         metrics["upgrades"] = upgrades(measured)
     timings = {
         "schema": SCHEMA,

@@ -161,6 +161,11 @@ class Row(_Record):
         description="Power of the float logits over the power of the difference, in dB; null when "
         "there is no difference at all."
     )
+    same_top1: Share | None = Field(
+        default=None,
+        description='Of logits that are no CTC (`decoder` is "top"): share of all positions whose '
+        "likeliest class is the float network's; null where texts are decoded.",
+    )
     predicted_latency_ms: Annotated[float, Field(ge=0)] | None = Field(
         description="The compiler's own prediction for one call (a whole batch), in milliseconds; "
         "null where it makes none (BM1684)."

@@ -79,12 +79,6 @@ VERSIONS_OF = (
     "scipy",
     "statsmodels",
 )
-# Notebooks that tell of LPRNet alone, and why.
-OF_LPRNET = {
-    "01_trace": "it is about the porting traps of LPRNet",
-    "03_quantize": "it looks into the layers of LPRNet",
-    "06_strategies": "its study is of LPRNet",
-}
 COMPILING = {"02_compile", "03_quantize", "04_infer", "05_compare"}
 NOTEBOOK_TIMEOUT = 3600  # seconds for one cell
 
@@ -294,9 +288,7 @@ def _translate(path: Path, language: str) -> None:
 
 
 def left_out(values: dict[str, Any], notebooks: Sequence[str]) -> dict[str, str]:
-    """Notebooks that the chosen network or toolchain cannot serve, and why."""
-    if values.get("NETWORK", NETWORK) != NETWORK:
-        return {stem: OF_LPRNET[stem] for stem in notebooks if stem in OF_LPRNET}
+    """Notebooks that the chosen toolchain cannot serve, and why."""
     if values.get("TOOLCHAIN") != "nntc":
         return {}
     return {stem: NEEDS_MLIR[stem] for stem in notebooks if stem in NEEDS_MLIR}

@@ -11,6 +11,7 @@ from ..evaluate.likeness import unlike_said
 from ..language import Text, clauses, listed, phrase, sentences
 from ..measure.box import judge_said
 from ..measure.schema import BModelFacts, Metrics, Row
+from ..work.pieces import TOP
 
 PUBLISHED = 1000  # plates of the published set
 UNKNOWN = "unknown"  # precision of a BModel from elsewhere
@@ -232,6 +233,8 @@ def points(share: float) -> str:
 
 
 def _compare(row: Row, metrics: Metrics) -> Comparison:
+    if row.same_top1 is not None:
+        return Comparison(row, "same" if row.same_top1 == 1 else "unknown", _top1_said(row))
     alike = row.agreement_with_float == 1
     # The same function in float is known by its logits; of others as many plates are asked as ever.
     if alike and (row.precision == "fp32" or row.loss is None or row.loss.outcome == "within"):
@@ -268,6 +271,16 @@ def _compare(row: Row, metrics: Metrics) -> Comparison:
         ),
     }
     return Comparison(row, loss.outcome, said[loss.outcome])
+
+
+def _top1_said(row: Row) -> Text:
+    """How near logits are that are no CTC."""
+    return phrase(
+        "The likeliest class is the float network's at {share} of the positions; all logits have a "
+        "cosine of {cosine} with its.",
+        share=_percent(row.same_top1 or 0),
+        cosine="–" if row.logits_cosine is None else f"{row.logits_cosine:.5f}",
+    )
 
 
 def _what_decides(count: int | None, metrics: Metrics) -> Text:
@@ -331,6 +344,22 @@ def _headline(chips: dict[str, list[Comparison]], metrics: Metrics) -> str:
             if alike
             else phrase("No INT8 model was compared on {chips}.", chips=on)
         )
+    nearest = {chip: chosen(found) for chip, found in chips.items()}
+    top1 = {
+        chip: one.row.same_top1
+        for chip, one in nearest.items()
+        if one is not None and one.row.same_top1 is not None
+    }
+    if top1:
+        return phrase(
+            "INT8 gives float's likeliest class at {shares} of the positions; nothing is decoded.",
+            shares=listed(
+                [
+                    phrase("{share} on {chip}", share=_percent(share), chip=chip)
+                    for chip, share in top1.items()
+                ]
+            ),
+        )
     may, plates = _points(metrics.tolerance or 0), _plates(metrics.dataset.images)
 
     def said(state: str, on: Text) -> Text:
@@ -369,6 +398,13 @@ def _data(metrics: Metrics, decoder: str) -> Text:
     }.get(kind or "", phrase("{count} images of “{name}”", count=count, name=metrics.dataset.name))
     if source is None:
         return phrase("Measured on {what} and the {decoder} decoder.", what=what, decoder=decoder)
+    if decoder == TOP:
+        return phrase(
+            "Measured on {what}, by logits of the network “{name}”: they are no CTC, so nothing is "
+            "decoded, and labels are not needed.",
+            what=what,
+            name=source.weights,
+        )
     weights = {
         "published": phrase("the published weights"),
         "generated": phrase("weights of our own (trained on generated plates)"),

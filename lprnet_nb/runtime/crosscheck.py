@@ -82,7 +82,7 @@ def compare(
     """
     count = len(names)
     mine, judge = logits[:count], judged.logits
-    blank = model.alphabet.blank
+    blank = model.alphabet.blank if model.interface.kind == "ctc" else None
     different = [
         name
         for name, a, b in zip(names, mine.argmax(1), judge.argmax(1))
@@ -111,7 +111,9 @@ def sample_size(batch: int, there: int, images: int = SAMPLE) -> int:
     return min(there, -(-images // batch) * batch)
 
 
-def _characters(path: np.ndarray, blank: int) -> list[int]:
-    """Classes of a greedy path: repeats collapsed, blanks dropped."""
+def _characters(path: np.ndarray, blank: int | None) -> list[int]:
+    """Classes of a greedy path: repeats collapsed, blanks dropped; all where there is no blank."""
+    if blank is None:
+        return path.tolist()
     begins = np.concatenate([[True], path[1:] != path[:-1]])
     return path[begins & (path != blank)].tolist()

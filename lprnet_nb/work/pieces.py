@@ -24,6 +24,7 @@ from ..cache import array_digest, artifact, code_digest, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode, load_grammar
+from ..decode.top import top
 from ..errors import ParameterError
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
@@ -47,6 +48,7 @@ SECONDS = {
 _COMPILE_SECONDS = 20.0
 _TUNE_SECONDS = 120.0
 SHARED = (np.ndarray, PlateImages, Weights)  # arguments that many pieces have and that are large
+TOP = "top"  # in place of a decoder, for logits that are no CTC: the likeliest class of a step
 _LIMIT = 7200.0  # seconds; the longest piece, a calibration with a search, takes minutes
 
 
@@ -428,7 +430,11 @@ class Scored:
 
 
 def score_piece(run: Run, alphabet: Alphabet, decoder: str) -> Piece:
-    """Read the plates off a run's logits."""
+    """Read the plates off a run's logits; by `TOP`, the likeliest class of each step."""
+    if decoder == TOP:
+        return Piece(
+            f"score/{run.identity}/{TOP}", _score_top, {"alphabet": alphabet}, run.shards, here=True
+        )
     label = decoder if decoder in DECODERS else Path(decoder).stem
     return Piece(
         f"score/{run.identity}/{label}",
@@ -437,6 +443,11 @@ def score_piece(run: Run, alphabet: Alphabet, decoder: str) -> Piece:
         run.shards,
         here=True,
     )
+
+
+def _score_top(*folders: Path, alphabet: Alphabet) -> Scored:
+    logits, started = read_shards(folders).logits, time.perf_counter()
+    return Scored(top(logits, alphabet), time.perf_counter() - started)
 
 
 def _score(*folders: Path, alphabet: Alphabet, decoder: str) -> Scored:

@@ -19,9 +19,11 @@ from lprnet_nb.datasets.pictures import load_pictures
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate.fidelity import cosine, sqnr_db
+from lprnet_nb.measure.schema import read_metrics
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits, trace_model
 from lprnet_nb.model.weights import Weights
+from lprnet_nb.report.run import NOTEBOOKS
 from lprnet_nb.runtime.emulator import load_graph
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.study.results import read_study
@@ -212,7 +214,7 @@ def test_an_explanation_needs_the_network_and_no_other(tmp_path, monkeypatch):
 
 
 def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypatch):
-    """Notebooks 02, 04 and 05 run; captions and tables that they make name no published figure."""
+    """All notebooks run; captions and tables that they make name no published figure."""
     monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     path = save(tmp_path, model(), description())
     folder = tmp_path / "plates"
@@ -225,10 +227,11 @@ def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypat
     _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
     report = tmp_path / "reports" / "quick"
     notebooks = sorted((report / "notebooks").glob("*.ipynb"))
-    assert [one.stem for one in notebooks] == ["02_compile", "04_infer", "05_compare"]
+    assert [one.stem for one in notebooks] == list(NOTEBOOKS)
     made = {one.stem: json.loads(one.read_text("utf8")) for one in report.glob("*/0*.json")}
-    assert {"02_latency", "04_crosscheck", "05_metrics"} <= set(made)
-    assert not {"04_exactness", "05_published"} & set(made)
+    assert {"01_operations", "02_latency", "03_costs", "04_crosscheck", "05_metrics"} <= set(made)
+    ours = {"01_pools", "01_agreement", "03_channels", "03_drag", "04_exactness", "05_published"}
+    assert not ours & set(made)
     for name, one in made.items():
         told = json.dumps(one).replace("vendor's columns", "")
         found = re.findall(r"LPRNet|vendor|sophon|\btorch\b|the published", told)
@@ -236,6 +239,35 @@ def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypat
     for one in notebooks:
         said = json.dumps([c["outputs"] for c in _code(one)], ensure_ascii=False)
         assert said.count("takes the place of LPRNet") == 1
+
+
+def test_a_report_of_logits_decodes_nothing(tmp_path, monkeypatch):
+    """Top-1 in the metrics as `compare` counts it, on the pages in words; no labels, no texts."""
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
+    names = ["Seoul", "Busan", "1", "2", "3", "4"]
+    toml = description(kind="logits", layout="tnc", classes=names)
+    path = save(tmp_path, model(layout="tnc"), toml)
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for number, image in enumerate(generate_plates(12, 0, workers=0).images):
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+    given = ("--network", path, "--data", folder, "--chips", "BM1684X", "--images", 0)
+    _run("report", *given)
+    said = json.loads(_run("compare", *given))
+    wanted = {row["id"]: row["same_top1"] for row in said["rows"] if "same_top1" in row}
+    report = tmp_path / "reports" / "quick"
+    rows = read_metrics(report / "metrics.json").rows
+    assert {row.id: row.same_top1 for row in rows if row.chip} == pytest.approx(wanted, abs=1e-6)
+    assert wanted["bm1684x_fp32_1b"] == 1 and 0.9 < wanted["bm1684x_int8_1b_kl"] < 1
+    assert {(row.decoder, row.exact_match, row.loss) for row in rows} == {("top", None, None)}
+    page = (report / "index.html").read_text("utf8")
+    assert "likeliest class at" in page and "nothing is decoded" in page
+    for stem in ("04_infer", "05_compare"):
+        cells = _code(report / "notebooks" / f"{stem}.ipynb")
+        told = json.dumps([cell["outputs"] for cell in cells])
+        assert told.count("without decoding and without labels") == 1
+        assert told.count("no texts are decoded of them") >= 5
+    assert not list(report.glob("*/04_decoders*")) and list(report.glob("*/05_metrics*"))
 
 
 def _code(notebook: Path) -> list[dict]:
