@@ -858,17 +858,19 @@ def train(
 @app.command()
 def card(
     weights: Annotated[
-        str, typer.Argument(help="published, generated (the packaged ones), or a file.")
-    ] = "generated",
+        str | None, typer.Argument(help="published, generated (the packaged ones), or a file.")
+    ] = None,
     plates: Annotated[int, typer.Option(help="Generated plates at the default severity.")] = 4960,
+    network: NetworkOption = None,
 ) -> None:
-    """Accuracy of weights, set by set, as the tables of a model card."""
+    """Accuracy of weights or of a network of your own, set by set: a model card's tables."""
     from .measure.data import weights_for
     from .measure.parameters import check
     from .proof.card import card_text, measure_card
 
+    usual = "generated" if network is None else None
     facts = measure_card(
-        weights_for(check(WEIGHTS=weights)),
+        weights_for(check(**_upper(weights=weights or usual, network=network))),
         plates,
         report=lambda line: print(line, file=sys.stderr),
     )

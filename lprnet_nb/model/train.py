@@ -32,6 +32,7 @@ from ..decode import decode
 from ..errors import DataError, ParameterError
 from ..files import check_writable, write_whole
 from ..inputs import note
+from .trace import float_logits
 from .trainee import Trainee, lprnet
 from .weight_files import load_checked
 from .weights import Weights
@@ -389,7 +390,12 @@ def _right(weights: Weights, plates: PlateImages) -> list[bool]:
 
 def read(weights: Weights, plates: PlateImages) -> list[str]:
     """Texts that the weights read in float, greedily, mean per image."""
-    return decode(_logits(_reader(weights), plates.images).numpy(), weights.alphabet).texts
+    logits = (
+        float_logits(weights, plates.fitted(weights.of.size))
+        if weights.of.onnx
+        else _logits(_reader(weights), plates.images).numpy()
+    )
+    return decode(logits, weights.alphabet).texts
 
 
 def plate_losses(weights: Weights, plates: PlateImages) -> np.ndarray:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from lprnet_nb.datasets.alphabet import Alphabet
+from lprnet_nb.datasets.alphabet import PUBLISHED, Alphabet
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.network_file import network_weights, read_network
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.train import exact_match
 from lprnet_nb.model.weights import Weights
 from lprnet_nb.proof import card
 
+WRAPPED = """
+import torch.nn.functional as F
+from torch import nn
+from lprnet_nb.model import own
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = own.load_own_weights().network("image")
+
+    def forward(self, x):
+        return self.inner(F.avg_pool2d(x, 2))
+
+def network():
+    return Wrapped()
+"""
+TOML = """
+[input]
+height = 48
+width = 188
+mean = 127.5
+scale = 0.0078125
+
+[output]
+layout = "nct"
+"""
 FACTS = {
     "name": "w",
     "digest": "0",
@@ -54,6 +84,27 @@ def test_figures_are_those_of_the_plates(monkeypatch):
         assert [sum(column) for column in zip(*part)] == [right, plates]
     assert len(facts["provinces"]) == 31 and facts["margins"] is None
     assert "no photographs: no network" in said
+
+
+def test_a_network_of_ones_own_is_read_at_its_own_size(monkeypatch, tmp_path):
+    """LPRNet as somebody's file, of a larger input that it brings to its own."""
+    monkeypatch.setattr(card, "load_published", lambda: generate_plates(40, 5, workers=0))
+    (tmp_path / "mine.py").write_text(WRAPPED, "utf8")
+    characters = "".join(PUBLISHED.characters)
+    (tmp_path / "mine.toml").write_text(TOML + f'classes = "{characters}"\n', "utf8")
+    own, mine = load_own_weights(), network_weights(read_network(tmp_path / "mine.py"))
+    facts = card.measure_card(mine, 155)
+    drawn = generate_plates(155, card.SEED, workers=0)
+    halved = np.stack([_halved(image) for image in drawn.fitted((48, 188)).images])
+    right = round(155 * exact_match(own, replace(drawn, images=halved)))
+    rows = {row["set"]: row["k"] for row in facts["rows"]}
+    assert rows["generated, severity 1, the default"] == pytest.approx(right, abs=2)
+    assert rows["published photographs"] > 30  # the 40 that stand for them
+    assert list(facts["margins"]) == ["mine", "published"]
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    return image.reshape(24, 2, 94, 2, 3).mean((1, 3)).round().astype(np.uint8)
 
 
 def test_other_classes_and_too_few_plates_are_refused():
