@@ -15,6 +15,7 @@ PACKAGE = Path(sources.__file__).parent
 COMPILED = {"top", "calibration", "bmodel"}
 READ = {
     "logits", "survey", "study-cell", "study-float", "study-role", "contract-kit", "explained",
+    "search-read",
 }  # fmt: skip
 CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
     ("datasets/images.py", "(0.0078125,)", "(0.015625,)"): READ
@@ -27,19 +28,21 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     ("toolchain/inside/quantize_worker.py", "import ", "import os, "): {"tables", "lowered"},
     ("runtime/emulator/kernels.c", "#include <stdint.h>", "#include <stdlib.h>"): {
         "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
+        "search-read",
     },
     ("runtime/emulator/native.py", '"-O', '"-g", "-O'): {
         "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
+        "search-read",
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
         "trace", "qat", "study-float", "study-role", "example-onnx",
     },
-    ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {"bmodel", "lowered"},
+    ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {"bmodel", "lowered", "mixed-table"},
     ("datasets/interface.py", "transpose(", "swapaxes("): {
         "logits", "survey", "study-float", "study-role",
     },
-    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score", "explained"},
+    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score", "explained", "search-read"},
     # What decides nothing.
     ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),
     ("datasets/images.py", "def preprocess(", "# A comment.\n\n\ndef preprocess("): set(),
@@ -82,7 +85,15 @@ def test_every_kind_of_artifact_says_what_decides_it():
     assert kinds == set(sources.DECIDED_BY)
     # Where the digest of the inputs is the identity of what was made, it is in them.
     named = set(re.findall(r'"code": code_digest\("([a-z-]+)"\)', code))
-    assert named == {*COMPILED, "trace", "network", "tables", "nntc-umodel", "nntc-bmodel", "score"}
+    assert named == {
+        *COMPILED,
+        "trace",
+        "network",
+        "tables",
+        "nntc-umodel",
+        "nntc-bmodel",
+        "score",
+    } | {"mixed-table"}
 
 
 def test_the_code_is_in_the_key(tmp_path, monkeypatch):

@@ -295,24 +295,18 @@ def releases_shown(output: Output) -> list[str]:
     return [*upgrades.said(study), upgrades.published_said(placed)]
 
 
-def search_shown(output: Output) -> list[str]:
-    """The committed searches: their front beside what was made by hand, and what they say."""
+def search_shown(output: Output, one: Shown) -> list[str]:
+    """The committed searches beside what was made by hand, and what a study can see at all."""
+    output.table("06_band", band.band_table(band.band(one.study)), phrase("The band of chance."))
+    seen = band.band_said(one.study)
     found = searched.committed_search()
     if found is None:
-        return [phrase("No search is in this checkout.")]
+        return [*seen, phrase("No search is in this checkout.")]
     reference = found["float"]["correct"] / found["float"]["images"]
-    others = searched.hand_made(found, results.committed_study())
+    others = searched.hand_made(found, results.committed_study(), searched.vendors())
     output.figure(
         figures.front(searched.lines(found), others, reference),
         "06_search",
-        phrase(
-            "What a search over all layers finds within a budget, beside what was made by hand."
-        ),
+        phrase("What a search over all layers finds, beside what was made by hand."),
     )
-    return searched.said(found)
-
-
-def band_shown(output: Output, one: Shown) -> list[str]:
-    """How many plates and draws it takes to see a difference, and what the study can see."""
-    output.table("06_band", band.band_table(band.band(one.study)), phrase("The band of chance."))
-    return band.band_said(one.study)
+    return [*searched.said(found), *seen]

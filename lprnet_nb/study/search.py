@@ -2,11 +2,12 @@
 chooses, within a predicted time.
 
 Every candidate is quantized by the compiler and read by the emulator, on plates that have labels.
-It is worth the plates that it reads right, and where two are equal the mean log-probability of the
-truth (`decode.text_log_prob`). A step is taken only where neither falls: on a few hundred plates a
-plate more is often chance, and chance does not make the truth more probable. Steps are, in this
-order: the form of the network and one method for all layers; another method for single layers,
-tried one by one and then together; single layers in float, from the one that helps most.
+It is worth the exact match to be expected of it: the mean probability that the network gives to the
+truth (CTC, summed over its paths, `decode.text_log_prob`); plates that it reads right decide where
+that is equal. The count itself is too coarse to climb by: neighbours differ by less than what
+chance does to it on some hundred plates. Steps are, in this order: the form of the network and one
+method for all layers; another method for single layers, tried one by one and then together; single
+layers and whole roles in float, from what helps most.
 
 Three sets of plates never meet: those that calibrate, those that are searched on, and those that
 judge what was found. Of the plates to search on, only those are read that the float network is
@@ -35,6 +36,7 @@ from ..model.trace import float_logits, trace_model
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, compile_bmodel, mixed_table, top_graph
+from ..toolchain.layers import grouped
 from ..toolchain.lowering import kept_quantizer
 from ..toolchain.strategies import Method, Strategy
 from ..work import scheduler
@@ -49,8 +51,8 @@ SHARE = 0.3  # of them that are read
 ALIKE = 0.05  # thresholds that differ by no more of themselves are one candidate
 TRIED = 6  # layers that are tried at each step of those that helped alone
 LEVELS = 4  # budgets of the front, from all in INT8 to the one that was asked for
-FOLDS = 2
-FLOOR = -50.0  # log-probability below which a reading is as wrong as can be
+FOLDS = 5
+GAIN = 0.25  # plates that a step must bring, expected: less is noise that adds up
 NAME = "searched"
 
 
@@ -78,6 +80,12 @@ def units(graph: TopGraph) -> list[Unit]:
         else:
             found[layer["name"]] = Unit((layer["name"],), layer["op"].removeprefix("top."))
     return list(found.values())
+
+
+def _roles(graph: TopGraph) -> list[Unit]:
+    """Roles of several layers: in float together they need fewer casts than one by one."""
+    found = grouped(graph.layers, graph.network) if graph.network.find_roles else {}
+    return [Unit(tuple(names), role) for role, names in found.items() if len(names) > 2]
 
 
 class Costs:
@@ -131,31 +139,27 @@ class Found:
     ----------
     strategy
         What it is.
+    expected
+        Plates to be expected to be read right: probabilities of the truth, summed.
     right
-        Plates of those read that it reads right.
-    log_prob
-        Mean log-probability of the truth.
+        Plates that it reads right.
     cost
         As the steps to it add up, see `Costs`.
     """
 
     strategy: Strategy
+    expected: float
     right: int
-    log_prob: float
     cost: float
 
     @property
-    def rank(self) -> tuple[int, float]:
+    def rank(self) -> tuple[float, int]:
         """The better, the higher."""
-        return self.right, self.log_prob
+        return self.expected, self.right
 
     def improves(self, other: Found) -> bool:
-        """Whether it is better in one way and worse in none."""
-        return (
-            self.right >= other.right
-            and self.log_prob >= other.log_prob
-            and self.rank != other.rank
-        )
+        """Whether it is better by more than `GAIN`."""
+        return self.expected > other.expected + GAIN
 
 
 class Search:
@@ -221,8 +225,8 @@ class Search:
             except (ToolchainError, EngineError) as error:
                 self.refused[key] = short(str(error))
             else:
-                worth = float(np.maximum(log_probs, FLOOR).mean())
-                self.found[key] = Found(strategy, int(right.sum()), worth, cost)
+                expected = float(np.exp(log_probs).sum())
+                self.found[key] = Found(strategy, expected, int(right.sum()), cost)
         return self.found.get(key)
 
     def _start(self) -> Found:
@@ -274,9 +278,10 @@ class Search:
         return self._try(base.strategy.model_copy(update={"layer_methods": pairs}), base.cost)
 
     def _float(self, base: Found) -> Found:
-        """Single layers in float, from the one that helps most, while one is paid for."""
+        """Layers and roles in float, from what helps most, as long as one is paid for."""
         start, helped = base, []
-        for unit in units(self.costs.graph(base.strategy.form))[1:]:
+        graph = self.costs.graph(base.strategy.form)
+        for unit in [*units(graph)[1:], *_roles(graph)]:
             # Its cost is asked for only where it helps: to compile takes longer than to read.
             one = self._try(with_float(base.strategy, unit), base.cost)
             if one is not None and one.improves(base):
@@ -364,12 +369,12 @@ def check_plates(plates: PlateImages) -> None:
         When they have no labels.
     """
     plates.known_labels  # noqa: B018  raises where there are none
-    least = FOLDS * (CALIBRATION + LEAST)
+    least = -(-(CALIBRATION + LEAST) * FOLDS // (FOLDS - 1))
     if len(plates) < least:
         raise ParameterError(
             f"{len(plates)} plates are too few for a search: it takes {least}, in {FOLDS} folds "
-            f"that judge each other, each with {CALIBRATION} plates that calibrate and {LEAST} "
-            "that are searched on."
+            f"each judged by a search on the others: {CALIBRATION} plates that calibrate and "
+            f"{LEAST} that are searched on."
         )
 
 
@@ -426,6 +431,7 @@ def _searched(
             "cost": found.cost,
             "strategy": found.strategy,
             "searched_right": found.right,
+            "expected": found.expected,
         }
         if len(split.evaluate):
             judged = plates.take(split.evaluate)
@@ -482,6 +488,7 @@ def search_chip(
                 "cost": point["cost"],
                 "strategy": fields_of(point["strategy"]),
                 "searched_right": point["searched_right"],
+                "expected": round(point["expected"], 3),
                 "searched": results[-1]["read"],
             }
             for point in results[-1]["points"]

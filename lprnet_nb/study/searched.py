@@ -184,6 +184,12 @@ def read_search(path: Path) -> dict[str, Any]:
     return found
 
 
+def vendors() -> dict[str, Any] | None:
+    """The newest study of the vendor's own searches that comes with the repository, or None."""
+    found = sorted((repository() / "data" / "studies" / "vendor-search").glob("*.json"))
+    return read_study(found[-1]) if found else None
+
+
 def committed_search() -> dict[str, Any] | None:
     """The newest searches that come with the repository, or None."""
     found = sorted((repository() / "data" / "studies" / "search").glob("*.json"))
@@ -235,19 +241,31 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
     return made
 
 
-def hand_made(found: dict[str, Any], study: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """`results.summarize`'s lines of the same plates and weights, ``cost`` in the same unit."""
-    if study is None or any(
-        study["provenance"][key] != found["provenance"][key] for key in ("plates", "weights")
-    ):
-        return []
+def hand_made(found: dict[str, Any], *studies: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Strategies of studies of the same plates and weights: by hand, or by the vendor's searches.
+
+    Returns
+    -------
+    list of dict
+        `results.summarize`'s lines with ``cost`` in the unit of the searches. Left out are such
+        that were not searched on their chip, and those of which the cost is not known: what the
+        vendor's search leaves in float, where no time is predicted.
+    """
     units = {row["chip"]: row["unit"] for row in found["units"]}
     made = []
-    for line in summarize(study):
-        if line["scheme"] == CROSS_FIT and "mean" in line and line["chip"] in units:
-            cost = line["latency_ms" if units[line["chip"]] == "ms" else "in_float"]
-            if cost is not None:
-                made.append({**line, "unit": units[line["chip"]], "cost": cost})
+    for study in studies:
+        if study is None or any(
+            study["provenance"][key] != found["provenance"][key] for key in ("plates", "weights")
+        ):
+            continue
+        described = study["provenance"]["strategies"]
+        for line in summarize(study):
+            if line["scheme"] == CROSS_FIT and "mean" in line and line["chip"] in units:
+                timed = units[line["chip"]] == "ms"
+                chooses = described.get(line["strategy"], {}).get("search") == "search_qtable"
+                cost = line["latency_ms"] if timed else None if chooses else line["in_float"]
+                if cost is not None:
+                    made.append({**line, "unit": units[line["chip"]], "cost": cost})
     return made
 
 

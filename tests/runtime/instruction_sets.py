@@ -1,4 +1,4 @@
-"""Instruction sets that the native kernels are built for in tests, as far as this machine has them."""
+"""Instruction sets that the native kernels are built for in tests, as far as they are here."""
 
 from __future__ import annotations
 
