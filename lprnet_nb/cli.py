@@ -67,7 +67,9 @@ Scheduler = Annotated[
         help="Address of a dask scheduler, such as tcp://host:8786; else this machine's cores."
     ),
 ]
-Toolchain = Annotated[str | None, typer.Option(help="mlir (TPU-MLIR), nntc (TPU-NNTC), or packaged (none).")]
+Toolchain = Annotated[
+    str | None, typer.Option(help="mlir (TPU-MLIR), nntc (TPU-NNTC), or packaged (none).")
+]
 TpuMlir = Annotated[
     str | None,
     typer.Option(

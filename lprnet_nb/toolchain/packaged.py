@@ -51,7 +51,8 @@ def packaged() -> Path:
 
     def build(folder: Path) -> None:
         with _archive() as path, open_input(path) as file:
-            tarfile.open(fileobj=file, mode="r:xz").extractall(folder, filter="data")
+            with tarfile.open(fileobj=file, mode="r:xz") as tar:
+                tar.extractall(folder, filter="data")
 
     return artifact("packaged", {"sha256": archive_digest()}, build)
 
@@ -73,8 +74,8 @@ def packaged_index() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``tpu_mlir``; ``weights``, the digest of theirs; ``layers`` by form; ``models``: ``folder chip
-        precision batch form asked strategy calibration``.
+        ``tpu_mlir``; ``weights``, the digest of theirs; ``layers`` by form; ``models``: ``folder
+        chip precision batch form asked strategy calibration``.
     """
     return json.loads(read_bytes(packaged() / INDEX))
 
