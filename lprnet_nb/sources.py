@@ -59,6 +59,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "toolchain/inside/deploy.py",
         "toolchain/inside/export_graph.py",
     ),
+    "packaged": ("toolchain/packaged.py: packaged",),
     "tables": (
         _PREPROCESS,
         "toolchain/compile.py: write_images",

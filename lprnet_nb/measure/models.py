@@ -230,7 +230,8 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
         When a tool fails; those that were finished are kept.
     """
     wanted = planned(parameters, data)
-    done = scheduler.make([item.model for item in wanted], "compiling", progress=progress)
+    pieces = [piece for item in wanted for piece in (item.trace, item.model)]
+    done = scheduler.make(pieces, "compiling", progress=progress)
     return [
         Compiled(
             item.id,

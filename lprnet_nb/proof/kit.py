@@ -36,9 +36,9 @@ from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import NETWORK, BModel, without_time
 from ..toolchain.environment import compiler
 
-# The emulator's float graphs sum in another order than the chip: largest difference allowed, as a
-# part of the largest logit. Its INT8 graphs agree to the bit.
-_EMULATOR_FLOAT_TOLERANCE = 2e-5
+# On one core the emulator is exact. Of floats spread over two it was only shown that they lie this
+# near (tests/measure/test_cores.py): largest difference allowed, as a part of the largest logit.
+_TWO_CORES_TOLERANCE = 2e-5
 BACKENDS: tuple[KitBackend, ...] = get_args(KitBackend)
 
 
@@ -131,9 +131,9 @@ class Kit(Part):
     files: dict[str, str]
 
 
-def emulator_tolerance(precision: str) -> float:
+def emulator_tolerance(precision: str, cores: int) -> float:
     """How far the emulator's logits may lie from the chip's, as a part of the largest."""
-    return 0.0 if precision == "int8" else _EMULATOR_FLOAT_TOLERANCE
+    return 0.0 if precision == "int8" or cores == 1 else _TWO_CORES_TOLERANCE
 
 
 # Making
@@ -326,7 +326,9 @@ def _add_model(
             file=expected.relative_to(folder).as_posix(),
             sha256=file_digest(expected),
             backend=backend,
-            tolerance=emulator_tolerance(bmodel.precision) if backend == "emulator" else 0.0,
+            tolerance=emulator_tolerance(bmodel.precision, bmodel.cores)
+            if backend == "emulator"
+            else 0.0,
         ),
         **_contents(folder, path),
     )

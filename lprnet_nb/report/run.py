@@ -42,6 +42,7 @@ from ..measure.parameters import (
 from ..measure.schema import SCHEMA
 from ..places import reports_dir
 from ..progress import stopwatch
+from ..runtime.emulator.native import kernels_here
 from ..toolchain.environment import compiler
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import archive_digest
@@ -249,6 +250,8 @@ def make_report(
         del paths[stem]
     _check_data(check(**values))
     _have_compiler(values, notebooks)
+    if check(**values).backend == "emulator" and kernels_here().startswith("PyTorch"):
+        _say(f"the emulator runs in {kernels_here()}")
     with locked(folder, "this report", _say):
         _check_same(folder, profile, values)
         building = _fresh(folder)
@@ -462,7 +465,11 @@ def manifest(profile: str, parameters: dict[str, Any], folder: Path) -> dict[str
         **({"packaged": archive_digest()} if parameters.get("TOOLCHAIN") == PACKAGED else {}),
         "metrics_sha256": file_digest(metrics) if metrics.exists() else None,
         "revision": git_revision(),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processors": os.cpu_count(),
+            "emulator": kernels_here(),
+        },
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -51,8 +51,8 @@ def packaged() -> Path:
 
     def build(folder: Path) -> None:
         with _archive() as path, open_input(path) as file:
-            with tarfile.open(fileobj=file, mode="r:xz") as archive:
-                archive.extractall(folder, filter="data")
+            with tarfile.open(fileobj=file, mode="r:xz") as tar:
+                tar.extractall(folder, filter="data")
 
     return artifact("packaged", {"sha256": archive_digest()}, build)
 

@@ -1,4 +1,4 @@
-"""Instruction sets that the native kernels are built for in tests, as far as they are here."""
+"""Instruction sets that tests build the native kernels for, as far as this machine has them."""
 
 from __future__ import annotations
 

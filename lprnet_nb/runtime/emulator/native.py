@@ -168,6 +168,14 @@ def library(target: str = "native") -> ctypes.CDLL:
     return loaded
 
 
+def kernels_here() -> str:
+    """What runs graphs here: C kernels for an instruction set, or why there are none."""
+    try:
+        return f"C kernels ({library().instruction_set().decode()})"
+    except Unsupported as error:
+        return f"PyTorch, slower: {error}"
+
+
 def _compile(compiler: str, *arguments: str) -> str:
     done = children.run([compiler, *arguments], timeout=300)
     if done.returncode:
