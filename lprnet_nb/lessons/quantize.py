@@ -388,14 +388,15 @@ def cost_rows(found: Mapping[str, Any], count: int = 6) -> list[dict[str, Any]]:
 
 
 def costs_figure(found: Mapping[str, Any], count: int = 8) -> Figure:
-    """`figures.layer_costs` of an explanation."""
+    """`figures.layer_costs` of an explanation; cures that leave no noise have no place on it."""
     rows = found["layers"][:count]
+    cures = rows[0].get("cures", [])
     return layer_costs(
         [row["called"] for row in rows],
         [row["share"] for row in rows],
-        [(cure["kind"], cure["snr_db"]) for cure in rows[0]["cures"]],
+        [(cure["kind"], cure["snr_db"]) for cure in cures if cure["snr_db"] is not None],
         int8_db=found["int8"]["snr_db"],
-        without_db=rows[0]["without"]["snr_db"],
+        without_db=rows[0].get("without", {}).get("snr_db"),
     )
 
 
