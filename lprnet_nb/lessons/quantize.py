@@ -338,11 +338,15 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> Text:
     """Between which neighbouring roles each model loses most, in dB."""
     said = []
     for name, rows in errors.items():
+        noisy = [row for row in rows if np.isfinite(row["sqnr_db"])]
         falls = [
             (a["sqnr_db"] - b["sqnr_db"], a["layer"], b["layer"])
-            for a, b in itertools.pairwise(rows)
+            for a, b in itertools.pairwise(noisy)
             if not (a["layer"] + b["layer"]).count("context")
         ]
+        if not falls:
+            said.append(phrase("{name} has one noisy layer at most", name=name))
+            continue
         fall, before, after = max(falls)
         said.append(
             phrase(
