@@ -1113,11 +1113,16 @@ def contract(
 def notebooks(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write them into.")],
     language: Annotated[str, typer.Option(help="en or zh.")] = "zh",
+    network: NetworkOption = None,
 ) -> None:
-    """Write the notebooks with their prose in a language, to be opened in JupyterLab."""
+    """Write the notebooks with their prose in a language, to be opened in JupyterLab.
+
+    With --network, those that take one, for it and without what is said of LPRNet alone.
+    """
+    from .measure.parameters import NETWORK
     from .steps import write_notebooks
 
-    for path in write_notebooks(output, language):
+    for path in write_notebooks(output, language, None if network == NETWORK else network):
         print(path)
 
 

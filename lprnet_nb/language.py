@@ -231,7 +231,8 @@ def catalog() -> dict[str, str]:
 
 _HEADING = re.compile(r"#+ (?:\d+ (?:· )?)?")
 _OPENING = re.compile(r"\s*(?:[-*]|\d+\.) |> ?")
-# Comments, and marks of what is said of LPRNet alone, see `lessons.course`.
+PASSAGE = re.compile('<span class="of-lprnet">.*?</span>', re.DOTALL)  # in prose: of LPRNet alone
+LEFT_OUT = "*What stands here of LPRNet alone is left out.*"
 _COMMENT = re.compile('<!--.*?-->|<span class="of-lprnet">|</span>', re.DOTALL)
 _CONTENTS = re.compile(r"\[(.+)\]\(#(\d+)-[^)]*\)")
 
@@ -294,6 +295,29 @@ def markdown_messages(source: str) -> list[str]:
         for _, message in markdown_parts(source)
         if re.search("[A-Za-z]", message) and not _CONTENTS.fullmatch(message)
     ]
+
+
+def without_lprnet(prose: str) -> str:
+    """A notebook's prose for another network: passages marked as LPRNet's are taken out.
+
+    What is a heading then says so; what is nothing is "".
+
+    Examples
+    --------
+    >>> without_lprnet('One step<span class="of-lprnet"> of 18</span>.')
+    'One step.'
+    """
+    left = PASSAGE.sub("", prose).rstrip()
+    said = [line for line in left.splitlines() if line.strip() and not line.startswith("#")]
+    return left if said or left in ("", prose) else f"{left}\n\n{LEFT_OUT}"
+
+
+def leave_out_lprnet(notebook: Any) -> None:
+    """Take what is said of LPRNet alone out of a notebook's English prose."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = without_lprnet("".join(cell["source"]))
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell["source"]]
 
 
 def translate_cells(notebook: Any, language: str) -> None:

@@ -248,8 +248,11 @@ def write_generated(
     return write_plates(generate_plates(count, seed, forms=forms or ONE_ROW), folder)
 
 
-def write_notebooks(folder: str | Path, language: str) -> list[Path]:
+def write_notebooks(folder: str | Path, language: str, network: str | None = None) -> list[Path]:
     """Write the notebooks with prose and ``LANGUAGE`` of a language into a folder.
+
+    For a user's `network`, those that take one, with its ``NETWORK`` and without what is said of
+    LPRNet alone.
 
     Raises
     ------
@@ -257,24 +260,34 @@ def write_notebooks(folder: str | Path, language: str) -> list[Path]:
         For an unknown language, or where the folder has a file of a notebook's name.
     """
     from .files import make_folder, read_bytes
-    from .language import known, translate_cells
+    from .inputs import find_path
+    from .language import known, leave_out_lprnet, translate_cells
     from .places import repository
 
     known(language)
     sources = sorted((repository() / "notebooks").glob("*.ipynb"))
+    said = {"LANGUAGE": language}
+    if network is not None:
+        said["NETWORK"] = str(find_path(network))
+        sources = [path for path in sources if b'"NETWORK = ' in read_bytes(path)]
     targets = [Path(folder) / source.name for source in sources]
     for target in targets:
         if target.exists():
             raise ParameterError(f"{target} is there already. Name a new folder for the notebooks.")
     make_folder(Path(folder))
-    parameter = f'LANGUAGE = "{language}"'
     for source, target in zip(sources, targets):
         notebook = json.loads(read_bytes(source))
+        if network is not None:
+            leave_out_lprnet(notebook)
         translate_cells(notebook, language)
         for cell in notebook["cells"]:
             if "parameters" in cell["metadata"].get("tags", ()):
                 lines = "".join(cell["source"])
-                cell["source"] = re.sub(r'^LANGUAGE = "\w+"', parameter, lines, flags=re.M)
+                for name, value in said.items():
+                    line = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+                    found = re.search(rf'^{name} = "\w+"', lines, re.M)
+                    lines = lines.replace(found[0], line, 1) if found else lines
+                cell["source"] = lines
         atomic_write(target, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
     return targets
 

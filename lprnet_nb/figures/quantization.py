@@ -405,7 +405,7 @@ def layer_costs(
     if without_db is not None:
         right.axvline(without_db, color=GREY, linestyle=":", label="without this layer's error")
     right.set_yticks(marks, [name for name, _ in cures])
-    right.set_ylim(len(cures) - 0.5, -0.5)
+    right.set_ylim(max(len(cures), 1) - 0.5, -0.5)
     right.set(xlabel="SNR of the output, dB")
     right.set_title(f"cures of {layers[0]}")
     figure.legend(loc="outside lower right", ncols=2)

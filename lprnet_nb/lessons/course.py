@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import html
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,10 +27,8 @@ NEEDS_MLIR = {
     "06_strategies": "a study runs the graphs that TPU-MLIR exports, and TPU-NNTC exports none",
 }
 
-# In prose; JupyterLab keeps the class, by which `checked` hides it where it would not be true.
-PASSAGE = re.compile('<span class="of-lprnet">.*?</span>', re.DOTALL)
+# JupyterLab keeps the class of a marked passage (`language.PASSAGE`), by which it is hidden.
 HIDDEN = "<style>.of-lprnet { display: none }</style>"
-LEFT_OUT = "*What stands here of LPRNet alone is left out.*"
 
 
 def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Parameters:
@@ -121,19 +118,6 @@ def fitted(given: Parameters, data: Data) -> Parameters:
             )
         )
     return found
-
-
-def without_lprnet(prose: str) -> str:
-    """A notebook's prose for another network: passages marked as LPRNet's are taken out.
-
-    Examples
-    --------
-    >>> without_lprnet('One step<span class="of-lprnet"> of 18</span>.')
-    'One step.'
-    """
-    text = PASSAGE.sub("", prose).rstrip()
-    said = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return text if said or text == prose else f"{text}\n\n{LEFT_OUT}".lstrip()
 
 
 def refuse_undeclared() -> None:

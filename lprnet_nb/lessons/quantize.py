@@ -338,11 +338,15 @@ def layers_said(errors: Mapping[str, list[dict[str, Any]]]) -> Text:
     """Between which neighbouring roles each model loses most, in dB."""
     said = []
     for name, rows in errors.items():
+        noisy = [row for row in rows if np.isfinite(row["sqnr_db"])]
         falls = [
             (a["sqnr_db"] - b["sqnr_db"], a["layer"], b["layer"])
-            for a, b in itertools.pairwise(rows)
+            for a, b in itertools.pairwise(noisy)
             if not (a["layer"] + b["layer"]).count("context")
         ]
+        if not falls:
+            said.append(phrase("{name} has one noisy layer at most", name=name))
+            continue
         fall, before, after = max(falls)
         said.append(
             phrase(
@@ -388,14 +392,15 @@ def cost_rows(found: Mapping[str, Any], count: int = 6) -> list[dict[str, Any]]:
 
 
 def costs_figure(found: Mapping[str, Any], count: int = 8) -> Figure:
-    """`figures.layer_costs` of an explanation."""
+    """`figures.layer_costs` of an explanation; cures that leave no noise have no place on it."""
     rows = found["layers"][:count]
+    cures = rows[0].get("cures", [])
     return layer_costs(
         [row["called"] for row in rows],
         [row["share"] for row in rows],
-        [(cure["kind"], cure["snr_db"]) for cure in rows[0]["cures"]],
+        [(cure["kind"], cure["snr_db"]) for cure in cures if cure["snr_db"] is not None],
         int8_db=found["int8"]["snr_db"],
-        without_db=rows[0]["without"]["snr_db"],
+        without_db=rows[0].get("without", {}).get("snr_db"),
     )
 
 

@@ -138,7 +138,13 @@ def trace_model(
 def _fixed(weights: Weights, batch: int) -> TracedModel:
     """A user's network for one batch size: as ONNX, which the compiler takes as it is."""
     network = weights.of
-    inputs = {"network": network.digest, "batch": batch, "code": code_digest("network")}
+    # Its files, and those that the compiler makes of them, are called by its name.
+    inputs = {
+        "network": network.digest,
+        "name": network.name,
+        "batch": batch,
+        "code": code_digest("network"),
+    }
 
     def build(folder: Path) -> None:
         model = with_shape(network.onnx, (batch, *network.input.shape))

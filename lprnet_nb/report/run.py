@@ -23,8 +23,8 @@ from .. import children
 from ..cache import atomic_write, file_digest, files_below, locked, repository
 from ..errors import DataError, LprnetError, ParameterError
 from ..files import make_folder, read_bytes, swap_folders
-from ..language import ENGLISH, translate_cells
-from ..lessons.course import NEEDS_MLIR, without_lprnet
+from ..language import ENGLISH, leave_out_lprnet, translate_cells
+from ..lessons.course import NEEDS_MLIR
 from ..measure.box import box_facts, read_fitting
 from ..measure.data import datasets_for
 from ..measure.models import foreign, planned
@@ -179,9 +179,7 @@ def run_notebook(
 def _without_lprnet(path: Path, output: Path) -> Path:
     """A notebook as it is to be run for another network, written where its run will be."""
     notebook = nbformat.reads(read_bytes(path).decode("utf8"), as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = without_lprnet(cell.source)
+    leave_out_lprnet(notebook)
     return atomic_write(output, nbformat.writes(notebook))
 
 

@@ -17,7 +17,7 @@ from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages, preprocess
 from lprnet_nb.datasets.pictures import load_pictures
 from lprnet_nb.decode import decode
-from lprnet_nb.errors import ParameterError
+from lprnet_nb.errors import LprnetError, ParameterError
 from lprnet_nb.evaluate.fidelity import cosine, sqnr_db
 from lprnet_nb.measure.schema import read_metrics
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
@@ -237,8 +237,10 @@ def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypat
         found = re.findall(r"LPRNet|vendor|sophon|\btorch\b|the published", told)
         assert not found, f"{name}: {found}"
     for one in notebooks:
-        said = json.dumps([c["outputs"] for c in _code(one)], ensure_ascii=False)
-        assert said.count("takes the place of LPRNet") == 1
+        outputs = [json.dumps(shown) for cell in _code(one) for shown in cell["outputs"]]
+        assert sum("takes the place of LPRNet" in shown for shown in outputs) == 1
+        page = (report / "notebooks" / f"{one.stem}.html").read_text("utf8")
+        assert "takes the place of LPRNet" in page and "of-lprnet" not in page
 
 
 def test_a_report_of_logits_decodes_nothing(tmp_path, monkeypatch):
@@ -268,6 +270,61 @@ def test_a_report_of_logits_decodes_nothing(tmp_path, monkeypatch):
         assert told.count("without decoding and without labels") == 1
         assert told.count("no texts are decoded of them") >= 5
     assert not list(report.glob("*/04_decoders*")) and list(report.glob("*/05_metrics*"))
+
+
+FORK = """from lprnet_nb.proof.networks import example
+
+def network():
+    return example({name!r})
+"""
+KOREAN = [
+    *"0123456789가나다라마거너더러머버서어저고노도로모보",
+    *("서울", "부산", "대구", "인천", "광주", "대전", "울산", "세종", "경기", "-"),
+]
+
+
+def _fork(folder: Path, name: str, height: int, classes: object) -> Path:
+    """A Python file of a public fork's layout with random weights, and its TOML."""
+    path = folder / "fork.py"
+    path.write_text(FORK.format(name=name), "utf8")
+    toml = description(height=height, width=100, classes=classes)
+    path.with_suffix(".toml").write_text(toml, "utf8")
+    return path
+
+
+def _labelled(folder: Path, count: int, text: str) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(generate_plates(count, 0, workers=0).images):
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+    lines = [f"{number}.png,{text}{number}" for number in range(count)]
+    (folder / "labels.csv").write_text("\n".join(["file,plate", *lines, ""]), "utf8")
+    return folder
+
+
+def test_a_korean_forks_layout_goes_through_the_report(tmp_path, monkeypatch):
+    """50x100, 19 steps, Mish, class names of two characters; its spatial transformer left out."""
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
+    path = _fork(tmp_path, "korean-fork", 50, KOREAN)
+    folder = _labelled(tmp_path / "plates", 24, "서울12가")
+    _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
+    report = tmp_path / "reports" / "quick"
+    rows = read_metrics(report / "metrics.json").rows
+    assert [row.precision for row in rows if row.decoder == "greedy"] == ["fp32", "fp32", "int8"]
+    exact, int8 = (row for row in rows if row.decoder == "greedy" and row.chip)
+    assert exact.agreement_with_float == 1 and exact.logits_cosine > 0.999999
+    assert 0.9 < int8.logits_cosine < 1
+    read = json.loads((report / "results" / "float_1b_greedy.json").read_text("utf8"))
+    assert set("".join(read.values())) <= set("".join(KOREAN))
+
+
+def test_a_vietnamese_forks_norm_is_refused_with_its_one_reason(tmp_path, monkeypatch):
+    """40x100, 37 classes, LeakyReLU; the sum of its L2 norm is what the emulator does not know."""
+    monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
+    path = _fork(tmp_path, "vietnamese-fork-norm", 40, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+    folder = _labelled(tmp_path / "plates", 24, "51A12")
+    with pytest.raises(LprnetError, match=r"tpu\.Reduce .*'ReduceSum'.*use the simulator"):
+        _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
+    assert not (tmp_path / "reports" / "quick").exists()
 
 
 def _code(notebook: Path) -> list[dict]:

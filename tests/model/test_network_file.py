@@ -69,7 +69,12 @@ def test_the_key_is_of_the_network_and_of_all_that_is_said_of_it(tmp_path):
         return network.digest, weights.digest, trace_model(weights).digest
 
     first = key("a", model(), description())
-    assert key("b", model(), description()) == first  # its name is not a part
+    renamed = key("b", model(), description())  # its name is a part where files are called by it
+    assert renamed[:2] == first[:2] and renamed[2] != first[2]
+    for name in ("a", "b"):
+        network = read_network(tmp_path / f"{name}.onnx")
+        assert trace_model(network_weights(network)).path.name == f"{name}.onnx"
+        assert float_logits(network_weights(network), plates(1)).shape == (1, 6, 10)
     others = [
         key("c", model(seed=1), description()),
         key("d", model(), description(mean=127.0)),

@@ -117,3 +117,35 @@ widgets.threshold(Output(""), "drag", load_published_weights(), load_published(1
     assert float(browser.run(readout)) > float(said)
     if folder := os.environ.get("LPRNET_SCREENSHOTS"):
         browser.screenshot(Path(folder) / "lab.png")
+
+
+@pytest.mark.slow
+def test_prose_of_lprnet_is_hidden_where_another_network_is_at_hand(
+    lab: str, browser, tmp_path: Path
+) -> None:
+    """When the cell that checks the parameters has run, and not before; the rest of it stays."""
+    prose = 'Steps<span class="of-lprnet">, **18** of them</span>, one a character.'
+    code = """from lprnet_nb.lessons import course
+course.checked("02_compile", {"NETWORK": "mine.onnx", "CHIPS": "BM1684X"})"""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(prose), nbformat.v4.new_code_cell(code)],
+        metadata={
+            "kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}
+        },
+    )
+    nbformat.write(notebook, tmp_path / "own.ipynb")
+    browser.visit(f"{lab}/tree/own.ipynb")
+    passage = "document.querySelector('.jp-MarkdownCell .of-lprnet')"
+    _until(browser, f"!!window.jupyterapp && !!{passage}")
+    assert browser.run(f"{passage}.offsetWidth") > 0
+    _until(
+        browser,
+        "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session"
+        "?.kernel?.status === 'idle'",
+    )
+    browser.run("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    _until(browser, f"{passage}.offsetWidth === 0")
+    shown = browser.run("document.querySelector('.jp-MarkdownCell').innerText")
+    assert "Steps, one a character." in shown
+    told = browser.run("document.querySelector('.jp-OutputArea').innerText")
+    assert "takes the place of LPRNet" in told
