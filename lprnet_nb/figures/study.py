@@ -14,6 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..toolchain.releases import VERSIONS
 from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH, blank
 
 
@@ -100,7 +101,9 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
 
 
 def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """Exact match along releases, a panel a chip, and the predicted time below.
+    """Exact match along all releases, a panel a chip, and the predicted time below.
+
+    Those that `lines` lack keep their place, empty.
 
     Parameters
     ----------
@@ -108,7 +111,6 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
         `study.upgrades.summarize`'s.
     """
     chips = list(dict.fromkeys(line["chip"] for line in lines))
-    names = list(dict.fromkeys(line["release"] for line in lines))
     strategies = list(dict.fromkeys(line["strategy"] for line in lines))
     figure = blank(WIDTH, 1.7 * (len(chips) + 1) + 0.5)
     panels = figure.subplots(len(chips) + 1, 1, sharex=True, squeeze=False)[:, 0]
@@ -122,7 +124,7 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
             ]
             if chip is None:
                 timed = [line for line in timed if line["chip"] == chips[0]]
-            places = [names.index(line["release"]) for line in timed]
+            places = [VERSIONS.index(line["release"]) for line in timed]
             values = [line["mean" if chip else "predicted_ms"] for line in timed]
             axes.plot(
                 places,
@@ -139,7 +141,7 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
         axes.grid(axis="y")
         axes.set_ylabel(f"{chip}\nexact match" if chip else f"{chips[0]}\npredicted ms")
     panels[-1].set_ylim(bottom=0)
-    panels[-1].set_xticks(range(len(names)), names, rotation=90)
+    panels[-1].set_xticks(range(len(VERSIONS)), VERSIONS, rotation=90)
     panels[-1].set_xlabel(
         "release of TPU-MLIR that generated the code; bands: lowest to highest draw"
     )

@@ -255,7 +255,7 @@ def paired_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def release_rows(upgrades: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`schema.Upgrade` of each model, by its own names."""
+    """`schema.Upgrade` of each model, by its own names; a predicted time of each release."""
     return [
         {
             "chip": one["chip"],
@@ -272,7 +272,8 @@ def release_rows(upgrades: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "only_to": one["only_to"],
             "p": one["p"],
             "same_logits": one["same_logits"],
-            "predicted_latency_ms": one["predicted_latency_ms"],
+            "predicted_ms": one["predicted_latency_ms"][0],
+            "predicted_ms_to": one["predicted_latency_ms"][1],
         }
         for one in upgrades
     ]

@@ -208,7 +208,7 @@ def _name_repeats(new: list[dict[str, Any]], known: Sequence[dict[str, Any]]) ->
     }
     for row in new:
         like = seen.get(tuple(row.get(key) for key in (*KEY[1:], "logits")))
-        if like:
+        if like and "bits" in row:
             row["as"] = like
             del row["bits"]
 

@@ -27,9 +27,10 @@ from lprnet_nb.figures.quantization import (
     quantization_noise,
 )
 from lprnet_nb.figures.study import accuracy as study_accuracy
-from lprnet_nb.figures.study import company, pareto, roles
+from lprnet_nb.figures.study import company, pareto, releases, roles
 from lprnet_nb.figures.style import crops, forest
 from lprnet_nb.toolchain.profile import COMPUTE, MEMORY, Command, Profile
+from lprnet_nb.toolchain.releases import VERSIONS
 
 RNG = np.random.default_rng(11)
 
@@ -536,3 +537,25 @@ def test_company_counts_images_that_change():
     assert [bar.get_width() for bar in axes.patches] == [30, 0]
     assert texts(axes) == ["30 of 100; right: 70 to 81", "0 of 100; right: 88 to 88"]
     assert "other 3 of" in axes.get_xlabel()
+
+
+def test_releases_stand_where_they_are_among_all_with_their_values():
+    def line(release, chip, mean, predicted):
+        ends = {"low": mean - 0.01, "high": mean + 0.02}
+        known = {"release": release, "chip": chip, "strategy": "kl", "mean": mean, **ends}
+        return {**known, "predicted_ms": predicted}
+
+    drawn = [("1.6", 0.88, 0.083), ("1.30.2", 0.89, 0.059)]
+    lines = [line(release, "BM1684X", mean, ms) for release, mean, ms in drawn]
+    lines += [line("1.6", "BM1684", 0.87, 5.0), line("1.9", "BM1684", 0.86, None)]
+    first, second, time = releases(lines).axes
+    found = [
+        [(round(x), round(float(y), 3)) for x, y in axes.lines[0].get_xydata()]
+        for axes in (first, second, time)
+    ]
+    assert found[0] == [(0, 0.88), (27, 0.89)] and found[1] == [(0, 0.87), (5, 0.86)]
+    assert found[2] == [(0, 0.083), (27, 0.059)]  # of the first chip
+    [band] = [one for one in first.collections if isinstance(one, PolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min().round(3), heights.max().round(3)) == (0.87, 0.91)
+    assert [tick.get_text() for tick in time.get_xticklabels()] == list(VERSIONS)

@@ -146,6 +146,11 @@ def test_repeated_logits_name_the_release_that_has_the_readings():
     releases._name_repeats(new, known)
     assert new[0]["as"] == PINNED and "bits" not in new[0]
     assert "as" not in new[1] and "bits" in new[1]  # of another draw
+    taken = row("1.28.1", "kl", 0, np.ones(20, bool))  # of a graph whose readings are known
+    taken |= {"as": "1.9", "evaluated": False}
+    del taken["bits"]
+    releases._name_repeats([taken], known)
+    assert taken["as"] == "1.9"
 
 
 def test_a_studys_file_is_not_mixed_with_another(tmp_path):
@@ -202,7 +207,9 @@ def test_a_graph_is_known_by_what_it_computes(tmp_path):
 
 
 def test_published_figures_are_those_of_the_program_that_reads_as_we_do():
-    found = {(c, b): published._published(c, b) for c in published.CHIPS for b in published.BATCHES}
+    found = {
+        (c, b): published._published(c, b) for c in published.SCRIPTS for b in published.BATCHES
+    }
     assert found["BM1684X", 1] == 0.867 and found["BM1684", 1] == 0.858
     assert found["BM1688", 4] == 0.909
     assert len(published_accuracy("BM1684X", "int8")) > 2  # other programs are there too
