@@ -38,7 +38,9 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
         "trace", "qat", "study-float", "study-role", "example-onnx",
     },
-    ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {"bmodel", "lowered", "mixed-table"},
+    ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {
+        "bmodel", "lowered", "mixed-table",
+    },
     ("datasets/interface.py", "transpose(", "swapaxes("): {
         "logits", "survey", "study-float", "study-role",
     },

@@ -270,11 +270,11 @@ def front(
                 color=GREY,
             )
         style, mean = SERIES[0], np.array([line["mean"] for line in mine])
-        ends = np.array([line["interval"] for line in mine]).T
+        low, high = np.array([line["interval"] for line in mine]).T
         axes.errorbar(
             [line["cost"] for line in mine],
             mean,
-            yerr=[mean - ends[0], ends[1] - mean],
+            yerr=[mean - low, high - mean],
             color=style["color"],
             marker=style["marker"],
             capsize=2,

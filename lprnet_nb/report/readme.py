@@ -252,18 +252,18 @@ def results(runs: Runs, language: str) -> str:
             float_plate=runs.plate_study["float"]["correct"] / runs.plate_study["float"]["images"],
             draws=max(found["draws"] for found in best),
         ),
-        _markdown(_accuracy_table(runs, best, say)),
+        markdown(_accuracy_table(runs, best, say)),
         _chosen(runs.study, best, say) + " " + say["views"].format(views=f"{THREE_LOOKS:.3f}"),
         f"![{say['figure']}](docs/figures/results.svg)",
         _times_sentence(say, language),
-        _markdown(_times_table(runs.rows, best, say)),
+        markdown(_times_table(runs.rows, best, say)),
         say["tips"],
-        _markdown(_tip_table(runs.study, [found["chip"] for found in best], say, language)),
+        markdown(_tip_table(runs.study, [found["chip"] for found in best], say, language)),
         say["report"].format(
             command="`scripts/report.sh --profile full`",
             calibrated=say["among" if among else "apart"],
         ),
-        _markdown(_report_table(runs.rows, say)),
+        markdown(_report_table(runs.rows, say)),
         say["from"].format(
             study=runs.study_path,
             tool=runs.study["provenance"]["tpu_mlir"],
@@ -436,7 +436,8 @@ def _report_table(rows: Sequence[Row], say: dict[str, str]) -> list[list[str]]:
     return table
 
 
-def _markdown(table: Sequence[Sequence[str]]) -> str:
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the first its head."""
     head, *body = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([head, "|" + "---|" * len(table[0]), *body])
 

@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..figures import study as figures
 from ..study import band, searched
 from ..study.results import committed_study, recommendations
-from .readme import _markdown
+from .readme import markdown
 
 PAGE = Path("docs") / "search.md"
 
@@ -99,7 +99,7 @@ def _proved(found: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    return _markdown([list(rows[0]), *[[str(cell) for cell in row.values()] for row in rows]])
+    return markdown([list(rows[0]), *[[str(cell) for cell in row.values()] for row in rows]])
 
 
 def filled(text: str) -> str:

@@ -138,9 +138,10 @@ class Strategy(BaseModel):
 
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
-        # What no layer asks for is left out: models keep the keys that they had before there was it
-        unused = set() if self.layer_methods else {"layer_methods"}
-        return self.model_dump(mode="json", exclude={"name", "about", "finetune"} | unused)
+        fields = self.model_dump(mode="json", exclude={"name", "about", "finetune"})
+        if not self.layer_methods:  # models keep the keys that they had before there was the field
+            del fields["layer_methods"]
+        return fields
 
 
 def _check_roles(roles: Iterable[str]) -> None:
