@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from ..cache import atomic_write
 from ..errors import ParameterError
+from ..figures.style import as_svg, redrawn
 from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 
 SVG_LIMIT = 200_000  # bytes; a heavier figure is drawn as PNG
@@ -56,7 +57,10 @@ class Output:
         self.folder = Path(folder) if folder else None
 
     def figure(self, figure: Figure, name: str, caption: str) -> None:
-        """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
+        """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter).
+
+        Beside it, ``<name>.zh.svg`` has the words of the other language, where it has some.
+        """
         caption, shown = text(caption), io.BytesIO()
         figure.savefig(shown, format="png", dpi=144)
         # A Figure made without pyplot has no display of its own in a notebook.
@@ -67,19 +71,24 @@ class Output:
                     "image/png": {
                         "width": int(96 * figure.get_figwidth()),
                         "alt": within(caption, language),
-                    }
+                    },
+                    # Where a report's page finds it in its language, for light and dark.
+                    **({"figure": _checked(name)} if self.folder else {}),
                 },
             }
         )
         if self.folder:
-            svg = io.BytesIO()
-            # No date and fixed ids: the same figure gives the same bytes.
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-            kind, data = "svg", svg.getvalue()
-            if len(data) > SVG_LIMIT:
-                kind, data = "png", _png(figure)
-            atomic_write(self._path("figures", name, kind), data)
-            self._write("figures", name, {"file": f"{name}.{kind}", **_captions(caption)})
+            english = _drawn(redrawn(figure, ENGLISH))
+            files = {ENGLISH: f"{name}.{english[0]}"}
+            atomic_write(self._path("figures", name, english[0]), english[1])
+            for language in [one for one in LANGUAGES if one != ENGLISH]:
+                kind, data = _drawn(redrawn(figure, language))
+                if data != english[1]:
+                    files[language] = f"{name}.{language}.{kind}"
+                    atomic_write(self._path("figures", f"{name}.{language}", kind), data)
+            others = {language: file for language, file in files.items() if language != ENGLISH}
+            facts = {"file": files[ENGLISH], **({"files": others} if others else {})}
+            self._write("figures", name, {**facts, **_captions(caption)})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         """Show a table, also from within an ``if``; write ``tables/<name>.json``.
@@ -135,6 +144,12 @@ def _base64(png: io.BytesIO) -> str:
 
 def _cell(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _drawn(figure: Figure) -> tuple[str, bytes]:
+    """A figure's kind of file and its bytes: SVG, or PNG where that is lighter."""
+    data = as_svg(figure)
+    return ("svg", data) if len(data) <= SVG_LIMIT else ("png", _png(figure))
 
 
 def _png(figure: Figure) -> bytes:

@@ -533,7 +533,8 @@ def _figures(report: _Report) -> list[Figure]:
     found = []
     for sidecar in _files(report.folder, "figures", "*.json"):
         value = _object(sidecar)
-        file = value.get("file")
+        files = value.get("files")
+        file = (files.get(spoken()) if isinstance(files, dict) else None) or value.get("file")
         if (
             not isinstance(file, str)
             or Path(file).name != Path(str(file)).parts[-1]
@@ -809,7 +810,10 @@ def _environment() -> Environment:
         "host_ms": _host_milliseconds,
         "flat": _flat,
         "field": field_name,
-        "named": lambda pairs: [(field_name(key), value) for key, value in pairs],
+        "named": lambda pairs: [
+            (field_name(key), translated(value, spoken()) if key == "reason" else value)
+            for key, value in pairs
+        ],
         "seconds": _seconds,
         "lines": _lines,
     }
@@ -903,6 +907,32 @@ def _fields() -> dict[str, str]:
         "same_classes": phrase("same class at every time step"),
         "sqnr_db": "SQNR, dB",
         "mcnemar_p": phrase("p (McNemar)"),
+        "name": phrase("name"),
+        "images": phrase("images"),
+        "digest": phrase("digest"),
+        "source": phrase("source"),
+        "reason": phrase("reason"),
+        "weights": phrase("weights"),
+        "margin": phrase("margin"),
+        "calibration": phrase("calibration"),
+        "results": phrase("results"),
+        "kit": phrase("kit"),
+        "warm_up": phrase("warm-up calls"),
+        "repetitions": phrase("repetitions"),
+        "timeout": phrase("timeout, s"),
+        "board": phrase("board"),
+        "chip": phrase("chip"),
+        "target": phrase("target"),
+        "devices": phrase("devices"),
+        "system": phrase("system"),
+        "kernel": phrase("kernel"),
+        "machine": phrase("machine"),
+        "processors": phrase("processors"),
+        "memory_mb": phrase("memory, MB"),
+        "driver": phrase("driver"),
+        "runtime": phrase("runtime"),
+        "temperature": phrase("temperature"),
+        "clock_hz": phrase("clock, Hz"),
     }
 
 
