@@ -289,7 +289,7 @@ def translated_markdown(source: str, language: str) -> str:
 def paragraphs(value: str) -> list[str]:
     """Paragraphs of a plain text, each in one line.
 
-    >>> paragraphs("One\n  line.\n\nTwo.")
+    >>> paragraphs("One\\n  line.\\n\\nTwo.")
     ['One line.', 'Two.']
     """
     return [" ".join(part.split()) for part in value.split("\n\n")]
