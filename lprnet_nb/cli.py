@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from click import Command, Context
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer import rich_utils
 
 from . import __version__
 from .errors import LprnetError, ParameterError
+from .language import ENGLISH, LANGUAGES, phrase, speaking, translated_paragraphs
+from .settings import wished_language
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
@@ -1368,6 +1372,42 @@ def _our_spelling(arguments: list[str]) -> list[str]:
     return ours
 
 
+def _language(arguments: Sequence[str]) -> str:
+    """The language of help texts: the one that is named, else the one that the system asks for.
+
+    >>> _language(["report", "--language", "zh", "--help"])
+    'zh'
+    """
+    pairs = zip(arguments, [*arguments[1:], ""])
+    named = [value for name, value in pairs if name == "--language"]
+    named += [one.partition("=")[2] for one in arguments if one.startswith("--language=")]
+    found = (named or [wished_language()])[0]
+    return found if found in LANGUAGES else ENGLISH
+
+
+def _commands(language: str) -> Command:
+    """All commands, with help in a language."""
+    commands = typer.main.get_command(app)
+    if language != ENGLISH:
+        with speaking(language):
+            rich_utils.OPTIONS_PANEL_TITLE = phrase("Options")
+            rich_utils.ARGUMENTS_PANEL_TITLE = phrase("Arguments")
+            rich_utils.COMMANDS_PANEL_TITLE = phrase("Commands")
+            phrase("Show this message and exit.")  # click's own; `_translate` looks it up
+            _translate(commands, language)
+    return commands
+
+
+def _translate(command: Any, language: str) -> None:
+    """Put a command's help, its options' and its subcommands' into a language."""
+    command.help = translated_paragraphs(command.help or "", language)
+    for parameter in command.get_params(Context(command)):
+        if getattr(parameter, "help", None):
+            parameter.help = translated_paragraphs(parameter.help, language)
+    for one in getattr(command, "commands", {}).values():
+        _translate(one, language)
+
+
 def main() -> None:
     """Entry point: whatever goes wrong is one message and an exit status other than 0.
 
@@ -1378,7 +1418,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            app(_our_spelling(sys.argv[1:]), standalone_mode=True)
+            arguments = _our_spelling(sys.argv[1:])
+            _commands(_language(arguments))(arguments, standalone_mode=True)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # while it can still be told that this failed

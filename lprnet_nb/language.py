@@ -288,6 +288,20 @@ def translated_markdown(source: str, language: str) -> str:
     return "\n".join(lines)
 
 
+def paragraphs(value: str) -> list[str]:
+    """Paragraphs of a plain text, each in one line.
+
+    >>> paragraphs("One\\n  line.\\n\\nTwo.")
+    ['One line.', 'Two.']
+    """
+    return [" ".join(part.split()) for part in value.split("\n\n")]
+
+
+def translated_paragraphs(value: str, language: str) -> str:
+    """A plain text in a language, paragraph by paragraph."""
+    return "\n\n".join(translated(part, language) for part in paragraphs(value))
+
+
 def markdown_messages(source: str) -> list[str]:
     """Messages of a Markdown text that the catalog must have."""
     return [

@@ -55,6 +55,12 @@ def variable(name: str) -> str:
     return f"LPRNET_{name.upper()}"
 
 
+def wished_language() -> str:
+    """The first language that the system asks for (GNU's ``LANGUAGE``), as "zh", or ""."""
+    first = os.environ.get("LANGUAGE", "").partition(":")[0]
+    return first.replace("-", "_").partition("_")[0].partition(".")[0].lower()
+
+
 def settings() -> Settings:
     """The settings as they are now: options of the command line change them for what follows."""
     return Settings(

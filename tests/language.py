@@ -18,7 +18,7 @@ from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
 from jinja2 import nodes
 
-from lprnet_nb.language import CATALOG, heading, markdown_messages
+from lprnet_nb.language import CATALOG, heading, markdown_messages, paragraphs
 from lprnet_nb.toolchain.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,8 @@ def _all() -> Iterator[tuple[Path, str]]:
         if path.name != "language.py":
             source = path.read_text("utf8")
             tables = headings(source) if path in TABLES or path.parent.name == "lessons" else []
-            for message in (*said(source), *tables):
+            helps = commands(source) if path.name == "cli.py" else []
+            for message in (*said(source), *tables, *helps):
                 yield path, message
     for path in sorted(PACKAGE.rglob("*.j2")):
         tree = jinja2.Environment().parse(path.read_text("utf8"))
@@ -89,6 +90,20 @@ def shown(source: str) -> list[str]:
                 if isinstance(one, ast.Constant) and isinstance(one.value, str)
             ]
     return found
+
+
+def commands(source: str) -> list[str]:
+    """Help of the command line: docstrings of commands, and texts of their options."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "help":
+            found += paragraphs(ast.literal_eval(node.value))
+        elif isinstance(node, ast.FunctionDef) and any(
+            isinstance(one, ast.Call) and _name(one.func) in ("command", "callback")
+            for one in node.decorator_list
+        ):
+            found += paragraphs(ast.get_docstring(node) or "")
+    return [message for message in found if message]
 
 
 def headings(source: str) -> list[str]:

@@ -24,11 +24,12 @@ from .quantization import (
     quantization_noise,
     threshold_hand,
 )
-from .style import chinese_fonts, crops, forest
+from .style import as_svg, chinese_fonts, crops, forest, redrawn
 
 __all__ = [
     "accuracy_coverage",
     "agreement",
+    "as_svg",
     "channel_ranges",
     "chinese_fonts",
     "confusions",
@@ -50,6 +51,7 @@ __all__ = [
     "per_character",
     "pool_equivalence",
     "quantization_noise",
+    "redrawn",
     "reliability",
     "slowest_layers",
     "step_text",

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from ..evaluate.accuracy import GAP
 from ..evaluate.calibration import Coverage, Reliability
 from ..evaluate.intervals import wilson
+from ..language import phrase
 from .style import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
-    MINUS,
     SERIES,
     VERMILLION,
     WIDTH,
@@ -25,9 +25,11 @@ from .style import (
     _interval_points,
     _labelled_rows,
     _rgb,
+    in_each_language,
 )
 
 
+@in_each_language
 def paired(rows: Sequence[Mapping]) -> Figure:
     """Plates that only one of two models reads right, back to back, with the corrected p-value.
 
@@ -47,9 +49,9 @@ def paired(rows: Sequence[Mapping]) -> Figure:
         color="white",
         edgecolor=VERMILLION,
         hatch="////",
-        label="only float reads it right",
+        label=phrase("only float reads it right"),
     )
-    axes.barh(places, won, height=0.6, color=BLUE, label="only INT8 reads it right")
+    axes.barh(places, won, height=0.6, color=BLUE, label=phrase("only INT8 reads it right"))
     for place, row in zip(places, rows):
         for value, count, side in (
             (-row["only_float"], row["only_float"], "right"),
@@ -79,7 +81,7 @@ def paired(rows: Sequence[Mapping]) -> Figure:
     axes.axvline(0, color=BLACK, linewidth=0.8)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(9, integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
-    axes.set_xlabel("plates")
+    axes.set_xlabel(phrase("plates"))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return figure
 
@@ -88,6 +90,7 @@ def _p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+@in_each_language
 def per_character(rows: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
     """Accuracy of each character with Wilson intervals, one series per model.
 
@@ -117,14 +120,15 @@ def per_character(rows: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
             small=True,
         )
     axes.set_xticks(range(len(characters)), [f"{c}\n{first[c][1]}" for c in characters], fontsize=7)
-    axes.set_xlabel("character, and how often the labels have it")
-    axes.set_ylabel("read right (95 % interval)")
+    axes.set_xlabel(phrase("character, and how often the labels have it"))
+    axes.set_ylabel(phrase("read right (95 % interval)"))
     axes.set_xlim(-0.7, len(characters) - 0.3)
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(rows), borderaxespad=0.2)
     return figure
 
 
+@in_each_language
 def confusions(errors: Mapping[str, Sequence[tuple[str, str, int]]]) -> Figure:
     """The most frequent errors side by side, as "label → reading" with their counts.
 
@@ -140,7 +144,7 @@ def confusions(errors: Mapping[str, Sequence[tuple[str, str, int]]]) -> Figure:
     pairs = sorted(total, key=lambda pair: (-total[pair], pair))[:14]
     figure, [[axes]] = _figure(0.26 * max(2, len(pairs)) + 0.95, width=6.2)
     if not pairs:
-        axes.text(0.5, 0.5, "no errors", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, phrase("no errors"), ha="center", transform=axes.transAxes)
         _bare(axes)
         return figure
     places = _labelled_rows(axes, [_error_text(*pair) for pair in pairs])
@@ -157,19 +161,20 @@ def confusions(errors: Mapping[str, Sequence[tuple[str, str, int]]]) -> Figure:
             edgecolor=style["color"],
         )
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes.set_xlabel("times")
+    axes.set_xlabel(phrase("times"))
     axes.legend(loc="lower right")
     return figure
 
 
 def _error_text(label: str, reading: str) -> str:
     if reading == GAP:
-        return f"{label} dropped"
+        return phrase("{character} dropped", character=label)
     if label == GAP:
-        return f"{reading} added"
+        return phrase("{character} added", character=reading)
     return f"{label} → {reading}"
 
 
+@in_each_language
 def fidelity(cosines: Mapping[str, np.ndarray], differs: Mapping[str, np.ndarray]) -> Figure:
     """Distribution of the logits' cosine per image; plates that read differently marked.
 
@@ -194,7 +199,7 @@ def fidelity(cosines: Mapping[str, np.ndarray], differs: Mapping[str, np.ndarray
             color=BLUE,
             markersize=3,
             alpha=0.6,
-            label="same text as float" if place == 0 else None,
+            label=phrase("same text as float") if place == 0 else None,
         )
         axes.plot(
             loss[wrong],
@@ -202,21 +207,22 @@ def fidelity(cosines: Mapping[str, np.ndarray], differs: Mapping[str, np.ndarray
             "x",
             color=VERMILLION,
             markersize=5,
-            label="text differs from float's" if place == 0 else None,
+            label=phrase("text differs from float's") if place == 0 else None,
         )
         axes.plot(
             [np.median(loss)] * 2,
             [place - 0.36, place + 0.36],
             color=BLACK,
             linewidth=1.6,
-            label="median" if place == 0 else None,
+            label=phrase("median") if place == 0 else None,
         )
     axes.set_xscale("log")
-    axes.set_xlabel(f"1 {MINUS} cosine of the logits with float's, per image (left is nearer)")
+    axes.set_xlabel(phrase("1 − cosine of the logits with float's, per image (left is nearer)"))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return figure
 
 
+@in_each_language
 def gallery(
     images: np.ndarray,
     labels: Sequence[str],
@@ -243,11 +249,11 @@ def gallery(
     for spot in axes.flat:
         _bare(spot)
     if not count:
-        axes.flat[0].text(0, 0.5, "no plate to show", transform=axes.flat[0].transAxes)
+        axes.flat[0].text(0, 0.5, phrase("no plate to show"), transform=axes.flat[0].transAxes)
     for index in range(count):
         spot = axes.flat[index]
         spot.imshow(_rgb(images[index]), interpolation="lanczos")
-        lines = [("label", labels[index])] + [
+        lines = [(phrase("label"), labels[index])] + [
             (name, texts[index]) for name, texts in readings.items()
         ]
         for number, (name, text) in enumerate(lines):
@@ -262,7 +268,7 @@ def gallery(
                 color=GREY,
             )
             spot.annotate(
-                text or "(nothing)",
+                text or phrase("(nothing)"),
                 (text_at, 0),
                 xycoords="axes fraction",
                 xytext=(0, -10 - 11 * number),
@@ -285,6 +291,7 @@ def gallery(
     return figure
 
 
+@in_each_language
 def reliability(models: Mapping[str, Reliability]) -> Figure:
     """Accuracy against confidence in bins, with intervals and counts, one panel per model."""
     figure, axes = _figure(2.6, 1, max(1, len(models)), sharey=True)
@@ -300,16 +307,17 @@ def reliability(models: Mapping[str, Reliability]) -> Figure:
                 fontsize=6.5,
                 color=GREY,
             )
-        spot.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.06), xlabel="confidence")
+        spot.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.06), xlabel=phrase("confidence"))
         spot.annotate(
             f"ECE {bins.ece:.3f}", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=8
         )
         spot.set_title(name, fontsize=8.5)
         spot.grid(axis="both")
-    axes[0, 0].set_ylabel("read right (95 % interval)")
+    axes[0, 0].set_ylabel(phrase("read right (95 % interval)"))
     return figure
 
 
+@in_each_language
 def accuracy_coverage(curves: Mapping[str, Coverage]) -> Figure:
     """Accuracy of the plates that are accepted when the least certain are refused."""
     figure, [[axes]] = _figure(2.8, width=5.6)
@@ -326,7 +334,11 @@ def accuracy_coverage(curves: Mapping[str, Coverage]) -> Figure:
             markevery=0.15,
             label=name,
         )
-    axes.set(xlabel="accepted plates (%)", ylabel="exact match of the accepted", xlim=(101, 30))
+    axes.set(
+        xlabel=phrase("accepted plates (%)"),
+        ylabel=phrase("exact match of the accepted"),
+        xlim=(101, 30),
+    )
     axes.grid(axis="both")
     axes.legend(loc="lower right")
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..language import phrase
 from ..toolchain.profile import COMPUTE, MEMORY, Profile
 from .style import (
     BLACK,
@@ -23,9 +24,11 @@ from .style import (
     VERMILLION,
     _figure,
     _labelled_rows,
+    in_each_language,
 )
 
 
+@in_each_language
 def latency(rows: Sequence[Mapping]) -> Figure:
     """Predicted latency by chip and precision on a logarithmic axis, measured beside it.
 
@@ -49,7 +52,7 @@ def latency(rows: Sequence[Mapping]) -> Figure:
         style = PRECISION[row["precision"]]
         if row["predicted_ms"] is None:
             axes.annotate(
-                "no prediction for this chip",
+                phrase("no prediction for this chip"),
                 (0.02, place),
                 va="center",
                 color=GREY,
@@ -64,7 +67,7 @@ def latency(rows: Sequence[Mapping]) -> Figure:
                 style["marker"],
                 color=style["color"],
                 markersize=7,
-                label=once("predicted by the compiler"),
+                label=once(phrase("predicted by the compiler")),
             )
             axes.annotate(
                 f"{row['predicted_ms']:.3f}",
@@ -82,7 +85,7 @@ def latency(rows: Sequence[Mapping]) -> Figure:
                 markerfacecolor="none",
                 markersize=7,
                 markeredgecolor=BLACK,
-                label=once("measured by the vendor (bmrt_test)"),
+                label=once(phrase("measured by the vendor (bmrt_test)")),
             )
             axes.annotate(
                 f"{row['published_ms']:.2f}",
@@ -99,7 +102,7 @@ def latency(rows: Sequence[Mapping]) -> Figure:
                 "*",
                 color=VERMILLION,
                 markersize=10,
-                label=once(f"measured here ({row['measured_by']})"),
+                label=once(phrase("measured here ({by})", by=row["measured_by"])),
             )
             axes.annotate(
                 f"{row['measured_ms']:.3g}",
@@ -114,7 +117,7 @@ def latency(rows: Sequence[Mapping]) -> Figure:
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.3, high * 1.8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("latency (ms an image)")
+    axes.set_xlabel(phrase("latency (ms an image)"))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return figure
 
@@ -130,6 +133,7 @@ _KINDS = (
 )
 
 
+@in_each_language
 def timeline(profiles: Mapping[str, Profile]) -> Figure:
     """What the two units of the chip do over the predicted call, one pair of lanes per model."""
     figure, axes = _figure(0.8 * len(profiles) + 0.75, len(profiles), 1)
@@ -154,11 +158,13 @@ def timeline(profiles: Mapping[str, Profile]) -> Figure:
                     )
                     drawn.setdefault(kind, bars)
         busy = profile.busy()
-        spot.set_yticks([0, 1], [f"compute {busy[COMPUTE]:.0%}", f"memory {busy[MEMORY]:.0%}"])
+        spot.set_yticks(
+            [0, 1], [_unit_name(unit) + f" {busy[unit]:.0%}" for unit in (COMPUTE, MEMORY)]
+        )
         spot.set(ylim=(1.55, -0.55), xlim=(0, 1000 * profile.milliseconds))
         spot.tick_params(axis="y", length=0)
         spot.set_title(f"{name}: {1000 * profile.milliseconds:.0f} µs", fontsize=8.5)
-    axes[-1, 0].set_xlabel("predicted time (µs; each model has its own scale)")
+    axes[-1, 0].set_xlabel(phrase("predicted time (µs; each model has its own scale)"))
     figure.legend(
         [drawn[kind] for kind, *_ in _KINDS if kind in drawn],
         [kind for kind, *_ in _KINDS if kind in drawn],
@@ -168,11 +174,16 @@ def timeline(profiles: Mapping[str, Profile]) -> Figure:
     return figure
 
 
+def _unit_name(unit: str) -> str:
+    return phrase("compute") if unit == COMPUTE else phrase("memory")
+
+
 def _kind(layer: str) -> str:
     kind = layer.rsplit("_", 1)[0]
     return kind if kind in [name for name, *_ in _KINDS] else "other"
 
 
+@in_each_language
 def slowest_layers(profile: Profile, limit: int = 15) -> Figure:
     """The layers that take most cycles, compute and memory told apart."""
     rows = sorted(profile.by_layer(), key=lambda row: -row["cycles"])[:limit]
@@ -190,13 +201,14 @@ def slowest_layers(profile: Profile, limit: int = 15) -> Figure:
                 color="white" if style["hatch"] else style["color"],
                 edgecolor=style["color"],
                 hatch=style["hatch"],
-                label=unit,
+                label=_unit_name(unit),
             )
-    axes.set_xlabel("predicted time (µs)")
+    axes.set_xlabel(phrase("predicted time (µs)"))
     axes.legend(loc="lower right")
     return figure
 
 
+@in_each_language
 def memory(rows: Sequence[Mapping]) -> Figure:
     """Device memory by use, stacked.
 
@@ -208,14 +220,19 @@ def memory(rows: Sequence[Mapping]) -> Figure:
     figure, [[axes]] = _figure(0.33 * len(rows) + 0.95)
     places = _labelled_rows(axes, [row["label"] for row in rows])
     left = np.zeros(len(rows))
-    for part, style in zip(("weight", "runtime", "instruct"), SERIES):
+    names = {
+        "weight": phrase("weights"),
+        "runtime": phrase("runtime"),
+        "instruct": phrase("instructions"),
+    }
+    for (part, name), style in zip(names.items(), SERIES):
         size = np.array([row[part] for row in rows]) / 1e6
         axes.barh(
             places,
             size,
             left=left,
             height=0.62,
-            label=part,
+            label=name,
             edgecolor=style["color"],
             color="white" if style["hatch"] else style["color"],
             hatch=style["hatch"],
@@ -230,7 +247,7 @@ def memory(rows: Sequence[Mapping]) -> Figure:
             textcoords="offset points",
             fontsize=8,
         )
-    axes.set_xlabel("device memory (MB)")
+    axes.set_xlabel(phrase("device memory (MB)"))
     axes.set_xlim(0, left.max() * 1.1)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return figure

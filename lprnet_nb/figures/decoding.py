@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ..datasets.alphabet import Alphabet
 from ..evaluate.timings import STAGES
+from ..language import phrase
 from .style import (
     BLACK,
     SERIES,
@@ -19,9 +20,11 @@ from .style import (
     _labelled_rows,
     _rgb,
     blank,
+    in_each_language,
 )
 
 
+@in_each_language
 def ctc_paths(
     image: np.ndarray,
     log_probs: np.ndarray,
@@ -75,25 +78,28 @@ def ctc_paths(
         )
     axes.set_yticks(
         range(len(shown)),
-        [alphabet.characters[k] if k != alphabet.blank else "blank" for k in shown],
+        [alphabet.characters[k] if k != alphabet.blank else phrase("blank") for k in shown],
     )
     axes.set_xticks(range(steps))
-    axes.set_xlabel("time step (18 from left to right over the plate)")
-    axes.set_ylabel("class")
+    axes.set_xlabel(phrase("time step (18 from left to right over the plate)"))
+    axes.set_ylabel(phrase("class"))
     figure.legend(loc="outside lower center", ncols=len(paths))
-    figure.colorbar(mesh, ax=[top, axes], label="probability", pad=0.01, fraction=0.03, aspect=30)
+    figure.colorbar(
+        mesh, ax=[top, axes], label=phrase("probability"), pad=0.01, fraction=0.03, aspect=30
+    )
     return figure
 
 
 def step_text(log_probs: np.ndarray, alphabet: Alphabet, step: int, limit: int = 3) -> str:
     """The most probable classes of one time step, ``[C]``, in words."""
     best = np.argsort(-log_probs)[:limit]
-    return f"step {step}: " + ", ".join(
-        f"{'blank' if k == alphabet.blank else alphabet.characters[k]} {np.exp(log_probs[k]):.2f}"
-        for k in best
+    names = [phrase("blank") if k == alphabet.blank else alphabet.characters[k] for k in best]
+    return phrase("step {step}: ", step=step) + ", ".join(
+        f"{name} {np.exp(log_probs[k]):.2f}" for name, k in zip(names, best)
     )
 
 
+@in_each_language
 def timings(rows: Sequence[Mapping]) -> Figure:
     """Milliseconds an image by stage, as the vendor's tables have them.
 
@@ -115,7 +121,7 @@ def timings(rows: Sequence[Mapping]) -> Figure:
             color="white" if style["hatch"] else style["color"],
         )
         for place, row in zip(places, rows):
-            text = "not timed" if row[stage] is None else f"{row[stage]:.3g}"
+            text = phrase("not timed") if row[stage] is None else f"{row[stage]:.3g}"
             spot.annotate(
                 text,
                 (row[stage] or 0.0, place),
@@ -128,6 +134,6 @@ def timings(rows: Sequence[Mapping]) -> Figure:
         spot.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         spot.set_title(stage, fontsize=8.5)
     figure.supxlabel(
-        "time on this machine (ms an image; each stage has its own scale)", fontsize=8.5
+        phrase("time on this machine (ms an image; each stage has its own scale)"), fontsize=8.5
     )
     return figure

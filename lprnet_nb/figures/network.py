@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from ..evaluate.intervals import wilson
+from ..language import phrase
 from .style import (
     BLACK,
     BLUE,
@@ -23,6 +24,7 @@ from .style import (
     _interval_points,
     _labelled_rows,
     blank,
+    in_each_language,
 )
 
 _CHAIN = (
@@ -39,6 +41,7 @@ _CHAIN = (
 )
 
 
+@in_each_language
 def network_diagram() -> Figure:
     """LPRNet as data flow: the backbone, the four kept maps, and the global context."""
     figure = blank(WIDTH, 2.9)
@@ -54,7 +57,7 @@ def network_diagram() -> Figure:
         (1, "avg-pool\n5×5"),
         (3, "avg-pool\n5×5"),
         (6, "avg-pool\n4×10"),
-        (9, "as it is"),
+        (9, phrase("as it is")),
     ):
         _arrow(axes, (column, -0.28), (column, -0.72))
         _box(axes, column, -1, f"{text}\n÷ mean(x²)", GREEN)
@@ -63,18 +66,21 @@ def network_diagram() -> Figure:
         axes,
         4.5,
         -2.1,
-        "concatenate 516×4×18  →  conv 1×1 to 68  →  mean over height  →  logits 68×18",
+        phrase("concatenate 516×4×18  →  conv 1×1 to 68  →  mean over height  →  logits 68×18"),
         BLACK,
         width=5.6,
     )
-    axes.text(-0.45, 0.6, "backbone", color=BLUE, weight="bold")
+    axes.text(-0.45, 0.6, phrase("backbone"), color=BLUE, weight="bold")
     axes.text(
-        5.0, 0.6, "bold frame: the pools that stride over channels (trap 1)", color=VERMILLION
+        5.0,
+        0.6,
+        phrase("bold frame: the pools that stride over channels (trap 1)"),
+        color=VERMILLION,
     )
     axes.text(
         7.5,
         -1,
-        "global context\n(trap 2: the mean\nof what?)",
+        phrase("global context\n(trap 2: the mean\nof what?)"),
         color=GREEN,
         va="center",
         ha="center",
@@ -121,6 +127,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     )
 
 
+@in_each_language
 def workflow() -> Figure:
     """The port from weights to a report, the Chinese terms beside the English ones."""
     figure = blank(WIDTH, 2.3)
@@ -133,26 +140,36 @@ def workflow() -> Figure:
             ("trace 模型转换", "torch.jit.trace, ONNX", BLUE),
             ("compile 编译", "TPU-MLIR, TPU-NNTC", VERMILLION),
             ("BModel", "FP32, FP16, INT8", VERMILLION),
-            ("infer 推理", "device, simulator\nor emulator", GREEN),
+            ("infer 推理", phrase("device, simulator\nor emulator"), GREEN),
         )
     ):
         _step(axes, place, 0, title, detail, color)
         if place:
             _arrow(axes, (place - 0.55, 0), (place - 0.45, 0))
-    _step(axes, 0.5, -0.85, "plates 车牌", "published, generated or your own", BLUE, width=1.88)
-    _step(axes, 2, -0.85, "calibrate 校准", "thresholds, strategies", VERMILLION)
+    _step(
+        axes,
+        0.5,
+        -0.85,
+        "plates 车牌",
+        phrase("published, generated or your own"),
+        BLUE,
+        width=1.88,
+    )
+    _step(axes, 2, -0.85, "calibrate 校准", phrase("thresholds, strategies"), VERMILLION)
     _arrow(axes, (1.45, -0.85), (1.55, -0.85))
     _arrow(axes, (2, -0.56), (2, -0.29))
-    _step(axes, 4, -0.85, "decode 解码", "CTC, plate grammar", GREEN)
+    _step(axes, 4, -0.85, "decode 解码", phrase("CTC, plate grammar"), GREEN)
     _arrow(axes, (4, -0.29), (4, -0.56))
-    _step(axes, 3, -0.85, "compare 对比", "float against INT8", BLACK)
+    _step(axes, 3, -0.85, "compare 对比", phrase("float against INT8"), BLACK)
     _arrow(axes, (3.55, -0.85), (3.45, -0.85))
     _step(
         axes,
         2,
         -1.7,
         "report 报告",
-        "accuracy with intervals, paired tests, predicted latency, every number with its origin",
+        phrase(
+            "accuracy with intervals, paired tests, predicted latency, every number with its origin"
+        ),
         BLACK,
         width=4.88,
     )
@@ -187,6 +204,7 @@ def _step(
     axes.text(x, y - 0.12, detail, ha="center", va="center", fontsize=6, linespacing=1.15)
 
 
+@in_each_language
 def pool_equivalence(
     before: np.ndarray, published: np.ndarray, portable: np.ndarray, step: int
 ) -> Figure:
@@ -214,23 +232,28 @@ def pool_equivalence(
                 linewidth=1,
             )
         )
-    left.set_title(f"in: every {step}{'nd' if step == 2 else 'th'} channel is kept")
+    left.set_title(
+        phrase("in: every second channel is kept")
+        if step == 2
+        else phrase("in: every {step}th channel is kept", step=step)
+    )
     for axes, values, title in (
-        (middle, published, "3-D max-pool"),
-        (right, portable, "2-D max-pool + slice"),
+        (middle, published, phrase("3-D max-pool")),
+        (right, portable, phrase("2-D max-pool + slice")),
     ):
         axes.imshow(values[: shown // step], aspect="auto", cmap="Greys", vmin=0, vmax=top)
         axes.set_title(title)
     worst = float(np.abs(published - portable).max())
-    right.set_xlabel(f"column\n(largest difference: {worst:g})")
-    left.set_xlabel("column")
-    middle.set_xlabel("column")
-    left.set_ylabel("channel")
+    right.set_xlabel(phrase("column\n(largest difference: {worst:g})", worst=worst))
+    left.set_xlabel(phrase("column"))
+    middle.set_xlabel(phrase("column"))
+    left.set_ylabel(phrase("channel"))
     for axes in (left, middle, right):
         axes.spines[:].set_visible(False)
     return figure
 
 
+@in_each_language
 def agreement(forms: Sequence[str], differences: Sequence[float]) -> Figure:
     """Largest difference of logits from the published network, one row per form.
 
@@ -253,7 +276,7 @@ def agreement(forms: Sequence[str], differences: Sequence[float]) -> Figure:
             markersize=6,
         )
         axes.annotate(
-            "bit-identical" if exact else f"{difference:.1e}",
+            phrase("bit-identical") if exact else f"{difference:.1e}",
             (max(difference, floor), place),
             xytext=(8, 0),
             textcoords="offset points",
@@ -261,10 +284,13 @@ def agreement(forms: Sequence[str], differences: Sequence[float]) -> Figure:
             fontsize=8,
         )
     axes.set(xscale="log", xlim=(floor / 2, 10))
-    axes.set_xlabel("largest absolute difference of a logit (logits span tens; 1 would matter)")
+    axes.set_xlabel(
+        phrase("largest absolute difference of a logit (logits span tens; 1 would matter)")
+    )
     return figure
 
 
+@in_each_language
 def coupling(rows: Sequence[Mapping]) -> Figure:
     """Exact match over batch size, mean per image against mean over the batch.
 
@@ -285,7 +311,9 @@ def coupling(rows: Sequence[Mapping]) -> Figure:
             y,
             [wilson(r["right"], r["images"]) for r in chosen],
             style,
-            f"mean over the {mean}" + (" (as published)" if mean == "batch" else ""),
+            phrase("mean over the batch (as published)")
+            if mean == "batch"
+            else phrase("mean over the image"),
         )
         for place, value in zip(x, y):
             axes.annotate(
@@ -299,13 +327,14 @@ def coupling(rows: Sequence[Mapping]) -> Figure:
             )
     axes.set_xticks(range(len(batches)), [str(b) for b in batches])
     axes.set_xlim(-0.5, len(batches) - 0.5)
-    axes.set_xlabel("images in a batch")
-    axes.set_ylabel("exact match (95 % interval)")
+    axes.set_xlabel(phrase("images in a batch"))
+    axes.set_ylabel(phrase("exact match (95 % interval)"))
     axes.grid(axis="y")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.18), ncols=2)
     return figure
 
 
+@in_each_language
 def subnormals(
     layers: Sequence[str], shares: Sequence[float], times: Mapping[str, float] | None = None
 ) -> Figure:
@@ -322,7 +351,7 @@ def subnormals(
     left.set_xticks(
         range(len(layers)), layers, rotation=60, ha="right", fontsize=6.5, rotation_mode="anchor"
     )
-    left.set_ylabel("subnormal values\n(% of the layer)")
+    left.set_ylabel(phrase("subnormal values\n(% of the layer)"))
     left.grid(axis="y")
     left.set_axisbelow(True)
     if times:
@@ -338,5 +367,5 @@ def subnormals(
                 textcoords="offset points",
             )
         right.set_xticks(range(len(times)), list(times))
-        right.set_ylabel("time (ms an image,\ntorch, one thread)")
+        right.set_ylabel(phrase("time (ms an image,\ntorch, one thread)"))
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..language import phrase
 from .style import (
     BLACK,
     BLUE,
@@ -22,9 +23,11 @@ from .style import (
     _figure,
     _rgb,
     blank,
+    in_each_language,
 )
 
 
+@in_each_language
 def histogram(
     values: np.ndarray,
     thresholds: Mapping[str, float],
@@ -67,9 +70,14 @@ def draw_histogram(axes: Axes, values: np.ndarray, thresholds: Mapping[str, floa
             clip_on=False,
             transform=axes.get_xaxis_transform(),
             linestyle="none",
-            label=f"{name} {threshold:.4g}: {100 * beyond:.2g} % saturate",
+            label=phrase(
+                "{name} {threshold:.4g}: {share:.2g} % saturate",
+                name=name,
+                threshold=threshold,
+                share=100 * beyond,
+            ),
         )
-    axes.set(xlabel="activation (absolute value)", ylabel="count", xlim=(0, top))
+    axes.set(xlabel=phrase("activation (absolute value)"), ylabel=phrase("count"), xlim=(0, top))
     axes.legend(
         loc="upper right",
         bbox_to_anchor=(1, 0.97),
@@ -122,15 +130,15 @@ def draw_noise(
     top = max(flat.max(), *thresholds.values()) or 1.0
     grid = np.geomspace(top / 12, top * 1.05, 60)
     saturation, rounding = quantization_noise(flat, grid, levels)
-    axes.plot(grid, rounding, color=BLUE, linestyle="--", label="rounding (resolution)")
+    axes.plot(grid, rounding, color=BLUE, linestyle="--", label=phrase("rounding (resolution)"))
     axes.plot(
         grid,
         np.where(saturation > 0, saturation, np.nan),
         color=VERMILLION,
         linestyle=":",
-        label="saturation",
+        label=phrase("saturation"),
     )
-    axes.plot(grid, saturation + rounding, color=BLACK, label="both")
+    axes.plot(grid, saturation + rounding, color=BLACK, label=phrase("both"))
     total = np.add(*quantization_noise(flat, np.array(list(thresholds.values())), levels))
     for threshold, noise, style in zip(thresholds.values(), total, SERIES):
         axes.plot(threshold, noise, style["marker"], color=style["color"], markersize=6, zorder=5)
@@ -138,8 +146,8 @@ def draw_noise(
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="threshold",
-        ylabel="mean square error",
+        xlabel=phrase("threshold"),
+        ylabel=phrase("mean square error"),
         ylim=(both.min() / 30, both.max() * 2),
     )
     axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -192,15 +200,17 @@ def threshold_hand(
         yscale="log",
         xlim=limits,
         ylim=(0.7, None),
-        ylabel="count",
-        xlabel="activation, threshold",
+        ylabel=phrase("count"),
+        xlabel=phrase("activation, threshold"),
     )
     left.minorticks_off()  # they take a third of the time that a redraw has
-    left.set_title(f"layer {layer} of {len(images)} plates")
+    left.set_title(phrase("layer {layer} of {count} plates", layer=layer, count=len(images)))
     for (name, threshold), style in zip(methods.items(), SERIES[1:]):
         left.axvline(threshold, color=style["color"], linestyle=style["linestyle"], label=name)
-    step = left.axvspan(limits[0], limits[0], color=SKY, alpha=0.3, label="rounded to 0")
-    line = left.axvline(limits[0], color=SERIES[0]["color"], linewidth=2, label="in the hand")
+    step = left.axvspan(limits[0], limits[0], color=SKY, alpha=0.3, label=phrase("rounded to 0"))
+    line = left.axvline(
+        limits[0], color=SERIES[0]["color"], linewidth=2, label=phrase("in the hand")
+    )
     left.legend(
         loc="upper left",
         bbox_to_anchor=(-0.05, -0.2),
@@ -211,7 +221,7 @@ def threshold_hand(
     )
     changing = []
     for row, (channel, title) in enumerate(_two_channels(values)):
-        for column, word in enumerate(("float", "INT8")):
+        for column, word in enumerate((phrase("float"), "INT8")):
             axes = figure.add_subplot(right[row, column])
             _bare(axes)
             axes.set_title(f"{title}, {word}", fontsize=8)
@@ -225,7 +235,9 @@ def threshold_hand(
     for spot, image, label in zip(spots, images, labels):
         _bare(spot)
         spot.imshow(_rgb(image), interpolation="lanczos")
-        spot.set_title(f"float: {label}", fontsize=7.5, weight="normal", loc="center", pad=2)
+        spot.set_title(
+            phrase("float: {text}", text=label), fontsize=7.5, weight="normal", loc="center", pad=2
+        )
         texts.append(spot.set_xlabel(" ", labelpad=2))
     count = figure.text(0.53, 0.4, "", fontsize=8, linespacing=1.4)
 
@@ -237,15 +249,21 @@ def threshold_hand(
         for text, label, found in zip(texts, labels, readings):
             good = found == label
             text.set(
-                text=f"INT8: {found or '(nothing)'} {'✓' if good else '✗'}",
+                text=f"INT8: {found or phrase('(nothing)')} {'✓' if good else '✗'}",
                 color=BLACK if good else VERMILLION,
                 weight="normal" if good else "bold",
             )
         right = sum(a == b for a, b in zip(labels, readings))
         count.set_text(
-            f"threshold {threshold:.3g}: {right} of {len(labels)} read right\n"
-            f"{100 * (positive > threshold).mean():.2g} % of the values above 0 saturate, "
-            f"{100 * (positive < threshold / levels / 2).mean():.2g} % become 0"
+            phrase(
+                "threshold {threshold:.3g}: {right} of {count} read right\n"
+                "{above:.2g} % of the values above 0 saturate, {zero:.2g} % become 0",
+                threshold=threshold,
+                right=right,
+                count=len(labels),
+                above=100 * (positive > threshold).mean(),
+                zero=100 * (positive < threshold / levels / 2).mean(),
+            )
         )
         return figure
 
@@ -257,9 +275,13 @@ def _two_channels(values: np.ndarray) -> list[tuple[int, str]]:
     tops = values[0].max(axis=(1, 2))
     order = np.argsort(-tops)
     active = order[: max(1, int((tops > tops.max() / 100).sum()))]
-    return [(int(active[0]), "widest channel"), (int(active[len(active) // 2]), "middle channel")]
+    return [
+        (int(active[0]), phrase("widest channel")),
+        (int(active[len(active) // 2]), phrase("middle channel")),
+    ]
 
 
+@in_each_language
 def channel_ranges(
     maxima: np.ndarray, step: int, scale: float, kept_scale: float | None = None
 ) -> Figure:
@@ -283,8 +305,8 @@ def channel_ranges(
     alive = maxima > bottom
     place = 0
     for mask, style, label in (
-        (kept, SERIES[1], "kept by the pool"),
-        (~kept, SERIES[0], "global context only"),
+        (kept, SERIES[1], phrase("kept by the pool")),
+        (~kept, SERIES[0], phrase("global context only")),
     ):
         values = np.sort(maxima[mask & alive])[::-1]
         x = place + np.arange(len(values))
@@ -297,16 +319,22 @@ def channel_ranges(
             style["marker"],
             color=style["color"],
             markersize=6,
-            label=f"{label}: {len(values)} of {mask.sum()} alive",
+            label=phrase(
+                "{label}: {count} of {all} alive", label=label, count=len(values), all=mask.sum()
+            ),
         )
         place += len(values) + 1
     lines = [
-        (255 * scale, "-", f"largest INT8 value, {255 * scale:.3g}"),
-        (scale, "--", f"one step of the shared scale, {scale:.2g}"),
+        (255 * scale, "-", phrase("largest INT8 value, {value:.3g}", value=255 * scale)),
+        (scale, "--", phrase("one step of the shared scale, {scale:.2g}", scale=scale)),
     ]
     if kept_scale:
         lines.append(
-            (kept_scale, ":", f"one step of the kept channels' own scale, {kept_scale:.2g}")
+            (
+                kept_scale,
+                ":",
+                phrase("one step of the kept channels' own scale, {scale:.2g}", scale=kept_scale),
+            )
         )
     for value, line, text in lines:
         axes.axhline(value, color=BLACK, linestyle=line, linewidth=0.9)
@@ -323,18 +351,22 @@ def channel_ranges(
         )
     axes.set(
         yscale="log",
-        ylabel="largest activation",
+        ylabel=phrase("largest activation"),
         ylim=(bottom, 2 * maxima.max()),
-        xlabel="channels that are ever active, widest first",
+        xlabel=phrase("channels that are ever active, widest first"),
     )
     axes.set_xticks([])
     axes.set_title(
-        f"widest kept channel: {maxima[kept].max() / scale:.0f} of 255 levels", fontsize=8.5
+        phrase(
+            "widest kept channel: {levels:.0f} of 255 levels", levels=maxima[kept].max() / scale
+        ),
+        fontsize=8.5,
     )
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
+@in_each_language
 def layer_fidelity(
     layers: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str = "SQNR (dB)"
 ) -> Figure:
@@ -361,6 +393,7 @@ def layer_fidelity(
     return figure
 
 
+@in_each_language
 def layer_costs(
     layers: Sequence[str],
     shares: Sequence[float],
@@ -396,17 +429,19 @@ def layer_costs(
         )
     left.set_yticks(places, layers, fontsize=7.5)
     left.invert_yaxis()
-    left.set(xlabel="part of the noise at the output, %", xlim=(0, 115 * max(shares)))
-    left.set_title("each layer alone in INT8")
+    left.set(xlabel=phrase("part of the noise at the output, %"), xlim=(0, 115 * max(shares)))
+    left.set_title(phrase("each layer alone in INT8"))
     marks = np.arange(len(cures))
     for mark, (_, value), style in zip(marks, cures, SERIES[1:]):
         right.plot(value, mark, style["marker"], color=style["color"], markersize=7)
-    right.axvline(int8_db, color=BLACK, linestyle="--", label="as it is")
+    right.axvline(int8_db, color=BLACK, linestyle="--", label=phrase("as it is"))
     if without_db is not None:
-        right.axvline(without_db, color=GREY, linestyle=":", label="without this layer's error")
+        right.axvline(
+            without_db, color=GREY, linestyle=":", label=phrase("without this layer's error")
+        )
     right.set_yticks(marks, [name for name, _ in cures])
     right.set_ylim(max(len(cures), 1) - 0.5, -0.5)
-    right.set(xlabel="SNR of the output, dB")
-    right.set_title(f"cures of {layers[0]}")
+    right.set(xlabel=phrase("SNR of the output, dB"))
+    right.set_title(phrase("cures of {layer}", layer=layers[0]))
     figure.legend(loc="outside lower right", ncols=2)
     return figure

@@ -14,8 +14,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..language import phrase, spoken, within
 from ..toolchain.releases import VERSIONS
-from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH, blank
+from .style import BLACK, GREY, MINUS, PALE, SERIES, WIDTH, blank, in_each_language
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
@@ -27,6 +28,7 @@ def _rows(axes: Axes, labels: Sequence[str]) -> np.ndarray:
     return places
 
 
+@in_each_language
 def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
     """Exact match per strategy and chip: every draw's range, the mean, its interval, and float's.
 
@@ -57,7 +59,7 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
         place = names.index(_label(line, most)) + shifts[chips.index(line["chip"])]
         if "error" in line or line["mean"] <= READABLE:
             text = (
-                f"refused by the tool, {notes.index(_note(line)) + 1}"
+                phrase("refused by the tool, {number}", number=notes.index(_note(line)) + 1)
                 if "error" in line
                 else f"◂ {line['mean']:.3f}"
             )
@@ -90,16 +92,21 @@ def accuracy(lines: Sequence[Mapping[str, Any]], reference: float) -> Figure:
             label=None if line["chip"] in axes.get_legend_handles_labels()[1] else line["chip"],
         )
     axes.axvline(
-        reference, color=BLACK, linewidth=1, linestyle="--", label=f"float {reference:.3f}"
+        reference,
+        color=BLACK,
+        linewidth=1,
+        linestyle="--",
+        label=phrase("float {share:.3f}", share=reference),
     )
     axes.set_xlim(left=left)
-    axes.set_xlabel("exact match: mean (mark), draws (thick), 95 % interval (thin)")
+    axes.set_xlabel(phrase("exact match: mean (mark), draws (thick), 95 % interval (thin)"))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     if said:
         figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=6.5)
     return figure
 
 
+@in_each_language
 def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Exact match along all releases, a panel a chip, and the predicted time below.
 
@@ -139,11 +146,15 @@ def releases(lines: Sequence[Mapping[str, Any]]) -> Figure:
                 ends = [[line[end] for line in timed] for end in ("low", "high")]
                 axes.fill_between(places, *ends, color=style["color"], alpha=0.12, linewidth=0)
         axes.grid(axis="y")
-        axes.set_ylabel(f"{chip}\nexact match" if chip else f"{chips[0]}\npredicted ms")
+        axes.set_ylabel(
+            phrase("{chip}\nexact match", chip=chip)
+            if chip
+            else phrase("{chip}\npredicted ms", chip=chips[0])
+        )
     panels[-1].set_ylim(bottom=0)
     panels[-1].set_xticks(range(len(VERSIONS)), VERSIONS, rotation=90)
     panels[-1].set_xlabel(
-        "release of TPU-MLIR that generated the code; bands: lowest to highest draw"
+        phrase("release of TPU-MLIR that generated the code; bands: lowest to highest draw")
     )
     panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(strategies))
     return figure
@@ -154,15 +165,22 @@ READABLE = 0.7  # below it a strategy is named with its mean, and not drawn to s
 
 
 def _label(line: Mapping[str, Any], most: int) -> str:
-    origin = {"within": " (on test images)", "generated": " (on generated plates)"}
-    few = f" ({line['draws']} of {most} draws)" if 0 < line["draws"] < most else ""
-    return line["strategy"] + origin.get(line["scheme"], "") + few
+    origin = {
+        "within": phrase(" (on test images)"),
+        "generated": phrase(" (on generated plates)"),
+    }
+    return line["strategy"] + origin.get(line["scheme"], "") + _few(line["draws"], most)
+
+
+def _few(draws: int, most: int) -> str:
+    return phrase(" ({count} of {most} draws)", count=draws, most=most) if 0 < draws < most else ""
 
 
 def _note(line: Mapping[str, Any]) -> str:
     return f"{line['chip']} {line['strategy']}: {line['error']}"
 
 
+@in_each_language
 def pareto(
     lines: Sequence[Mapping[str, Any]], reference: float, named: Sequence[str] = ("kl", "mse")
 ) -> Figure:
@@ -201,6 +219,7 @@ def pareto(
     chosen = [lines[number]["strategy"] for *_, number in front]
     chosen += [name for name in named if name not in chosen]
     handles: dict[str, Artist | ErrorbarContainer] = {}
+    others = phrase("others")
     for time, negative, number in points:
         line = lines[number]
         low, high = line["interval"]
@@ -218,13 +237,16 @@ def pareto(
                 elinewidth=0.8,
             )
         else:
-            handles["others"] = axes.plot(
+            handles[others] = axes.plot(
                 time, -negative, color=GREY, marker=".", linestyle="none", zorder=1
             )[0]
     axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--")
-    axes.set(xlabel="predicted time of a call in ms", ylabel="exact match (95 % interval)")
+    axes.set(
+        xlabel=phrase("predicted time of a call in ms"),
+        ylabel=phrase("exact match (95 % interval)"),
+    )
     axes.grid(axis="y", color=PALE)
-    order = [name for name in (*chosen, "others") if name in handles]
+    order = [name for name in (*chosen, others) if name in handles]
     axes.legend(
         [handles[name] for name in order],
         order,
@@ -235,6 +257,7 @@ def pareto(
     return figure
 
 
+@in_each_language
 def front(
     found: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], reference: float
 ) -> Figure:
@@ -259,7 +282,7 @@ def front(
             axes.plot(line["cost"], line["mean"], color=GREY, marker=".", linestyle="none")
         if best:
             ends = [[x["cost"] for x in best], [x["mean"] for x in best]]
-            axes.step(*ends, where="post", color=GREY, linewidth=0.8, label="made by hand")
+            axes.step(*ends, where="post", color=GREY, linewidth=0.8, label=phrase("made by hand"))
         for line in best:
             axes.annotate(
                 line["strategy"],
@@ -281,17 +304,22 @@ def front(
             elinewidth=0.8,
             linestyle="-",
             linewidth=0.8,
-            label="searched, on plates that it has not seen (95 % interval)",
+            label=phrase("searched, on plates that it has not seen (95 % interval)"),
         )
-        axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--", label="float")
-        unit = "predicted ms of a call" if mine[0]["unit"] == "ms" else "part of the work in float"
-        axes.set(title=chip, xlabel=unit, ylabel="exact match")
+        axes.axhline(reference, color=BLACK, linewidth=1, linestyle="--", label=phrase("float"))
+        unit = (
+            phrase("predicted ms of a call")
+            if mine[0]["unit"] == "ms"
+            else phrase("part of the work in float")
+        )
+        axes.set(title=chip, xlabel=unit, ylabel=phrase("exact match"))
         axes.set_xlim(right=1.15 * max(line["cost"] for line in [*mine, *best]))
         axes.grid(axis="y", color=PALE)
     panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=3, fontsize=7)
     return figure
 
 
+@in_each_language
 def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Time steps that INT8 reads unlike float: one role in float, and one role quantized."""
     usable = [line for line in lines if "steps_off" in line]
@@ -300,8 +328,8 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
     figure = blank(WIDTH, 0.27 * len(names) + 1.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, mode, title in (
-        (left, "float", "only this role in float"),
-        (right, "int8", "only this role quantized"),
+        (left, "float", phrase("only this role in float")),
+        (right, "int8", phrase("only this role quantized")),
     ):
         _rows(axes, names)
         for chip in chips:
@@ -326,20 +354,28 @@ def roles(lines: Sequence[Mapping[str, Any]]) -> Figure:
                         color=style["color"],
                         linewidth=0.8,
                         linestyle=style["linestyle"],
-                        label=f"{chip}, all in INT8",
+                        label=phrase("{chip}, all in INT8", chip=chip),
                     )
         axes.set_title(title)
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"steps read unlike float, of {18 * usable[0]['images']}")
+        axes.set_xlabel(
+            phrase("steps read unlike float, of {count}", count=18 * usable[0]["images"])
+        )
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7, ncols=2)
     return figure
 
 
+@in_each_language
 def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Images that read differently beside others, mean over the batch against over the image."""
     figure = blank(WIDTH, 0.42 * len(lines) + 0.9)
     axes = figure.subplots()
-    labels = [f"{line['chip']}, mean over the {line['batch_mean']}" for line in lines]
+    labels = [
+        phrase("{chip}, mean over the batch", chip=line["chip"])
+        if line["batch_mean"] == "batch"
+        else phrase("{chip}, mean over the image", chip=line["chip"])
+        for line in lines
+    ]
     places = _rows(axes, labels)
     for place, line in zip(places, lines):
         style = SERIES[0 if line["batch_mean"] == "image" else 1]
@@ -352,8 +388,13 @@ def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
             edgecolor="white",
         )
         axes.annotate(
-            f"{line['moved']} of {line['images']}; right: {min(line['right'])} to "
-            f"{max(line['right'])}",
+            phrase(
+                "{moved} of {images}; right: {low} to {high}",
+                moved=line["moved"],
+                images=line["images"],
+                low=min(line["right"]),
+                high=max(line["right"]),
+            ),
             (line["moved"], place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -362,11 +403,15 @@ def company(lines: Sequence[Mapping[str, Any]]) -> Figure:
         )
     axes.set_xlim(0, max(1, *(line["moved"] for line in lines)) * 1.9)
     axes.set_xlabel(
-        f"images that change their reading with the other {lines[0]['batch'] - 1} of their batch"
+        phrase(
+            "images that change their reading with the other {count} of their batch",
+            count=lines[0]["batch"] - 1,
+        )
     )
     return figure
 
 
+@in_each_language
 def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """Gain and verdict of each tip by chip, in points of exact match with its 95 % interval.
 
@@ -391,13 +436,14 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
             chips.index(line["chip"]),
             rows.index((line["tip"], line["strategy"], line["baseline"])),
         )
-        mark, color = VERDICTS[line["verdict"]]
+        mark, color, _ = VERDICTS[line["verdict"]]
         low, high = (100 * end for end in line["interval"])
         axes.add_patch(
             Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, color=color, linewidth=0)
         )
-        few = f" ({line['draws']} of {most} draws)" if line["draws"] < most else ""
-        said = f"{mark} {100 * line['difference']:+.1f}{few}\n{low:+.1f} to {high:+.1f}"
+        few = _few(line["draws"], most)
+        ends = phrase("{low:+.1f} to {high:+.1f}", low=low, high=high)
+        said = f"{mark} {100 * line['difference']:+.1f}{few}\n{ends}"
         axes.annotate(
             said.replace("-", MINUS),
             place,
@@ -407,16 +453,17 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
             linespacing=1.25,
         )
     figure.supxlabel(
-        "   ".join(f"{mark} {name}" for name, (mark, _) in VERDICTS.items()), fontsize=8
+        "   ".join(f"{mark} {within(name, spoken())}" for mark, _, name in VERDICTS.values()),
+        fontsize=8,
     )
     return figure
 
 
-# Mark and background of each verdict; the marks tell them apart without colour.
+# Mark, background and name of each verdict; the marks tell them apart without colour.
 VERDICTS = {
-    "holds": ("✓", "#CDE9DC"),
-    "does not hold": ("✗", "#F8DACB"),
-    "cannot be told": ("?", "#EFEFEF"),
+    "holds": ("✓", "#CDE9DC", phrase("holds")),
+    "does not hold": ("✗", "#F8DACB", phrase("does not hold")),
+    "cannot be told": ("?", "#EFEFEF", phrase("cannot be told")),
 }
 
 
@@ -439,6 +486,7 @@ class Step:
     reference: float | None = None
 
 
+@in_each_language
 def staircase(steps: Sequence[Step]) -> Figure:
     """Exact match step by step: each chip's mean and draws, and float read in the same way."""
     chips = list(dict.fromkeys(chip for step in steps for chip in step.by_chip))
@@ -474,10 +522,10 @@ def staircase(steps: Sequence[Step]) -> Figure:
     axes.margins(y=0.12)
     axes.grid(axis="y", color=PALE)
     axes.set_axisbelow(True)
-    axes.set_ylabel("exact match")
+    axes.set_ylabel(phrase("exact match"))
     for chip, style in zip(chips, SERIES):
         axes.plot([], [], color=style["color"], marker=style["marker"], linestyle="", label=chip)
-    axes.plot([], [], "--", color=BLACK, linewidth=1, label="float, read the same way")
+    axes.plot([], [], "--", color=BLACK, linewidth=1, label=phrase("float, read the same way"))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     return figure
 

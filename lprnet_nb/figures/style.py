@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping, Sequence
-from functools import cache
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +26,7 @@ from numpy.typing import ArrayLike
 from ..datasets.alphabet import PROVINCES
 from ..errors import ParameterError
 from ..evaluate.intervals import wilson
+from ..language import phrase, speaking, spoken, within
 
 BLACK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
 
@@ -107,6 +111,8 @@ def _use_style() -> None:
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.labelsize": 8.5,
+            "axes.labelcolor": BLACK,
+            "text.color": BLACK,
             "axes.edgecolor": GREY,
             "axes.linewidth": 0.7,
             "axes.spines.top": False,
@@ -133,6 +139,71 @@ def _use_style() -> None:
             "image.interpolation": "nearest",
         }
     )
+
+
+_P = ParamSpec("_P")
+_again: WeakKeyDictionary[Figure, Callable[[], Figure]] = WeakKeyDictionary()
+
+
+def in_each_language(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """A figure function whose figures `redrawn` can draw in another language.
+
+    Texts among the values, in lists and tables too, come to it in the language spoken.
+    """
+
+    @wraps(draw)
+    def drawn(*values: _P.args, **named: _P.kwargs) -> Figure:
+        figure = draw(*within(values, spoken()), **within(named, spoken()))
+        _again[figure] = partial(drawn, *values, **named)
+        return figure
+
+    return drawn
+
+
+def redrawn(figure: Figure, language: str) -> Figure:
+    """A figure as it is in a language; one that cannot be drawn again as it is."""
+    again = _again.get(figure)
+    if again is None or language == spoken():
+        return figure
+    with speaking(language):
+        return again()
+
+
+# Colours on a dark page; what is not here (pictures, the hues of series in between) stays.
+DARK = {
+    "#ffffff": "#151a21",
+    BLACK: "#e6e9ee",
+    GREY: "#9aa6b5",
+    PALE: "#3a4350",
+    BLUE: "#4fa9e0",
+    VERMILLION: "#f2894a",
+    GREEN: "#3cc79d",
+    "#CDE9DC": "#1d4a3a",
+    "#F8DACB": "#5a2e1b",
+    "#EFEFEF": "#2b323c",
+}
+
+
+def as_svg(figure: Figure, **metadata: str) -> bytes:
+    """SVG in the colours of the page that shows it, light or dark; the same figure, the same bytes.
+
+    A browser takes the dark ones by the colour scheme of the page, a printer the light ones.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, **metadata})
+    rules = "".join(
+        f'[style*="{what}: {light.lower()}"]{{{what}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    svg = re.sub(rb"<!--.*?-->|\n\s+", _shorter, drawn.getvalue(), flags=re.S)
+    return svg.replace(b"<defs>", f"<defs>{style}".encode(), 1)
+
+
+def _shorter(found: re.Match[bytes]) -> bytes:
+    """Nothing of a comment, and a line end of white space: a tenth of the file."""
+    return b"\n" if found[0].startswith(b"\n") else b""
 
 
 def blank(width: float, height: float, **options: Any) -> Figure:
@@ -194,8 +265,9 @@ def _interval_points(
     )
 
 
+@in_each_language
 def forest(
-    rows: Sequence[Mapping], *, unit: str = "exact match", limits: tuple[float, float] | None = None
+    rows: Sequence[Mapping], *, unit: str = "", limits: tuple[float, float] | None = None
 ) -> Figure:
     """Shares with Wilson 95 % intervals, one per row, and published figures beside them.
 
@@ -240,17 +312,20 @@ def forest(
                 markerfacecolor="none",
                 markersize=8,
                 markeredgecolor=BLACK,
-                label=None if published else "published by the vendor",
+                label=None if published else phrase("published by the vendor"),
             )
             published = True
     if limits:
         axes.set_xlim(*limits)
-    axes.set_xlabel(f"{unit} (bar: Wilson 95 % interval)")
+    axes.set_xlabel(
+        phrase("{unit} (bar: Wilson 95 % interval)", unit=unit or phrase("exact match"))
+    )
     if published:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure
 
 
+@in_each_language
 def crops(
     pictures: Sequence[tuple[np.ndarray, str]], *, columns: int = 4, height: float = 0.95
 ) -> Figure:

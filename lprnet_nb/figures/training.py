@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 
 from ..datasets.images import PlateImages
 from ..evaluate.intervals import wilson
-from .style import SERIES, WIDTH, blank
+from ..language import phrase
+from .style import SERIES, WIDTH, blank, in_each_language
 
 TOP = 1.02  # of axes of shares: a marker at 1 is seen whole
 
 
+@in_each_language
 def sheets(sets: Mapping[str, PlateImages], columns: int = 6, zoom: int = 3) -> Figure:
     """Contact sheets of several sets, one below the other, titled by their names."""
     from ..datasets.generate import contact_sheet
@@ -30,32 +32,37 @@ def sheets(sets: Mapping[str, PlateImages], columns: int = 6, zoom: int = 3) -> 
     return figure
 
 
+@in_each_language
 def progress(reports: Sequence[Mapping]) -> Figure:
     """Loss (log scale) and held-out exact match by training step."""
     figure = blank(WIDTH, 2.6)
     left, right = figure.subplots(1, 2)
     steps = [report["step"] for report in reports]
     left.plot(steps, [report["loss"] for report in reports], color=SERIES[0]["color"], marker="o")
-    left.set(xlabel="step", ylabel="CTC loss a character", yscale="log")
+    left.set(xlabel=phrase("step"), ylabel=phrase("CTC loss a character"), yscale="log")
     right.plot(
         steps, [report["exact_match"] for report in reports], color=SERIES[1]["color"], marker="s"
     )
-    right.set(xlabel="step", ylabel="exact match, held-out plates", ylim=(0, TOP))
+    right.set(xlabel=phrase("step"), ylabel=phrase("exact match, held-out plates"), ylim=(0, TOP))
     return figure
 
 
+@in_each_language
 def margins(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
     """Exact match by added margin, one line a set of weights, Wilson intervals at 95 %."""
     percent = {
         name: {100 * margin: share for margin, share in curve.items()}
         for name, curve in curves.items()
     }
-    return _curves(percent, count, "margin added on each side, % of the crop's side")
+    return _curves(percent, count, phrase("margin added on each side, % of the crop's side"))
 
 
+@in_each_language
 def severities(curves: Mapping[str, Mapping[float, float]], count: int) -> Figure:
     """Exact match by severity of the pictures, one line a set, Wilson intervals at 95 %."""
-    return _curves(curves, count, "severity of view and image; 1 is the generator's default", 0.5)
+    return _curves(
+        curves, count, phrase("severity of view and image; 1 is the generator's default"), 0.5
+    )
 
 
 def _curves(
@@ -77,11 +84,12 @@ def _curves(
             linestyle=style["linestyle"],
         )
     lowest = min(min(curve.values()) for curve in curves.values())
-    axes.set(xlabel=label, ylabel="exact match", ylim=(min(bottom, lowest), TOP))
+    axes.set(xlabel=label, ylabel=phrase("exact match"), ylim=(min(bottom, lowest), TOP))
     axes.legend()
     return figure
 
 
+@in_each_language
 def by_group(rows: Sequence[Mapping]) -> Figure:
     """Exact match of groups ``{group, k, n}``, Wilson intervals at 95 %."""
     figure = blank(WIDTH, 2.6)
@@ -97,5 +105,5 @@ def by_group(rows: Sequence[Mapping]) -> Figure:
         capsize=2,
     )
     axes.set_xticks(range(len(rows)), [row["group"] for row in rows])
-    axes.set(ylabel="exact match", ylim=(0, TOP))
+    axes.set(ylabel=phrase("exact match"), ylim=(0, TOP))
     return figure

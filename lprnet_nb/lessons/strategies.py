@@ -183,7 +183,7 @@ def tips(one: Shown) -> tuple[results.Tip, ...]:
     """The tips, and training (QAT) beside what is shipped."""
     shipped = dict.fromkeys(recommended(row["chip"]).name for row in one.study["rows"])
     pairs = tuple(("qat", name) for name in shipped)
-    return (*results.TIPS, results.Tip("training instead of what is shipped", pairs))
+    return (*results.TIPS, results.Tip(phrase("training instead of what is shipped"), pairs))
 
 
 def verdicts_figure(one: Shown) -> Figure | None:

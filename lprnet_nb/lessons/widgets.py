@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import ipywidgets
@@ -19,7 +20,8 @@ from .. import figures
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode.ctc import log_softmax
-from ..language import phrase
+from ..figures.style import in_each_language
+from ..language import phrase, spoken
 from ..measure.output import Output
 from ..model.weights import Weights
 from . import quantize
@@ -89,7 +91,9 @@ def _show(
         display(picture(draw, controls))
     else:
         output.figure(
-            draw(**{key: control.value for key, control in controls.items()}), name, caption
+            in_each_language(draw)(**{key: control.value for key, control in controls.items()}),
+            name,
+            caption,
         )
 
 
@@ -119,12 +123,15 @@ def threshold(
     low, high, broken = quantize.harmless(weights, few, layer, largest)
     read = quantize.reader_with_threshold(weights, few.images, layer)
     least, most = quantize.RANGE
-    update = figures.threshold_hand(
-        few.images, few.known_labels, values, methods, (least * largest, most * largest), layer
-    )
+    limits = least * largest, most * largest
+
+    @cache
+    def hand(_: str) -> Callable[..., Figure]:  # its words are of the language spoken
+        return figures.threshold_hand(few.images, few.known_labels, values, methods, limits, layer)
 
     def draw(threshold: float) -> Figure:
-        return update(threshold, quantize.quantized(values, threshold), read(threshold))
+        cut = quantize.quantized(values, threshold)
+        return hand(spoken())(threshold, cut, read(threshold))
 
     slider = ipywidgets.FloatLogSlider(
         value=low / 2,

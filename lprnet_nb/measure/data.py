@@ -18,6 +18,7 @@ from ..decode import Readings, decode
 from ..errors import DataError, ParameterError
 from ..evaluate.margins import Choice, choose_margin
 from ..inputs import note
+from ..language import ENGLISH, Text, phrase, within
 from ..model.trace import float_logits
 from ..model.weights import Weights, load_published_weights, load_weights
 from ..settings import settings
@@ -109,7 +110,7 @@ class Data:
             "images": len(self.plates),
             "digest": self.plates.digest,
             "source": self.source,
-            "reason": self.reason,
+            "reason": within(self.reason, ENGLISH),
             "weights": self.weights.name,
             **({} if self.wanted == NONE else {"margin": str(self.margin)}),
             "calibration": {
@@ -230,26 +231,26 @@ def _alphabet(parameters: Parameters) -> Alphabet:
     return read_alphabet(parameters.classes) if parameters.classes else PUBLISHED
 
 
-def _source(data: str) -> tuple[str, str]:
+def _source(data: str) -> tuple[str, Text]:
     if data == "generated":
-        return data, "chosen"
+        return data, phrase("chosen")
     if data == "published":
         fetch.fetch_published()
-        return data, "chosen"
+        return data, phrase("chosen")
     if data != "auto":
-        return "folder", "chosen"
+        return "folder", phrase("chosen")
     return _found_source(settings().mirror)
 
 
 @lru_cache
-def _found_source(mirror: str | None) -> tuple[str, str]:
+def _found_source(mirror: str | None) -> tuple[str, Text]:
     if fetch.is_published_data_here():
-        return "published", "the published data is at hand"
+        return "published", phrase("the published data is at hand")
     try:
         fetch.fetch_published(mirror=mirror)
-        return "published", "the published data could be fetched"
+        return "published", phrase("the published data could be fetched")
     except DataError as error:
-        return "generated", f"the published data is not reachable: {error}"
+        return "generated", phrase("the published data is not reachable: {error}", error=str(error))
 
 
 def _weights(parameters: Parameters, source: str, alphabet: Alphabet) -> Weights:

@@ -6,8 +6,10 @@ import base64
 import html
 import io
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from matplotlib.figure import Figure
 
 from ..cache import atomic_write
 from ..errors import ParameterError
+from ..figures.style import as_svg, redrawn
 from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 
-SVG_LIMIT = 200_000  # bytes; a heavier figure is drawn as PNG
+SVG_LIMIT = 300_000  # bytes; a heavier figure is drawn as PNG
 
 
 def show(make: Callable[[str], dict[str, Any]]) -> None:
@@ -56,7 +59,10 @@ class Output:
         self.folder = Path(folder) if folder else None
 
     def figure(self, figure: Figure, name: str, caption: str) -> None:
-        """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter)."""
+        """Show a figure; write ``figures/<name>.svg`` (or ``.png`` where that is lighter).
+
+        Beside it, ``<name>.zh.svg`` has the words of the other language, where it has some.
+        """
         caption, shown = text(caption), io.BytesIO()
         figure.savefig(shown, format="png", dpi=144)
         # A Figure made without pyplot has no display of its own in a notebook.
@@ -67,19 +73,24 @@ class Output:
                     "image/png": {
                         "width": int(96 * figure.get_figwidth()),
                         "alt": within(caption, language),
-                    }
+                    },
+                    # Where a report's page finds it in its language, for light and dark.
+                    **({"figure": _checked(name)} if self.folder else {}),
                 },
             }
         )
         if self.folder:
-            svg = io.BytesIO()
-            # No date and fixed ids: the same figure gives the same bytes.
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-            kind, data = "svg", svg.getvalue()
-            if len(data) > SVG_LIMIT:
-                kind, data = "png", _png(figure)
-            atomic_write(self._path("figures", name, kind), data)
-            self._write("figures", name, {"file": f"{name}.{kind}", **_captions(caption)})
+            english = _drawn(redrawn(figure, ENGLISH))
+            files = {ENGLISH: f"{name}.{english[0]}"}
+            atomic_write(self._path("figures", name, english[0]), english[1])
+            for language in [one for one in LANGUAGES if one != ENGLISH]:
+                kind, data = _drawn(redrawn(figure, language))
+                if data != english[1]:
+                    files[language] = f"{name}.{language}.{kind}"
+                    atomic_write(self._path("figures", f"{name}.{language}", kind), data)
+            others = {language: file for language, file in files.items() if language != ENGLISH}
+            facts = {"file": files[ENGLISH], **({"files": others} if others else {})}
+            self._write("figures", name, {**facts, **_captions(caption)})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         """Show a table, also from within an ``if``; write ``tables/<name>.json``.
@@ -101,7 +112,11 @@ class Output:
             # What is text in the rows is text in the page, whatever it looks like.
             shown = shown.set_caption(html.escape(within(caption, language)))
             shown = shown.format_index(escape="html", axis=1)
-            return {"text/html": shown.format(_cell, na_rep="–", escape="html").to_html()}
+            cells = {
+                key: partial(as_cell, decimals=decimals([row.get(key) for row in there]))
+                for key in dict.fromkeys(key for row in there for key in row)
+            }
+            return {"text/html": shown.format(cells, na_rep="–", escape="html").to_html()}
 
         show(table)
 
@@ -133,8 +148,39 @@ def _base64(png: io.BytesIO) -> str:
     return base64.b64encode(png.getvalue()).decode("ascii")
 
 
-def _cell(value: Any) -> Any:
-    return f"{value:.4g}" if isinstance(value, float) else value
+def decimals(column: Iterable[Any]) -> int:
+    """How many decimals a column of a table needs, for four digits of its largest value at most.
+
+    Examples
+    --------
+    >>> decimals([0.5, 0.1234567, None]), decimals([12.5, 6.25]), decimals([3.0, 4])
+    (4, 2, 0)
+    """
+    values = [one for one in column if isinstance(one, float) and not is_scientific(one)]
+    values = [one for one in values if math.isfinite(one)]
+    most = max((abs(one) for one in values), default=0.0)
+    limit = 4 if most < 1 else 3 - math.floor(math.log10(most))
+    return max((len(f"{one:.{limit}f}".rstrip("0").partition(".")[2]) for one in values), default=0)
+
+
+def is_scientific(value: float) -> bool:
+    """Whether a number is too small or too large for decimals."""
+    return bool(value) and not 0.001 <= abs(value) < 10000
+
+
+def as_cell(value: Any, decimals: int) -> Any:
+    """A value as a table shows it, its decimals as those of its column."""
+    if isinstance(value, list):
+        return ", ".join(str(as_cell(one, decimals)) for one in value) or "–"
+    if not isinstance(value, float):
+        return value
+    return f"{value:.4g}" if is_scientific(value) else f"{value:.{decimals}f}"
+
+
+def _drawn(figure: Figure) -> tuple[str, bytes]:
+    """A figure's kind of file and its bytes: SVG, or PNG where that is lighter."""
+    data = as_svg(figure)
+    return ("svg", data) if len(data) <= SVG_LIMIT else ("png", _png(figure))
 
 
 def _png(figure: Figure) -> bytes:

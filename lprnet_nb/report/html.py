@@ -29,6 +29,7 @@ from ..evaluate.timings import STAGES
 from ..files import read_bytes
 from ..language import ENGLISH, HTML, LANGUAGES, phrase, speaking, spoken, translated
 from ..measure.box import network_time
+from ..measure.output import as_cell, decimals
 from ..measure.parameters import NETWORK
 from ..measure.schema import (
     BModelFacts,
@@ -94,11 +95,8 @@ class Table:
 
     @property
     def decimals(self) -> tuple[int, ...]:
-        """How many of them each column needs, four at most: alike down the column."""
-        return tuple(
-            max((_decimals(value) for value in column), default=0)
-            for column in zip(*self.rows, strict=True)
-        )
+        """How many of them each column needs, alike down the column."""
+        return tuple(decimals(column) for column in zip(*self.rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -539,7 +537,8 @@ def _figures(report: _Report) -> list[Figure]:
     found = []
     for sidecar in _files(report.folder, "figures", "*.json"):
         value = _object(sidecar)
-        file = value.get("file")
+        files = value.get("files")
+        file = (files.get(spoken()) if isinstance(files, dict) else None) or value.get("file")
         if (
             not isinstance(file, str)
             or Path(file).name != Path(str(file)).parts[-1]
@@ -816,7 +815,10 @@ def _environment() -> Environment:
         "host_ms": _host_milliseconds,
         "flat": _flat,
         "field": field_name,
-        "named": lambda pairs: [(field_name(key), value) for key, value in pairs],
+        "named": lambda pairs: [
+            (field_name(key), translated(value, spoken()) if key == "reason" else value)
+            for key, value in pairs
+        ],
         "seconds": _seconds,
         "lines": _lines,
     }
@@ -859,17 +861,7 @@ def _prose(value: Any) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(data_text(value))))
 
 
-def _decimals(value: Any) -> int:
-    if not isinstance(value, float) or _is_scientific(value):
-        return 0
-    return len(f"{value:.4f}".rstrip("0").partition(".")[2])
-
-
-def _is_scientific(value: float) -> bool:
-    return bool(value) and not 0.001 <= abs(value) < 10000
-
-
-def _cell(value: Any, decimals: int | None = None) -> Markup:
+def _cell(value: Any, places: int | None = None) -> Markup:
     """One value of a notebook's table; by default with as many decimals as it needs."""
     if value is None:
         return Markup('<span class="none">–</span>')
@@ -878,8 +870,9 @@ def _cell(value: Any, decimals: int | None = None) -> Markup:
     if isinstance(value, int):
         return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
-        many = _decimals(value) if decimals is None or not value else decimals
-        return Markup(f"{value:.4g}" if _is_scientific(value) else f"{value:.{many}f}")
+        return Markup(as_cell(value, decimals([value]) if places is None else places))
+    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
+        return data_text(as_cell(value, decimals(value)))
     if isinstance(value, list | dict):
         return data_text(json.dumps(value, ensure_ascii=False))
     return data_text(value)
@@ -910,6 +903,32 @@ def _fields() -> dict[str, str]:
         "same_classes": phrase("same class at every time step"),
         "sqnr_db": "SQNR, dB",
         "mcnemar_p": phrase("p (McNemar)"),
+        "name": phrase("name"),
+        "images": phrase("images"),
+        "digest": phrase("digest"),
+        "source": phrase("source"),
+        "reason": phrase("reason"),
+        "weights": phrase("weights"),
+        "margin": phrase("margin"),
+        "calibration": phrase("calibration"),
+        "results": phrase("results"),
+        "kit": phrase("kit"),
+        "warm_up": phrase("warm-up calls"),
+        "repetitions": phrase("repetitions"),
+        "timeout": phrase("timeout, s"),
+        "board": phrase("board"),
+        "chip": phrase("chip"),
+        "target": phrase("target"),
+        "devices": phrase("devices"),
+        "system": phrase("system"),
+        "kernel": phrase("kernel"),
+        "machine": phrase("machine"),
+        "processors": phrase("processors"),
+        "memory_mb": phrase("memory, MB"),
+        "driver": phrase("driver"),
+        "runtime": phrase("runtime"),
+        "temperature": phrase("temperature"),
+        "clock_hz": phrase("clock, Hz"),
     }
 
 

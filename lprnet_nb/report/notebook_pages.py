@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import logging
 import re
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 import nbformat
 import nh3
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..errors import DataError
 from ..files import read_bytes
@@ -109,7 +110,7 @@ def convert(path: str | Path, suffix: str = "") -> NotebookPage:
             "the report again."
         ) from error
     _name_cells(notebook)
-    _speak(notebook)
+    _speak(notebook, path.parent.parent / "figures")
     return NotebookPage(
         path.stem,
         _heading(notebook) or path.stem,
@@ -118,8 +119,11 @@ def convert(path: str | Path, suffix: str = "") -> NotebookPage:
     )
 
 
-def _speak(notebook: Any) -> None:
-    """Put prose and outputs into the language spoken, where the notebook has them in it."""
+def _speak(notebook: Any, figures: Path) -> None:
+    """Put prose and outputs into the language spoken, where the notebook has them in it.
+
+    A figure comes from the report's folder, where it has the page's language and its colours.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = translated_markdown(english_source(cell), spoken())
@@ -132,6 +136,25 @@ def _speak(notebook: Any) -> None:
             if isinstance(about, dict):
                 output.metadata.update(about)
             output.data.update({k: v for k, v in found.items() if isinstance(v, str)})
+        for output in cell.get("outputs", ()):
+            image = _drawn(output.get("metadata", {}), figures)
+            if image and "data" in output:
+                output.data = {"text/html": image}
+
+
+def _drawn(about: Any, figures: Path) -> str:
+    """The image of a figure that the report has as SVG in the language spoken; "" of others."""
+    name, shown = about.get("figure"), about.get("image/png")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
+        return ""
+    for file in (f"{name}.{spoken()}.svg", f"{name}.svg"):
+        path = figures / file
+        if path.is_file() and path.resolve().is_relative_to(figures.parent.resolve()):
+            data = base64.b64encode(read_bytes(path)).decode()
+            alt = escape(str(shown.get("alt", "")) if isinstance(shown, dict) else "")
+            wide = shown.get("width", "") if isinstance(shown, dict) else ""
+            return f'<img alt="{alt}" width="{wide}" src="data:image/svg+xml;base64,{data}">'
+    return ""
 
 
 def cell_with(pages: Sequence[NotebookPage], pattern: str, suffix: str = "") -> str | None:

@@ -7,7 +7,6 @@ README is one of a run.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -555,16 +554,9 @@ def write_readmes(root: Path) -> list[Path]:
         "headline": headline_figure(runs),
     }
     for name, figure in drawn.items():
-        data = io.BytesIO()
-        figure.savefig(
-            data,
-            format="svg",
-            metadata={
-                "Date": None,
-                "Description": name if name == "workflow" else source_digest(runs),
-            },
-        )
-        written.append(atomic_write(root / "docs" / "figures" / f"{name}.svg", data.getvalue()))
+        about = name if name == "workflow" else source_digest(runs)
+        data = figures.as_svg(figure, Description=about)
+        written.append(atomic_write(root / "docs" / "figures" / f"{name}.svg", data))
     return written
 
 

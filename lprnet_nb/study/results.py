@@ -211,28 +211,29 @@ class Tip:
 
 
 TIPS: tuple[Tip, ...] = (
-    Tip("calibrate on RGB (bgr2rgb)", (("mse-rgb", "mse"), ("kl-rgb", "kl"))),
-    Tip("fewer calibration images (20)", (("mse-20", "mse"), ("kl-20", "kl"))),
-    Tip("more calibration images (450)", (("mse-450", "mse"), ("kl-450", "kl"))),
-    Tip("first and last layer in float", (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
-    Tip("another threshold method (mse)", (("mse", "kl"),)),
+    Tip(phrase("calibrate on RGB (bgr2rgb)"), (("mse-rgb", "mse"), ("kl-rgb", "kl"))),
+    Tip(phrase("fewer calibration images (20)"), (("mse-20", "mse"), ("kl-20", "kl"))),
+    Tip(phrase("more calibration images (450)"), (("mse-450", "mse"), ("kl-450", "kl"))),
+    Tip(phrase("first and last layer in float"), (("mse-in-out", "mse"), ("kl-in-out", "kl"))),
+    Tip(phrase("another threshold method (mse)"), (("mse", "kl"),)),
     Tip(
-        "weight equalization", (("mse-we", "mse"), ("kl-we", "kl"), ("mse-forked-we", "mse-forked"))
+        phrase("weight equalization"),
+        (("mse-we", "mse"), ("kl-we", "kl"), ("mse-forked-we", "mse-forked")),
     ),
-    Tip("bias correction", (("kl-bc", "kl"),)),
-    Tip("zero points on activations (asymmetric)", (("mse-asymmetric", "mse"),)),
-    Tip("uint8 images, preprocessing in the model", (("mse-uint8", "mse"),)),
-    Tip("the whole global context in float", (("mse-context", "mse"),)),
-    Tip("a convolution of their own for pooled channels", (("mse-forked", "mse"),)),
+    Tip(phrase("bias correction"), (("kl-bc", "kl"),)),
+    Tip(phrase("zero points on activations (asymmetric)"), (("mse-asymmetric", "mse"),)),
+    Tip(phrase("uint8 images, preprocessing in the model"), (("mse-uint8", "mse"),)),
+    Tip(phrase("the whole global context in float"), (("mse-context", "mse"),)),
+    Tip(phrase("a convolution of their own for pooled channels"), (("mse-forked", "mse"),)),
     Tip(
-        "the first layer and the context in float, once forked",
+        phrase("the first layer and the context in float, once forked"),
         (("mse-forked-in-context", "mse-forked"),),
     ),
     Tip(
-        "the first block and the context's squares in float, once forked",
+        phrase("the first block and the context's squares in float, once forked"),
         (("mse-forked-b4-square", "mse-forked"),),
     ),
-    Tip("quantization-aware training", (("qat", "mse-forked"),)),
+    Tip(phrase("quantization-aware training"), (("qat", "mse-forked"),)),
 )
 
 

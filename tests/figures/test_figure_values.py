@@ -220,9 +220,9 @@ def test_memory_is_stacked_in_megabytes():
         for container in axes.containers
     }
     assert found == {
-        "weight": [(0, 1), (0, 3)],
+        "weights": [(0, 1), (0, 3)],
         "runtime": [(1, 0.5), (3, 0)],
-        "instruct": [(1.5, 0.25), (3, 0)],
+        "instructions": [(1.5, 0.25), (3, 0)],
     }
     assert texts(axes) == ["1.75", "3.00"]
 

@@ -72,7 +72,7 @@ class Left:
 
     def figures(self) -> set[str]:
         found = [p for p in (self.folder / "figures").iterdir() if p.suffix != ".json"]
-        assert all(0 < path.stat().st_size < 200_000 for path in found)
+        assert all(0 < path.stat().st_size < 300_000 for path in found)
         return {path.stem for path in found}
 
 
