@@ -121,8 +121,8 @@ def unlike_said(signs: Mapping[str, Sequence[float]], plates: int, on: str) -> T
             signs=clauses(_said(name, here, there) for name, (here, there) in signs.items()),
         ),
         phrase(
-            "Expect fewer readings to be right than their confidence says; label some and judge "
-            "them, and try --margin auto or the other weights."
+            "Expect fewer readings to be right than there, and perhaps than their confidence says; "
+            "label some and judge them, and try --margin auto or the other weights."
         ),
     )
 

@@ -153,8 +153,8 @@ def run_notebook(
                 cwd=str(repository()),
                 execution_timeout=NOTEBOOK_TIMEOUT,
                 start_timeout=120,
-                extra_arguments=["--Application.log_level=ERROR"],
-            )  # the kernel's own remarks
+                extra_arguments=["--Application.log_level=CRITICAL"],
+            )  # not the kernel's remarks: interrupted as it ends, it calls that an error
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
         raise LprnetError(

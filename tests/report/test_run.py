@@ -72,6 +72,14 @@ def test_a_users_own_settings_and_files_do_not_reach_the_kernel(notebooks, tmp_p
     assert "".join(o["text"] for o in outputs) == "None False\nFalse 1\n"
 
 
+def test_what_a_kernel_says_as_it_ends_stays_off_the_terminal(notebooks, tmp_path, capfd):
+    """ipykernel calls the interrupt that ends it an error; an error in a cell is told otherwise."""
+    said = "KeyboardInterrupt caught in kernel"
+    notebooks("01_x", f"get_ipython().kernel.log.error('{said}')", "print('done')")
+    done = r.run_notebook("01_x", tmp_path / "out.ipynb", {})
+    assert "done" in done.read_text("utf8") and said not in "".join(capfd.readouterr())
+
+
 def test_an_undeclared_parameter_is_an_error_before_anything_runs(notebooks, tmp_path):
     notebooks("01_x", "1/0")
     with pytest.raises(ParameterError, match="no parameter 'CHIP'. It has: CHIPS, OUTPUT_DIR"):
