@@ -217,7 +217,7 @@ def _widened(function: Answer) -> None:
     size = (200, 100)
     for box, margin, right, said in (
         ((50, 40, 90, 60), 0.0, (50, 40, 90, 60), "no margin"),
-        ((50, 40, 90, 60), 0.1, (46, 38, 94, 62), "a tenth of 40 columns and 20 rows, each side"),
+        ((40, 40, 80, 60), 0.1, (36, 38, 84, 62), "a tenth of 40 columns and 20 rows, each side"),
         ((0, 40, 40, 60), 0.5, (0, 30, 60, 70), "a box at the left edge"),
         ((160, 70, 200, 100), 0.1, (156, 67, 200, 100), "a box in the corner of a 200×100 image"),
     ):
