@@ -754,8 +754,10 @@ def lmdb_(
     imageset_lmdbfolder: Annotated[
         Path | None, typer.Option(help="Gets data.mdb; the folder of images by default.")
     ] = None,
-    resize_height: Annotated[int, typer.Option(help="0: as it is.")] = 24,
-    resize_width: Annotated[int, typer.Option(help="0: as it is.")] = 94,
+    resize_height: Annotated[
+        int | None, typer.Option(help="0: as it is; LPRNet's by default.")
+    ] = None,
+    resize_width: Annotated[int | None, typer.Option(help="0: as it is; so too.")] = None,
     shuffle: Annotated[bool, typer.Option(help="Random order.")] = False,
     bgr2rgb: Annotated[bool, typer.Option(help="Store RGB.")] = False,
     gray: Annotated[bool, typer.Option(help="One channel.")] = False,
@@ -770,12 +772,12 @@ def lmdb_(
     from .progress import progress_bar
 
     folder = imageset_lmdbfolder or imageset_rootfolder
+    sizes = {"resize_height": resize_height, "resize_width": resize_width}
     with progress_bar(len(image_files(imageset_rootfolder)), "images") as advance:
         count = convert_imageset(
             imageset_rootfolder,
             folder,
-            resize_height=resize_height,
-            resize_width=resize_width,
+            **{key: value for key, value in sizes.items() if value is not None},
             shuffle=shuffle,
             bgr2rgb=bgr2rgb,
             gray=gray,

@@ -18,21 +18,14 @@ SIZES = {94, 68}  # its width and its classes; no other number of the package is
 MODULES = ("lprnet.layers", "lprnet.roles")
 # Files outside that name its layers, sizes or classes, each with its reason. None may be added.
 STILL = {
-    "cli.py": "the vendor's convert_imageset resizes to its width by default",
     "datasets/alphabet.py": "the published class list",
-    "datasets/generator/camera.py": "widths of blur in the pixels of the published plates",
     "datasets/images.py": "size of the published plates",
     "figures/network.py": "the diagram of the course",
-    "lessons/exercises.py": "an example of a box",
     "lessons/quantize.py": "the story of its layer 13",
     "lessons/trace.py": "the porting traps of the course",
     "model/qat.py": "training on its grid",
-    "model/start.py": "weights to start from",
     "model/train.py": "training",
-    "model/weight_files.py": "where a prefix of its names ends",
-    "model/weights.py": "reading its state dicts",
     "proof/networks.py": "LPRNet and a public fork are among the networks that it judges",
-    "study/cost.py": "its work by role",
     "study/details.py": "the study of its roles",
     "toolchain/grid.py": "the grid that it is trained on",
     "toolchain/nntc/strategies.py": "TPU-NNTC's names of its layers",

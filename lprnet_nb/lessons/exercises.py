@@ -289,9 +289,9 @@ def _widened(function: Answer) -> None:
     for box, margin, right, said in (
         ((50, 40, 90, 60), 0.0, (50, 40, 90, 60), phrase("no margin")),
         (
-            (50, 40, 90, 60),
+            (40, 40, 80, 60),
             0.1,
-            (46, 38, 94, 62),
+            (36, 38, 84, 62),
             phrase("a tenth of 40 columns and 20 rows, each side"),
         ),
         ((0, 40, 40, 60), 0.5, (0, 30, 60, 70), phrase("a box at the left edge")),

@@ -9,13 +9,13 @@ import torch
 
 from ..datasets import fetch
 from ..datasets.alphabet import Alphabet
-from .lprnet.layers import LPRNet
+from .lprnet import LPRNet
+from .lprnet.names import JOIN, PER_CLASS
 from .own import load_own_weights
 from .weight_files import ANCHOR
 from .weights import PUBLISHED_DIGEST, Weights, load_published_weights, load_weights
 
 CONTEXT = 448  # channels of the three context maps, before those of the classes
-_CLASS_LAYERS = ("backbone.20.", "backbone.21.", "container.0.")  # an output channel a class
 
 
 def load_start(source: str | Path, alphabet: Alphabet) -> Weights:
@@ -73,7 +73,7 @@ def carry_over(given: Weights, network: LPRNet, alphabet: Alphabet) -> str:
     state = network.state_dict()
     with torch.no_grad():
         for name, value in given.state.items():
-            if not name.startswith(_CLASS_LAYERS) or not value.ndim:
+            if not name.startswith(PER_CLASS) or not value.ndim:
                 state[name].copy_(value)
             elif name == ANCHOR and len(new):
                 rows = torch.zeros(len(new), state[name].shape[1], 1, 1)
@@ -83,7 +83,7 @@ def carry_over(given: Weights, network: LPRNet, alphabet: Alphabet) -> str:
                 state[name][fresh] += rows.mean(0)
             elif len(new):
                 state[name][new] = value[old]
-                if name.startswith("container"):
+                if name.startswith(JOIN):
                     state[name][fresh] = value[old].mean()
     return _told(given, alphabet, fresh)
 

@@ -21,8 +21,9 @@ import torch
 
 from ..errors import DataError
 from ..inputs import read_bytes
+from .lprnet.names import LAST
 
-ANCHOR = "container.0.weight"  # the last layer: where its name ends, a prefix ends
+ANCHOR = LAST
 DEPTH = 4  # of a state dict in a checkpoint
 LARGEST = 1 << 30  # bytes of a file; a checkpoint of LPRNet with its optimizer has 6 million
 

@@ -14,8 +14,8 @@ from ..cache import array_digest, digest
 from ..datasets import fetch
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..errors import DataError, ParameterError
-from .lprnet import LPRNET
-from .lprnet.layers import LPRNet
+from .lprnet import LPRNET, LPRNet
+from .lprnet.names import FIRST, PER_CLASS
 from .network import Network
 from .weight_files import ANCHOR, read_tensors
 
@@ -187,9 +187,9 @@ def _misfit(state: dict[str, torch.Tensor]) -> str:
 def _cause(name: str, found: torch.Tensor, layer: torch.Tensor) -> str:
     if found.ndim != layer.ndim or found.shape[2:] != layer.shape[2:]:
         return "another fork's layer, with another kernel"
-    if name == "backbone.0.weight" and found.shape[0] == layer.shape[0]:
+    if name == FIRST and found.shape[0] == layer.shape[0]:
         return "trained on pictures with another number of channels, such as gray ones"
-    if name.startswith(("backbone.20", "backbone.21", "container")):
+    if name.startswith(PER_CLASS):
         return "another class count than its last layer has"
     return "a network of another width"
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ..datasets.alphabet import PUBLISHED
-from ..model.lprnet import LPRNET
-from ..model.lprnet.roles import role_of_convolution
+from ..model.lprnet.work import work_by_role
 from ..runtime.emulator import Graph, load_graph
 from ..runtime.emulator.graph import Op
 from ..toolchain.compile import TopGraph
@@ -20,35 +16,6 @@ from ..toolchain.layers import is_general, layers_of_roles
 from ..toolchain.strategies import Strategy
 
 _PRODUCTS = ("top.Conv", "top.MatMul")
-
-
-@lru_cache(2)
-def work_by_role(form: str) -> dict[str | None, int]:
-    """Multiply-accumulates of the convolutions of a form of the network, for one image."""
-    assert LPRNET.build is not None
-    network = LPRNET.build(PUBLISHED.size, LPRNET.batch_means[0], form, None)
-    seen: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
-
-    def count(layer: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
-        each = layer.weight[0].numel()
-        seen.append((tuple(given[0].shape[2:]), tuple(made.shape[2:]), made[0].numel() * each))
-
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in network.modules()
-        if isinstance(layer, torch.nn.Conv2d)
-    ]
-    with torch.inference_mode():
-        network(torch.zeros(1, *LPRNET.input.shape))
-    for hook in hooks:
-        hook.remove()
-    work: dict[str | None, int] = {}
-    same = 0
-    for before, after, number in seen:
-        role = role_of_convolution(before, after, same)
-        same += after == (18, 44)
-        work[role] = work.get(role, 0) + number
-    return work
 
 
 def float_share(strategy: Strategy) -> float | None:

@@ -17,11 +17,12 @@ from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.figures import study as study_figures
 from lprnet_nb.measure.parameters import Asked
 from lprnet_nb.model.lprnet.roles import ROLES
+from lprnet_nb.model.lprnet.work import work_by_role
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.study import cells as study
 from lprnet_nb.study import details, full, results
 from lprnet_nb.study.cells import Cell, Plan
-from lprnet_nb.study.cost import float_share, work_by_role
+from lprnet_nb.study.cost import float_share
 from lprnet_nb.toolchain.chips import CHIPS
 from lprnet_nb.toolchain.nntc.strategies import strategy_named as nntc_strategy
 from lprnet_nb.toolchain.strategies import STRATEGIES, make_strategy, recommended

@@ -253,7 +253,7 @@ def photograph(
         defocus = np.hypot(defocus, rng.uniform(0, severity.soft, count))
     motion = np.where(rng.random(count) < 0.12, rng.uniform(2, 5, count), 0) * hard
     motion_angle = rng.uniform(0, np.pi, count)
-    small = np.where(rng.random(count) < 0.12 * hard, rng.uniform(60, 94, count), SCENE[0])
+    small = np.where(rng.random(count) < 0.12 * hard, rng.uniform(60, WIDTH, count), SCENE[0])
     aliased = rng.random(count) < 0.6
     combed = np.zeros(count, int)
     if severity.wild:
