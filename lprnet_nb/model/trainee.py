@@ -134,15 +134,12 @@ def read_trainee(path: str | Path) -> Trainee:
     except DataError as error:
         raise DataError(f"network {file}: {error}") from error
     steps = interface.sizes(outputs.shape)["t"]
-    key = {
-        "file": file_digest(file),
-        "interface": interface.described(),
-        "classes": alphabet.listed,
-        "blank": alphabet.blank,
-    }
+    said = [interface.described(), alphabet.listed, alphabet.blank]
     columns = (np.arange(steps) + 0.5) * WIDTH / steps  # side by side over the width
     load = partial(_load, alphabet=alphabet)
-    return Trainee(alphabet, interface, build, load, _fill, columns, digest(key))
+    return Trainee(
+        alphabet, interface, build, load, _fill, columns, digest([file_digest(file), said])
+    )
 
 
 def _fresh(file: Path) -> nn.Module:
