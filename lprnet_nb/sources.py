@@ -127,6 +127,10 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "proof/networks.py",
         "proof/foreign.py: export_onnx",
     ),
+    "sample-onnx": (
+        "model/lprnet/layers.py",
+        "study/sample.py: OPSET _Pool SampleLPRNet sample_onnx",
+    ),
     "foreign": ("toolchain/bmodel.py: UNKNOWN",),  # a copy of the file
     "foreign-top": ("proof/foreign.py: translated",),
     "foreign-bmodel": (

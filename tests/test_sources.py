@@ -36,7 +36,7 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
-        "trace", "qat", "study-float", "study-role", "example-onnx",
+        "trace", "qat", "study-float", "study-role", "example-onnx", "sample-onnx",
     },
     ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {
         "bmodel", "lowered", "mixed-table",
@@ -88,14 +88,9 @@ def test_every_kind_of_artifact_says_what_decides_it():
     # Where the digest of the inputs is the identity of what was made, it is in them.
     named = set(re.findall(r'"code": code_digest\("([a-z-]+)"\)', code))
     assert named == {
-        *COMPILED,
-        "trace",
-        "network",
-        "tables",
-        "nntc-umodel",
-        "nntc-bmodel",
-        "score",
-    } | {"mixed-table"}
+        *COMPILED, "trace", "sample-onnx", "network", "tables", "mixed-table",
+        "nntc-umodel", "nntc-bmodel", "score",
+    }  # fmt: skip
 
 
 def test_the_code_is_in_the_key(tmp_path, monkeypatch):

@@ -1,15 +1,18 @@
 """Published INT8 figures placed: made again by the vendor's recipe, beside the spread of draws.
 
-The recipe is that of the sophon-demo sample (``gen_int8bmodel_mlir.sh``): its release of TPU-MLIR,
-KL thresholds on 1,000 images fed as RGB (the images are 94x24 already, so that its letterbox does
-nothing), batch 1 and 4 from the table of batch 1, the mean over the whole batch, images in the
-order of their names. How far another draw of calibration images would lie from it is told by draws
-of 100 of the same images. All are judged on all plates, as the published models were.
+The recipe is that of the sophon-demo sample (``gen_int8bmodel_mlir.sh``): its network as ONNX
+(`sample`), KL thresholds on 1,000 images fed as RGB (the images are 94x24 already, so that its
+letterbox does nothing), batch 1 and 4 from the table of batch 1, the mean over the whole batch.
+`SCRIPTS` says what the script was like when a chip's figures appeared; the releases of that time
+are not on PyPI, so that the first one there stands for them. The same recipe on the workbook's
+trace, and draws of 100 of the same images on it, tell how far chance reaches. All are judged on all
+plates, as the published models were.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +20,45 @@ import numpy as np
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..evaluate.published import LATEST, published_accuracy
-from ..model.trace import trace_model
+from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
-from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, top_graph
+from ..toolchain.compile import calibrate, top_graph
 from ..toolchain.lower_once import Lowering, lower_all
 from ..toolchain.strategies import RECIPES, STRATEGIES, Strategy
+from .sample import by_md5, by_number, sample_onnx
 
-CHIPS = ("BM1684X", "BM1684", "BM1688")
+
+@dataclass(frozen=True)
+class Script:
+    """The sample's script when figures of a chip appeared in its README.
+
+    Parameters
+    ----------
+    since
+        When they did.
+    asked
+        Release of TPU-MLIR that the sample asked for then, "at least".
+    symmetric
+        Whether the script lacked ``--asymmetric``.
+    """
+
+    since: str
+    asked: str
+    symmetric: bool = True
+
+
+# sophon-demo's commits 4770f8e, 5ecd1a4 (which also took --asymmetric away) and 7a869f1.
+SCRIPTS = {
+    "BM1684X": Script("2023-04", "0.7.1", symmetric=False),
+    "BM1684": Script("2023-07", "1.2.2"),
+    "BM1688": Script("2023-11", "1.2.2"),
+}
 BATCHES = (1, 4)
-RELEASE = "1.6"  # the first that the sample's version of that time asks for
+RELEASE = "1.6"  # the oldest on PyPI
 RECIPE = RECIPES["sophon-demo"]
 PROGRAM = "lprnet_opencv.py"  # prepares images as the workbook does
+Route = tuple[str, Callable[[int], TracedModel], Strategy, np.ndarray]  # name, network, and images
 
 
 def place_published(
@@ -54,39 +84,60 @@ def place_published(
     Returns
     -------
     list of dict
-        For each chip and batch ``published``, ``recipe`` (exact match of the recipe), ``draws``
-        (those of the draws), and ``verdict``, see `verdict`.
+        For each chip and batch ``published``, ``since`` and ``asked`` (see `Script`), exact match
+        of ``recipe`` and, if the script was asymmetric, ``symmetric`` (the same without it),
+        ``traced`` (the recipe on the workbook's trace) and ``draws``; and ``verdict``, see
+        `verdict`.
     """
-    single = _graph(weights, 1, release)
-    report(f"calibrating on {RECIPE.images} images by {release}")
-    tables = [(RECIPE, calibrate(single, plates.images[: RECIPE.images], RECIPE, CHIPS[0]))]
-    for sample in samples:
-        report(f"calibrating on {len(sample)} images by {release}")
-        kl = STRATEGIES["kl"]
-        tables.append((kl, calibrate(single, plates.images[sample], kl, CHIPS[0])))
-    wanted = [
-        (chip, batch, strategy, table)
-        for chip in CHIPS
-        for batch in BATCHES
-        for strategy, table in tables
+
+    def traced(batch: int) -> TracedModel:
+        return trace_model(weights, batch, "batch")
+
+    routes: list[Route] = [
+        ("recipe", lambda batch: sample_onnx(weights, batch), RECIPE, by_md5(plates)),
+        ("traced", traced, RECIPE, np.arange(len(plates))),
+        *(("draws", traced, STRATEGIES["kl"], sample) for sample in samples),
     ]
-    found = _exact_match(plates, weights, wanted, release)
-    rows = []
-    for number, (chip, batch) in enumerate((c, b) for c in CHIPS for b in BATCHES):
-        recipe, *draws = found[number * len(tables) : (number + 1) * len(tables)]
-        published = _published(chip, batch)
-        rows.append(
-            {
-                "chip": chip,
-                "batch": batch,
-                "release": release,
-                "published": published,
-                "recipe": recipe,
-                "draws": draws,
-                "verdict": verdict(published, recipe, draws),
-            }
-        )
-    return rows
+    found: dict[tuple[str, int], dict[str, list[float]]] = {
+        (chip, batch): {} for chip in SCRIPTS for batch in BATCHES
+    }
+    for name, network, strategy, order in routes:
+        report(f"{name}: calibrating on {min(strategy.images, len(order))} images by {release}")
+        images = plates.images[order[: strategy.images]]
+        wanted = _wanted(name, strategy)
+        values = _exact_match(plates, weights, network, images, wanted, release)
+        for (key, chip, batch), value in values.items():
+            found[chip, batch].setdefault(key, []).append(value)
+    return [_row(*key, release, cell) for key, cell in found.items()]
+
+
+def _wanted(name: str, strategy: Strategy) -> list[tuple[str, str, Strategy]]:
+    """What is asked of a route: name of the figure, chip, strategy."""
+    if name != "recipe":
+        return [(name, chip, strategy) for chip in SCRIPTS]
+    found = []
+    for chip, script in SCRIPTS.items():
+        found.append((name, chip, strategy.model_copy(update={"symmetric": script.symmetric})))
+        if not script.symmetric:
+            found.append(("symmetric", chip, strategy))
+    return found
+
+
+def _row(chip: str, batch: int, release: str, cell: dict[str, list[float]]) -> dict[str, Any]:
+    figure, script = _published(chip, batch), SCRIPTS[chip]
+    single = {key: values[0] for key, values in cell.items() if key != "draws"}
+    others = [*cell["draws"], *(value for key, value in single.items() if key != "recipe")]
+    return {
+        "chip": chip,
+        "batch": batch,
+        "release": release,
+        "published": figure,
+        "since": script.since,
+        "asked": script.asked,
+        **single,
+        "draws": cell["draws"],
+        "verdict": verdict(figure, single["recipe"], others),
+    }
 
 
 def verdict(published: float, recipe: float, draws: Sequence[float]) -> str:
@@ -107,26 +158,28 @@ def verdict(published: float, recipe: float, draws: Sequence[float]) -> str:
     return "within the spread" if min(figures) <= published <= max(figures) else "not explained"
 
 
-def _graph(weights: Weights, batch: int, release: str) -> TopGraph:
-    return top_graph(trace_model(weights, batch, "batch"), release=release)
-
-
 def _exact_match(
     plates: PlateImages,
     weights: Weights,
-    wanted: Sequence[tuple[str, int, Strategy, CalibrationTable]],
+    network: Callable[[int], TracedModel],
+    images: np.ndarray,
+    wanted: Sequence[tuple[str, str, Strategy]],
     release: str,
-) -> list[float]:
-    graphs = {batch: _graph(weights, batch, release) for batch in BATCHES}
-    folders = lower_all(
-        release,
-        [Lowering(graphs[batch], chip, strategy, table) for chip, batch, strategy, table in wanted],
-    )
-    inputs, labels = preprocess(plates.images), np.array(plates.labels)
-    found = []
-    for folder in folders:
+) -> dict[tuple[str, str, int], float]:
+    """Exact match by name, chip and batch; all are calibrated once, for no chip in particular."""
+    graphs = {batch: top_graph(network(batch), release=release) for batch in BATCHES}
+    table = calibrate(graphs[1], images, wanted[0][2], wanted[0][1])
+    models = {
+        (name, chip, batch): Lowering(graphs[batch], chip, strategy, table)
+        for name, chip, strategy in wanted
+        for batch in BATCHES
+    }
+    read = plates.take(by_number(plates))
+    inputs, labels = preprocess(read.images), np.array(read.labels)
+    found = {}
+    for key, folder in zip(models, lower_all(release, list(models.values())), strict=True):
         texts = decode(Emulator(folder, threads=1).run(inputs), weights.alphabet, "greedy").texts
-        found.append(float((np.array(texts) == labels).mean()))
+        found[key] = float((np.array(texts) == labels).mean())
     return found
 
 

@@ -41,6 +41,7 @@ STRATEGIES = ("kl", "mse", "recommended")
 BY_PINNED = ("recommended",)  # thresholds by the pinned release, as the workbook does by default
 COMPILED = ("kl", "recommended")  # code is generated for; mse has the operations of kl
 DRAWS = 3
+PROBED = 8  # plates that tell whether the emulator computes as it did
 SAME = ("plates", "weights", "pinned", "strategies", "draws")
 KEY = ("release", "chip", "strategy", "draw")
 
@@ -105,10 +106,12 @@ def study_releases(
     ParameterError
         For an unknown release.
     DataError
-        When the file holds a study of other plates, weights or draws.
+        When the file holds a study of other plates, weights or draws, or by an emulator that
+        computes otherwise.
     """
     named = [release_named(version).version for version in releases]
     made = _begun(path, plates, weights, number)
+    _check_arithmetic(path, made["provenance"], _probe(plates, weights, chips))
     for version in [PINNED, *(v for v in named if v != PINNED)]:
         if {row["release"] for row in made["rows"]} >= {version}:
             continue
@@ -177,6 +180,29 @@ def _begun(path: Path | None, plates: PlateImages, weights: Weights, number: int
                 f"{provenance[key]}. Name another file with --output."
             )
     return made
+
+
+def _check_arithmetic(path: Path | None, provenance: dict[str, Any], probe: str) -> None:
+    """Refuse to mix rows: a difference between releases would be one of the emulator."""
+    if provenance.setdefault("probe", probe) != probe:
+        raise DataError(
+            f"{path} was judged by an emulator that computes otherwise than this version's. Make "
+            "the study again in another file."
+        )
+
+
+def _probe(plates: PlateImages, weights: Weights, chips: Sequence[str]) -> str:
+    """Digest of some logits by the pinned release's recommended graphs, which have float layers."""
+    run = _Run(PINNED, plates, weights, chips, 1, [])
+    [split] = run.splits
+    wanted = []
+    for chip in chips:
+        strategy = strategy_named("recommended", chip)
+        table = run.by(PINNED, Case("recommended", strategy, chip, split))
+        wanted.append(Lowering(run.graph(strategy, PINNED), chip, strategy, table))
+    inputs = preprocess(plates.images[split.evaluate[:PROBED]])
+    logits = [Emulator(folder, threads=1).run(inputs) for folder in lower_all(PINNED, wanted)]
+    return digest([array_digest(one) for one in logits])[:12]
 
 
 def read_releases(path: Path) -> dict[str, Any]:

@@ -169,6 +169,15 @@ def test_a_studys_file_is_not_mixed_with_another(tmp_path):
         releases.study_releases(["1.9", "1.20"], plates, weights, path=path)
 
 
+def test_rows_by_an_emulator_that_computes_otherwise_are_not_mixed(tmp_path):
+    made = {}
+    for _ in range(2):  # a study from before the probe gets it, and goes on
+        releases._check_arithmetic(tmp_path / "s.json", made, "as then")
+    assert made == {"probe": "as then"}
+    with pytest.raises(DataError, match=r"s\.json was judged by an emulator that computes"):
+        releases._check_arithmetic(tmp_path / "s.json", made, "otherwise")
+
+
 def test_thresholds_are_compared_number_by_number(tmp_path):
     texts = {"own": "a 1.0 -1.0 1.0\nb 2.02 -2 2\n", "pinned": "a 1.0 -1.0 1.0\nb 2.0 -2 2\n"}
     tables = {}
@@ -232,5 +241,8 @@ def test_the_committed_study_is_whole():
             assert unpack(one["bits"], one["images"]).sum() == one["correct"], one
     assert all(one["same_graph"] for one in study["code"])  # lowered alone, or on the way to code
     for one in study.get("published", []):
-        assert one["verdict"] == published.verdict(one["published"], one["recipe"], one["draws"])
+        others = [*one["draws"], *(one[key] for key in ("traced", "symmetric") if key in one)]
+        assert one["verdict"] == published.verdict(one["published"], one["recipe"], others)
+        script = published.SCRIPTS[one["chip"]]
+        assert (one["since"], "symmetric" in one) == (script.since, not script.symmetric)
     assert upgrades.said(study)[0].startswith(f"{len(studied)} of 28 releases")
