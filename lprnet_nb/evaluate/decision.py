@@ -124,5 +124,4 @@ def _decides(only_a: int, only_b: int, images: int, limit: float) -> int | None:
     return plates_needed(
         lambda n: (b - a) * n / (n + 2) - limit,
         lambda n: _variance(a * n, b * n, n),
-        least=images + 1,
     )

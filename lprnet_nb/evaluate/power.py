@@ -94,7 +94,6 @@ def plates_needed(
     variance: Callable[[int], float],
     *,
     power: float = POWER,
-    least: int = 1,
 ) -> int | None:
     """Plates at which a difference from nothing is seen with a chance of `power`.
 
@@ -106,8 +105,6 @@ def plates_needed(
         Of what is measured, with so many plates.
     power
         The chance that its 95 % interval leaves nothing outside.
-    least
-        Fewest plates that are asked about.
 
     Returns
     -------
@@ -126,7 +123,7 @@ def plates_needed(
 
     if not seen(MOST):
         return None
-    few, many = least - 1, MOST
+    few, many = 0, MOST
     while many - few > 1:  # the more plates, the less it varies
         middle = (few + many) // 2
         few, many = (few, middle) if seen(middle) else (middle, many)

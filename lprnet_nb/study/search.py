@@ -104,6 +104,7 @@ class Costs:
     def __init__(self, weights: Weights, plates: PlateImages, chip: str) -> None:
         self.weights, self.chip = weights, chip
         self._images = plates.images[within(len(plates), 0).order[:CALIBRATION]]
+        self._graphs: dict[str, TopGraph] = {}
 
     @cached_property
     def unit(self) -> str:
@@ -119,7 +120,9 @@ class Costs:
 
     def graph(self, form: str) -> TopGraph:
         """Top-level graph of a form."""
-        return top_graph(trace_model(self.weights, form=form))
+        if form not in self._graphs:
+            self._graphs[form] = top_graph(trace_model(self.weights, form=form))
+        return self._graphs[form]
 
     def _predicted(self, strategy: Strategy) -> float | None:
         plain = Strategy(

@@ -164,6 +164,14 @@ def test_it_stays_within_its_budget_and_every_smaller_one(graph):
         walk.best(0.5)
 
 
+def test_what_costs_more_than_was_added_up_is_passed_over(graph):
+    walk, _ = walked(graph, lambda strategy: 10)
+    two = Strategy(name="s", float_roles=("name:p", "name:c1"))  # costs 3
+    walk.found["two"] = Found(two, 20, 20, 1.5)
+    assert walk.best(2.0).right == 10 and walk.best(3.0).right == 20
+    assert walk.best(3.0).cost == 3.0
+
+
 @dataclasses.dataclass
 class Fixed:
     weights: object
