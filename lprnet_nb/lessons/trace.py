@@ -373,17 +373,20 @@ def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
     inputs = torch.from_numpy(preprocess(plates.images)).split(1)
     traced, forked = trace_model(weights), trace_model(weights, form="forked")
     networks = {
-        "published (3-D pools)": published_network(weights),
-        "portable": weights.network(),
-        "forked": weights.network(form="forked"),
-        "TorchScript of the portable": torch.jit.load(str(traced.path)),
-        "TorchScript of the forked": torch.jit.load(str(forked.path)),
+        phrase("published (3-D pools)"): published_network(weights),
+        phrase("portable"): weights.network(),
+        phrase("forked"): weights.network(form="forked"),
+        phrase("TorchScript of the portable"): torch.jit.load(str(traced.path)),
+        phrase("TorchScript of the forked"): torch.jit.load(str(forked.path)),
     }
     found = {}
     with torch.inference_mode():
         for name, network in networks.items():
             found[name] = torch.cat([network(image) for image in inputs]).numpy()
-    for name, model in (("ONNX of the portable", traced), ("ONNX of the forked", forked)):
+    for name, model in (
+        (phrase("ONNX of the portable"), traced),
+        (phrase("ONNX of the forked"), forked),
+    ):
         session = onnxruntime.InferenceSession(str(model.onnx), providers=["CPUExecutionProvider"])
         found[name] = np.concatenate(
             [session.run(None, {"input": image.numpy()})[0] for image in inputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from lprnet_nb.decode import log_softmax
 from lprnet_nb.evaluate import wilson
 from lprnet_nb.evaluate.calibration import accuracy_coverage, reliability
 from lprnet_nb.figures import style
+from lprnet_nb.language import phrase, spoken
 from lprnet_nb.toolchain.profile import parse_profile
 
 TERMS = "量化校准门限饱和分辨率解码空白符误差置信度移植追踪预处理补边下沉训练后学警港澳挂使领"
@@ -124,8 +126,42 @@ def test_every_figure_is_light_and_has_all_its_glyphs(name: str, caplog) -> None
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")  # "Glyph ... missing", layouts that collapse, log of nothing
         DRAWN[name]().savefig(picture, format="png", dpi=110)
+        chinese = figures.redrawn(DRAWN[name](), "zh")
+        chinese.savefig(io.BytesIO(), format="png", dpi=60)
     assert not caplog.records
     assert len(picture.getvalue()) < 200_000
+
+
+def test_a_figure_is_drawn_again_in_the_other_language() -> None:
+    """With what is handed to it in both; the first stays as it is."""
+    rows = [{"label": phrase("float"), "right": 8, "images": 9}]
+    english = figures.forest(rows)
+    chinese = figures.redrawn(english, "zh")
+    assert english.axes[0].get_xlabel() == "exact match (bar: Wilson 95 % interval)"
+    assert chinese.axes[0].get_xlabel() == "整牌准确率（横线：Wilson 95 % 区间）"
+    assert [one.get_text() for one in chinese.axes[0].get_yticklabels()] == ["浮点"]
+    assert figures.redrawn(english, "en") is english and spoken() == "en"
+
+
+def _light(color: str) -> float:
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("name", ["forest", "paired", "histogram", "reliability"])
+def test_a_figure_can_be_read_on_a_dark_page(name: str) -> None:
+    """Every colour, text without one of its own too, stands out against the dark ground."""
+    svg = figures.as_svg(DRAWN[name]()).decode()
+    rules = dict(re.findall(r'\[style\*="fill: (#\w+)"\]\{fill:(#\w+)!important\}', svg))
+    ground, body = rules["#ffffff"], svg.partition("</style>")[2]
+    used = set(re.findall(r"(?:fill|stroke): (#\w{6})", body)) - {"#ffffff"}
+    soft = {style.PALE.lower()}  # grids and bars' grounds
+    assert used - soft and "prefers-color-scheme: dark" in svg
+    for color in used - soft:
+        dark = rules.get(color, color)
+        assert (_light(dark) + 0.05) / (_light(ground) + 0.05) > 3, (color, dark)
+    texts = re.findall(r'<g id="text_\d+">\s*<g ([^>]*)>', body)
+    assert texts and all("fill: #" in one for one in texts)
 
 
 def test_chinese_comes_from_a_font_that_was_found() -> None:

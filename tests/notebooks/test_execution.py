@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import LprnetError, ParameterError
+from lprnet_nb.language import LANGUAGES, speaking
 from lprnet_nb.lessons import infer
 from lprnet_nb.measure import parameters
+from lprnet_nb.report.notebook_pages import convert
 from lprnet_nb.report.run import (
     NOTEBOOKS,
     declared_parameters,
@@ -26,6 +29,7 @@ from lprnet_nb.report.run import (
     run_notebook,
 )
 
+EXECUTED: list[Path] = []  # notebooks that this process has run, for the pages made of them
 TINY = {"IMAGES": 4, "CHIPS": "BM1684X", "PRECISIONS": "fp32,int8", "BATCHES": "1"}
 
 
@@ -73,7 +77,8 @@ class Left:
     def figures(self) -> set[str]:
         found = [p for p in (self.folder / "figures").iterdir() if p.suffix != ".json"]
         assert all(0 < path.stat().st_size < 300_000 for path in found)
-        return {path.stem for path in found}
+        others = tuple(f".{language}" for language in LANGUAGES)
+        return {path.stem for path in found if not path.stem.endswith(others)}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,7 @@ def run(published, compiler, tmp_path_factory, strategies):
             folder / "notebooks" / f"{name}.ipynb",
             {key: value for key, value in values.items() if key in declared},
         )
+        EXECUTED.append(folder / "notebooks" / f"{name}.ipynb")
         return Left(name, folder)
 
     yield one
@@ -294,6 +300,32 @@ def test_07_train(run) -> None:
 def test_00_start(tmp_path) -> None:
     run_notebook("00_start", tmp_path / "00.ipynb", {"OUTPUT_DIR": str(tmp_path)})
     assert (tmp_path / "figures" / "00_map.svg").exists()
+
+
+WITHOUT_WORDS = {"03_calibration"}  # photographs alone
+# Printed by the compiler and by torch, word for word.
+OF_TOOLS = re.compile("Unsupported memory format")
+ENGLISH_WORDS = re.compile(r"[^\n]*\b[A-Za-z]+(?: [a-z][a-z']*){3,}[^\n]*")  # four in a row
+
+
+def test_pages_in_chinese_have_no_english_left() -> None:
+    """Of the notebooks that ran above: prose, sentences, tables; in figures, their words."""
+    if not EXECUTED:
+        pytest.skip("no notebook has run in this process")
+    found = {}
+    for path in EXECUTED:
+        with speaking("zh"):
+            body = str(convert(path).body)
+        text = re.sub(
+            r'<div class="[^"]*highlight.*?</div>|<code\b.*?</code>', "", body, flags=re.S
+        )
+        left = ENGLISH_WORDS.findall(unescape(re.sub("<[^>]*>", "\n", text)))
+        found[path.stem] = [line.strip() for line in left if not OF_TOOLS.search(line)]
+        drawn = path.parent.parent / "figures"
+        told = [json.loads(one.read_text("utf8")) for one in sorted(drawn.glob("*.json"))]
+        words = [one for one in told if one["file"].partition(".")[0] not in WITHOUT_WORDS]
+        found[f"{path.stem}: figures"] = [one["file"] for one in words if "files" not in one]
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize("name", ["03_quantize", "07_train"])
