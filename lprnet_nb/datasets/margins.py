@@ -133,7 +133,7 @@ def with_margin(plates: PlateImages | PlateFiles, margin: Margin) -> PlateImages
     if margin == NONE:
         return plates.read()
     if isinstance(plates, PlateFiles) and plates.scenes:
-        read = replace(plates, margin=tuple(margin)).read()
+        read = replace(plates, margin=(margin.x, margin.y)).read()
     else:
         read = plates.read()
         read = replace(read, images=widen(read.images, margin))
