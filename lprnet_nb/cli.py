@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from click import Command, Context
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from typer import rich_utils
+from typer.core import TyperGroup
 
 from . import __version__
 from .errors import LprnetError, ParameterError
@@ -1387,9 +1387,9 @@ def _language(arguments: Sequence[str]) -> str:
     return found if found in LANGUAGES else ENGLISH
 
 
-def _commands(language: str) -> Command:
+def _commands(language: str) -> TyperGroup:
     """All commands, with help in a language."""
-    commands = typer.main.get_command(app)
+    commands = typer.main.get_group(app)
     if language != ENGLISH:
         with speaking(language):
             rich_utils.OPTIONS_PANEL_TITLE = phrase("Options")
@@ -1403,7 +1403,7 @@ def _commands(language: str) -> Command:
 def _translate(command: Any, language: str) -> None:
     """Put a command's help, its options' and its subcommands' into a language."""
     command.help = translated_paragraphs(command.help or "", language)
-    for parameter in command.get_params(Context(command)):
+    for parameter in command.get_params(typer.Context(command)):
         if getattr(parameter, "help", None):
             parameter.help = translated_paragraphs(parameter.help, language)
     for one in getattr(command, "commands", {}).values():

@@ -379,7 +379,7 @@ def all_forms(weights: Weights, plates: PlateImages) -> dict[str, np.ndarray]:
         phrase("TorchScript of the portable"): torch.jit.load(str(traced.path)),
         phrase("TorchScript of the forked"): torch.jit.load(str(forked.path)),
     }
-    found = {}
+    found: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         for name, network in networks.items():
             found[name] = torch.cat([network(image) for image in inputs]).numpy()

@@ -112,7 +112,7 @@ class Output:
             # What is text in the rows is text in the page, whatever it looks like.
             shown = shown.set_caption(html.escape(within(caption, language)))
             shown = shown.format_index(escape="html", axis=1)
-            cells = {
+            cells: dict[Any, Any] = {
                 key: partial(as_cell, decimals=decimals([row.get(key) for row in there]))
                 for key in dict.fromkeys(key for row in there for key in row)
             }

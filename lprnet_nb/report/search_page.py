@@ -7,7 +7,6 @@ likewise, and ``docs/figures/search.svg``. A test holds the page to the committe
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 def filled(text: str) -> str:
     """The page with its blocks made anew."""
     for tag, made in blocks().items():
-        place = re.compile(rf"(<!-- {tag} -->\n).*?(<!-- /{tag} -->)", re.S)
-        text = place.sub(lambda old, made=made: old[1] + made + "\n" + old[2], text)
+        start, end = f"<!-- {tag} -->\n", f"<!-- /{tag} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}{made}\n{rest[rest.index(end) :]}"
     return text
 
 

@@ -38,7 +38,7 @@ from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, compile_bmodel, mixed_table, top_graph
 from ..toolchain.layers import grouped
 from ..toolchain.lowering import kept_quantizer
-from ..toolchain.strategies import Method, Strategy
+from ..toolchain.strategies import Method, Strategy, make_strategy
 from ..work import scheduler
 from ..work.pieces import Piece
 from .cells import graph_key, network_input, pack, short
@@ -82,6 +82,11 @@ def units(graph: TopGraph) -> list[Unit]:
     return list(found.values())
 
 
+def plain(form: str, method: Method = METHODS[0]) -> Strategy:
+    """A candidate with all layers in INT8 and one threshold method."""
+    return make_strategy(name=NAME, method=method, form=form)
+
+
 def _roles(graph: TopGraph) -> list[Unit]:
     """Roles of several layers: in float together they need fewer casts than one by one."""
     found = grouped(graph.layers, graph.network) if graph.network.find_roles else {}
@@ -109,8 +114,8 @@ class Costs:
     @cached_property
     def unit(self) -> str:
         """Of the costs: "ms" or "work in float"."""
-        plain = Strategy(name=NAME, method=METHODS[0], form=self.weights.of.forms[-1])
-        return "ms" if self._predicted(plain) is not None else "work in float"
+        usual = plain(self.weights.of.forms[-1])
+        return "ms" if self._predicted(usual) is not None else "work in float"
 
     def of(self, strategy: Strategy) -> float:
         """Of a strategy, by compiling it where the compiler predicts times."""
@@ -233,11 +238,7 @@ class Search:
         return self.found.get(key)
 
     def _start(self) -> Found:
-        forms = [
-            self._try(plain, self.costs.of(plain))
-            for form in self.weights.of.forms
-            for plain in [Strategy(name=NAME, method=METHODS[0], form=form)]
-        ]
+        forms = [self._try(each, self.costs.of(each)) for each in map(plain, self.weights.of.forms)]
         best = _best(forms)
         if best is None:
             raise ParameterError(
@@ -246,10 +247,7 @@ class Search:
                 f"refuses it. {next(iter(self.refused.values()), '')}".strip()
             )
         form = best.strategy.form
-        by_method = [
-            self._try(Strategy(name=NAME, method=method, form=form), best.cost)
-            for method in METHODS
-        ]
+        by_method = [self._try(plain(form, method), best.cost) for method in METHODS]
         return _best(by_method) or best
 
     def _methods(self, base: Found) -> Found:
@@ -389,10 +387,7 @@ def levels(costs: Costs, budget: float) -> list[float]:
     ParameterError
         When nothing meets the budget.
     """
-    least = min(
-        costs.of(Strategy(name=NAME, method=METHODS[0], form=form))
-        for form in costs.weights.of.forms
-    )
+    least = min(costs.of(plain(form)) for form in costs.weights.of.forms)
     if not least <= budget:
         raise ParameterError(
             f"a budget of {budget:g} {costs.unit} is met by nothing: all in INT8, "

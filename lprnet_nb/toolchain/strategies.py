@@ -103,7 +103,7 @@ class Strategy(BaseModel):
         return pairs
 
     @property
-    def methods(self) -> list[str]:
+    def methods(self) -> list[Method]:
         """Threshold methods of all layers."""
         return sorted({self.method, *(method for _, method in self.layer_methods)})
 
