@@ -35,7 +35,7 @@ from .environment import Compiler, compiler
 from .layers import layers_of_roles
 from .process import kept_log, log_tail
 from .releases import PINNED
-from .strategies import Method, Strategy, check_calibrates
+from .strategies import Strategy, check_calibrates
 
 _QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
 # Cosine and Euclidean similarity that the deploy step demands of INT8 layers against float; the
@@ -385,7 +385,7 @@ def calibrate(
 
 
 def mixed_table(
-    tables: Mapping[Method, CalibrationTable], graph: TopGraph, strategy: Strategy
+    tables: Mapping[Any, CalibrationTable], graph: TopGraph, strategy: Strategy
 ) -> CalibrationTable:
     """Thresholds of each layer by the method that a strategy has for it.
 

@@ -148,7 +148,7 @@ def test_parameters_are_plain_and_checked_next(name: str) -> None:
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_compiles_takes_the_toolchain(name: str) -> None:
     compiles = any(
-        word in cell.source for cell in CODE[name] for word in ("compile_all(", "run_study(")
+        word in cell.source for cell in CODE[name] for word in ("compile_all(", "live_study(")
     )
     for parameter in ("TOOLCHAIN", "TPU_MLIR", "CALIBRATION"):
         assert compiles == (f"\n{parameter} = " in CODE[name][0].source), parameter
