@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from networks import description, model, save
+from networks import description, ending, model, save
 from typer.testing import CliRunner
 
 from lprnet_nb.cli import app
@@ -241,6 +241,14 @@ def test_a_report_of_an_onnx_file_leaves_out_what_is_lprnets(tmp_path, monkeypat
         assert sum("takes the place of LPRNet" in shown for shown in outputs) == 1
         page = (report / "notebooks" / f"{one.stem}.html").read_text("utf8")
         assert "takes the place of LPRNet" in page and "of-lprnet" not in page
+
+
+def test_an_operation_that_the_compiler_refuses_is_one_line(tmp_path):
+    path = save(tmp_path, ending(model(), "Hardmax", axis=1), description(kind="logits"))
+    done = CliRunner().invoke(app, ["network", "check", str(path), "--chips", "BM1684X"])
+    assert done.exit_code == 1
+    *_, last = done.output.strip().splitlines()
+    assert re.match(r"FAIL compiler: .*Op not support.*Hardmax.*\.log\)", last), last
 
 
 def test_a_report_of_logits_decodes_nothing(tmp_path, monkeypatch):
