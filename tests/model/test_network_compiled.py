@@ -310,17 +310,21 @@ def _labelled(folder: Path, count: int, text: str) -> Path:
 
 
 def test_a_korean_forks_layout_goes_through_the_report(tmp_path, monkeypatch):
-    """50x100, 19 steps, Mish, class names of two characters; its spatial transformer left out."""
+    """50x100, 19 steps, Mish, class names of two characters; its spatial transformer left out.
+
+    In INT8: Mish in float is what the emulator does not know, and a line of notebook 03 says so.
+    """
     monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     path = _fork(tmp_path, "korean-fork", 50, KOREAN)
     folder = _labelled(tmp_path / "plates", 24, "서울12가")
-    _run("report", "--network", path, "--data", folder, "--chips", "BM1684X")
+    given = ("report", "--network", path, "--data", folder, "--chips", "BM1684X")
+    _run(*given, "--precisions", "int8")
     report = tmp_path / "reports" / "quick"
     rows = read_metrics(report / "metrics.json").rows
-    assert [row.precision for row in rows if row.decoder == "greedy"] == ["fp32", "fp32", "int8"]
-    exact, int8 = (row for row in rows if row.decoder == "greedy" and row.chip)
-    assert exact.agreement_with_float == 1 and exact.logits_cosine > 0.999999
-    assert 0.9 < int8.logits_cosine < 1
+    [int8] = [row for row in rows if row.decoder == "greedy" and row.chip]
+    assert int8.precision == "int8" and 0.9 < int8.logits_cosine < 1
+    told = json.dumps(_code(report / "notebooks" / "03_quantize.ipynb"))
+    assert "Softplus_output_0_Softplus': unknown operation" in told
     read = json.loads((report / "results" / "float_1b_greedy.json").read_text("utf8"))
     assert set("".join(read.values())) <= set("".join(KOREAN))
 
