@@ -309,24 +309,23 @@ def _labelled(folder: Path, count: int, text: str) -> Path:
     return folder
 
 
-def test_a_korean_forks_layout_goes_through_the_report(tmp_path, monkeypatch):
+def test_a_korean_forks_layout_is_refused_with_its_one_reason(tmp_path, monkeypatch):
     """50x100, 19 steps, Mish, class names of two characters; its spatial transformer left out.
 
-    In INT8: Mish in float is what the emulator does not know, and a line of notebook 03 says so.
+    Notebooks 01 to 03 run, and 03 says what the emulator does not know of Mish in float. Then the
+    simulator, whose means over 43,776 values are summed in another order, reads a plate otherwise
+    with these random weights: the reason to use it.
     """
     monkeypatch.setenv("LPRNET_REPORTS", str(tmp_path / "reports"))
     path = _fork(tmp_path, "korean-fork", 50, KOREAN)
     folder = _labelled(tmp_path / "plates", 24, "서울12가")
     given = ("report", "--network", path, "--data", folder, "--chips", "BM1684X")
-    _run(*given, "--precisions", "int8")
-    report = tmp_path / "reports" / "quick"
-    rows = read_metrics(report / "metrics.json").rows
-    [int8] = [row for row in rows if row.decoder == "greedy" and row.chip]
-    assert int8.precision == "int8" and 0.9 < int8.logits_cosine < 1
-    told = json.dumps(_code(report / "notebooks" / "03_quantize.ipynb"))
+    with pytest.raises(LprnetError, match="04_infer.* read differently.*use backend 'simulator'"):
+        _run(*given, "--precisions", "int8")
+    made = tmp_path / "reports" / ".building" / "quick" / "notebooks"
+    told = json.dumps([cell["outputs"] for cell in _code(made / "03_quantize.ipynb")])
     assert "Softplus_output_0_Softplus': unknown operation" in told
-    read = json.loads((report / "results" / "float_1b_greedy.json").read_text("utf8"))
-    assert set("".join(read.values())) <= set("".join(KOREAN))
+    assert not (tmp_path / "reports" / "quick").exists()
 
 
 def test_a_vietnamese_forks_norm_is_refused_with_its_one_reason(tmp_path, monkeypatch):
