@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
-from ..errors import ParameterError
+from ..errors import EngineError, ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
@@ -319,6 +319,17 @@ def noise_said(values: np.ndarray, chosen: Mapping[str, float]) -> Text:
         best=best,
         parts=listed(parts),
     )
+
+
+def unknown_said(compiled: Sequence[Compiled]) -> Text | str:
+    """Why layers cannot be looked into: what of a graph the emulator does not know; else ""."""
+    try:
+        for item in compiled:
+            for bmodel in (item.bmodel, compile_bmodel(item.traced, item.bmodel.chip, "fp32")):
+                Emulator(bmodel.exported)
+    except EngineError as error:
+        return phrase("Left out: {reason}", reason=str(error))
+    return ""
 
 
 def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, list[dict[str, Any]]]:

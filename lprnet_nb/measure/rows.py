@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from ..cache import array_digest
 from ..decode import Readings, decode
 from ..decode.top import top
-from ..errors import DataError
+from ..errors import DataError, EngineError
 from ..evaluate.accuracy import character_accuracy, correct, exact_match
 from ..evaluate.decision import TOLERANCE, decide
 from ..evaluate.fidelity import cosine, same_top1, sqnr_db
@@ -566,7 +567,9 @@ def bmodel_facts(item: Compiled, crosscheck: dict[str, Any] | None, data: Data) 
     bmodel = item.bmodel
     facts = inspect_bmodel(bmodel.path)
     quantized = bmodel.precision == "int8" and bmodel.graph is not None
-    errors = layer_errors(item, data.plates.images[:LAYER_IMAGES]) if quantized else []
+    errors = []
+    with suppress(EngineError):  # of a float layer that the emulator does not know
+        errors = layer_errors(item, data.plates.images[:LAYER_IMAGES]) if quantized else []
     return {
         "schema": SCHEMA,
         "id": item.id,

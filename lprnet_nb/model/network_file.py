@@ -167,7 +167,14 @@ def _tried(file: Path, model: bytes, interface: Interface, alphabet: Alphabet | 
             "export it with a batch axis, planes first."
         )
     example = _example(taken)
-    made = run_session(open_session(with_shape(model, taken)), example)
+    session = open_session(with_shape(model, taken))
+    made, other = (run_session(session, one) for one in (example, np.zeros_like(example)))
+    if made.shape != other.shape:
+        raise DataError(
+            f"its output is {list(made.shape)} for one picture and {list(other.shape)} for "
+            "another. A BModel's shapes are fixed: export the network without what depends on the "
+            "values."
+        )
     check_output(made, interface, alphabet)
     name = re.sub(r"\W+", "_", file.stem, flags=re.ASCII).strip("_").lower() or "network"
     if name in RESERVED:

@@ -75,7 +75,7 @@ def check_network(path: str, chips: str, *, compiler: bool = True) -> Iterator[L
     try:
         graph = top_graph(trace_model(weights))
     except LprnetError as error:
-        yield Line("compiler", False, str(error))
+        yield Line("compiler", False, _in_a_line(error))
         return
     yield Line("compiler", True, f"{len(graph.layers)} layers")
     for chip in wanted:
@@ -117,7 +117,7 @@ def _on_chip(weights: Weights, chip: str, precision: str) -> Iterator[Line]:
             calibration_images=images.images if int8 else None,
         )
     except LprnetError as error:
-        yield Line(f"{what}, compiler", False, str(error))
+        yield Line(f"{what}, compiler", False, _in_a_line(error))
         return
     try:
         Emulator(bmodel.exported)
@@ -125,6 +125,12 @@ def _on_chip(weights: Weights, chip: str, precision: str) -> Iterator[Line]:
         yield Line(f"{what}, emulator", False, f"{error} The simulator runs it (slowly).")
         return
     yield _judged(bmodel, preprocess(images.images[:JUDGED], weights.of.input), what)
+
+
+def _in_a_line(error: LprnetError) -> str:
+    """The last words of a tool's log before what failed and where the log is."""
+    first, *log = str(error).splitlines()
+    return f"{log[-1].strip()} ({first.rstrip(':')})" if log else first
 
 
 def _judged(bmodel: BModel, inputs: np.ndarray, what: str) -> Line:

@@ -83,3 +83,30 @@ def save(folder: Path, made: onnx.ModelProto, toml: str, name: str = "small") ->
     onnx.save(made, path)
     path.with_suffix(".toml").write_text(toml, "utf8")
     return path
+
+
+def ending(made: onnx.ModelProto, operation: str, **attributes: object) -> onnx.ModelProto:
+    """A network whose output goes through one more operation."""
+    made.graph.node[-1].output[0] = "before"
+    node = helper.make_node(operation, ["before"], ["out"], "end", **attributes)
+    made.graph.node.append(node)
+    return made
+
+
+def dynamic() -> onnx.ModelProto:
+    """`model`, of which the time steps are left out where the first class is not above 0."""
+    made = model()
+    for name, values in (("first", [0]), ("whole", [-1])):
+        array = np.array(values, np.int64)
+        made.graph.initializer.append(numpy_helper.from_array(array, name))
+    made.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), "none"))
+    made.graph.node[-1].output[0] = "before"
+    made.graph.node.extend(
+        [
+            helper.make_node("Gather", ["before", "first"], ["row"], "row", axis=1),
+            helper.make_node("Greater", ["row", "none"], ["above"], "above"),
+            helper.make_node("Reshape", ["above", "whole"], ["kept"], "kept"),
+            helper.make_node("Compress", ["before", "kept"], ["out"], "end", axis=2),
+        ]
+    )
+    return made

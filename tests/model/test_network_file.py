@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import description, model, save
+from networks import description, dynamic, model, save
 
 from lprnet_nb.datasets.images import PlateImages, preprocess
 from lprnet_nb.errors import DataError, ParameterError
@@ -150,6 +150,11 @@ def test_what_does_not_fit_is_said(case, tmp_path):
     assert str(tmp_path) in str(raised.value)
 
 
+def test_an_output_whose_shape_depends_on_the_picture_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"for one picture and \[1, 6, \d+\] for another.* fixed"):
+        read_network(save(tmp_path, dynamic(), description()))
+
+
 def test_free_height_and_width_become_the_tomls(tmp_path):
     path = save(tmp_path, model(height="h", width="w"), description())
     assert trace_model(network_weights(read_network(path))).input_shape == (1, 3, 8, 12)
@@ -198,6 +203,11 @@ WRONG = {
     "no module": ("def network():\n    return 3\n", "gives a int, not a torch.nn.Module"),
     "leaves": ("import sys\nsys.exit(0)\n", "ends the program"),
     "another size": (PYTHON.replace("(8, 3)", "(9, 3)"), "does not run on"),
+    "weights of another network": (
+        PYTHON.replace("    return ", "    made = ")
+        + "    made.load_state_dict({'0.weight': torch.zeros(9, 3, 8, 3)})\n    return made\n",
+        r"RuntimeError.*Missing key|RuntimeError.*state_dict|size mismatch",
+    ),
 }
 
 

@@ -134,8 +134,8 @@ FOUND = (
     ),
     Change(
         "character accuracy of the labels with themselves",
-        "character_accuracy(data.plates.known_labels, texts)",
-        "character_accuracy(data.plates.known_labels, data.plates.known_labels)",
+        "character_accuracy(labels, texts)",
+        "character_accuracy(labels, labels)",
         ROWS,
     ),
     Change(
