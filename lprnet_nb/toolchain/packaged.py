@@ -51,9 +51,12 @@ def packaged() -> Path:
     """
 
     def build(folder: Path) -> None:
-        with _archive() as path, open_input(path) as file:
-            with tarfile.open(fileobj=file, mode="r:xz") as tar:
-                tar.extractall(folder, filter="data")
+        with (
+            _archive() as path,
+            open_input(path) as file,
+            tarfile.open(fileobj=file, mode="r:xz") as tar,
+        ):
+            tar.extractall(folder, filter="data")
 
     return artifact("packaged", {"sha256": archive_digest()}, build)
 
@@ -138,7 +141,7 @@ def float_of(model: BModel) -> BModel:
 def _same(packaged: dict[str, Any] | None, strategy: Strategy | None) -> bool:
     """Whether two strategies give the same BModels; a field that is new has its default."""
     if packaged is None or strategy is None:
-        return packaged is strategy
+        return packaged is None and strategy is None
     return make_strategy(**packaged).key() == strategy.key()
 
 
