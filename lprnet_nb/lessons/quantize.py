@@ -18,7 +18,7 @@ from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
 from ..explain.table import helpful, why
 from ..figures.quantization import layer_costs, quantization_noise
-from ..language import Text, clauses, listed, phrase, sentences
+from ..language import Text, clauses, listed, phrase, sentences, together
 from ..measure.data import Data
 from ..measure.layers import layer_errors, layer_names
 from ..measure.models import Compiled, Planned, model_label, planned
@@ -28,6 +28,7 @@ from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable
+from ..toolchain.packaged import packaged_explanation
 from ..work import scheduler
 from ..work.pieces import Piece, Run, model_run
 from .trace import read_images
@@ -377,7 +378,8 @@ def explanation(compiled: Sequence[Compiled], plates: PlateImages) -> dict[str, 
     """What `explain` finds of the first model; its layers are also ``called`` by their roles."""
     item = next(one for one in compiled if one.bmodel.input_dtype == "float32")
     some = plates.take(slice(EXPLAINED))
-    found = explained(item.bmodel, item.exact(), some)
+    packaged = packaged_explanation(item.bmodel, some.digest)
+    found = together(packaged) if packaged else explained(item.bmodel, item.exact(), some)
     roles = layer_names(item)
     for row in found["layers"]:
         row["called"] = roles.get(row["layer"], row["layer"])

@@ -21,7 +21,10 @@ import numpy as np
 
 from ..cache import array_digest, atomic_write
 from ..datasets.images import PlateImages
+from ..explain.bmodel import explained
 from ..files import private_folder
+from ..language import LANGUAGES, within
+from ..lessons.quantize import EXPLAINED
 from ..lessons.strategies import plan_of
 from ..measure.data import CALIBRATION_SEED, Data, datasets_for
 from ..measure.models import Compiled, compile_all
@@ -40,6 +43,7 @@ from .run import PROFILES
 COMPILED: dict[str, Any] = {**PROFILES["tour"], "TOOLCHAIN": "mlir", "TPU_MLIR": PINNED}
 # As in notebook 06.
 STUDY = {"CHIPS": "BM1684X", "IMAGES": 240, "STRATEGIES": "mse-20,kl-20", "DRAWS": 2, "FOLDS": 2}
+LOOKED_AT = "bm1684x_int8_1b_kl"  # by notebook 03
 KEPT = (PROFILE, "calibration_table")
 
 
@@ -53,6 +57,8 @@ def gather(folder: Path) -> Path:
     for item in compile_all(parameters, data):
         traces[item.traced.form] = item.traced
         models.append(_kept(folder, item.bmodel, item, data, sample))
+        if item.id == LOOKED_AT:
+            _explain(item, data, folder / models[-1]["folder"])
     named = {(model["chip"], model["precision"], model["form"]) for model in models}
     for form, traced in traces.items():  # layers are held against float's of the same form
         for chip in parameters.chips:
@@ -64,6 +70,15 @@ def gather(folder: Path) -> Path:
     )
     atomic_write(folder / packaged.STUDY, json.dumps(_study()))
     return folder
+
+
+def _explain(item: Compiled, data: Data, place: Path) -> None:
+    """What notebook 03 finds out in a minute."""
+    some = data.plates.take(slice(EXPLAINED))
+    found = explained(item.bmodel, item.exact(), some)
+    said = {language: within(found, language) for language in LANGUAGES}
+    kept = {"plates": some.digest, "said": said}
+    atomic_write(place / packaged.EXPLAINED, json.dumps(kept, ensure_ascii=False))
 
 
 def _study() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .strategies import Strategy, make_strategy
 TOOLCHAIN = "packaged"  # as TOOLCHAIN names it
 ARCHIVE = "packaged.tar.xz"
 INDEX, PLATES, STUDY = "index.json", "plates.npz", "study.json"
+EXPLAINED = "explained.json"  # in a model's folder
 SIMULATED = "simulator"  # folder of a model's logits, as `runtime.inference` leaves them
 WEIGHTS = "generated"
 
@@ -162,6 +163,18 @@ def packaged_calibration(model: BModel) -> dict[str, Any]:
     """What a packaged INT8 model was calibrated on: ``images seed digest``."""
     [entry] = (e for e in packaged_index()["models"] if e["folder"] == model.folder.name)
     return entry["calibration"]
+
+
+def packaged_explanation(model: BModel, plates: str) -> dict[str, Any] | None:
+    """What `explain.bmodel.explained` found of a packaged model on plates of that digest.
+
+    By language, as it is kept in the cache; None where it is not packaged: it takes a minute.
+    """
+    path = model.folder / EXPLAINED
+    if not model.without_file or not path.is_file():
+        return None
+    kept = json.loads(read_bytes(path))
+    return kept["said"] if kept["plates"] == plates else None
 
 
 def simulated(model: BModel) -> Path:

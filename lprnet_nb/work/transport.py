@@ -71,7 +71,8 @@ class _Packer(pickle.Pickler):
 class _Unpacker(pickle.Unpickler):
     def persistent_load(self, place: str) -> Path:
         path = cache_dir() / _checked(place)
-        if not path.exists():
+        made = cache_dir().joinpath(*PurePosixPath(place).parts[:_PARTS])
+        if not made.exists():  # of a packaged model the record is there, the BModel is not
             raise DataError(
                 f"{path} is not in this machine's cache. Share the cache folder, or "
                 "let all workers start before the run does."

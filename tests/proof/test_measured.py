@@ -16,6 +16,7 @@ from lprnet_nb.datasets.alphabet import PUBLISHED
 from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError
 from lprnet_nb.lessons import compare, infer
+from lprnet_nb.measure import rows
 from lprnet_nb.measure.data import Data
 from lprnet_nb.measure.models import Compiled
 from lprnet_nb.measure.output import Output
@@ -89,6 +90,26 @@ def test_a_boxs_row_is_of_the_logits_that_it_gave(kit, boxed, data):
     assert (latency["measured_ms"], latency["measured_by"]) == (75, "run alone, DEVIO")
     # No further model for tests and figures that compare models.
     assert len(compare.of_decoder([reference, ours, box], "greedy")) == 2
+
+
+def test_a_status_lists_what_judges_a_box(results, data):
+    """The logits that its kit held it against are the simulator's, of all plates."""
+    path = results(model="fp32_1b")
+    told = json.loads(Path(path).read_text("utf8"))
+    [model] = (one for one in told["models"] if one["id"] == "fp32_1b")
+    given = asked(path)
+    names = {piece.name for piece in infer.pieces(given, data)}
+    judged = f"infer/{ID}/simulator/000000-000004"
+    assert judged not in names  # a kit that names its models in another way: known when compiled
+    with pytest.MonkeyPatch.context() as patch:
+        read = rows.read_fitting(given.measured, data.plates, given.chips)
+        [file] = read.values()
+        [one] = (each for each in file.models if each.id == "fp32_1b")
+        one = one.model_copy(update={"id": ID})
+        again = {path: file.model_copy(update={"models": [one]})}
+        patch.setattr(rows, "read_fitting", lambda *_: again)
+        assert judged in {piece.name for piece in infer.pieces(given, data)}
+    assert model["backend"] == "simulator"
 
 
 def test_a_report_holds_both_and_its_page_shows_them(boxed, data, tmp_path):

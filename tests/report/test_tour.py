@@ -60,10 +60,11 @@ def test_a_report_is_made_where_no_compiler_is(bare, monkeypatch):
     index = run.make_report("tour", notebooks=notebooks, IMAGES=6)
     folder = index.parent
     metrics = json.loads((folder / "metrics.json").read_text("utf8"))
-    rows = {(row["id"], row["decoder"]): row for row in metrics["rows"]}
+    keys = ("chip", "precision", "strategy", "decoder")
+    rows = {tuple(row[key] for key in keys): row for row in metrics["rows"]}
     assert len(rows) == 2 * (1 + 6)
-    for chip in ("bm1684x", "bm1684"):
-        row = rows[f"{chip}_fp32_1b", "greedy"]
+    for chip in ("BM1684X", "BM1684"):
+        row = rows[chip, "fp32", None, "greedy"]
         assert (row["backend"], row["agreement_with_float"]) == ("emulator", 1.0)
     assert all(one["tools"] == {"tpu_mlir": PINNED} for one in metrics["models"].values())
     for path in (folder / "bmodels").glob("*.json"):
@@ -151,7 +152,7 @@ def test_what_is_packaged_is_what_the_compiler_gives(compiler, tmp_path):
                 assert np.array_equal(a, b)
             else:
                 assert a.files == b.files and all(np.array_equal(a[k], b[k]) for k in a.files)
-        for file in ("graph/graph.json", "lprnet.info.json", *tour.KEPT):
+        for file in ("graph/graph.json", "lprnet.info.json", p.EXPLAINED, *tour.KEPT):
             both = [(folder / name / file) for folder in (made, there)]
             assert both[0].exists() == both[1].exists()
             assert not both[0].exists() or both[0].read_bytes() == both[1].read_bytes()

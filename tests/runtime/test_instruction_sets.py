@@ -19,9 +19,11 @@ from lprnet_nb.toolchain.packaged import packaged, packaged_index, simulated, si
 
 ZIG = f"""#!{sys.executable}
 import os, sys
-given = [a.replace("-", "_").replace("_march", "-march") if "-march" in a else a for a in sys.argv]
-os.execv(sys.executable, [sys.executable, "-m", "ziglang", "cc", *given[1:]])
-"""  # its names of processors have no dashes
+given = sys.argv[1:]
+if "-E" not in given:
+    given = [a.replace("-", "_").replace("_march", "-march") if "-march" in a else a for a in given]
+os.execv(sys.executable, [sys.executable, "-m", "ziglang", "cc", *given])
+"""  # to compile, its names of processors have no dashes
 MODELS = sorted(model["folder"] for model in packaged_index()["models"])
 
 
