@@ -326,7 +326,7 @@ def unknown_said(compiled: Sequence[Compiled]) -> Text | str:
     """Why layers cannot be looked into: what of a graph the emulator does not know; else ""."""
     try:
         for item in compiled:
-            for bmodel in (item.bmodel, compile_bmodel(item.traced, item.bmodel.chip, "fp32")):
+            for bmodel in (item.bmodel, item.exact()):
                 Emulator(bmodel.exported)
     except EngineError as error:
         return phrase("Left out: {reason}", reason=str(error))
