@@ -25,7 +25,7 @@ from ..toolchain.nntc.strategies import strategy_named as nntc_strategy_named
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import WEIGHTS as PACKAGED_WEIGHTS
 from ..toolchain.releases import release_named
-from ..toolchain.strategies import Strategy, check_calibrates, strategy_named
+from ..toolchain.strategies import Strategy, check_calibrates, check_generates, strategy_named
 
 DATA = ("auto", "published", "generated")
 NETWORK = LPRNET.name  # the one that the workbook is about
@@ -285,10 +285,11 @@ def _check_release(parameters: Parameters) -> None:
             f"TPU_MLIR={','.join(releases)!r}, CALIBRATION={parameters.calibration!r}: these are "
             f"of TPU-MLIR, and TOOLCHAIN={parameters.toolchain!r} is not."
         )
-    if parameters.calibration == "release":
-        found = (each for asked in parameters.strategies for each in asked.by_chip.values())
-        for strategy in (each for each in found if isinstance(each, Strategy)):
-            for release in releases:
+    found = (each for asked in parameters.strategies for each in asked.by_chip.values())
+    for strategy in (each for each in found if isinstance(each, Strategy)):
+        for release in releases:
+            check_generates(release, strategy)
+            if parameters.calibration == "release":
                 check_calibrates(release, strategy)
 
 

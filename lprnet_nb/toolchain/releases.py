@@ -70,6 +70,7 @@ CALIBRATORS = {
     "1.24": "third: thresholds as before",
 }
 SEARCHES = "1.9"  # searches, bias correction and weight equalization came with this release
+ASYMMETRIC = "1.8"  # earlier ones take --asymmetric, and quantize symmetrically all the same
 METHOD_IN_TABLE = "1.24"  # the table's head says the method from here on
 KEEPS_WEIGHTS = "1.23"  # earlier ones delete the weights of the lowered graph when they end
 PROFILE = "1.18"  # compiler_profile_0.txt is called after the BModel before
@@ -82,6 +83,7 @@ FAULTS: tuple[tuple[str, str, str], ...] = (  # first release, last release, wha
     ("1.6", "1.27", "its interpreter is 0.5 to 0.8 of a logit off on BM1684X, exact on BM1684"),
     ("1.6", "1.22", "deletes the lowered weights; kept here by a patch at run time"),
     ("1.6", "1.6", "its interpreter takes no shape"),
+    ("1.6", "1.7", "quantizes symmetrically, without a word, where asymmetric is asked for"),
 )
 
 
@@ -99,6 +101,8 @@ class Release:
         Which generation chooses thresholds.
     searches
         Whether it has searches, bias correction and weight equalization.
+    asymmetric
+        Whether it heeds ``--asymmetric``.
     method_in_table
         Whether its calibration tables say by which method they were made.
     keeps_weights
@@ -119,6 +123,7 @@ class Release:
     methods: Mapping[str, tuple[str, ...]]
     calibrator: str
     searches: bool
+    asymmetric: bool
     method_in_table: bool
     keeps_weights: bool
     profile: str
@@ -135,6 +140,7 @@ class Release:
             "methods": {name: " ".join(options) for name, options in self.methods.items()},
             "calibrator": self.calibrator,
             "searches": self.searches,
+            "asymmetric": self.asymmetric,
             "method_in_table": self.method_in_table,
             "keeps_weights": self.keeps_weights,
             "profile": self.profile,
@@ -167,6 +173,7 @@ def _release(version: str) -> Release:
         methods=_latest(SPELLING, version),
         calibrator=_latest(CALIBRATORS, version),
         searches=_since(version, SEARCHES),
+        asymmetric=_since(version, ASYMMETRIC),
         method_in_table=_since(version, METHOD_IN_TABLE),
         keeps_weights=_since(version, KEEPS_WEIGHTS),
         profile=("" if _since(version, PROFILE) else "lprnet.bmodel.") + "compiler_profile_0.txt",

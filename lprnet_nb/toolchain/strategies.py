@@ -22,8 +22,8 @@ from ..model.lprnet.layers import Form
 from ..model.lprnet.roles import ROLES
 from .chips import CHIPS, parse_chip
 from .layers import ENDS, is_general
+from .releases import ASYMMETRIC, PINNED, SEARCHES, release_like, with_method
 from .releases import METHODS as METHODS
-from .releases import PINNED, SEARCHES, release_like, with_method
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
 Search = Literal["search_threshold", "search_qtable"]
@@ -490,6 +490,22 @@ def strategy_named(name: str, chip: str | None = None) -> Strategy:
         f"strategy {name!r} is not known. Choose from recommended, "
         f"{', '.join(known)}, or name a strategy's JSON file."
     )
+
+
+def check_generates(version: str, strategy: Strategy) -> None:
+    """Make sure that a release quantizes as a strategy asks.
+
+    Raises
+    ------
+    ParameterError
+        Naming the release from which on it does.
+    """
+    if not strategy.symmetric and not release_like(version).asymmetric:
+        raise ParameterError(
+            f"TPU-MLIR {version} quantizes symmetrically whatever it is asked, and strategy "
+            f"{strategy.name!r} asks for zero points; releases from {ASYMMETRIC} on heed it. "
+            "Choose one of them, or another strategy."
+        )
 
 
 def check_calibrates(version: str, strategy: Strategy) -> None:

@@ -12,6 +12,7 @@ from lprnet_nb.model.lprnet.layers import PublishedLPRNet
 from lprnet_nb.model.onnx_files import open_session, run_session
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.study import published, sample
+from lprnet_nb.toolchain.strategies import check_generates
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -55,17 +56,18 @@ def test_images_are_read_in_the_samples_orders(tmp_path, monkeypatch):
 
 def test_a_recipe_is_as_the_script_was_when_the_figure_appeared():
     asked = published._wanted("recipe", published.RECIPE)
-    assert {(name, chip): strategy.symmetric for name, chip, strategy in asked} == {
-        ("recipe", "BM1684X"): False,
-        ("symmetric", "BM1684X"): True,
-        ("recipe", "BM1684"): True,
-        ("recipe", "BM1688"): True,
+    assert {(name, chip): (strategy.symmetric, by) for name, chip, strategy, by in asked} == {
+        ("recipe", "BM1684X"): (False, "1.8.1"),
+        ("symmetric", "BM1684X"): (True, "1.6"),
+        ("recipe", "BM1684"): (True, "1.6"),
+        ("recipe", "BM1688"): (True, "1.6"),
     }
+    for _, _, strategy, by in asked:
+        check_generates(by, strategy)
     assert {name for name, *_ in published._wanted("draws", published.RECIPE)} == {"draws"}
     row = published._row(
         "BM1684X",
         1,
-        "1.6",
         {"recipe": [0.9], "symmetric": [0.86], "traced": [0.9], "draws": [0.88]},
     )
     assert row["verdict"] == "within the spread"  # 0.867 lies between the two forms of the recipe

@@ -53,6 +53,7 @@ RECORD = Path(__file__).parents[2] / "data" / "verification" / "releases" / "202
         (lambda r: "aciq_gauss" in r.methods, "1.17", "1.18", (True, False)),
         (lambda r: "aciq_gauss" in r.methods, "1.23", "1.24", (False, True)),
         (lambda r: r.methods["mse"][1], "1.23", "1.24", ("use_mse", "mse")),
+        (lambda r: r.asymmetric, "1.7", "1.8", (False, True)),
         (lambda r: r.method_in_table, "1.23", "1.24", (False, True)),
         (lambda r: r.keeps_weights, "1.22", "1.23", (False, True)),
         (lambda r: r.profile.startswith("lprnet.bmodel."), "1.17", "1.18", (True, False)),
@@ -102,6 +103,13 @@ def test_what_a_release_lacks_is_refused_naming_who_brought_it(release, strategy
     with pytest.raises(ParameterError, match=message):
         check(STRATEGIES=strategy, TPU_MLIR=release, CALIBRATION="release")
     assert check(STRATEGIES=strategy, TPU_MLIR=release).calibration == "pinned"  # it can do it
+
+
+def test_zero_points_are_refused_where_a_release_does_not_heed_them():
+    with pytest.raises(ParameterError, match=r"1\.7 quantizes symmetrically.*from 1\.8 on heed it"):
+        check(STRATEGIES="kl,mse-asymmetric", TPU_MLIR="1.30.2,1.7")
+    check(STRATEGIES="kl,mse-asymmetric", TPU_MLIR="1.8")
+    check(STRATEGIES="kl", TPU_MLIR="1.7")
 
 
 def test_every_release_takes_what_its_table_lists():
