@@ -11,7 +11,8 @@ layers and whole roles in float, from what helps most.
 
 Three sets of plates never meet: those that calibrate, those that are searched on, and those that
 judge what was found. Of the plates to search on, only those are read that the float network is
-least sure of (`SHARE`): of the committed study's readings unlike float's, 96 % and more lie there.
+least sure of (`SHARE`): of the readings unlike float's in the committed study, of strategies that
+read 0.87 or more, 96 % lie there on both chips.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lprnet_nb.report import search_page
 from lprnet_nb.study import searched
 
@@ -11,11 +13,14 @@ ROOT = Path(__file__).parents[2]
 def test_the_page_says_what_the_committed_data_say():
     text = (ROOT / search_page.PAGE).read_text("utf8")
     assert search_page.filled(text) == text, "run: python -m lprnet_nb.report.search_page"
-    assert (ROOT / "docs" / "figures" / "search.svg").exists()
+    drawn = (ROOT / "docs" / "figures" / "search.svg").exists()
+    assert drawn == (searched.committed_search() is not None)
 
 
 def test_what_is_to_be_shipped_was_proved():
     found = searched.committed_search()
+    if found is None:
+        pytest.skip("no search is in this checkout")
     proofs = [row["proof"] for row in found["shipped"] if "proof" in row]
     assert len(proofs) == len(found["units"])
     for row, proof in zip([r for r in found["shipped"] if "proof" in r], proofs):
