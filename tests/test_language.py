@@ -14,6 +14,7 @@ import mistune
 import nbformat
 import pytest
 
+from lprnet_nb import cli
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.language import (
     LANGUAGES,
@@ -174,6 +175,32 @@ def test_a_phrase_knows_itself_in_each_language() -> None:
 def test_another_language_is_refused() -> None:
     with pytest.raises(ParameterError, match="LANGUAGE='fr' is not known. Choose from en, zh"):
         speak("fr")
+
+
+def test_every_command_has_its_help_in_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPTIONS_PANEL_TITLE", "ARGUMENTS_PANEL_TITLE", "COMMANDS_PANEL_TITLE"):
+        monkeypatch.setattr(cli.rich_utils, name, "")
+    waiting, seen = [cli._commands("zh")], 0
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        options = [one.help for one in command.params if getattr(one, "help", None)]
+        for said in (command.help, *options):
+            assert said and re.search("[一-鿿]|^[A-Z0-9、。 ]+$|^BM", said)
+            seen += 1
+    assert seen > 200 and cli.rich_utils.OPTIONS_PANEL_TITLE == "选项"
+    assert cli._commands("en").help.startswith("LPRNet from PyTorch")
+
+
+def test_the_command_line_speaks_what_is_named_else_what_the_system_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LANGUAGE", "zh_CN:en")
+    assert cli._language(["report", "--help"]) == "zh"
+    assert cli._language(["report", "--language=en", "--help"]) == "en"
+    monkeypatch.setenv("LANGUAGE", "fr:zh")
+    assert cli._language(["report"]) == "en"
+    assert cli._language(["report", "--language", "zh"]) == "zh"
 
 
 def test_notebooks_are_written_in_chinese_and_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -441,7 +441,7 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
         axes.add_patch(
             Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, color=color, linewidth=0)
         )
-        few = _few(line["draws"], most)
+        few = f" ({line['draws']}/{most})" if line["draws"] < most else ""
         ends = phrase("{low:+.1f} to {high:+.1f}", low=low, high=high)
         said = f"{mark} {100 * line['difference']:+.1f}{few}\n{ends}"
         axes.annotate(
@@ -453,7 +453,9 @@ def verdict_matrix(lines: Sequence[Mapping[str, Any]]) -> Figure:
             linespacing=1.25,
         )
     figure.supxlabel(
-        "   ".join(f"{mark} {within(name, spoken())}" for mark, _, name in VERDICTS.values()),
+        "   ".join(f"{mark} {within(name, spoken())}" for mark, _, name in VERDICTS.values())
+        + "   "
+        + phrase("(1/{most}): fewer draws than {most}", most=most),
         fontsize=8,
     )
     return figure

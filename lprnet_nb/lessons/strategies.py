@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..errors import DataError
 from ..figures import study as figures
-from ..language import Text, listed, phrase
+from ..language import Text, listed, phrase, text
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import NETWORK, Asked, Parameters
@@ -290,7 +290,9 @@ def releases_shown(output: Output) -> list[str]:
     placed = study.get("published", [])
     if placed:
         output.table(
-            "06_published", placed, phrase("Published INT8 figures by the vendor's recipe.")
+            "06_published",
+            [{**row, "verdict": text(row["verdict"])} for row in placed],
+            phrase("Published INT8 figures by the vendor's recipe."),
         )
     return [*upgrades.said(study), upgrades.published_said(placed)]
 

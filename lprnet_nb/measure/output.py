@@ -153,11 +153,12 @@ def decimals(column: Iterable[Any]) -> int:
 
     Examples
     --------
-    >>> decimals([0.5, 0.1234567, None]), decimals([12.5, 6.25]), decimals([3.0, 4])
-    (4, 2, 0)
+    >>> decimals([0.5, 0.1234567, None]), decimals([12.5, 6.25]), decimals([3.0, [4, 0.25]])
+    (4, 2, 2)
     """
-    values = [one for one in column if isinstance(one, float) and not is_scientific(one)]
-    values = [one for one in values if math.isfinite(one)]
+    cells = [one for cell in column for one in (cell if isinstance(cell, list) else [cell])]
+    values = [one for one in cells if isinstance(one, float) and math.isfinite(one)]
+    values = [one for one in values if not is_scientific(one)]
     most = max((abs(one) for one in values), default=0.0)
     limit = 4 if most < 1 else 3 - math.floor(math.log10(most))
     return max((len(f"{one:.{limit}f}".rstrip("0").partition(".")[2]) for one in values), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -176,6 +177,8 @@ def test_wrong_answers_are_told_what_is_wrong(name: str, what: str) -> None:
     function, hint = WRONG[name][what]
     said = judge(name, function)
     assert said is not None and hint in said
+    chinese = said.variants["zh"]
+    assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", chinese), "all of it is said in Chinese"
 
 
 def test_every_exercise_has_three_wrong_answers() -> None:

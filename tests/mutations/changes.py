@@ -253,8 +253,8 @@ FOUND = (
     ),
     Change(
         "tables of two digits",
-        'return f"{value:.4g}" if isinstance',
-        'return f"{value:.2g}" if isinstance',
+        "limit = 4 if most < 1 else 3",
+        "limit = 2 if most < 1 else 1",
         "tests/measure/test_output.py",
     ),
 )
@@ -470,8 +470,8 @@ MORE = (
     ),
     Change(
         "roles in float are shown as quantized",
-        '((left, "float", "only this role in float")',
-        '((left, "int8", "only this role in float")',
+        '((left, "float", phrase("only this role in float"))',
+        '((left, "int8", phrase("only this role in float"))',
         f"{FIGURES}::test_roles_are_in_the_panel_of_their_mode",
     ),
     Change(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
+from lprnet_nb.language import speaking
 from lprnet_nb.report.notebook_pages import clean, convert
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -227,3 +230,40 @@ def test_an_attachment_and_a_figure_are_shown(tmp_path):
     )
     found = page(tmp_path, cell, shown)
     assert found.count("data:image/png;base64,iVBORw0KGgo=") == 2
+
+
+def _with_figure(folder: Path, name: str) -> Path:
+    output = nbformat.v4.new_output(
+        "display_data",
+        {"image/png": "iVBORw0KGgo="},
+        metadata={"figure": name, "image/png": {"alt": '"><script>', "width": 691}},
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
+    path = folder / "report" / "notebooks" / "a.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_figure_comes_from_the_report_in_the_language_of_the_page(tmp_path: Path) -> None:
+    figures = tmp_path / "report" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("one.svg", "one.zh.svg"):
+        (figures / name).write_text(f"<svg>{name}</svg>")
+    path = _with_figure(tmp_path, "one")
+    for language, name in (("en", "one.svg"), ("zh", "one.zh.svg")):
+        with speaking(language):
+            body = str(convert(path).body)
+        [source] = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', body)
+        assert base64.b64decode(source).decode() == f"<svg>{name}</svg>"
+        assert "<script" not in body and 'width="691"' in body
+
+
+@pytest.mark.parametrize("name", ["../../secret", "..", "/etc/passwd", "led", ""])
+def test_a_figure_of_elsewhere_stays_there(tmp_path: Path, name: str) -> None:
+    figures = tmp_path / "report" / "figures"
+    figures.mkdir(parents=True)
+    (tmp_path / "secret.svg").write_text("<svg>secret</svg>")
+    (figures / "led.svg").symlink_to(tmp_path / "secret.svg")
+    body = str(convert(_with_figure(tmp_path, name)).body)
+    assert "svg+xml" not in body and "data:image/png" in body
