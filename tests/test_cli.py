@@ -420,6 +420,10 @@ def test_doctor_says_what_is_there_and_what_is_missing():
     assert by_name["torch"]["found"].startswith("2.13.0") and by_name["torch"]["ok"]
     assert not by_name["compiler TPU-NNTC"]["ok"] and "SDK" in by_name["compiler TPU-NNTC"]["found"]
     assert "sophon.sail" in by_name["backend device"]["found"]
+    weights = by_name["weights"]["found"]
+    here = by_name["published data"]["ok"]
+    assert "generated, the package's own: for plates from elsewhere" in weights
+    assert ("the tutorial's reference" in weights) == here == ("not here" not in weights)
     last = run("doctor").stdout.splitlines()[-1]
     assert by_name["backend device"]["optional"] and "a device" in last
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lprnet_nb.datasets.images import PlateImages
-from lprnet_nb.datasets.margins import NONE, Margin, parse_margin, widen, with_margin
+from lprnet_nb.datasets.margins import NONE, Margin, parse_margin, said_margin, widen, with_margin
 from lprnet_nb.errors import ParameterError
 
 
@@ -43,6 +43,12 @@ def test_a_set_says_its_margin():
 def test_a_margin_that_is_none_is_refused(text):
     with pytest.raises(ParameterError, match="Choose auto, none, or X/Y"):
         parse_margin(text)
+
+
+def test_where_nothing_can_be_chosen_auto_is_refused():
+    assert said_margin("5/10") == Margin(0.05, 0.1) and said_margin("none") == NONE
+    with pytest.raises(ParameterError, match="'auto' is for a folder of crops"):
+        said_margin("auto")
 
 
 def test_impossible_margins_are_refused_where_they_are_used():
