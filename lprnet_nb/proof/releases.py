@@ -214,7 +214,7 @@ def measure_releases(
     Parameters
     ----------
     releases, chips, strategies, calibrations
-        Comma-separated; None for all 28 releases, and for `CHIPS`.
+        Comma-separated; None for all 28 releases, and for `CHIPS`; no strategy for FP32 alone.
     images
         How many plates each model reads, see `verify_releases`.
     output
@@ -255,7 +255,7 @@ def measure_releases(
         releases.split(",") if releases else VERSIONS,
         plates,
         weights,
-        strategies=strategies.split(","),
+        strategies=[name for name in strategies.split(",") if name],
         chips=tuple(map(parse_chip, chips.split(","))) if chips else CHIPS,
         calibrations=calibrations.split(","),
         images=images,

@@ -245,4 +245,9 @@ def test_the_committed_study_is_whole():
         assert one["verdict"] == published.verdict(one["published"], one["recipe"], others)
         script = published.SCRIPTS[one["chip"]]
         assert (one["since"], "symmetric" in one) == (script.since, not script.symmetric)
+    verdicts = {(one["chip"], one["batch"]): one["verdict"] for one in study["published"]}
+    assert {key for key, verdict in verdicts.items() if verdict == "explained"} == {
+        (chip, batch) for chip in ("BM1684", "BM1688") for batch in published.BATCHES
+    }
+    assert "not explained" not in verdicts.values()  # as docs/releases.md says
     assert upgrades.said(study)[0].startswith(f"{len(studied)} of 28 releases")
