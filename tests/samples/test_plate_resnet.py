@@ -70,6 +70,19 @@ def test_the_page_says_what_was_measured():
         assert f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" in PAGE, pair
 
 
+def test_the_page_says_what_the_study_found():
+    study = json.loads((FOLDER / "study.json").read_text("utf8"))
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in study["rows"]:
+        found.setdefault((row["chip"], row["strategy"]), []).append(row["correct"] / row["images"])
+    for (chip, strategy), draws in found.items():
+        mean, ends = sum(draws) / len(draws), f"{min(draws):.3f}–{max(draws):.3f}"
+        assert len(draws) == 3 and f"| {chip}, `{strategy}` | {mean:.3f} | {ends} |" in PAGE
+    for chip in ("BM1684X", "BM1684"):  # the cure gains nothing
+        assert sum(found[chip, "kl-last"]) <= sum(found[chip, "kl"])
+    assert f"float reads {study['float']['correct'] / 1000:.3f} of" in PAGE
+
+
 def commands() -> list[list[str]]:
     """Those of the page's shell blocks, in order."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
@@ -95,7 +108,16 @@ def test_the_pages_commands_run_in_their_order(tmp_path, monkeypatch):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
         assert done.exit_code == 0, (command, done.output)
         said[command[0]] = done.stdout
-    assert {"network", "train", "generate", "compare", "compile", "explain", "report"} <= set(said)
+    assert {
+        "network",
+        "train",
+        "generate",
+        "compare",
+        "compile",
+        "explain",
+        "study",
+        "report",
+    } <= set(said)
     assert "equal to the bit" in said["network"] and "First to try" in said["explain"]
     assert (tmp_path / "reports/plate_resnet/index.html").is_file()
 
