@@ -70,6 +70,17 @@ def test_the_page_says_what_was_measured():
         assert f"{difference:+.3f} ({low:+.3f} to {high:+.3f})" in PAGE, pair
 
 
+def test_the_page_says_what_explain_found():
+    for found in json.loads(MEASURED.read_text("utf8"))["explained"]:
+        said = PAGE[PAGE.index("Found on 16 plates") :]
+        for figure in (
+            f"{found['snr_db']:.1f} dB",
+            f"{found['share']:.0%}".replace("%", " %"),
+            f"+{found['gain_db']} dB",
+        ):
+            assert figure in said.partition("That cure")[0]
+
+
 def test_the_page_says_what_the_study_found():
     study = json.loads((FOLDER / "study.json").read_text("utf8"))
     found: dict[tuple[str, str], list[float]] = {}
