@@ -77,7 +77,7 @@ def assert_banners(folder, count):
 
 @pytest.mark.slow
 def test_the_whole_tour_judges_its_models(bare, monkeypatch):
-    """A minute of processor time and more, most of it for starting five kernels."""
+    """Five notebooks, each in its kernel: minutes on busy cores."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = run.make_report("tour", IMAGES=6).parent
     metrics = json.loads((folder / "metrics.json").read_text("utf8"))
