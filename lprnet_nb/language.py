@@ -231,9 +231,11 @@ def catalog() -> dict[str, str]:
 
 _HEADING = re.compile(r"#+ (?:\d+ (?:· )?)?")
 _OPENING = re.compile(r"\s*(?:[-*]|\d+\.) |> ?")
-PASSAGE = re.compile('<span class="of-lprnet">.*?</span>', re.DOTALL)  # in prose: of LPRNet alone
+_MARK = '<span class="of-lprnet">'
+PASSAGE = re.compile(f"{_MARK}.*?</span>", re.DOTALL)  # in prose: of LPRNet alone
 LEFT_OUT = "*What stands here of LPRNet alone is left out.*"
-_COMMENT = re.compile('<!--.*?-->|<span class="of-lprnet">|</span>', re.DOTALL)
+_MARKS = re.compile(f"{_MARK}|</span>")
+_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _CONTENTS = re.compile(r"\[(.+)\]\(#(\d+)-[^)]*\)")
 
 
@@ -241,7 +243,7 @@ def markdown_parts(source: str) -> Iterator[tuple[str, str]]:
     """Parts of a Markdown text: what stays as it is, and the message after it.
 
     A message is a heading, a paragraph, an item of a list or a row of a table, in one line; an
-    empty one has nothing to translate. Comments and marks, which no reader sees, are left out.
+    empty one has nothing to translate. Comments, which no reader sees, are left out.
     """
     lines = iter(_COMMENT.sub("", source).split("\n"))
     before, message = "", ""
@@ -284,8 +286,14 @@ def translated_markdown(source: str, language: str) -> str:
             heading = translated(entry[1], language)
             lines.append(f"{before}[{heading}](#{entry[2]}-{heading.replace(' ', '-')})")
         else:
-            lines.append(before + (translated(message, language) if message else ""))
+            lines.append(before + (_translated_message(message, language) if message else ""))
     return "\n".join(lines)
+
+
+def _translated_message(message: str, language: str) -> str:
+    """A message in a language: what is of LPRNet alone as a whole stays marked, a part does not."""
+    said = translated(_MARKS.sub("", message), language)
+    return said if PASSAGE.sub("", message).strip() else f"{_MARK}{said}</span>"
 
 
 def paragraphs(value: str) -> list[str]:
@@ -304,9 +312,10 @@ def translated_paragraphs(value: str, language: str) -> str:
 
 def markdown_messages(source: str) -> list[str]:
     """Messages of a Markdown text that the catalog must have."""
+    messages = (_MARKS.sub("", message) for _, message in markdown_parts(source))
     return [
         message
-        for _, message in markdown_parts(source)
+        for message in messages
         if re.search("[A-Za-z]", message) and not _CONTENTS.fullmatch(message)
     ]
 

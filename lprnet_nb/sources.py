@@ -129,7 +129,8 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     ),
     "sample-onnx": (
         "model/lprnet/layers.py",
-        "study/sample.py: OPSET _Pool SampleLPRNet sample_onnx",
+        "model/lprnet/sample.py",
+        "study/sample.py: sample_onnx",
     ),
     "foreign": ("toolchain/bmodel.py: UNKNOWN",),  # a copy of the file
     "foreign-top": ("proof/foreign.py: translated",),

@@ -157,6 +157,20 @@ def test_markdown_is_taken_apart_and_put_together() -> None:
     assert translated_markdown(source, "en") == source
 
 
+def test_what_is_of_lprnet_alone_stays_marked_in_chinese() -> None:
+    """So that a notebook in Chinese hides it, too, once NETWORK is set; code has no marks."""
+    mark = '<span class="of-lprnet">'
+    source = (
+        f"## 2 {mark}The network</span>\n\n- {mark}The answer</span>\n- The{mark} answer</span>"
+    )
+    assert translated_markdown(source, "zh") == (
+        f"## 2 {mark}网络结构</span>\n\n- {mark}答案</span>\n- 答案"
+    )
+    assert markdown_messages(source) == ["The network", "The answer", "The answer"]
+    kept = translated_markdown(f"{mark}The</span> answer {mark}b</span>", "zh")
+    assert kept == "The answer b"
+
+
 def test_a_phrase_knows_itself_in_each_language() -> None:
     inner = phrase("The answer")
     outer = phrase("Table {number}", number=inner)

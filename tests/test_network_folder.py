@@ -24,7 +24,6 @@ STILL = {
     "lessons/quantize.py": "the story of its layer 13",
     "lessons/trace.py": "the porting traps of the course",
     "model/qat.py": "training on its grid",
-    "model/train.py": "training",
     "proof/networks.py": "LPRNet and a public fork are among the networks that it judges",
     "study/details.py": "the study of its roles",
     "toolchain/grid.py": "the grid that it is trained on",

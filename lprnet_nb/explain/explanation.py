@@ -18,6 +18,7 @@ from ..runtime.emulator.graph import load_graph
 from .cures import Cure, cures
 from .facts import Group, Seen, groups, reach, reasons
 from .pair import Layer, Pair, Trial, Value
+from .table import gain
 
 VALUES = 2**27  # float32 that the two plain runs of one go of images may hold
 TOP = 5
@@ -101,7 +102,8 @@ def explain(
         ``without``, where it alone has none, and ``in_float``, where it alone is in float;
         ``threshold``, ``peak``, ``saturated``, the part of the values beyond it; ``levels``, those
         that each live channel uses, sorted; ``reasons``; and of the first `top` ``cures``:
-        ``kind``, ``do``, ``gain_db``, and what the output is worth then.
+        ``kind``, ``do``, ``gain_db`` (None where no noise is left), and what the output is worth
+        then.
 
     Raises
     ------
@@ -281,7 +283,7 @@ def _cure(
                 )
                 for m, cure in enumerate(of_one)
             ),
-            key=lambda row: -row["gain_db"],
+            key=lambda row: -gain(row),
         )
         for k, of_one in enumerate(tried)
     ]
@@ -298,7 +300,7 @@ ANSWERS = {  # the cure of each kind of reason
 
 def _by_cure(found: list[dict[str, Any]], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Reasons in the order in which their cures helped."""
-    gains = {cure["kind"]: cure["gain_db"] for cure in tried}
+    gains = {cure["kind"]: gain(cure) for cure in tried}
     return sorted(found, key=lambda one: -gains.get(ANSWERS.get(one["kind"], ""), 0.0))
 
 
@@ -310,10 +312,9 @@ def _best(cure: Cure, outputs: list[np.ndarray], judge: Judge, int8: np.ndarray)
     before, after = (
         _noise(judge.reference[judged], output[judged]) for output in (int8, outputs[best])
     )
-    gain = 10 * np.log10(before / after) if before > 0 and after > 0 else 0.0
     return {
         "kind": cure.kind,
         "do": cure.said[best],
-        "gain_db": round(float(gain), 2),
+        "gain_db": rounded(_db(before, after)) if before else 0.0,
         **judge.worth(outputs[best]),
     }

@@ -20,7 +20,7 @@ def layer_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]
             f"{100 * row['share']:.1f} %",
             decibels(row["alone"]["snr_db"]),
             why(row),
-            "\n".join(f"{c['gain_db']:+.1f}: {c['do']}" for c in helpful(row)) or "–",
+            "\n".join(f"{gain(c):+.1f}: {c['do']}" for c in helpful(row)) or "–",
         )
         for row in found["layers"]
         if row["share"] >= SHOWN
@@ -34,7 +34,12 @@ def shape(row: Mapping[str, Any]) -> str:
 
 def helpful(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Cures of a layer that bring something, the best first."""
-    return [cure for cure in row.get("cures", []) if cure["gain_db"] >= HELPS]
+    return [cure for cure in row.get("cures", []) if gain(cure) >= HELPS]
+
+
+def gain(cure: Mapping[str, Any]) -> float:
+    """What a cure brings in dB; no value is all noise removed, and infinite."""
+    return float("inf") if cure["gain_db"] is None else cure["gain_db"]
 
 
 def why(row: Mapping[str, Any], count: int | None = None) -> Text:
@@ -62,7 +67,7 @@ def headline(found: Mapping[str, Any]) -> Text:
             layer=row["layer"],
             share=100 * row["share"],
         ),
-        phrase("First to try, {gain:+.1f} dB: {cure}.", gain=cure["gain_db"], cure=cure["do"]),
+        phrase("First to try, {gain:+.1f} dB: {cure}.", gain=gain(cure), cure=cure["do"]),
     )
 
 
@@ -94,6 +99,6 @@ def first_cure(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     better: it costs time."""
     for row in found["layers"]:
         if cures := helpful(row):
-            near = [cure for cure in cures if cure["gain_db"] > cures[0]["gain_db"] - NEAR]
+            near = [cure for cure in cures if gain(cure) >= gain(cures[0]) - NEAR]
             return row, next((cure for cure in near if cure["kind"] != "float"), cures[0])
     return None

@@ -13,7 +13,7 @@ from ..language import Text, phrase, sentences, speak, text, within
 from ..measure import parameters
 from ..measure.data import Data
 from ..measure.output import show
-from ..measure.parameters import NETWORK, Parameters
+from ..measure.parameters import AUTO, NETWORK, Parameters
 from ..measure.rows import fitting
 from ..runtime.device import device_there
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
@@ -26,6 +26,8 @@ NEEDS_MLIR = {
     "graphs that TPU-MLIR exports, and TPU-NNTC leaves neither",
     "06_strategies": "a study runs the graphs that TPU-MLIR exports, and TPU-NNTC exports none",
 }
+# What "auto" is of STRATEGIES in a notebook on LPRNet, where it is not what it is everywhere.
+STRATEGIES = {"03_quantize": "kl,mse,kl-forked"}  # of the published form, and one forked beside it
 
 # JupyterLab keeps the class of a marked passage (`language.PASSAGE`), by which it is hidden.
 HIDDEN = "<style>.of-lprnet { display: none }</style>"
@@ -51,7 +53,7 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
     """
     refuse_undeclared()
     given = {name: variables[name] for name in parameters.NAMES if name in variables}
-    found = parameters.check(**given | instead)
+    found = parameters.check(**with_strategies(notebook, given | instead))
     speak(found.language)
     if found.toolchain == "nntc" and notebook in NEEDS_MLIR:
         raise ParameterError(
@@ -70,6 +72,13 @@ def checked(notebook: str, variables: Mapping[str, Any], **instead: Any) -> Para
             )
         )
     return found
+
+
+def with_strategies(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a notebook, with the strategies that "auto" is there on LPRNet."""
+    auto = given.get("STRATEGIES", AUTO) == AUTO and given.get("NETWORK", NETWORK) == NETWORK
+    special = {"STRATEGIES": STRATEGIES[notebook]} if auto and notebook in STRATEGIES else {}
+    return given | special
 
 
 def packaged_said() -> Text:

@@ -16,7 +16,7 @@ from ..errors import EngineError, ParameterError
 from ..evaluate.accuracy import correct
 from ..evaluate.intervals import wilson
 from ..explain.bmodel import explained
-from ..explain.table import helpful, why
+from ..explain.table import gain, helpful, why
 from ..figures.quantization import layer_costs, quantization_noise
 from ..language import Text, clauses, listed, phrase, sentences, together
 from ..measure.data import Data
@@ -396,7 +396,7 @@ def cost_rows(found: Mapping[str, Any], count: int = 6) -> list[dict[str, Any]]:
             "SNR with it alone, dB": row["alone"]["snr_db"],
             "why": why(row, 2),
             "what helps": clauses(
-                phrase("{gain:+.1f} dB: {cure}", gain=cure["gain_db"], cure=cure["do"])
+                phrase("{gain:+.1f} dB: {cure}", gain=gain(cure), cure=cure["do"])
                 for cure in helpful(row)[:1]
             ),
         }

@@ -250,9 +250,19 @@ def company(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
     )
 
 
-def models(one: Shown, data: Data, plan: cells.Plan) -> list[dict[str, Any]]:
-    """The proof of each BModel: the study's, or made here on two images."""
-    return one.study.get("models") or details.models(plan, data.plates, data.weights, images=2)
+def compiled(one: Shown, data: Data, plan: cells.Plan) -> Shown:
+    """A study with its BModels, their times and proof (`study.details.models`).
+
+    Where it has none, they are compiled here and proven on two images.
+    """
+    if one.study.get("models"):
+        return one
+    made = details.models(plan, data.plates, data.weights, images=2)
+    times = {(row["strategy"], row["chip"]): row["predicted_latency_ms"] for row in made}
+    lines = [
+        line | {"latency_ms": times.get((line["strategy"], line["chip"]))} for line in one.lines
+    ]
+    return Shown(one.study | {"models": made}, lines, one.reference)
 
 
 def shipped(one: Shown) -> list[dict[str, Any]]:

@@ -35,7 +35,9 @@ TOOLCHAINS: dict[str, Callable[[str, str], Strategy | NntcStrategy]] = {
     "nntc": nntc_strategy_named,
     PACKAGED: strategy_named,  # those of TPU-MLIR, where a graph by them is packaged
 }
+AUTO = "auto"  # of STRATEGIES and DECODERS, those that suit the network
 STRATEGIES = ("kl", "recommended")
+USUAL_DECODERS = ("greedy", "plate")
 # For networks and class lists of users: the other ones were found for the published plates.
 OWN_STRATEGIES = ("kl",)
 OWN_DECODERS = ("greedy", "beam")
@@ -132,7 +134,7 @@ class Parameters:
     batches: tuple[int, ...] = (1,)
     cores: tuple[int, ...] = (1,)
     strategies: tuple[Asked, ...] = ()
-    decoders: tuple[str, ...] = ("greedy", "plate")
+    decoders: tuple[str, ...] = USUAL_DECODERS
     batch_mean: str = "image"
     backend: str = "emulator"
     measured: tuple[str, ...] = ()
@@ -188,9 +190,11 @@ def check(**given: Any) -> Parameters:
         of_the_package = {"data": "generated", "weights": PACKAGED_WEIGHTS, "backend": "emulator"}
         values |= {k: v for k, v in of_the_package.items() if values.get(k, "auto") == "auto"}
     own = values.get("network", NETWORK) != NETWORK
-    names = values.pop("strategies", OWN_STRATEGIES if own else STRATEGIES)
-    if own:
-        values.setdefault("decoders", OWN_DECODERS)
+    names = values.pop("strategies", (AUTO,))
+    if names == (AUTO,):
+        names = OWN_STRATEGIES if own else STRATEGIES
+    if values.get("decoders", (AUTO,)) == (AUTO,):
+        values["decoders"] = OWN_DECODERS if own or values.get("classes") else USUAL_DECODERS
     found = Parameters(**values)
     if values.get("backend", "auto") == "auto":
         found = replace(found, backend=_backend(found.toolchain))
@@ -449,6 +453,7 @@ def _from_checkout(value: str) -> str:
     return str(path.relative_to(repository()) if inside else path)
 
 
+_decoders = _each(lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item))
 _releases = _each(lambda item: release_named(str(item)).version)
 
 _CHECKS: dict[str, Any] = {
@@ -464,9 +469,7 @@ _CHECKS: dict[str, Any] = {
     "batches": _each(lambda item: _number("BATCHES", item, 1, 256)),
     "cores": _each(lambda item: _number("CORES", item, 1, max(CORES.values()))),
     "strategies": _each(str),
-    "decoders": _each(
-        lambda item: _one_of(DECODERS, "the path of a grammar file")("DECODERS", item)
-    ),
+    "decoders": lambda key, value: (AUTO,) if value == AUTO else _decoders(key, value),
     "batch_mean": _one_of(tuple(sorted(LPRNET.batch_means))),
     "backend": _one_of(BACKENDS),
     "measured": lambda key, value: (

@@ -20,17 +20,14 @@ from ..datasets.interface import LAYOUT, Interface
 from ..errors import DataError
 from ..inputs import find_path
 from ._export_network import error_line
-from .lprnet import LPRNET
-from .lprnet.layers import LPRNet, initialize
+from .lprnet import LPRNET, LPRNet
+from .lprnet.training import COLUMNS, fresh
 from .network_file import check_output, read_facts
 from .start import carry_over, load_start
 from .weight_files import read_tensors
 from .weights import Weights
 
 FUNCTION = "untrained"
-# Centre, in input columns, of what time step t of LPRNet sees: three unpadded layers of stride 1,
-# two poolings of stride 2 and a convolution of width 4 make 4 t + 11.
-LPRNET_COLUMNS = 4 * np.arange(LPRNET.steps) + 11
 
 
 @dataclass(frozen=True)
@@ -85,24 +82,13 @@ class Trainee:
 def lprnet(alphabet: Alphabet = PUBLISHED) -> Trainee:
     """LPRNet with a class list."""
 
-    def build() -> nn.Module:
-        network = LPRNet(alphabet.size, "image")
-        initialize(network)
-        with torch.no_grad():  # logits near zero: the first steps else unlearn a random opinion
-            last = network.container[0]
-            assert isinstance(last, nn.Conv2d)
-            last.weight.mul_(0.1)
-        for module in network.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = True
-        return network
-
     def carry(given: Weights, network: nn.Module) -> str:
         assert isinstance(network, LPRNet)
         return carry_over(given, network, alphabet)
 
+    build = partial(fresh, alphabet.size)
     load = partial(load_start, alphabet=alphabet)
-    return Trainee(alphabet, LPRNET.interface, build, load, carry, LPRNET_COLUMNS)
+    return Trainee(alphabet, LPRNET.interface, build, load, carry, COLUMNS)
 
 
 def read_trainee(path: str | Path) -> Trainee:

@@ -31,7 +31,6 @@ from ..measure.models import foreign, planned
 from ..measure.output import to_json
 from ..measure.parameters import (
     NETWORK,
-    OWN_DECODERS,
     OWN_STRATEGIES,
     STRATEGIES,
     Parameters,
@@ -405,10 +404,8 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
 
     Paths become absolute, or relative to the checkout in which the notebooks run.
 
-    With a class list of one's own and no decoders named, they are `OWN_DECODERS`: the default's
-    grammar is of Chinese plates, whose characters that list need not have. With what boxes have
-    measured and no strategies named, every notebook has those of the last: a box's models are held
-    against those of each.
+    With what boxes have measured and no strategies named, every notebook has those of the last: a
+    box's models are held against those of each.
 
     Raises
     ------
@@ -420,13 +417,9 @@ def profile_values(profile: str, given: dict[str, Any]) -> dict[str, Any]:
             f"profile {profile!r} is not known. Choose from {', '.join(PROFILES)}."
         )
     values = {**PROFILES[profile], **{k: v for k, v in given.items() if v is not None}}
-    own = values.get("NETWORK", NETWORK) != NETWORK
-    if own and given.get("STRATEGIES") is None:
-        values["STRATEGIES"] = ",".join(OWN_STRATEGIES)
-    if own or values.get("CLASSES"):
-        values.setdefault("DECODERS", ",".join(OWN_DECODERS))
     if values.get("MEASURED"):
-        values.setdefault("STRATEGIES", ",".join(STRATEGIES))
+        own = values.get("NETWORK", NETWORK) != NETWORK
+        values.setdefault("STRATEGIES", ",".join(OWN_STRATEGIES if own else STRATEGIES))
     check(**values)
     return {key: placed(key, value) for key, value in values.items()}
 

@@ -14,6 +14,7 @@ from ..lessons import compile as notebook_02
 from ..lessons import infer as notebook_04
 from ..lessons import quantize as notebook_03
 from ..lessons import trace as notebook_01
+from ..lessons.course import with_strategies
 from ..measure.data import Data, datasets_for
 from ..measure.parameters import Parameters, check
 from ..work import scheduler
@@ -90,4 +91,4 @@ def _parameters(stem: str, values: dict[str, Any]) -> Parameters:
     known = {key: value for key, value in found.items() if key not in ("OUTPUT_DIR", "LAYER")}
     if stem == "03_quantize":  # it looks at INT8 on one chip
         known |= {"CHIPS": check(CHIPS=known["CHIPS"]).chips[0], "PRECISIONS": "int8"}
-    return check(**known)
+    return check(**with_strategies(stem, known))

@@ -9,8 +9,10 @@ import planted
 import pytest
 
 from lprnet_nb.evaluate.fidelity import sqnr_db
-from lprnet_nb.explain.explanation import explain
-from lprnet_nb.explain.table import first_cure, headline, helpful, layer_rows
+from lprnet_nb.explain.cures import Cure
+from lprnet_nb.explain.explanation import Judge, _best, explain
+from lprnet_nb.explain.pair import Trial
+from lprnet_nb.explain.table import first_cure, gain, headline, helpful, layer_rows
 from lprnet_nb.runtime.emulator import Emulator
 
 QUICK = "a saturating threshold"
@@ -109,3 +111,26 @@ def test_the_table_says_what_to_try(found):
     near[0]["gain_db"] = 2.1
     assert first_cure({"layers": [{"cures": []}, {"cures": near}]})[1]["kind"] == "float"
     assert np.isclose(float(rows[0][1].split()[0]), 100 * said["layers"][0]["share"], atol=0.05)
+
+
+def test_a_cure_that_removes_all_noise_is_the_best():
+    """Its gain has no end: none is said, and it comes before what helps a little."""
+    reference = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+    judge = Judge(reference, None, None)
+
+    def tried(int8, *outputs):
+        names = tuple(f"do {k}" for k in range(len(outputs)))
+        return _best(Cure("fork", names, (Trial(),) * len(outputs)), list(outputs), judge, int8)
+
+    whole = tried(reference + 1, reference + 0.5, reference)
+    assert (whole["do"], whole["gain_db"], whole["snr_db"]) == ("do 1", None, None)
+    tenth = tried(reference + 1, reference + 0.1) | {"kind": "float"}
+    assert tenth["gain_db"] == pytest.approx(20, abs=0.01)
+    assert tried(reference, reference)["gain_db"] == 0  # there is no noise to remove
+    assert gain(whole) > gain(tenth) and helpful({"cures": [whole]}) == [whole]
+    exact = [whole | {"kind": "float"}, whole]
+    for cures in (exact, [whole, tenth]):
+        assert first_cure({"layers": [{"cures": cures}]})[1] == whole
+    found = {"chip": "BM1684X", "images": 4, "int8": judge.worth(reference + 1), "layers": []}
+    found["layers"] = [{"layer": "a", "share": 1.0, "cures": [whole]}]
+    assert "First to try, +inf dB: do 1." in headline(found)

@@ -45,6 +45,19 @@ def test_strategies_are_what_they_are_on_each_chip_of_the_toolchain():
     assert check(PRECISIONS="fp32", TOOLCHAIN="nntc").strategies == ()  # nothing to quantize
 
 
+@pytest.mark.parametrize("given", [{}, {"STRATEGIES": "auto", "DECODERS": "auto"}])
+def test_what_is_not_named_suits_the_network_and_the_classes(given):
+    usual, own, classes = (
+        check(**given, **more) for more in ({}, {"NETWORK": "a.py"}, {"CLASSES": "classes.txt"})
+    )
+    assert [len(p.strategies) for p in (usual, own, classes)] == [2, 1, 2]
+    assert [p.decoders[-1] for p in (usual, own, classes)] == ["plate", "beam", "beam"]
+    assert check(**given | {"DECODERS": "beam"}, NETWORK="a.py").decoders == ("beam",)
+    for name in ("STRATEGIES", "DECODERS"):
+        with pytest.raises(ParameterError, match="'auto' is not known"):
+            check(**{name: "auto,greedy"})
+
+
 def test_two_strategies_of_one_name_are_refused(tmp_path):
     file = strategy_file(tmp_path, name="kl", method="mse")
     [asked] = check(CHIPS="BM1684", STRATEGIES=file).strategies

@@ -10,6 +10,7 @@ from lprnet_nb.datasets.alphabet import PUBLISHED, Alphabet
 from lprnet_nb.datasets.generate import Severity, draw_chunk
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.lprnet.training import COLUMNS
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.train import (
     LEAST_DOUBT,
@@ -27,7 +28,7 @@ from lprnet_nb.model.train import (
     train,
     write_weights,
 )
-from lprnet_nb.model.trainee import LPRNET_COLUMNS, lprnet
+from lprnet_nb.model.trainee import lprnet
 from lprnet_nb.model.weights import load_weights
 
 LATIN = Alphabet(tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-"), blank=36)
@@ -77,7 +78,7 @@ def latin_plates():
 def test_each_character_is_told_at_the_step_that_looks_at_it():
     centres = np.array([[11, 31, 79, np.nan], [11, 11.5, 12, 94], [90, 92, np.nan, np.nan]])
     texts = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 9, 0, 0]])
-    classes = alignment(centres, texts, 67, LPRNET_COLUMNS)
+    classes = alignment(centres, texts, 67, COLUMNS)
     assert {int(t): int(classes[0, t]) for t in np.flatnonzero(classes[0] != 67)} == {
         0: 1,
         5: 2,

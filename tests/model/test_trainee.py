@@ -10,10 +10,11 @@ from networks import description
 
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.lprnet.training import COLUMNS
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.train import TrainConfig, alignment, train
-from lprnet_nb.model.trainee import LPRNET_COLUMNS, read_trainee
+from lprnet_nb.model.trainee import read_trainee
 from lprnet_nb.steps import train_weights
 
 CLASSES = "01234-"
@@ -135,7 +136,7 @@ def test_its_steps_look_side_by_side_over_the_plate(tmp_path):
     assert columns[-1] == pytest.approx(94 - 94 / 48)
     told = alignment(np.array([[2.0, 48.0, 93.0]]), np.array([[0, 1, 2]]), 5, columns)[0]
     assert {int(k): int(told[k]) for k in np.flatnonzero(told != 5)} == {0: 0, 12: 1, 23: 2}
-    assert LPRNET_COLUMNS.tolist() == [*range(11, 83, 4)]
+    assert COLUMNS.tolist() == [*range(11, 83, 4)]
 
 
 WRONG = {

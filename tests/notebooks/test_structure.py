@@ -13,10 +13,12 @@ import papermill
 import pytest
 
 from lprnet_nb.language import LEFT_OUT, english_source
+from lprnet_nb.lessons import course
 from lprnet_nb.lessons.exercises import EXERCISES
 from lprnet_nb.measure import parameters
 from lprnet_nb.report import run
 from lprnet_nb.report.run import PROFILES, notebook_path
+from lprnet_nb.report.status import _parameters
 from lprnet_nb.steps import write_notebooks
 
 NOTEBOOKS = (*run.NOTEBOOKS, "06_strategies", "07_train")
@@ -143,6 +145,23 @@ def test_parameters_are_plain_and_checked_next(name: str) -> None:
     assert f'course.checked("{name}", ' in second.source
     assert set(values) - OWN_PARAMETERS <= set(parameters.NAMES)  # those that are handed on
     parameters.check(**{key: v for key, v in values.items() if key not in OWN_PARAMETERS})
+
+
+@pytest.mark.parametrize("name", [*run.NOTEBOOKS, "06_strategies"])
+def test_defaults_fit_any_network(name: str) -> None:
+    """Strategies of LPRNet alone are refused by `checked`, its grammar by the decoder."""
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(CODE[name][0].source).body
+    }
+    found = course.checked(name, values | {"NETWORK": "a.py"})
+    assert set(found.decoders) <= {"greedy", "beam"}
+    usual = course.checked(name, values)
+    if name == "03_quantize":
+        assert [asked.name for asked in usual.strategies] == ["kl", "mse", "kl-forked"]
+        assert _parameters(name, {}).strategies == usual.strategies
+        [asked] = course.checked(name, values, STRATEGIES="mse").strategies
+        assert asked.name == "mse"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -19,6 +19,7 @@ from lprnet_nb.cli import app
 from lprnet_nb.datasets.alphabet import read_alphabet
 from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.decode import decode
+from lprnet_nb.measure.parameters import check
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.weights import load_weights
@@ -190,6 +191,6 @@ def test_a_ccpd_folder_goes_through_the_whole_chain(compiler, tmp_path, monkeypa
 
 def test_a_report_on_other_classes_decodes_without_chinese_grammars(toy):
     given = {"CLASSES": str(toy / "classes.txt")}
-    assert profile_values("quick", given)["DECODERS"] == "greedy,beam"
-    assert profile_values("quick", given | {"DECODERS": "greedy"})["DECODERS"] == "greedy"
-    assert "DECODERS" not in profile_values("quick", {})
+    for more, decoders in (({}, "beam"), ({"DECODERS": "plate"}, "plate")):
+        assert check(**profile_values("quick", given | more)).decoders[-1] == decoders
+    assert check(**profile_values("quick", {})).decoders == ("greedy", "plate")

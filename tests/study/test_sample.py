@@ -9,6 +9,7 @@ import torch
 
 from lprnet_nb.datasets.images import PlateImages, preprocess
 from lprnet_nb.model.lprnet.layers import PublishedLPRNet
+from lprnet_nb.model.lprnet.sample import SampleLPRNet
 from lprnet_nb.model.onnx_files import open_session, run_session
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.study import published, sample
@@ -20,7 +21,7 @@ def test_the_sample_computes_the_published_function_in_layers_of_its_own(batch):
     weights = load_own_weights()
     images = np.random.default_rng(0).integers(0, 256, (batch, 24, 94, 3)).astype(np.uint8)
     inputs = preprocess(images)
-    networks = [kind(weights.classes) for kind in (PublishedLPRNet, sample.SampleLPRNet)]
+    networks = [kind(weights.classes) for kind in (PublishedLPRNet, SampleLPRNet)]
     for network in networks:
         network.load_state_dict(weights.state)
     with torch.no_grad():
