@@ -128,8 +128,8 @@ class Walk(Search):
         return self.found[key]
 
 
-def walked(graph, worth, budget=10.0):
-    walk = Walk(graph, worth, budget)
+def walked(graph, worth, budget=10.0, kind=Walk):
+    walk = kind(graph, worth, budget)
     walk.costs = dataclasses.make_dataclass("C", ["of", "graph", "unit"])(
         walk.of, lambda form: graph, "ms"
     )
@@ -162,6 +162,19 @@ def test_it_stays_within_its_budget_and_every_smaller_one(graph):
     assert walk.best(1.0).strategy.float_roles == ()
     with pytest.raises(ParameterError, match="no candidate costs 0.5 ms"):
         walk.best(0.5)
+
+
+def test_what_helps_most_and_costs_too_much_ends_no_search(graph):
+    def worth(strategy):
+        roles = strategy.float_roles
+        return 10 + 9 * ("name:c1" in roles) + ("name:p" in roles) + 2 * ("name:a[[]1]" in roles)
+
+    class Dear(Walk):
+        def of(self, strategy):
+            return super().of(strategy) + ("name:c1" in strategy.float_roles)
+
+    _, best = walked(graph, worth, budget=3.0, kind=Dear)  # the convolution alone costs 4
+    assert (best.right, best.cost) == (13, 3.0)
 
 
 def test_what_costs_more_than_was_added_up_is_passed_over(graph):
