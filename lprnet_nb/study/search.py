@@ -4,10 +4,10 @@ chooses, within a predicted time.
 Every candidate is quantized by the compiler and read by the emulator, on plates that have labels.
 It is worth the exact match to be expected of it: the mean probability that the network gives to the
 truth (CTC, summed over its paths, `decode.text_log_prob`); plates that it reads right decide where
-that is equal. The count itself is too coarse to climb by: neighbours differ by less than what
-chance does to it on some hundred plates. Steps are, in this order: the form of the network and one
-method for all layers; another method for single layers, tried one by one and then together; single
-layers and whole roles in float, from what helps most.
+that is equal. The count comes second because neighbours differ by a plate or two on some hundred
+plates, which may be chance. Steps are, in this order: the form of the network and one method for
+all layers; another method for single layers, tried one by one and then together; single layers and
+whole roles in float, from what helps most.
 
 Three sets of plates never meet: those that calibrate, those that are searched on, and those that
 judge what was found. Of the plates to search on, only those are read that the float network is
