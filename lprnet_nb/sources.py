@@ -117,6 +117,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "decode/ctc.py",
         _EMULATOR,
     ),
+    "search-margins": (_PREPROCESS, "study/search.py: margins", "decode/ctc.py", *_FLOAT),
     "study-float": (_PREPROCESS, *_FLOAT),
     "study-role": (_PREPROCESS, *_FLOAT, _EMULATOR),
     "shim": ("runtime/simulator.py", "runtime/shim.c"),

@@ -287,10 +287,11 @@ def front(
             axes.annotate(
                 line["strategy"],
                 (line["cost"], line["mean"]),
-                xytext=(3, 3),
+                xytext=(-3, 3),
                 textcoords="offset points",
                 fontsize=6,
                 color=GREY,
+                ha="right",
             )
         style, mean = SERIES[0], np.array([line["mean"] for line in mine])
         low, high = np.array([line["interval"] for line in mine]).T
@@ -315,7 +316,9 @@ def front(
         axes.set(title=chip, xlabel=unit, ylabel=phrase("exact match"))
         axes.set_xlim(right=1.15 * max(line["cost"] for line in [*mine, *best]))
         axes.grid(axis="y", color=PALE)
-    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=3, fontsize=7)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=7
+    )
     return figure
 
 

@@ -6,13 +6,13 @@ likewise, and ``docs/figures/search.svg``. A test holds the page to the committe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cache import atomic_write, repository
 from ..errors import DataError
+from ..figures import as_svg
 from ..figures import study as figures
 from ..study import band, searched
 from ..study.results import committed_study, recommendations
@@ -116,10 +116,7 @@ def figure_bytes(found: dict[str, Any]) -> bytes:
     """The figure of the front, SVG."""
     reference = found["float"]["correct"] / found["float"]["images"]
     others = searched.hand_made(found, committed_study(), searched.vendors())
-    data = io.BytesIO()
-    figure = figures.front(searched.lines(found), others, reference)
-    figure.savefig(data, format="svg", metadata={"Date": None})
-    return data.getvalue()
+    return as_svg(figures.front(searched.lines(found), others, reference))
 
 
 if __name__ == "__main__":

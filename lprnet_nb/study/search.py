@@ -4,10 +4,10 @@ chooses, within a predicted time.
 Every candidate is quantized by the compiler and read by the emulator, on plates that have labels.
 It is worth the exact match to be expected of it: the mean probability that the network gives to the
 truth (CTC, summed over its paths, `decode.text_log_prob`); plates that it reads right decide where
-that is equal. The count itself is too coarse to climb by: neighbours differ by less than what
-chance does to it on some hundred plates. Steps are, in this order: the form of the network and one
-method for all layers; another method for single layers, tried one by one and then together; single
-layers and whole roles in float, from what helps most.
+that is equal. The count comes second because neighbours differ by a plate or two on some hundred
+plates, which may be chance. Steps are, in this order: the form of the network and one method for
+all layers; another method for single layers, tried one by one and then together; single layers and
+whole roles in float, from what helps most.
 
 Three sets of plates never meet: those that calibrate, those that are searched on, and those that
 judge what was found. Of the plates to search on, only those are read that the float network is
@@ -33,7 +33,7 @@ from ..decode import decode, log_softmax, text_log_prob
 from ..decode.ctc import PAD
 from ..errors import EngineError, ParameterError, ToolchainError
 from ..evaluate.accuracy import correct
-from ..model.trace import float_logits, trace_model
+from ..model.trace import float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
 from ..toolchain.compile import CalibrationTable, TopGraph, compile_bmodel, mixed_table, top_graph
@@ -189,14 +189,18 @@ class Search:
     ) -> None:
         self.weights, self.chip, self.budget = weights, chip, budget
         self.costs = Costs(weights, plates, chip)
-        self.lesson = _least_sure(plates.take(split.order[CALIBRATION:]), weights)
+        on = split.order[CALIBRATION:]
+        count = max(1, round(SHARE * len(on)))
+        least_sure = np.argsort(margins(plates, weights)[on], kind="stable")[:count]
+        self.lesson = plates.take(on[np.sort(least_sure)])
         self._images = plates.images[split.order[:CALIBRATION]]
         self._tables: dict[tuple[str, str], CalibrationTable] = {}
         self.found: dict[str, Found] = {}
         self.refused: dict[str, str] = {}
+        self.tried = 0
 
     def run(self) -> None:
-        """Try candidates; they are in `found` then, each with what it was worth."""
+        """Try candidates; those worth keeping are in `found` then, each with what it was worth."""
         self._float(self._methods(self._start()))
 
     def best(self, budget: float) -> Found:
@@ -228,7 +232,7 @@ class Search:
     def _try(self, strategy: Strategy, cost: float) -> Found | None:
         """A candidate's worth; None where it costs too much, or a tool refuses it."""
         key = digest(strategy.key())
-        if key not in self.found and key not in self.refused and cost <= self.budget * (1 + 1e-9):
+        if key not in self.found and key not in self.refused and self._affords(cost):
             try:
                 right, log_probs = read(self.folder(strategy), self.lesson, self.weights)
             except (ToolchainError, EngineError) as error:
@@ -236,6 +240,7 @@ class Search:
             else:
                 expected = float(np.exp(log_probs).sum())
                 self.found[key] = Found(strategy, expected, int(right.sum()), cost)
+            self.tried += 1
         return self.found.get(key)
 
     def _start(self) -> Found:
@@ -287,9 +292,9 @@ class Search:
             # Its cost is asked for only where it helps: to compile takes longer than to read.
             one = self._try(with_float(base.strategy, unit), base.cost)
             if one is not None and one.improves(base):
-                cost = self.costs.of(one.strategy)
-                self.found[digest(one.strategy.key())] = replace(one, cost=cost)
-                helped.append((replace(one, cost=cost), unit))
+                one = self._priced(one)
+                if self._affords(one.cost):
+                    helped.append((one, unit))
             elif one is not None:
                 del self.found[digest(one.strategy.key())]
         helped.sort(key=lambda one: one[0].rank, reverse=True)
@@ -302,10 +307,19 @@ class Search:
             if not better:
                 break
             best, number = max(better, key=lambda one: one[0].rank)
-            base = replace(best, cost=self.costs.of(best.strategy))
-            self.found[digest(base.strategy.key())] = base
+            best = self._priced(best)
+            base = best if self._affords(best.cost) else base
             helped.pop(number)
         return base
+
+    def _affords(self, cost: float) -> bool:
+        return cost <= self.budget * (1 + 1e-9)
+
+    def _priced(self, found: Found) -> Found:
+        """A candidate with what it costs by itself, in place of what steps add up to."""
+        priced = replace(found, cost=self.costs.of(found.strategy))
+        self.found[digest(found.strategy.key())] = priced
+        return priced
 
 
 def with_float(strategy: Strategy, unit: Unit) -> Strategy:
@@ -318,11 +332,24 @@ def _best(tried: Sequence[Found | None]) -> Found | None:
     return max((one for one in tried if one), key=lambda one: one.rank, default=None)
 
 
-def _least_sure(plates: PlateImages, weights: Weights) -> PlateImages:
-    """The plates whose reading in float is the nearest to another one."""
-    margins = decode(float_logits(weights, plates), weights.alphabet).margin
-    count = max(1, round(SHARE * len(plates)))
-    return plates.take(np.sort(np.argsort(margins, kind="stable")[:count]))
+def margins(plates: PlateImages, weights: Weights) -> np.ndarray:
+    """How much more likely the float network finds each reading than the next one.
+
+    Returns
+    -------
+    float ``[N]``
+    """
+    inputs = {
+        "plates": plates.digest,
+        "weights": weights.digest,
+        "arithmetic": float_arithmetic(),
+    }
+
+    def build(place: Path) -> None:
+        logits = float_logits(weights, plates)
+        np.save(place / "margins.npy", decode(logits, weights.alphabet).margin)
+
+    return np.load(artifact("search-margins", inputs, build) / "margins.npy")
 
 
 def read(folder: Path, plates: PlateImages, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -438,7 +465,7 @@ def _searched(
         points.append(point)
     return {
         "points": points,
-        "tried": len(search.found),
+        "tried": search.tried,
         "refused": len(search.refused),
         "read": len(search.lesson),
     }

@@ -11,7 +11,9 @@ import pytest
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.datasets.splits import cross_fit
+from lprnet_nb.decode import decode
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.trace import float_logits
 from lprnet_nb.study import band, search, searched
 from lprnet_nb.study.cells import pack
 from lprnet_nb.study.cost import float_share, share_of_layers
@@ -120,16 +122,15 @@ class Walk(Search):
         return dataclasses.make_dataclass("Table", ["thresholds"])(lambda: thresholds)
 
     def _try(self, strategy, cost):
-        if cost > self.budget:
-            return None
         key = search.digest(strategy.key())
-        right = self.worth(strategy)
-        self.found[key] = Found(strategy, right, right, cost)
-        return self.found[key]
+        if key not in self.found and cost <= self.budget:
+            right = self.worth(strategy)
+            self.found[key] = Found(strategy, right, right, cost)
+        return self.found.get(key)
 
 
-def walked(graph, worth, budget=10.0):
-    walk = Walk(graph, worth, budget)
+def walked(graph, worth, budget=10.0, kind=Walk):
+    walk = kind(graph, worth, budget)
     walk.costs = dataclasses.make_dataclass("C", ["of", "graph", "unit"])(
         walk.of, lambda form: graph, "ms"
     )
@@ -162,6 +163,19 @@ def test_it_stays_within_its_budget_and_every_smaller_one(graph):
     assert walk.best(1.0).strategy.float_roles == ()
     with pytest.raises(ParameterError, match="no candidate costs 0.5 ms"):
         walk.best(0.5)
+
+
+def test_what_helps_most_and_costs_too_much_ends_no_search(graph):
+    def worth(strategy):
+        roles = strategy.float_roles
+        return 10 + 9 * ("name:c1" in roles) + ("name:p" in roles) + 2 * ("name:a[[]1]" in roles)
+
+    class Dear(Walk):
+        def of(self, strategy):
+            return super().of(strategy) + ("name:c1" in strategy.float_roles)
+
+    _, best = walked(graph, worth, budget=3.0, kind=Dear)  # the convolution alone costs 4
+    assert (best.right, best.cost) == (13, 3.0)
 
 
 def test_what_costs_more_than_was_added_up_is_passed_over(graph):
@@ -206,6 +220,27 @@ def test_sets_of_plates_never_meet():
     assert not set(split.order) & set(split.evaluate)
     assert len(calibrate) + len(on) + len(split.evaluate) == COUNT
     assert not len(search.shipped_split(COUNT).evaluate)
+
+
+def test_of_the_others_those_are_read_that_float_is_least_sure_of(weights, monkeypatch):
+    plates = generate_plates(12, seed=5, workers=0)
+    split = cross_fit(len(plates), 3, 0)[0]
+    margins = np.arange(12.0)[::-1].copy()  # the last plate is the least sure
+    monkeypatch.setattr(search, "CALIBRATION", 2)
+    monkeypatch.setattr(search, "SHARE", 0.5)
+    monkeypatch.setattr(search, "margins", lambda *_: margins)
+    lesson = Search(weights, plates, "BM1684X", split, 1.0).lesson
+    on = split.order[2:]
+    assert sorted(lesson.names) == sorted(plates.names[k] for k in sorted(on)[-3:])
+
+
+def test_the_margins_are_the_readings_own_and_kept(weights, monkeypatch):
+    plates = generate_plates(3, seed=6, workers=0)
+    made = search.margins(plates, weights)
+    readings = decode(float_logits(weights, plates), weights.alphabet)
+    np.testing.assert_array_equal(made, readings.margin)
+    monkeypatch.setattr(search, "float_logits", None)
+    np.testing.assert_array_equal(search.margins(plates, weights), made)
 
 
 def bits(right):
