@@ -283,16 +283,17 @@ def front(
         if best:
             ends = [[x["cost"] for x in best], [x["mean"] for x in best]]
             axes.step(*ends, where="post", color=GREY, linewidth=0.8, label=phrase("made by hand"))
-        for line in best:
+        for number, line in enumerate(best, 1):
             axes.annotate(
-                line["strategy"],
+                str(number),
                 (line["cost"], line["mean"]),
-                xytext=(-3, 3),
+                xytext=(3, 3),
                 textcoords="offset points",
-                fontsize=6,
+                fontsize=7,
                 color=GREY,
-                ha="right",
             )
+        names = "\n".join(f"{n} {line['strategy']}" for n, line in enumerate(best, 1))
+        axes.text(0.99, 0.03, names, transform=axes.transAxes, ha="right", fontsize=7, color=GREY)
         style, mean = SERIES[0], np.array([line["mean"] for line in mine])
         low, high = np.array([line["interval"] for line in mine]).T
         axes.errorbar(
