@@ -369,7 +369,7 @@ def check_labels(
     raise DataError(
         f"{folder}: {len(unknown)} of {len(labels)} labels have characters that are not in the "
         f"class list: {_named(unknown)}. Correct them, name the class list of your weights, or "
-        "judge the rest: --skip-unknown, in a notebook SKIP_UNKNOWN."
+        "judge the rest: --skip-unknown, in a notebook DATA = 'skip-unknown:FOLDER'."
     )
 
 

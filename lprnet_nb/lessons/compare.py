@@ -102,7 +102,7 @@ def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "model": item.label,
             "decoder": item.row["decoder"],
             "exact match": item.row["exact_match"],
-            "95 % interval": "{:.3f} to {:.3f}".format(*item.row["ci95"]),
+            "95 % interval": phrase("{low} to {high}", low=f"{low:.3f}", high=f"{high:.3f}"),
             "characters": item.row["character_accuracy"],
             "same as float": item.row["agreement_with_float"],
             "McNemar p": item.row["mcnemar_p"],
@@ -111,6 +111,7 @@ def metric_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "predicted ms": item.row["predicted_latency_ms"],
         }
         for item in measured
+        for low, high in [item.row["ci95"]]
     ]
 
 
