@@ -15,7 +15,7 @@ PACKAGE = Path(sources.__file__).parent
 COMPILED = {"top", "calibration", "bmodel"}
 READ = {
     "logits", "survey", "study-cell", "study-float", "study-role", "contract-kit", "explained",
-    "search-read",
+    "search-read", "search-margins",
 }  # fmt: skip
 CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
     ("datasets/images.py", "(0.0078125,)", "(0.015625,)"): READ
@@ -36,15 +36,18 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
     ("model/lprnet/layers.py", "KEPT = (2,", "KEPT = (1,"): {
-        "trace", "qat", "study-float", "study-role", "example-onnx", "sample-onnx",
+        "trace", "qat", "search-margins", "study-float", "study-role", "example-onnx",
+        "sample-onnx",
     },
     ("model/lprnet/roles.py", '(22, 92): "input"', '(22, 92): "neck"'): {
         "bmodel", "lowered", "mixed-table",
     },
     ("datasets/interface.py", "transpose(", "swapaxes("): {
-        "logits", "survey", "study-float", "study-role",
+        "logits", "survey", "search-margins", "study-float", "study-role",
     },
-    ("decode/ctc.py", "import numpy as np", "import numpy"): {"score", "explained", "search-read"},
+    ("decode/ctc.py", "import numpy as np", "import numpy"): {
+        "score", "explained", "search-read", "search-margins",
+    },
     # What decides nothing.
     ("datasets/images.py", "IMAGE_SUFFIXES = (", 'IMAGE_SUFFIXES = (".x",'): set(),
     ("datasets/images.py", "def preprocess(", "# A comment.\n\n\ndef preprocess("): set(),
