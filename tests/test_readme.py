@@ -138,6 +138,7 @@ BEHIND = {
     "scripts/test.sh": "tests/decode/test_ctc.py",
     "scripts/lab.sh": "--no-browser --ServerApp.allow_root=True",
     "scripts/report.sh --profile full": "--images 4",
+    "scripts/report.sh --profile tour": "",
     "scripts/report.sh --chips BM1688 --precisions int8 --strategies kl,recommended "
     "--name mine": "--images 4",
     ".venv/bin/papermill notebooks/04_infer.ipynb reports/04_mine.ipynb -p CHIPS BM1688 "
