@@ -172,7 +172,7 @@ def _survey(pair: Pair, images: np.ndarray) -> tuple[dict[str, Seen], Outputs]:
         int8 = pair.run(some, Trial())
         outputs.add("float", exact[end])
         outputs.add("int8", int8[end])
-        for name in _shown(list(pair.layers), "each layer alone"):
+        for name in _shown(list(pair.layers), "each alone"):
             layer = pair.layers[name]
             if not layer.sources:  # an input
                 continue
@@ -185,7 +185,7 @@ def _survey(pair: Pair, images: np.ndarray) -> tuple[dict[str, Seen], Outputs]:
         if costly is None:
             noise = _noises(outputs)
             costly = [name for name in noise if noise[name] > LEAST * sum(noise.values())]
-        for name in _shown(costly, "all but one layer"):
+        for name in _shown(costly, "all but one"):
             for what, trial in (
                 ("without", Trial(without=frozenset({name}))),
                 ("in_float", Trial(in_float=frozenset({name}))),

@@ -256,7 +256,9 @@ class _Bench:
         largest = float(np.abs(logits - expected).max())
         tolerance = model.expected.tolerance
         if self.backend == "emulator":
-            tolerance = max(tolerance, emulator_tolerance(model.precision, model.cores))
+            tolerance = max(
+                tolerance, emulator_tolerance(model.precision, model.cores, model.batch)
+            )
         allowed = tolerance * float(np.abs(whole).max())
         _must(
             largest <= allowed,

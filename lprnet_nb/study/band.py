@@ -14,6 +14,7 @@ from .results import TIPS, outcomes
 
 POINTS = (0.3, 0.5, 1.0)
 DRAWS = (1, 3, 5, 10)
+PAIR, BESIDE_FLOAT = phrase("two strategies"), phrase("a strategy and float")
 
 
 def spreads(study: dict[str, Any]) -> dict[str, list[Spread]]:
@@ -22,19 +23,17 @@ def spreads(study: dict[str, Any]) -> dict[str, list[Spread]]:
     Returns
     -------
     dict
-        "two strategies": of the pairs that judge the tips; "a strategy and float": of each of the
+        `PAIR`: of the pairs that judge the tips; `BESIDE_FLOAT`: of each of the
         strategies in them. Such that have fewer than two common draws are left out.
     """
     pairs = [pair for tip in TIPS for pair in tip.pairs]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     reference = unpack(study["float"]["bits"], study["float"]["images"])
-    found: dict[str, list[Spread]] = {"two strategies": [], "a strategy and float": []}
+    found: dict[str, list[Spread]] = {PAIR: [], BESIDE_FLOAT: []}
     for chip in dict.fromkeys(row["chip"] for row in study["rows"]):
         drawn = {name: outcomes(study, name, chip) for name in names}
-        changes = [
-            ("two strategies", _changes(drawn[one], drawn[other])) for one, other in pairs
-        ] + [
-            ("a strategy and float", _changes(draws, dict.fromkeys(draws, reference)))
+        changes = [(PAIR, _changes(drawn[one], drawn[other])) for one, other in pairs] + [
+            (BESIDE_FLOAT, _changes(draws, dict.fromkeys(draws, reference)))
             for draws in drawn.values()
         ]
         for what, change in changes:

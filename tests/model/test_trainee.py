@@ -10,6 +10,7 @@ from networks import description
 
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError, ParameterError
+from lprnet_nb.model.lprnet import LPRNET
 from lprnet_nb.model.lprnet.training import COLUMNS
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits
@@ -136,7 +137,7 @@ def test_its_steps_look_side_by_side_over_the_plate(tmp_path):
     assert columns[-1] == pytest.approx(94 - 94 / 48)
     told = alignment(np.array([[2.0, 48.0, 93.0]]), np.array([[0, 1, 2]]), 5, columns)[0]
     assert {int(k): int(told[k]) for k in np.flatnonzero(told != 5)} == {0: 0, 12: 1, 23: 2}
-    assert COLUMNS.tolist() == [*range(11, 83, 4)]
+    assert COLUMNS.tolist() == [*range(11, 83, 4)] and len(COLUMNS) == LPRNET.steps
 
 
 WRONG = {

@@ -183,7 +183,7 @@ def test_one_matrix_has_every_verdict():
         first, second = text.get_text().replace("−", "-").split("\n")
         assert first.startswith(f"{mark} {100 * line['difference']:+.1f}")
         assert second == f"{low} to {high}"
-        assert (f"({line['draws']} of 5 draws)" in first) == (line["draws"] < 5)
+        assert (f"({line['draws']}/5)" in first) == (line["draws"] < 5)
 
 
 def test_recommendation_is_the_best_that_can_be_compiled():

@@ -30,6 +30,7 @@ CHANGED = {
     "bias_correction": True,
     "symmetric": False,
     "float_roles": ("input",),
+    "layer_methods": (("first", "mse"),),
     "fuse_preprocess": True,
     "search": "search_threshold",
     "form": "forked",
@@ -103,7 +104,7 @@ def test_every_method_and_role_has_a_key_of_its_own():
 
 def test_two_strategies_never_share_a_bmodel(compiler, tmp_path):
     """The keys that the compiler's artifacts would be filed under; nothing is compiled."""
-    traced = trace_model(load_own_weights())
+    traced = trace_model(load_own_weights(), batch=7)  # which nobody has compiled
     top_graph(traced)
     # Those fields need graphs of their own, whose digests part the keys already.
     elsewhere = {"form", "fuse_preprocess"}
