@@ -39,7 +39,10 @@ CHANGED = {
 # Names; and fine-tuned weights have a digest of their own, which is part of every key.
 NOT_IN_THE_KEY = {"name", "about", "finetune"}
 # What is decided after the thresholds, or by other parts of a table's key: the graph and images.
-NOT_IN_A_TABLE = {"name", "about", "finetune", "symmetric", "float_roles", "images", "form"}
+NOT_IN_A_TABLE = {
+    *("name", "about", "finetune", "symmetric", "float_roles", "images", "form"),
+    "layer_methods",  # a table of each method, mixed afterwards
+}
 # One pass over the images gives the tables of several methods, and everything after is later.
 SHARES_A_PASS = {"name", "about", "finetune", "symmetric", "float_roles"}
 
