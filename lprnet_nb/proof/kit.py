@@ -36,8 +36,8 @@ from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import NETWORK, BModel, without_time
 from ..toolchain.environment import compiler
 
-# At batch 1 on one core the emulator is exact. Of floats of several images, or spread over two
-# cores, it was only shown that they lie this near (tests/measure/test_cores.py, the contract): largest
+# At batch 1 on one core the emulator is exact. Of floats of several images, or over two cores,
+# it was only shown that they lie this near (tests/measure/test_cores.py, the contract): largest
 # difference allowed, as a part of the largest logit.
 _FLOAT_TOLERANCE = 2e-5
 BACKENDS: tuple[KitBackend, ...] = get_args(KitBackend)

@@ -44,7 +44,7 @@ NOT_IN_A_TABLE = {
     "layer_methods",  # a table of each method, mixed afterwards
 }
 # One pass over the images gives the tables of several methods, and everything after is later.
-SHARES_A_PASS = {"name", "about", "finetune", "symmetric", "float_roles"}
+SHARES_A_PASS = {"name", "about", "finetune", "symmetric", "float_roles", "layer_methods"}
 
 NNTC_BASE = {"name": "mine", "about": "One."}
 NNTC_CHANGED = {
