@@ -126,11 +126,13 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "example-onnx": (
         "model/lprnet/layers.py",
         "proof/networks.py",
-        "proof/foreign.py: export_onnx",
+        "proof/foreign.py: OPSET",
+        "model/onnx_files.py: INPUT OUTPUT export_onnx",
     ),
     "sample-onnx": (
         "model/lprnet/layers.py",
         "model/lprnet/sample.py",
+        "model/onnx_files.py: INPUT OUTPUT export_onnx",
         "study/sample.py: sample_onnx",
     ),
     "foreign": ("toolchain/bmodel.py: UNKNOWN",),  # a copy of the file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,8 +15,30 @@ from onnx import external_data_helper
 from ..errors import DataError
 from ..inputs import read_bytes
 
+if TYPE_CHECKING:
+    import torch
+
 LARGEST = 1 << 30  # bytes of a file
 INPUT, OUTPUT = "input", "logits"  # names of the two in every file of ours
+
+
+def export_onnx(network: torch.nn.Module, shape: tuple[int, ...], path: Path, opset: int) -> Path:
+    """Write a network of torch as ONNX, with a fixed shape and our names of its two ends."""
+    import torch  # here alone: who reads plates does not need it
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of shapes that are constants here, and of its age
+        torch.onnx.export(
+            network,
+            (torch.zeros(shape),),
+            str(path),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=opset,
+            dynamo=False,
+        )
+    return path
 
 
 def read_onnx(path: Path) -> bytes:

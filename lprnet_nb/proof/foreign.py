@@ -7,9 +7,7 @@ classes and no weights of their own: the examples of `networks`, and those that 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib import resources
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 
 from ..cache import array_digest, artifact, file_digest
+from ..model.onnx_files import export_onnx
 from ..toolchain.chips import parse_chip
 from ..toolchain.environment import compiler
 from ..toolchain.process import kept_log
@@ -29,28 +28,11 @@ Thresholds = Mapping[str, tuple[float, float, float]]
 _QUANTIZE = {"int8": "INT8", "fp32": "F32", "fp16": "F16"}
 
 
-def export_onnx(network: torch.nn.Module, shape: tuple[int, ...], path: Path) -> Path:
-    """Write a network as ONNX; its one input is ``input``, its one output ``logits``."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of shapes that are constants here
-        torch.onnx.export(
-            network,
-            (torch.zeros(shape),),
-            str(path),
-            input_names=["input"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return path
-
-
 def example_onnx(name: str) -> Path:
     """The ONNX file of one of `networks.EXAMPLES`."""
 
     def build(folder: Path) -> None:
-        export_onnx(example(name), EXAMPLES[name].shape, folder / "net.onnx")
+        export_onnx(example(name), EXAMPLES[name].shape, folder / "net.onnx", OPSET)
 
     inputs = {"name": name, "torch": torch.__version__, "opset": OPSET}
     folder = artifact("example-onnx", inputs, build)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from lprnet_nb.model.onnx_files import export_onnx
 from lprnet_nb.proof.foreign import (
+    OPSET,
     compiled_network,
     drawn_thresholds,
-    export_onnx,
     random_images,
     translated,
 )
@@ -81,7 +82,7 @@ def planted(fault: Fault, threshold: float | None = None) -> Planted:
     network, shape = example(fault.network), EXAMPLES[fault.network].shape
     fault.plant(network)
     with tempfile.TemporaryDirectory() as folder:
-        onnx = export_onnx(network, shape, Path(folder) / "net.onnx")
+        onnx = export_onnx(network, shape, Path(folder) / "net.onnx", OPSET)
         top = translated(onnx, random_images(shape, 1, seed=0))
     thresholds = {
         name: (

@@ -8,13 +8,13 @@ the bit, yet its layers, and with them its thresholds, are others than the workb
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..onnx_files import export_onnx
 from .layers import LPRNet
 
 OPSET = 11  # among those that PyTorch wrote by default when the sample was published
@@ -62,14 +62,4 @@ def export_sample(
     """
     network = SampleLPRNet(classes)
     network.load_state_dict(state)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecation notes on the exporter of that time
-        torch.onnx.export(
-            network.eval(),
-            (torch.zeros(shape),),
-            str(path),
-            input_names=["input"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            dynamo=False,
-        )
+    export_onnx(network.eval(), shape, path, OPSET)
