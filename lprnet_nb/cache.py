@@ -32,13 +32,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from .errors import DataError, LprnetError
-from .files import atomic_write as atomic_write  # what "as" is said of others import from here
 from .files import keep_from_others, make_folder, open_input, private_folder, read_bytes
 from .places import cache_dir, place_variable
-from .places import data_dir as data_dir
-from .places import repository as repository
 from .settings import settings, variable
-from .sources import code_digest as code_digest
+from .sources import code_digest
 
 log = logging.getLogger(__name__)
 

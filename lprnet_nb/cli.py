@@ -1324,7 +1324,7 @@ def bench_generate(
 
 
 def _emit(value: Any, output: Path | None) -> None:
-    from .cache import atomic_write
+    from .files import atomic_write
 
     if output:
         print(atomic_write(output, json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
@@ -1333,7 +1333,7 @@ def _emit(value: Any, output: Path | None) -> None:
 
 
 def _emit_table(rows: Iterable[Sequence[str]], output: Path) -> None:
-    from .cache import atomic_write
+    from .files import atomic_write
 
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -1460,8 +1460,8 @@ def _end(status: int, message: str = "") -> NoReturn:
 
 def _defect(error: Exception) -> str:
     """Keep a traceback; returns what is to be said of it."""
-    from .cache import cache_dir
     from .files import atomic_write
+    from .places import cache_dir
 
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     text = f"lprnet-nb {__version__}, Python {sys.version}\n{sys.argv}\n\n"

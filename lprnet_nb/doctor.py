@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, children
-from .cache import cache_dir, data_dir, untrusted_part
+from .cache import untrusted_part
 from .datasets import fetch
 from .errors import LprnetError
 from .inputs import find_path
-from .places import reports_dir
+from .places import cache_dir, data_dir, reports_dir
 from .settings import settings
 from .toolchain import environment
 from .toolchain.bmodel import BModel

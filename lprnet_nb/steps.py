@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cache import atomic_write, data_dir
 from .errors import DataError, ParameterError
+from .files import atomic_write
+from .places import data_dir
 
 if TYPE_CHECKING:
     from .measure.parameters import Parameters

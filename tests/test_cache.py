@@ -14,7 +14,6 @@ from lprnet_nb.cache import (
     PRIVATE_VARIABLE,
     array_digest,
     artifact,
-    atomic_write,
     digest,
     find_artifact,
     is_made_here,
@@ -22,6 +21,7 @@ from lprnet_nb.cache import (
     locked,
 )
 from lprnet_nb.errors import DataError
+from lprnet_nb.files import atomic_write
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lprnet_nb.cache import (
-    adopt_artifact,
-    array_digest,
-    artifact,
-    cache_dir,
-    find_artifact,
-    pack_artifact,
-)
+from lprnet_nb.cache import adopt_artifact, array_digest, artifact, find_artifact, pack_artifact
 from lprnet_nb.errors import DataError
+from lprnet_nb.places import cache_dir
 
 
 @pytest.fixture(autouse=True)

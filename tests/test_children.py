@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lprnet_nb import children
-from lprnet_nb.cache import repository
+from lprnet_nb.places import repository
 
 PACKAGE = repository() / "lprnet_nb"
 # What runs in the compiler's own Python, where this package is not.

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from lprnet_nb.cache import repository
+from lprnet_nb.places import repository
 from lprnet_nb.settings import PLACES, Settings, settings, variable
 
 PACKAGE = repository() / "lprnet_nb"

@@ -18,9 +18,10 @@ import numpy as np
 import pooch
 import requests
 
-from ..cache import atomic_write, data_dir, file_digest
+from ..cache import file_digest
 from ..errors import DataError
-from ..files import private_folder
+from ..files import atomic_write, private_folder
+from ..places import data_dir
 from ..settings import settings
 from .alphabet import PUBLISHED
 from .images import PlateImages, decode_image, fit

@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 
 from .. import children
-from ..cache import atomic_write
 from ..errors import DataError, ParameterError
-from ..files import read_bytes
+from ..files import atomic_write, read_bytes
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
 from .generator.glyphs import (

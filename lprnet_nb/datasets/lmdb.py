@@ -22,9 +22,9 @@ import lmdb
 import numpy as np
 
 from .. import files
-from ..cache import atomic_write, digest, file_digest
+from ..cache import digest, file_digest
 from ..errors import DataError, ParameterError
-from ..files import LARGEST_IMAGE
+from ..files import LARGEST_IMAGE, atomic_write
 from ..inputs import note, read_bytes
 from .images import HEIGHT, PUBLISHED_INPUT, WIDTH, decode_image, image_files, image_folder
 

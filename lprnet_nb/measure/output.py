@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..cache import atomic_write
 from ..errors import ParameterError
 from ..figures.style import as_svg, redrawn
+from ..files import atomic_write
 from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 
 SVG_LIMIT = 300_000  # bytes; a heavier figure is drawn as PNG

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..cache import repository
 from ..datasets.margins import NONE, parse_margin
 from ..decode import DECODERS
 from ..errors import ParameterError
@@ -16,6 +15,7 @@ from ..evaluate.decision import TOLERANCE
 from ..inputs import find_path, missing
 from ..language import ENGLISH, known
 from ..model.lprnet import LPRNET
+from ..places import repository
 from ..runtime.device import device_there
 from ..runtime.engine import BACKENDS
 from ..runtime.foreign import Said

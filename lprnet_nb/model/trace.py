@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cache import artifact, code_digest, digest
+from ..cache import artifact, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.interface import Interface
+from ..sources import code_digest
 from .lprnet import LPRNET
 from .network import Network
 from .onnx_files import open_session, run_session, with_shape

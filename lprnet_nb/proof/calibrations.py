@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import atomic_write
 from ..datasets import fetch
 from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode
@@ -22,6 +21,7 @@ from ..evaluate import calibration
 from ..evaluate.accuracy import correct
 from ..evaluate.calibration import Calibration, fit_calibration, reliability
 from ..evaluate.calibrations import FILE
+from ..files import atomic_write
 from ..memory import keep_memory
 from ..model.own import load_own_weights
 from ..model.trace import float_logits

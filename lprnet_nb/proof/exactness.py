@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, artifact, atomic_write, digest, file_digest, repository
+from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.fetch import load_published
 from ..datasets.images import PlateImages, preprocess
 from ..decode import decode
 from ..errors import DataError, LprnetError, ParameterError
+from ..files import atomic_write
 from ..model.trace import trace_model
 from ..model.weights import Weights, load_published_weights
+from ..places import repository
 from ..runtime.emulator import Emulator
 from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import BModel

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from .. import __version__
-from ..cache import digest, file_digest, repository
+from ..cache import digest, file_digest
 from ..datasets.images import PlateImages
 from ..datasets.interface import LAYOUT
 from ..errors import DataError, ParameterError
@@ -31,6 +31,7 @@ from ..measure.box import FORMAT, KitBackend, Part, Sha256, plate_digest, read_p
 from ..measure.data import datasets_for
 from ..measure.models import compile_all
 from ..measure.parameters import check
+from ..places import repository
 from ..runtime.bmodel_file import read_contents
 from ..runtime.inference import infer_plates
 from ..toolchain.bmodel import NETWORK, BModel, without_time

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import children
-from ..cache import atomic_write
 from ..errors import DataError, EngineError, ParameterError
+from ..files import atomic_write
 from ..measure.box import read_results
 from .kit import Kit, kit_digest, read_kit
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..cache import cache_dir
 from ..children import variables
 from ..errors import EngineError, ParameterError
 from ..files import private_folder
 from ..measure.survey import FILES, Survey, survey
+from ..places import cache_dir
 from ..toolchain.environment import ENVIRONMENT_VARIABLE, find_compiler
 from ..work import scheduler
 from ..work.transport import receive, send

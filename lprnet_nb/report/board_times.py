@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from ..cache import repository
 from ..evaluate.call_cost import Call, CallCost, fit_call_cost
 from ..evaluate.published import LATEST, published_latency
 from ..measure.schema import Row, read_metrics
+from ..places import repository
 
 # The strategy of the vendor's INT8 models, whose times are published.
 VENDORS_STRATEGY = "kl"

@@ -22,11 +22,10 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..cache import atomic_write
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
-from ..files import read_bytes
+from ..files import atomic_write, read_bytes
 from ..language import ENGLISH, HTML, LANGUAGES, phrase, speaking, spoken, translated
 from ..measure.box import network_time
 from ..measure.output import as_cell, decimals

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from .. import children
-from ..cache import repository
 from ..datasets.generate import generate_plates
 from ..errors import DataError, LprnetError
 from ..files import atomic_write
+from ..places import repository
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COLUMNS, ROWS, ZOOM = 6, 2, 2

@@ -16,12 +16,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .. import figures
-from ..cache import atomic_write, file_digest, repository
+from ..cache import file_digest
 from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..figures import study as study_figures
 from ..figures.style import MINUS
+from ..files import atomic_write
 from ..measure.schema import Manifest, Row, read_manifest, read_metrics
+from ..places import repository
 from ..study.cells import CROSS_FIT
 from ..study.results import (
     candidates,

@@ -20,9 +20,9 @@ from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
 from .. import children
-from ..cache import atomic_write, file_digest, files_below, locked, repository
+from ..cache import file_digest, files_below, locked
 from ..errors import DataError, LprnetError, ParameterError
-from ..files import make_folder, read_bytes, swap_folders
+from ..files import atomic_write, make_folder, read_bytes, swap_folders
 from ..language import ENGLISH, leave_out_lprnet, translate_cells
 from ..lessons.course import NEEDS_MLIR
 from ..measure.box import box_facts, read_fitting
@@ -39,7 +39,7 @@ from ..measure.parameters import (
     placed,
 )
 from ..measure.schema import SCHEMA
-from ..places import reports_dir
+from ..places import reports_dir, repository
 from ..progress import stopwatch
 from ..runtime.emulator.native import kernels_here
 from ..toolchain.environment import compiler

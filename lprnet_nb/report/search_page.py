@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cache import atomic_write, repository
 from ..errors import DataError
 from ..figures import as_svg
 from ..figures import study as figures
+from ..files import atomic_write
+from ..places import repository
 from ..study import band, searched
 from ..study.results import committed_study, recommendations
 from .readme import markdown

@@ -14,9 +14,9 @@ from pathlib import Path
 from nbconvert import MarkdownExporter
 
 from .. import children
-from ..cache import repository
 from ..errors import DataError, LprnetError
 from ..files import atomic_write
+from ..places import repository
 from .run import NOTEBOOKS
 
 TEXTS = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, atomic_write
+from ..cache import array_digest
 from ..datasets.images import PlateImages
 from ..explain.bmodel import explained
-from ..files import private_folder
+from ..files import atomic_write, private_folder
 from ..language import LANGUAGES, within
 from ..lessons.quantize import EXPLAINED
 from ..lessons.strategies import plan_of

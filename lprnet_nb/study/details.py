@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import artifact, cache_dir
+from ..cache import artifact
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import cross_fit
 from ..decode import decode
@@ -20,6 +20,7 @@ from ..model.lprnet import LPRNET
 from ..model.lprnet.roles import ROLES
 from ..model.trace import float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
+from ..places import cache_dir
 from ..progress import progress_bar
 from ..runtime.crosscheck import crosscheck
 from ..runtime.emulator import Emulator

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
 from ..errors import DataError, ParameterError
+from ..files import atomic_write
 from ..measure.data import datasets_for
 from ..measure.parameters import Asked, Parameters, check
 from ..model.weights import Weights
+from ..places import repository
 from ..toolchain.strategies import GENERAL, STRATEGIES, Strategy
 from .cells import Plan, run_study
 from .details import company, models, sensitivity

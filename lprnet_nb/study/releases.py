@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import array_digest, atomic_write, digest
+from ..cache import array_digest, digest
 from ..datasets.fetch import load_published
 from ..datasets.images import PlateImages, preprocess
 from ..datasets.splits import Split, within
 from ..decode import decode
 from ..errors import DataError, LprnetError
-from ..files import make_folder
+from ..files import atomic_write, make_folder
 from ..model.trace import trace_model
 from ..model.weights import Weights, load_published_weights
 from ..runtime.bmodel_file import read_instructions

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import atomic_write, repository
 from ..datasets.splits import folds
 from ..errors import DataError
 from ..evaluate.paired import holm, mcnemar_exact
-from ..files import read_bytes
+from ..files import atomic_write, read_bytes
 from ..language import Text, phrase
+from ..places import repository
 from ..toolchain.strategies import Strategy
 from .cells import CROSS_FIT, unpack
 from .cost import float_share

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cache import artifact, code_digest, digest
+from ..cache import artifact, digest
 from ..datasets.fetch import images_folder
 from ..datasets.images import PlateImages
 from ..files import read_bytes
 from ..model.lprnet.sample import export_sample
 from ..model.trace import TracedModel
 from ..model.weights import Weights
+from ..sources import code_digest
 
 
 def sample_onnx(weights: Weights, batch: int) -> TracedModel:

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import atomic_write, repository
 from ..datasets.images import PlateImages
 from ..errors import DataError, LprnetError, ParameterError
 from ..evaluate.paired import mcnemar_exact
+from ..files import atomic_write
 from ..language import Text, phrase
 from ..measure.data import datasets_for
 from ..measure.parameters import check
 from ..model.trace import trace_model
 from ..model.weights import Weights
+from ..places import repository
 from ..toolchain.chips import parse_chip
 from ..toolchain.compile import compile_bmodel
 from ..toolchain.environment import compiler

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import repository
 from ..evaluate.paired import holm, mcnemar_exact
 from ..language import Text, listed, phrase, sentences
+from ..places import repository
 from ..toolchain.releases import PINNED, VERSIONS
 from .cells import unpack
 from .releases import read_releases

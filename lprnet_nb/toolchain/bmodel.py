@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cache import atomic_write, digest, file_digest, files_below
+from ..cache import digest, file_digest, files_below
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..datasets.interface import PUBLISHED_INTERFACE, Interface
 from ..errors import DataError, EngineError, ToolchainError
-from ..files import private_folder, read_bytes
+from ..files import atomic_write, private_folder, read_bytes
 from .environment import compiler
 
 RECORD = 2  # form of the records: a part of the keys of what holds one

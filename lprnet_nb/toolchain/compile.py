@@ -23,12 +23,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..cache import array_digest, artifact, code_digest, digest, file_digest
+from ..cache import array_digest, artifact, digest, file_digest
 from ..datasets.images import HEIGHT, WIDTH, fit, preprocess
 from ..errors import ParameterError, ToolchainError
 from ..model.lprnet import LPRNET
 from ..model.network import Network
 from ..model.trace import TracedModel
+from ..sources import code_digest
 from .bmodel import RECORD, BModel, predicted_latency_ms, without_time
 from .chips import check_cores, check_supported, parse_chip, parse_precision
 from .environment import Compiler, compiler

@@ -25,9 +25,10 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import children
-from ..cache import about_to_make, atomic_write, cache_dir, file_digest, locked, untrusted_part
+from ..cache import about_to_make, file_digest, locked, untrusted_part
 from ..errors import ToolchainError
-from ..files import keep_from_others, make_folder, read_bytes
+from ..files import atomic_write, keep_from_others, make_folder, read_bytes
+from ..places import cache_dir
 from ..settings import settings, variable
 from .process import run_logged
 from .releases import PINNED, Release, release_like, release_named

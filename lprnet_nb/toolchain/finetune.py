@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from ..cache import array_digest, artifact, cache_dir
+from ..cache import array_digest, artifact
 from ..datasets.generate import draw_chunk
 from ..model.qat import QatConfig, finetune
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights, load_weights
+from ..places import cache_dir
 from .compile import CalibrationTable, top_graph
 from .grid import integer_grid
 from .lowering import Quantizer

@@ -21,8 +21,10 @@ from typing import IO
 import numpy as np
 
 from .. import children
-from ..cache import array_digest, artifact, cache_dir, code_digest, digest
+from ..cache import array_digest, artifact, digest
 from ..errors import ToolchainError
+from ..places import cache_dir
+from ..sources import code_digest
 from .chips import parse_chip
 from .compile import CalibrationTable, TopGraph, equalized, float_lines, write_images
 from .environment import Compiler, compiler

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..cache import cache_dir
 from ..children import finish, start
 from ..errors import ToolchainError
 from ..files import make_folder
+from ..places import cache_dir
 
 LOG_TAIL_LINES = 15
 

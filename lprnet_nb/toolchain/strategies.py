@@ -15,11 +15,11 @@ from pydantic import (
     field_validator,
 )
 
-from ..cache import data_dir, repository
 from ..errors import ParameterError
 from ..inputs import note, read_json
 from ..model.lprnet.layers import Form
 from ..model.lprnet.roles import ROLES
+from ..places import data_dir, repository
 from .chips import CHIPS, parse_chip
 from .layers import ENDS, is_general
 from .releases import ASYMMETRIC, PINNED, SEARCHES, release_like, with_method

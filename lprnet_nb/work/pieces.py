@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from ..cache import array_digest, artifact, code_digest, digest
+from ..cache import array_digest, artifact, digest
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode, load_grammar
@@ -30,6 +30,7 @@ from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
 from ..runtime.crosscheck import compare, sample_size
 from ..runtime.inference import Inference, infer_shard, read_shards, shards
+from ..sources import code_digest
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace

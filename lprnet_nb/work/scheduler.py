@@ -25,11 +25,12 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from ..cache import NotMade, cache_dir, nothing_made
+from ..cache import NotMade, nothing_made
 from ..children import clean_own_environment, running, stop_tools
 from ..errors import EngineError, ParameterError
 from ..files import make_folder, private_folder
 from ..memory import keep_memory
+from ..places import cache_dir
 from ..progress import progress_bar
 from ..runtime.inference import close_models
 from ..settings import settings, variable

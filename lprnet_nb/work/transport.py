@@ -13,8 +13,9 @@ import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..cache import adopt_artifact, cache_dir, pack_artifact
+from ..cache import adopt_artifact, pack_artifact
 from ..errors import DataError
+from ..places import cache_dir
 
 _PARTS = 3  # artifacts/<kind>/<key>
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lprnet_nb.cache import cache_dir
+from lprnet_nb.places import cache_dir
 from lprnet_nb.proof import contract
 
 HERE = Path(__file__).parent

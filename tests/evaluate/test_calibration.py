@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lprnet_nb.cache import repository
 from lprnet_nb.decode import DECODERS
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate import (
@@ -16,6 +15,7 @@ from lprnet_nb.evaluate import (
 )
 from lprnet_nb.evaluate.calibration import Calibration, fit_calibration
 from lprnet_nb.evaluate.calibrations import FILE, packaged_calibration
+from lprnet_nb.places import repository
 
 
 def drawn(images=20000, seed=0):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lprnet_nb.cache import data_dir, file_digest
+from lprnet_nb.cache import file_digest
 from lprnet_nb.datasets import fetch
 from lprnet_nb.datasets.generate import generate_plates, write_plates
 from lprnet_nb.datasets.lmdb import convert_imageset, read_lmdb
 from lprnet_nb.model.train import TrainConfig, train
 from lprnet_nb.model.weights import load_published_weights
+from lprnet_nb.places import data_dir
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.toolchain.bmodel import BModel
 

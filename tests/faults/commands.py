@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lprnet_nb.cache import repository
+from lprnet_nb.places import repository
 
 LONGEST = 180.0  # seconds, after which a command hangs, on a busy machine too
 NOBODY = 65534

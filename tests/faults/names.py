@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from lprnet_nb.cache import adopt_artifact, cache_dir, pack_artifact
+from lprnet_nb.cache import adopt_artifact, pack_artifact
 from lprnet_nb.datasets import fetch
 from lprnet_nb.datasets.ccpd import stream_ccpd
 from lprnet_nb.datasets.folder import load_images, load_plates
@@ -32,6 +32,7 @@ from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.model.train import TrainConfig, train
 from lprnet_nb.model.weights import load_weights
+from lprnet_nb.places import cache_dir
 from lprnet_nb.runtime.engine import open_engine
 from lprnet_nb.steps import judge_results
 from lprnet_nb.work.transport import receive

@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lprnet_nb.cache import repository
 from lprnet_nb.datasets.generate import generate_plates, write_plates
+from lprnet_nb.places import repository
 
 from .commands import LONGEST, NOBODY, Commands, Ended
 from .world import Skip, World, check_nothing_left

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lprnet_nb.cache import artifact, atomic_write
+from lprnet_nb.cache import artifact
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.lmdb import write_lmdb
+from lprnet_nb.files import atomic_write
 
 from .world import Fault, Skip, World
 

@@ -9,9 +9,9 @@ import report_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lprnet_nb.cache import repository
 from lprnet_nb.errors import DataError
 from lprnet_nb.measure import schema
+from lprnet_nb.places import repository
 
 
 def _write(folder: Path, value: object, name: str = "metrics.json") -> Path:

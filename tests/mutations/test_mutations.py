@@ -16,7 +16,7 @@ import pytest
 from changes import FOUND, MORE, Change
 from child import Done
 
-from lprnet_nb.cache import cache_dir, data_dir
+from lprnet_nb.places import cache_dir, data_dir
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lprnet_nb"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lprnet_nb.cache import repository
 from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.places import repository
 from lprnet_nb.toolchain.bmodel import BModel
 
 RUN = repository() / "samples" / "kit" / "run.py"

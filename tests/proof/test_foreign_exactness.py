@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from lprnet_nb.cache import repository
 from lprnet_nb.doctor import unknown_operations
 from lprnet_nb.errors import ParameterError
+from lprnet_nb.places import repository
 from lprnet_nb.proof import foreign_exactness
 from lprnet_nb.proof.exactness import read_record
 from lprnet_nb.proof.foreign import compiled_example, random_images

@@ -11,8 +11,8 @@ import chromium
 import pytest
 import report_sample
 
-from lprnet_nb.cache import repository
 from lprnet_nb.figures.style import WIDTH
+from lprnet_nb.places import repository
 from lprnet_nb.report.html import write_html
 
 FULL = repository() / "data" / "reports" / "2026-11-full"

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lprnet_nb.cache import repository
+from lprnet_nb.places import repository
 
 # Loopback, and nothing else, in a network namespace of its own; then the command.
 ALONE = """

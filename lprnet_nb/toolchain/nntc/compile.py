@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...cache import array_digest, artifact, code_digest, digest, file_digest
+from ...cache import array_digest, artifact, digest, file_digest
 from ...datasets.images import preprocess
 from ...datasets.lmdb import write_lmdb
 from ...errors import ParameterError, ToolchainError
+from ...sources import code_digest
 from ..bmodel import NETWORK, RECORD, BModel
 from ..chips import parse_chip, parse_precision
 from ..process import log_tail
