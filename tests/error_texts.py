@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from functools import cache
 from pathlib import Path
 
 from lprnet_nb import errors
@@ -24,6 +25,7 @@ ABOUT = (
 )
 
 
+@cache
 def texts() -> dict[str, list[str]]:
     """Error texts by file of the package, in the order in which they stand there."""
     found: dict[str, list[str]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,30 +57,45 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
 }  # fmt: skip
 
 
-def digests(package: Path, monkeypatch) -> dict[str, str]:
-    monkeypatch.setattr(sources, "_PACKAGE", package)
-    for function in (sources.code_digest, sources._code, sources._tree):
-        function.cache_clear()
+def digests() -> dict[str, str]:
+    sources.code_digest.cache_clear()
     try:
         return {kind: sources.code_digest(kind) for kind in sources.DECIDED_BY}
     finally:
         sources.code_digest.cache_clear()
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[2]}"[:60])
-def test_a_change_of_the_code_that_decides_a_result_is_another_key(change, tmp_path, monkeypatch):
-    name, before, after = change
-    parts = "datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain"
-    for part in parts:
-        shutil.copytree(PACKAGE / part, tmp_path / part, ignore=shutil.ignore_patterns("*.pyc"))
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A copy of the package, and the digests of its code."""
+    package = tmp_path_factory.mktemp("package")
+    for part in "datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain":
+        shutil.copytree(PACKAGE / part, package / part, ignore=shutil.ignore_patterns("*.pyc"))
     for part in ("measure/survey.py", "work/pieces.py"):
-        (tmp_path / part).parent.mkdir()
-        shutil.copy(PACKAGE / part, tmp_path / part)
-    was = digests(tmp_path, monkeypatch)
-    text = (tmp_path / name).read_text("utf8")
+        (package / part).parent.mkdir()
+        shutil.copy(PACKAGE / part, package / part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_PACKAGE", package)
+        yield package, digests()
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[2]}"[:60])
+def test_a_change_of_the_code_that_decides_a_result_is_another_key(change, copied, monkeypatch):
+    name, before, after = change
+    package, was = copied
+    changed = package / name
+    read, afresh = sources._code, sources._code.__wrapped__  # only the changed file is read again
+    sources._tree.cache_clear()
+    monkeypatch.setattr(
+        sources, "_code", lambda path, names: (afresh if path == changed else read)(path, names)
+    )
+    text = changed.read_text("utf8")
     assert before in text
-    (tmp_path / name).write_text(text.replace(before, after, 1), "utf8")
-    now = digests(tmp_path, monkeypatch)
+    changed.write_text(text.replace(before, after, 1), "utf8")
+    try:
+        now = digests()
+    finally:
+        changed.write_text(text, "utf8")
     assert {kind for kind in was if was[kind] != now[kind]} == CHANGES[change]
 
 

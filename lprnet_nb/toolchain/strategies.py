@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,9 @@ from .releases import METHODS as METHODS
 
 Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_laplace"]
 Search = Literal["search_threshold", "search_qtable"]
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Strategy(BaseModel):
@@ -157,7 +160,12 @@ def note_fewer(name: str, wanted: int, images: int) -> None:
 
 
 def make_strategy(**fields: Any) -> Strategy:
-    """A validated strategy.
+    """A validated strategy; raises as `checked` does."""
+    return checked(Strategy, "strategy", fields)
+
+
+def checked(kind: type[Kind], called: str, fields: dict[str, Any]) -> Kind:
+    """A strategy of a toolchain from its fields; `called` is what the error calls such a one.
 
     Raises
     ------
@@ -165,12 +173,13 @@ def make_strategy(**fields: Any) -> Strategy:
         Naming the field, what is wrong with it and what is possible.
     """
     try:
-        return Strategy(**fields)
+        return kind(**fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        where = f"{field}={first['input']!r}: " if field else ""
         raise ParameterError(
-            f"strategy {fields.get('name', '')!r}: {field}={first['input']!r}: {first['msg']}."
+            f"{called} {fields.get('name', '')!r}: {where}{first['msg']}."
         ) from error
 
 

@@ -30,11 +30,10 @@ from lprnet_nb.toolchain.nntc.strategies import (
     NntcStrategy,
     from_common,
     layers_of_roles,
-    make_nntc_strategy,
     prototxt_layers,
     read_nntc_strategy,
 )
-from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, make_strategy
+from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, checked, make_strategy
 
 FEW = NntcStrategy(name="few", iterations=3)
 TUTORIAL = NNTC_STRATEGIES["tutorial"].model_copy(update={"iterations": 3})
@@ -270,7 +269,7 @@ def test_every_threshold_method(method):
 )
 def test_impossible_strategies(fields, said):
     with pytest.raises(ParameterError, match=said):
-        make_nntc_strategy(**({"name": "wrong"} | fields))
+        checked(NntcStrategy, "TPU-NNTC strategy", {"name": "wrong"} | fields)
 
 
 def test_strategies_cannot_be_changed():
@@ -375,7 +374,7 @@ def test_distributions_are_kept_and_used_again(tools, traced, images):
     dumped = FEW.model_copy(update={"dump_dist": True})
     folder, _ = compile._quantize(compile.nntc(), traced, images, dumped)
     assert (folder / "distribution.th").read_text() == "measured"
-    loaded = make_nntc_strategy(
+    loaded = NntcStrategy(
         name="l", iterations=3, load_dist=str(folder / "distribution.th"), th_method="MAX"
     )
     compile.compile_bmodel(traced, "BM1684", "int8", strategy=loaded, calibration_images=images)

@@ -15,7 +15,7 @@ from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.study.cells import calibration_key
 from lprnet_nb.toolchain.compile import CalibrationTable, compile_bmodel, top_graph
-from lprnet_nb.toolchain.nntc.strategies import NntcStrategy, make_nntc_strategy
+from lprnet_nb.toolchain.nntc.strategies import NntcStrategy
 from lprnet_nb.toolchain.strategies import METHODS, Strategy, make_strategy
 
 BASE = {"name": "mine", "about": "One.", "method": "kl"}
@@ -90,8 +90,8 @@ def test_a_changed_field_changes_the_key(field):
 
 @pytest.mark.parametrize("field", NNTC_CHANGED)
 def test_a_changed_field_of_the_other_compiler_changes_the_key(field):
-    base = make_nntc_strategy(**NNTC_BASE)
-    other = make_nntc_strategy(**{**NNTC_BASE, field: NNTC_CHANGED[field]})
+    base = NntcStrategy(**NNTC_BASE)
+    other = NntcStrategy(**{**NNTC_BASE, field: NNTC_CHANGED[field]})
     assert (base.key() == other.key()) == (field in NNTC_NOT_IN_THE_KEY)
 
 

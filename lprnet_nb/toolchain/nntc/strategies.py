@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ...errors import DataError, ParameterError, ToolchainError
 from ...inputs import read_json
 from ...model.lprnet.layers import Form
-from ..strategies import STRATEGIES, Strategy, note_fewer
+from ..strategies import STRATEGIES, Strategy, checked, note_fewer
 from ..strategies import strategy_named as common_strategy_named
 
 ThMethod = Literal["KL", "SYMKL", "JSD", "ADMM", "ACIQ", "MAX", "MSE", "PERCENTILE9999"]
@@ -206,25 +206,6 @@ class NntcStrategy(BaseModel):
         return found
 
 
-def make_nntc_strategy(**fields: Any) -> NntcStrategy:
-    """A validated strategy.
-
-    Raises
-    ------
-    ParameterError
-        Naming the field, what is wrong with it and what is possible.
-    """
-    try:
-        return NntcStrategy(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(
-            f"TPU-NNTC strategy {fields.get('name', '')!r}"
-            f"{f': {field}' if field else ''}: {first['msg']}."
-        ) from error
-
-
 def from_common(strategy: Strategy) -> NntcStrategy:
     """What a strategy of the common registry is in TPU-NNTC's options.
 
@@ -339,7 +320,7 @@ def read_nntc_strategy(path: str | Path) -> NntcStrategy:
     """
     fields = read_json(path, "strategy file", ParameterError)
     if isinstance(fields, dict) and fields.get("toolchain") == "nntc":
-        return make_nntc_strategy(**fields)
+        return checked(NntcStrategy, "TPU-NNTC strategy", fields)
     return from_common(common_strategy_named(str(path)))
 
 
