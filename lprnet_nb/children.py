@@ -175,6 +175,17 @@ def variables(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def private_torch() -> Iterator[None]:
+    """Inside, the folder for kernels that torch compiles is private.
+
+    It makes one where an optimizer takes its first step and where only a shape is asked for, else
+    in the common temporary folder, where it stays.
+    """
+    with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
+        yield
+
+
 def program(*names: str) -> str | None:
     """Path of the first of these programs that is on the PATH, not in the current folder."""
     path = environment().get("PATH", os.defpath)

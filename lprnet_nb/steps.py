@@ -312,10 +312,9 @@ def train_weights(
     Weights that are started from read already: no easy plates first, and no alignment. `options`
     are further ones of `TrainConfig`.
     """
-    from .children import variables
+    from .children import private_torch
     from .datasets.alphabet import PUBLISHED, read_alphabet
     from .datasets.folder import list_plates
-    from .files import private_folder
     from .memory import keep_memory
     from .model.train import TrainConfig, train
     from .model.trainee import lprnet, read_trainee
@@ -348,6 +347,5 @@ def train_weights(
         taken = trainee.interface.input
         plates = replace(list_plates(images, alphabet), size=(taken.height, taken.width)).read()
     keep_memory()
-    # Where an optimizer takes its first step, torch makes a folder for kernels that it compiles.
-    with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
+    with private_torch():
         return train(config, plates, trainee)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from pathlib import Path
@@ -65,13 +64,6 @@ class Cluster:
         with Client(self.address, timeout=_START_SECONDS) as client:
             client.wait_for_workers(len(self.workers), timeout=_START_SECONDS)
 
-    def working(self) -> list[int]:
-        """Processes that do the work, the children of what was started by hand."""
-        from distributed import Client
-
-        with Client(self.address, timeout=_START_SECONDS) as client:
-            return [info["pid"] for info in client.run(_identity).values()]
-
     def tries(self) -> int:
         """How often the scheduler hands out a piece whose worker dies, as it is set up."""
         from distributed import Client
@@ -92,7 +84,3 @@ class Cluster:
 
 def _allowed_failures(dask_scheduler: Any) -> int:
     return dask_scheduler.allowed_failures
-
-
-def _identity() -> dict[str, int]:
-    return {"pid": os.getpid()}

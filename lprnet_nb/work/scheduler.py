@@ -224,6 +224,8 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
         "distributed.scheduler.worker-ttl": STALLED_SECONDS,
         "distributed.comm.timeouts.connect": CONNECT_SECONDS if address else SLOW_SECONDS,
         "distributed.worker.daemon": False,
+        # dask puts its folders in front of what Python imports, the scheduler's into this process.
+        "temporary-directory": str(private_folder()),
         **TUNED,
     }
     secret = secrets.token_urlsafe(24)
@@ -277,7 +279,6 @@ def _local_cluster(count: int, secret: str) -> Any:
         "silence_logs": logging.CRITICAL,
         "memory_limit": None,
         "dashboard_address": "127.0.0.1:0",
-        "local_directory": str(private_folder()),
     }
     try:
         if not count:
@@ -296,7 +297,14 @@ def _local_cluster(count: int, secret: str) -> Any:
             death_timeout=ALONE_SECONDS,
             **shared,
         )
-    except (RuntimeError, OSError) as error:
+    except ImportError as error:
+        raise EngineError(
+            "worker processes of this machine know one another by certificates, for which the "
+            f"package 'cryptography' is missing ({error}). Install it into this environment (pip "
+            "install cryptography), and run the same command again; finished pieces are kept."
+        ) from error
+    # dask asserts, while it closes what did not start in time, that it had.
+    except (RuntimeError, OSError, AssertionError) as error:
         raise EngineError(
             f"the worker processes of this machine did not start ({error}). See that it has memory "
             "and is not overloaded, and run the same command again; finished pieces are kept."

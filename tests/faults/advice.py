@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import patch
 
 import report_sample
 import torch
@@ -22,6 +23,7 @@ from lprnet_nb.places import repository
 from lprnet_nb.report.html import write_html
 from lprnet_nb.report.notebook_pages import clean
 from lprnet_nb.toolchain.bmodel import BModel
+from lprnet_nb.work import scheduler
 
 from .probes import Table
 from .scene import OTHER_USER, POSIX, READ, Scene, read_output, same
@@ -203,6 +205,12 @@ def _(scene: Scene) -> str:
     return f"one error: {scene.plain(done.stdout)}"
 
 
+@E.probe("E19", "worker processes without the package that certificates need", before="a traceback")
+def _(scene: Scene) -> str:
+    with patch.dict(sys.modules, {"cryptography": None}):
+        return scene.world.error(lambda: scheduler._local_cluster(2, "secret"), "cryptography")
+
+
 @E.probe("E19", "a read-only /dev/shm", before="a traceback", slow=True)
 def _(scene: Scene) -> str:
     command = (
@@ -319,13 +327,12 @@ def _(scene: Scene) -> str:
 
     record |= {"path": path.name, "sha256": file_digest(path), "graph": str(model.graph)}
     scene.text("foreign.json", json.dumps(record))
-    (scene.folder / "ccpd").mkdir()
-    name = "025-95_113-154&83_250&173-250&173_154&173_154&83_250&83-0_0_22_27_27_33_16-37-15.jpg"
-    scene.picture().rename(scene.folder / "ccpd" / name)
-    ended = scene.run("survey", path, scene.folder / "ccpd")
+    ended = scene.run("survey", path, scene.ccpd())
     if ended.status != 2 or "Traceback" in ended.errors:
         raise AssertionError(f"ended with {ended.status}: {ended.errors[-1500:]}")
     offered = "--trust" in read_output(scene.done("survey", "--help"))
+    if "foreign.bmodel" not in ended.errors:
+        raise AssertionError(f"another error: {ended.errors}")
     if "--trust" in ended.errors and not offered:
         raise AssertionError(f"survey has no --trust: {ended.errors}")
     return f"one error: {scene.plain(ended.errors)}"

@@ -176,6 +176,23 @@ def _(scene: Scene) -> str:
     raise AssertionError("a stranger was let in")
 
 
+@A.probe(
+    "A3",
+    "a working folder of the cluster that a stranger has made in the common temporary folder",
+    before="a folder in it came first on the import path",
+    slow=True,
+)
+def _(scene: Scene) -> str:
+    strangers = scene.temporary / "dask-scratch-space"
+    strangers.mkdir()
+    strangers.chmod(0o777)
+    before = strangers.stat().st_mtime_ns
+    scene.done("survey", scene.model(), scene.ccpd())
+    used = strangers.stat().st_mtime_ns != before or [*strangers.iterdir()]
+    shutil.rmtree(strangers)
+    return same(bool(used), False)
+
+
 def _open_to_all(scene: Scene) -> Path:
     model = scene.model()
     for place in (scene.cache, *scene.cache.rglob("*")):

@@ -24,7 +24,7 @@ from lprnet_nb.files import private_folder
 
 from .probes import Table
 from .processes import forget, until_at_work
-from .scene import READ, Scene, read_output, same
+from .scene import CCPD_NAME, READ, Scene, read_output, same
 from .world import Skip, World, check_nothing_left
 
 C = Table()
@@ -148,8 +148,7 @@ for _slow in (False, True):  # with a FIFO everywhere quickly; the others are re
 
 @C.probe("C15", "a FIFO among CCPD's pictures", before="hangs")
 def _(scene: Scene) -> str:
-    name = "025-95_113-154&83_250&173-250&173_154&173_154&83_250&83-0_0_22_27_27_33_16-37-15.jpg"
-    fifo(scene.folder / name)
+    fifo(scene.folder / CCPD_NAME)
     ended: list[str] = []
 
     def read() -> None:
@@ -209,6 +208,8 @@ def _(scene: Scene) -> str:
 
 # 14: workers that stall
 
+_STALLED_SECONDS = 15.0  # in place of the package's, which spare a worker of a busy machine
+
 
 def _worker(work: subprocess.Popen, *known: int) -> int:
     """Wait for a worker process that a run starts, other than those known."""
@@ -248,7 +249,7 @@ def _stop_successor(world: World, work: subprocess.Popen) -> None:
     "C14",
     {
         "a worker is stopped (SIGSTOP) while it works": (_stop_at_work, 300, ""),
-        "a worker is stopped while it starts": (_stop_at_start, 30, "did not start"),
+        "a worker is stopped while it starts": (_stop_at_start, 10, "did not start"),
         "the successor of a lost worker is stopped while it starts": (_stop_successor, 300, ""),
     },
     before="the survey waits forever",
@@ -258,7 +259,7 @@ def _(scene: Scene, stop: Callable, seconds: int, error: str) -> str:
     world = scene.world
     with world.fresh() as cache:
         forget(world, "logits", "score")
-        work = world.start(str(seconds))
+        work = world.start(str(seconds), str(_STALLED_SECONDS))
         try:
             stop(world, work)
             if not error:

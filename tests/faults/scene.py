@@ -52,6 +52,8 @@ class Context:
 
 
 READ = ("infer", "--backend", "emulator")  # a command that reads plates
+# A picture of CCPD, by its name: what it shows is told there.
+CCPD_NAME = "025-95_113-154&83_250&173-250&173_154&173_154&83_250&83-0_0_22_27_27_33_16-37-15.jpg"
 OTHER_USER = Context("another user", user=NOBODY)
 POSIX = Context("POSIX", locale="POSIX")
 HERE = Context("relative paths")
@@ -256,13 +258,14 @@ class Scene:
             raise AssertionError(
                 f"ended with {ended.status}: {ended.errors[-1500:]}{ended.output[-300:]!r}"
             )
-        errors = " ".join(line.strip("│ ") for line in ended.errors.splitlines())
+        errors = _in_one_line(ended.errors)
         if "Traceback" in errors or len(_ERROR.findall(ended.errors)) != 1:
             raise AssertionError(f"not one error: {ended.errors[-1500:]}")
         for word in (says,) if isinstance(says, str) else says:
             if word not in errors:
                 raise AssertionError(f"an unclear error, without {word!r}: {ended.errors[-1500:]}")
-        return "one error: " + self.plain(errors[_ERROR.search(ended.errors).end() :])
+        said = ended.errors[_ERROR.search(ended.errors).end() :]
+        return f"one error: {self.plain(_in_one_line(said))}"
 
     def plain(self, text: str) -> str:
         """A text without this scene's own folders."""
@@ -309,6 +312,13 @@ class Scene:
         path.write_bytes(cv2.imencode(".png", self.stage.plates.images[0])[1].tobytes())
         return path
 
+    def ccpd(self) -> Path:
+        """A folder of one picture of CCPD, large enough for the corners that its name tells."""
+        folder = self.folder / "ccpd"
+        folder.mkdir()
+        cv2.imencode(".jpg", np.zeros((1160, 720, 3), np.uint8))[1].tofile(folder / CCPD_NAME)
+        return folder
+
     def text(self, name: str, text: str | bytes) -> Path:
         """A file of the user's."""
         path = self.folder / name
@@ -351,6 +361,11 @@ _MODULES = (
     "csv", "venv", "ensurepip", "sitecustomize", "usercustomize", "ctypes", "multiprocessing",
     "json", "numpy", "struct", "lprnet_nb", "typer",
 )  # fmt: skip
+
+
+def _in_one_line(text: str) -> str:
+    """What is said, without the frame around a wrong use of the command line."""
+    return " ".join(line.strip("│╭╮╰╯─ ") for line in text.splitlines()).strip()
 
 
 def compiled(cache: Path) -> Path:

@@ -2,7 +2,7 @@
 
 ``python -m tests.faults.workload`` does it in the cache that `LPRNET_CACHE` names and
 prints what must be the same every time. Given seconds, it does so on two worker processes
-of its own, which are given so long to start.
+of its own, which are given so long to start; given more, a silent one is replaced after those.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def main() -> None:
     """Do the work; an error of ours is one message and exit status 2."""
     if sys.argv[1:]:
         scheduler.ALONE_SECONDS = float(sys.argv[1])
+        scheduler.STALLED_SECONDS = float(sys.argv[2])
         scheduler.workers_here = lambda: 2
         scheduler._in_processes = lambda pieces: True
     try:
