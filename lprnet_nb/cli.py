@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -542,10 +543,12 @@ def _use_scheduler(address: str | None) -> None:
 
 def _require(folder: Path) -> None:
     """End with status 3 where a model of a report is not shown to be within the tolerance."""
-    from .measure.schema import read_metrics
+    from .measure.schema import read_manifest, read_metrics
+    from .report.profiles import command
     from .report.verdict import losers
 
-    found = losers(read_metrics(folder / "metrics.json"))
+    again = partial(command, read_manifest(folder / "manifest.json"), folder.name)
+    found = losers(read_metrics(folder / "metrics.json"), again)
     for line in found:
         Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
     if found:

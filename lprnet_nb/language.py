@@ -168,16 +168,27 @@ def sentences(*texts: str) -> Text:
     >>> sentences("One.", "two.")
     'One. Two.'
     """
+    return every(lambda language: side_by_side([within(one, language) for one in texts], language))
 
-    def joined(language: str) -> str:
-        whole = ""
-        for text in (str(within(one, language)) for one in texts if one):
-            if language == ENGLISH and whole.endswith("."):
-                text = text[:1].upper() + text[1:]
-            whole += (" " if whole and not re.search("[。；！？：]$", whole) else "") + text
-        return whole
 
-    return every(joined)
+def side_by_side(texts: Iterable[str], language: str) -> str:
+    """Sentences of one language, joined as it joins them; markup stays markup.
+
+    Examples
+    --------
+    >>> side_by_side(["一。", "", "二。"], "zh")
+    '一。二。'
+    """
+    whole = ""
+    for text in filter(None, texts):
+        apart = " " if whole and not _CLOSED.search(whole) else ""
+        if language == ENGLISH and whole.endswith("."):
+            text = text[:1].upper() + text[1:]
+        whole = whole + apart + text
+    return whole
+
+
+_CLOSED = re.compile("[。；！？：](</[a-z]+>)*$")  # what no space follows
 
 
 def clauses(texts: Iterable[str]) -> Text:

@@ -18,6 +18,7 @@ from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
 from jinja2 import nodes
 
+from lprnet_nb.evaluate.published import published_accuracy
 from lprnet_nb.language import CATALOG, heading, markdown_messages, paragraphs
 from lprnet_nb.toolchain.strategies import STRATEGIES
 
@@ -65,6 +66,9 @@ def _all() -> Iterator[tuple[Path, str]]:
     registry = PACKAGE / "toolchain" / "strategies.py"
     for strategy in STRATEGIES.values():
         yield registry, strategy.about
+    for row in published_accuracy():
+        if " " in row.note:
+            yield PACKAGE / "evaluate" / "published" / "accuracy.csv", row.note
 
 
 def said(source: str) -> list[str]:

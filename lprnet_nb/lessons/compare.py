@@ -130,7 +130,7 @@ def published_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "precision": row.model,
             "batch": row.batch,
             "exact match": row.exact_match,
-            "note": row.note,
+            "note": text(row.note),
         }
         for row in published_accuracy()
         if (row.chip, row.model, row.batch) in keys and row.program in OURS

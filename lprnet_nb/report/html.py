@@ -26,7 +26,18 @@ from ..errors import DataError
 from ..evaluate.published import LATEST, OURS, published_accuracy, published_latency
 from ..evaluate.timings import STAGES
 from ..files import atomic_write, read_bytes
-from ..language import ENGLISH, HTML, LANGUAGES, phrase, speaking, spoken, translated
+from ..language import (
+    ENGLISH,
+    HTML,
+    LANGUAGES,
+    Text,
+    clauses,
+    phrase,
+    side_by_side,
+    speaking,
+    spoken,
+    translated,
+)
 from ..measure.box import network_time
 from ..measure.output import as_cell, decimals
 from ..measure.parameters import NETWORK
@@ -50,6 +61,7 @@ from ..toolchain.strategies import STRATEGIES
 from . import verdict as words
 from .board_times import VENDORS_STRATEGY, board_time, call_costs
 from .notebook_pages import NotebookPage, cell_with, convert
+from .profiles import command
 from .staircase import staircase
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -157,7 +169,7 @@ def _own_language(folder: Path) -> str:
 def _write_pages(report: _Report) -> None:
     """All pages in the language spoken."""
     folder, figures, tables = report.folder, _figures(report), _tables(report)
-    judged = words.judge(report.metrics, list(report.facts.values()))
+    judged = words.judge(report.metrics, list(report.facts.values()), _again(report))
     for facts in report.facts.values():
         _write(
             report,
@@ -243,6 +255,7 @@ def _index(
     groups: dict[str, list[Figure]] = {}
     titles = {page.name: page.title for page in report.notebooks}
     here = {row.chip for row in metrics.rows}
+    again = _again(report)
     costs = {} if _own_network(report) else call_costs()
     costs = {chip: cost for chip, cost in costs.items() if chip in here}
     for figure in figures:
@@ -278,7 +291,7 @@ def _index(
         "boxes": _boxes(report),
         "box_steps": _box_steps(report),
         "manifest": report.manifest,
-        "command": _command(report),
+        "command": again() if again else None,
         "notebooks": report.notebooks,
         "facts": report.facts,
         "stages": STAGES,
@@ -506,26 +519,9 @@ def _host(report: _Report) -> list[dict[str, Any]]:
     return found
 
 
-def _command(report: _Report) -> str | None:
-    """The command that makes the report again."""
-    manifest = report.manifest
-    if manifest is None:
-        return None
-    parts = ["scripts/report.sh", "--profile", manifest.profile]
-    for key, value in manifest.parameters.items():
-        if key == "OUTPUT_DIR" or value is False:
-            continue
-        if value is True:
-            parts.append(f"--{key.lower().replace('_', '-')}")
-        else:
-            parts += [f"--{key.lower().replace('_', '-')}", str(value)]
-    parts += ["--name", report.folder.name]
-    return " ".join(
-        part
-        if re.fullmatch(r"[\w@%+=:,./-]+", part, re.ASCII)
-        else "'" + part.replace("'", "'\"'\"'") + "'"
-        for part in parts
-    )
+def _again(report: _Report) -> words.Again | None:
+    """What names the command that makes the report again, or one beside it; see `command`."""
+    return partial(command, report.manifest, report.folder.name) if report.manifest else None
 
 
 # ---------------------------------------------------------------------------------------- figures
@@ -692,10 +688,24 @@ def _bmodel(report: _Report, facts: BModelFacts, judged: words.Verdict) -> dict[
         "shown_differences": _SHOWN_DIFFERENCES,
         "cycles": cycles,
         "units": units,
+        "units_said": _units_said(units),
         "noise": max([*noise, 1.0]),
         "worst": worst,
         "models": list(report.facts.values()),
     }
+
+
+def _units_said(units: Mapping[str, float]) -> Text:
+    """Cycles of each unit, in a sentence."""
+    said = [
+        phrase(
+            "{unit}: {count} cycles",
+            unit=visible(unit).capitalize(),
+            count=words.number(round(cycles)),
+        )
+        for unit, cycles in units.items()
+    ]
+    return phrase("{parts}.", parts=clauses(said))
 
 
 def _differences(report: _Report, row: Row) -> list[tuple[str, str, str]] | None:
@@ -794,6 +804,7 @@ def _environment() -> Environment:
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "precision_name": _precision_name,
         "phrase": _phrase,
+        "sentences": lambda *texts: side_by_side(map(escape, texts), spoken()),
         "translated": lambda text: translated(text, spoken()),
         "verdict_words": words,
     }

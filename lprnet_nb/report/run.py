@@ -45,28 +45,9 @@ from ..runtime.emulator.native import kernels_here
 from ..toolchain.environment import compiler
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import archive_digest
+from .profiles import PROFILES
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
-PROFILES: dict[str, dict[str, Any]] = {
-    "quick": {"CHIPS": "BM1684X,BM1684", "PRECISIONS": "fp32,int8", "BATCHES": "1", "IMAGES": 100},
-    "full": {
-        "CHIPS": "BM1684,BM1684X,BM1688,CV186X",
-        "PRECISIONS": "fp32,fp16,int8",
-        "BATCHES": "1,4",
-        "IMAGES": 0,
-    },
-    "tour": {  # what `report.tour` has packaged
-        "CHIPS": "BM1684X,BM1684",
-        "PRECISIONS": "fp32,int8",
-        "BATCHES": "1",
-        "STRATEGIES": "kl,recommended",
-        "IMAGES": 50,
-        "DATA": "generated",
-        "WEIGHTS": "generated",
-        "TOOLCHAIN": PACKAGED,
-        "BACKEND": "emulator",
-    },
-}
 VERSIONS_OF = (
     "lprnet-nb",
     "torch",

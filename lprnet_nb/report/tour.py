@@ -38,7 +38,7 @@ from ..toolchain.bmodel import INSPECTED, BModel, inspect_bmodel
 from ..toolchain.compile import PROFILE, compile_bmodel, top_graph
 from ..toolchain.releases import PINNED
 from ..toolchain.strategies import Strategy
-from .run import PROFILES
+from .profiles import PROFILES
 
 COMPILED: dict[str, Any] = {**PROFILES["tour"], "TOOLCHAIN": "mlir", "TPU_MLIR": PINNED}
 # As in notebook 06.

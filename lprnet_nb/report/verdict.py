@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -14,6 +14,7 @@ from ..measure.schema import BModelFacts, Metrics, Row
 from ..work.pieces import TOP
 
 PUBLISHED = 1000  # plates of the published set
+Again = Callable[..., str]  # `profiles.command` of a report, as far as name and changes
 UNKNOWN = "unknown"  # precision of a BModel from elsewhere
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
 
@@ -147,7 +148,9 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
+def judge(
+    metrics: Metrics, facts: Sequence[BModelFacts] = (), again: Again | None = None
+) -> Verdict:
     """Put the rows into words.
 
     Parameters
@@ -156,6 +159,8 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
         A checked ``metrics.json``.
     facts
         Of the BModels, for what the simulator said.
+    again
+        Names the command that makes a report with other parameters, where too few plates were read.
     """
     known = {one.id: exactness_of(one) for one in facts}
     decoders = [row.decoder for row in metrics.rows]
@@ -166,7 +171,7 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     for row in rows:
         if row.chip is not None:
             exact = exactness_on_box(row) if row.box else known.get(row.id)
-            found = replace(_compare(row, metrics), exactness=exact)
+            found = replace(_compare(row, metrics, again), exactness=exact)
             chips.setdefault(row.chip, []).append(found)
     computed, checked = _computed([row for row in rows if row.box is None], facts)
     on_box, boxes_agree = _on_boxes([row for row in rows if row.box])
@@ -184,11 +189,11 @@ def judge(metrics: Metrics, facts: Sequence[BModelFacts] = ()) -> Verdict:
     )
 
 
-def losers(metrics: Metrics) -> list[str]:
+def losers(metrics: Metrics, again: Again | None = None) -> list[str]:
     """Compiled models that are not shown to be within the tolerance, each with what was found."""
     found = []
     for row in metrics.rows:
-        one = _compare(row, metrics)
+        one = _compare(row, metrics, again)
         if row.chip is not None and one.state not in ("same", "within"):
             found.append(f"{row_name(row)}, batch {row.batch}, {row.decoder}: {one.sentence}")
     return found
@@ -232,7 +237,7 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def _compare(row: Row, metrics: Metrics) -> Comparison:
+def _compare(row: Row, metrics: Metrics, again: Again | None) -> Comparison:
     if row.same_top1 is not None:
         return Comparison(row, "same" if row.same_top1 == 1 else "unknown", _top1_said(row))
     alike = row.agreement_with_float == 1
@@ -267,7 +272,7 @@ def _compare(row: Row, metrics: Metrics) -> Comparison:
                 plates=_plates(row.images),
                 may=may,
             ),
-            _what_decides(loss.decides, metrics),
+            _what_decides(loss.decides, metrics, again),
         ),
     }
     return Comparison(row, loss.outcome, said[loss.outcome])
@@ -283,23 +288,28 @@ def _top1_said(row: Row) -> Text:
     )
 
 
-def _what_decides(count: int | None, metrics: Metrics) -> Text:
-    """How many plates would, and how to read them."""
+def _what_decides(count: int | None, metrics: Metrics, again: Again | None) -> Text:
+    """How many plates would, and how to read them: no box has run these, so none is named."""
     if count is None:
         return phrase("The difference lies on the tolerance: no number of such plates would.")
     source = metrics.data.source if metrics.data else None
     about = phrase("About {count} such plates would", count=number(count))
+    if again is None:
+        return phrase("{about}.", about=about)
     if source == "generated" or (source == "published" and count <= PUBLISHED):
-        return phrase("{about}: scripts/report.sh --images {count}", about=about, count=count)
+        more = again(f"-{count}", IMAGES=count, MEASURED=None)
+        return phrase("{about}: {command}", about=about, command=more)
     if source == "published" and metrics.dataset.images < PUBLISHED:
         return phrase(
-            "{about}; the published set has {all}, which narrow the interval: "
-            "scripts/report.sh --images 0",
+            "{about}; the published set has {all}, which narrow the interval: {command}",
             about=about,
             all=number(PUBLISHED),
+            command=again("-all", IMAGES=0, MEASURED=None),
         )
     return phrase(
-        "{about}: scripts/report.sh --data FOLDER, with that many of your own.", about=about
+        "{about}: {command}, with that many of your own.",
+        about=about,
+        command=again("-own", DATA="FOLDER", IMAGES=0, MEASURED=None),
     )
 
 

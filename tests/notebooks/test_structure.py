@@ -17,7 +17,8 @@ from lprnet_nb.lessons import course
 from lprnet_nb.lessons.exercises import EXERCISES
 from lprnet_nb.measure import parameters
 from lprnet_nb.report import run
-from lprnet_nb.report.run import PROFILES, notebook_path
+from lprnet_nb.report.profiles import PROFILES
+from lprnet_nb.report.run import notebook_path
 from lprnet_nb.report.status import _parameters
 from lprnet_nb.steps import write_notebooks
 

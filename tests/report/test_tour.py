@@ -14,12 +14,13 @@ from lprnet_nb.measure.models import planned
 from lprnet_nb.measure.parameters import check
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.report import run, tour
+from lprnet_nb.report.profiles import PROFILES
 from lprnet_nb.steps import gen_bmodels
 from lprnet_nb.toolchain import packaged as p
 from lprnet_nb.toolchain.bmodel import BModel
 from lprnet_nb.toolchain.releases import PINNED
 
-PROFILE = run.PROFILES["tour"]
+PROFILE = PROFILES["tour"]
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_sample
 
-from lprnet_nb.measure.schema import BModelFacts, Metrics
-from lprnet_nb.report import verdict
+from lprnet_nb.cli import app
+from lprnet_nb.measure.schema import BModelFacts, Manifest, Metrics
+from lprnet_nb.report import run, verdict
 from lprnet_nb.report.html import write_html
+from lprnet_nb.report.profiles import PROFILES, command
 
 
 def _metrics(
@@ -77,12 +81,29 @@ def test_sentences_of_the_sample() -> None:
     assert not judged.warnings
 
 
-def _judged(loss: dict[str, Any], agreement: float = 0.95, **changes: Any) -> verdict.Verdict:
+def _manifest(profile: str = "quick", **parameters: Any) -> Manifest:
+    keys = ("versions", "data", "bmodels")
+    parameters = {**PROFILES[profile], **parameters}
+    value = {"schema": 3, "profile": profile, "parameters": parameters, "metrics_sha256": None}
+    return Manifest.model_validate_json(
+        json.dumps({**value, **{key: {} for key in keys}, "revision": None})
+    )
+
+
+AGAIN = partial(command, _manifest(), "mine")
+
+
+def _judged(
+    loss: dict[str, Any],
+    agreement: float = 0.95,
+    again: verdict.Again | None = AGAIN,
+    **changes: Any,
+) -> verdict.Verdict:
     metrics = copy.deepcopy(report_sample.metrics("published"))
     rows = [report_sample.row(*FLOAT), report_sample.row(*_int8(880, agreement, 0.01))]
     rows[1]["loss"] = {"decides": None, **loss}
     return verdict.judge(
-        Metrics.model_validate_json(json.dumps({**metrics, "rows": rows, **changes}))
+        Metrics.model_validate_json(json.dumps({**metrics, "rows": rows, **changes})), (), again
     )
 
 
@@ -109,7 +130,7 @@ OPEN = {"difference": -0.006, "ci95": [-0.0154, 0.0034], "outcome": "too few pla
             "Whether INT8 loses more than 1 point on BM1684X, 1,000 plates cannot tell.",
             "−0.6 points against float (95 % interval −1.5 to +0.3): 1,000 plates cannot tell "
             "whether it loses more than 1 point. About 5,400 such plates would: scripts/report.sh "
-            "--data FOLDER, with that many of your own.",
+            "--profile quick --images 0 --data FOLDER --name mine-own, with that many of your own.",
         ),
     ],
 )
@@ -122,11 +143,46 @@ def test_a_loss_is_put_into_words(loss: dict, headline: str, sentence: str) -> N
 def test_what_would_decide_is_a_command_that_can_be_run() -> None:
     few = {"name": "published-1000", "images": 100, "digest": "ab" * 32}
     [only] = _judged({**OPEN, "decides": 810}, dataset=few).chips["BM1684X"]
-    assert only.sentence.endswith("About 810 such plates would: scripts/report.sh --images 810")
+    assert only.sentence.endswith(
+        "About 810 such plates would: scripts/report.sh --profile quick --images 810 "
+        "--name mine-810"
+    )
     [only] = _judged({**OPEN, "decides": 5400}, dataset=few).chips["BM1684X"]
-    assert only.sentence.endswith("scripts/report.sh --images 0")
+    assert only.sentence.endswith("scripts/report.sh --profile quick --images 0 --name mine-all")
     [only] = _judged(OPEN, dataset=few).chips["BM1684X"]
     assert only.sentence.endswith("no number of such plates would.")
+    [only] = _judged({**OPEN, "decides": 810}, again=None, dataset=few).chips["BM1684X"]
+    assert only.sentence.endswith("About 810 such plates would.")
+
+
+def test_what_would_decide_in_a_tour_needs_no_compiler() -> None:
+    again = partial(command, _manifest("tour"), "tour")
+    data = {**report_sample.metrics("generated")["data"]}
+    [only] = _judged({**OPEN, "decides": 810}, again=again, data=data).chips["BM1684X"]
+    assert only.sentence.endswith("scripts/report.sh --profile tour --images 810 --name tour-810")
+
+
+@pytest.mark.parametrize(
+    ("profile", "given"),
+    [
+        ("quick", {}),
+        ("tour", {"IMAGES": 6}),
+        ("quick", {"DATA": "it's <b>", "IMAGES": 0, "TRUST": True, "TOLERANCE": 0.5}),
+    ],
+)
+def test_the_command_asks_for_the_reports_own_parameters(
+    profile: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command line reads it."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(run, "make_report", lambda profile, **given: asked.update(given) or profile)
+    program, *words = shlex.split(
+        command(_manifest(profile, **given), "mine", "-2", CHIPS="CV186X")
+    )
+    assert program == "scripts/report.sh"
+    app(["report", *words], standalone_mode=False)
+    assert asked.pop("name") == "mine-2"
+    assert {k: v for k, v in asked.items() if v is not None} == {**given, "CHIPS": "CV186X"}
 
 
 def test_reading_all_plates_alike_is_enough_only_where_there_are_enough() -> None:
