@@ -51,8 +51,11 @@ def summarize(study: dict[str, Any]) -> list[dict[str, Any]]:
         ``mean, low, high`` of exact match over ``draws``; against the pinned release on the same
         draws and plates ``difference``, ``better`` and ``worse`` (plates that it reads right in
         more, or in fewer, draws) and ``p`` (exact sign test over these plates, which counts a
-        plate once, whatever the number of draws), ``p_holm`` corrected for all lines;
-        ``same_logits``, draws in which every logit is the same; ``predicted_ms``.
+        plate once, whatever the number of draws); ``same_logits``, draws in which every logit is
+        the same; ``predicted_ms``. ``same_as`` is the first release with the very logits of this line
+        (the pinned one before all others), and ``p_holm`` is corrected for the comparisons that
+        differ by more than the release's name: copies are one test, and the pinned one's own
+        logits are none.
     """
     code = {(c["release"], c["chip"], c["strategy"]): c for c in study["code"]}
     logits = {
@@ -83,10 +86,26 @@ def summarize(study: dict[str, Any]) -> list[dict[str, Any]]:
                 "predicted_ms": code.get((release, chip, strategy), {}).get("predicted_ms"),
             }
         )
-    others = [line for line in lines if line["release"] != PINNED]
-    for line, p in zip(others, holm([line["p"] for line in others]), strict=True):
-        line["p_holm"] = float(p)
+    _correct(lines, logits)
     return lines
+
+
+def _correct(lines: Sequence[dict[str, Any]], logits: dict[tuple[Any, ...], str]) -> None:
+    """Put ``same_as`` and ``p_holm`` into the lines, see `summarize`."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in sorted(lines, key=lambda line: line["release"] != PINNED):
+        key = line["release"], line["chip"], line["strategy"]
+        read = tuple(sorted((k[3], v) for k, v in logits.items() if k[:3] == key))
+        line["same_as"] = first.setdefault((*key[1:], read), line)["release"]
+    tested = [line for line in first.values() if line["release"] != PINNED]
+    corrected = holm([line["p"] for line in tested])
+    p_of = {
+        (line["release"], line["chip"], line["strategy"]): float(p)
+        for line, p in zip(tested, corrected, strict=True)
+    }
+    for line in lines:
+        if line["release"] != PINNED:
+            line["p_holm"] = p_of.get((line["same_as"], line["chip"], line["strategy"]), 1.0)
 
 
 def _paired_row(
@@ -194,11 +213,18 @@ def _readings(apart: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]])
     """Which releases read better or worse than the pinned one."""
     beyond = [line for line in others if line["p_holm"] < LEVEL]
     for line in beyond:
-        yield phrase(
-            "{release} {chip} {strategy}: {points:+.1f} points against {pinned}, corrected p "
-            "{p:.2g}.",
-            **_named(line),
-        )
+        if line["same_as"] == line["release"]:
+            alike = [
+                other["release"]
+                for other in beyond
+                if all(other[key] == line[key] for key in ("same_as", "chip", "strategy"))
+            ]
+            yield phrase(
+                "{releases} {chip} {strategy}: {points:+.1f} points against {pinned} on these "
+                "draws, corrected p {p:.2g}.",
+                releases=listed(alike),
+                **_named(line),
+            )
     if apart and not beyond:
         most = max(apart, key=lambda line: abs(line["difference"]))
         yield phrase(

@@ -105,7 +105,24 @@ def test_releases_are_compared_plate_by_plate_on_the_same_draws():
     same = lines["1.9", "kl"]
     assert (same["mean"], same["difference"], same["p"], same["same_logits"]) == (1.0, 0, 1, 2)
     assert ("1.6", "mse") not in lines and lines["1.6", "kl"]["predicted_ms"] == 0.09
-    assert old["p_holm"] == pytest.approx(4 * old["p"]) and "p_holm" not in lines[PINNED, "kl"]
+    assert old["p_holm"] == pytest.approx(old["p"]) and "p_holm" not in lines[PINNED, "kl"]
+
+
+def test_releases_with_the_same_logits_are_one_comparison():
+    """What is no other reading is no test of its own, and takes nothing from the others' p."""
+    study = small()
+    again = [{**one, "release": "1.6.1"} for one in study["rows"] if one["release"] == "1.6"]
+    other = [one for one in study["rows"] if one["release"] == "1.9"]
+    for one in other:  # now of logits of its own, read alike
+        one |= {"logits": f"1.9 {one['strategy']}", "bits": pack(np.ones(20, bool))}
+    study["rows"] += again
+    lines = {(line["release"], line["strategy"]): line for line in upgrades.summarize(study)}
+    assert lines["1.6.1", "kl"]["same_as"] == lines["1.6", "kl"]["same_as"] == "1.6"
+    assert lines["1.6.1", "recommended"]["same_as"] == PINNED
+    three = pytest.approx(3 * lines["1.6", "kl"]["p"])  # KL of 1.6, and both of 1.9
+    assert lines["1.6", "kl"]["p_holm"] == lines["1.6.1", "kl"]["p_holm"] == three
+    assert lines["1.6.1", "recommended"]["p_holm"] == 1.0
+    assert "1.6 and 1.6.1 BM1684X kl: -" in " ".join(upgrades.said(study))
 
 
 def test_what_changed_is_told_apart():
