@@ -142,20 +142,18 @@ def clean_own_environment() -> None:
 
 
 @contextlib.contextmanager
-def kernel_environment() -> Iterator[None]:
-    """Inside, kernels that start run no startup files of the user's IPython and no matplotlibrc.
+def kernel_environment() -> Iterator[dict[str, str]]:
+    """An environment in which kernels run no startup files of the user's, and no matplotlibrc.
 
     A report must not depend on them, and a figure fails where they switch TeX on.
     """
-    clean_own_environment()
     names = {"IPYTHONDIR": tempfile.mkdtemp(prefix="ipython-", dir=private_folder())}
     matplotlib = find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:
         its_own = Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc"
         names["MATPLOTLIBRC"] = str(its_own)
     try:
-        with variables(**names):
-            yield
+        yield environment(**names)
     finally:
         shutil.rmtree(names["IPYTHONDIR"], ignore_errors=True)
 

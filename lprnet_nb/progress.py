@@ -6,6 +6,8 @@ import contextlib
 import html
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +21,7 @@ from rich.progress import (
 )
 
 Advance = Callable[[int], None]
+Stopwatch = Callable[[str], AbstractContextManager[None]]
 
 _REDRAW_SECONDS = 0.2
 
@@ -48,17 +51,33 @@ def progress_bar(total: int, label: str, wanted: bool = True) -> Iterator[Advanc
 
 
 @contextlib.contextmanager
-def stopwatch(label: str) -> Iterator[None]:
-    """Show a label with the time that has gone in a terminal, the label alone elsewhere."""
+def stopwatches() -> Iterator[Stopwatch]:
+    """Show labels with the time that has gone in a terminal, each label alone elsewhere.
+
+    Yields a function that gives a label's context manager; several run at once, in any threads.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        console.print(f"{label} …", markup=False)
-        yield
+        yield partial(_announced, console)
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(label, total=None)
+        yield partial(_timed, progress)
+
+
+@contextlib.contextmanager
+def _announced(console: Console, label: str) -> Iterator[None]:
+    console.print(f"{label} …", markup=False)
+    yield
+
+
+@contextlib.contextmanager
+def _timed(progress: Progress, label: str) -> Iterator[None]:
+    task = progress.add_task(label, total=None)
+    try:
         yield
+    finally:
+        progress.remove_task(task)
 
 
 @contextlib.contextmanager

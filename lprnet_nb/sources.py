@@ -34,6 +34,11 @@ _ENGINES = (
 )
 _DECODERS = ("decode/*.*", "decode/grammars/*.*")
 DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "plates": (
+        "datasets/generate.py: CHUNK ONE_ROW DRAWN_SHARE draw_chunk generate_plates",
+        "datasets/generator/*.*",
+        "datasets/images.py: WIDTH HEIGHT",
+    ),
     "trace": (
         "model/lprnet/__init__.py",
         "model/lprnet/layers.py",

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 
 from .. import children
+from ..cache import artifact, file_digest
 from ..errors import DataError, ParameterError
-from ..files import atomic_write, read_bytes
+from ..files import atomic_write, open_input, read_bytes
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
 from .generator.glyphs import (
@@ -33,6 +35,8 @@ from .images import HEIGHT, WIDTH, PlateImages
 
 CHUNK = 64
 ONE_ROW = ("blue", "yellow", "green")
+FONTS = Path(__file__).parent / "fonts"
+_KEPT = "plates.npz"
 DRAWN_SHARE = 0.8  # of plates in the stroke face, which is nearest to the standard's
 
 
@@ -152,10 +156,35 @@ def generate_plates(
     else:
         drawn = [_draw(job) for job in jobs]
     labels = tuple(label for chunk in drawn for label in chunk.labels)[:count]
+    images = np.concatenate([chunk.images for chunk in drawn])[:count]
+    return _named(images, labels, seed)
+
+
+def _named(images: np.ndarray, labels: tuple[str, ...], seed: int) -> PlateImages:
+    count = len(labels)
     width = len(str(count - 1))
     names = tuple(f"{i:0{width}d}_{label}.png" for i, label in enumerate(labels))
-    images = np.concatenate([chunk.images for chunk in drawn])[:count]
     return PlateImages(f"generated-{count}-seed{seed}", images, names, labels)
+
+
+def kept_plates(count: int, seed: int) -> PlateImages:
+    """`generate_plates` of the usual forms and severity, drawn once and kept in the cache."""
+    inputs = {
+        "count": count,
+        "seed": seed,
+        "fonts": [file_digest(path) for path in sorted(FONTS.glob("*.ttf"))],
+        "drawn_by": f"opencv {cv2.__version__}, Pillow {PIL.__version__}, numpy {np.__version__}",
+    }
+
+    def build(folder: Path) -> None:
+        plates = generate_plates(count, seed)
+        np.savez(folder / _KEPT, images=plates.images, labels=np.array(plates.known_labels))
+
+    with (
+        open_input(artifact("plates", inputs, build) / _KEPT) as file,
+        np.load(file) as arrays,
+    ):
+        return _named(arrays["images"], tuple(arrays["labels"].tolist()), seed)
 
 
 def stream_chunks(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..errors import ParameterError
 from .paired import mcnemar_exact
@@ -74,7 +74,7 @@ def paired_difference(only_a: int, only_b: int, images: int) -> tuple[float, flo
         raise ParameterError(
             f"{only_a} and {only_b} of {images} plates read right by one alone: not possible."
         )
-    half = norm.ppf(0.975) * math.sqrt(_variance(only_a, only_b, images))
+    half = ndtri(0.975) * math.sqrt(_variance(only_a, only_b, images))
     middle = (only_b - only_a) / (images + 2)
     return float(max(middle - half, -1.0)), float(min(middle + half, 1.0))
 

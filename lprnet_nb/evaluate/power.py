@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..errors import ParameterError
 
@@ -86,7 +86,7 @@ def least_seen(variance: float, power: float = POWER) -> float:
     -----
     The usual normal approximation: ``z(1 - LEVEL / 2) + z(power)`` standard deviations.
     """
-    return float(norm.ppf(1 - LEVEL / 2) + norm.ppf(power)) * math.sqrt(variance)
+    return float(ndtri(1 - LEVEL / 2) + ndtri(power)) * math.sqrt(variance)
 
 
 def plates_needed(

@@ -149,12 +149,12 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     alphabet, size = weights.alphabet, weights.of.size
     labels = labels and weights.of.interface.kind == "ctc"
     started = time.perf_counter()
-    from ..datasets.generate import generate_plates
+    from ..datasets.generate import kept_plates
 
     if source == "published":
         everything: PlateImages | PlateFiles = fetch.load_published()
     elif source == "generated":
-        everything = generate_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
+        everything = kept_plates(max(parameters.images, GENERATED_IMAGES), seed=0)
     else:
         folder = without_prefix(parameters.data)
         skip = labels and folder != parameters.data
@@ -167,7 +167,7 @@ def datasets_for(parameters: Parameters, *, labels: bool = True) -> Data:
     judged = everything if len(chosen) == total else everything.take(chosen)
     pool: PlateImages | PlateFiles
     if source == "generated" or parameters.toolchain == PACKAGED:  # what that was calibrated on
-        pool, overlap = generate_plates(GENERATED_IMAGES, seed=1).fitted(size), False
+        pool, overlap = kept_plates(GENERATED_IMAGES, seed=1).fitted(size), False
     else:
         rest = np.setdiff1d(np.arange(total), chosen)
         overlap = len(rest) < FEWEST_CALIBRATION

@@ -63,7 +63,10 @@ class Output:
 
         Beside it, ``<name>.zh.svg`` has the words of the other language, where it has some.
         """
-        caption, shown = text(caption), io.BytesIO()
+        caption = text(caption)
+        if self.folder:
+            self._write_figure(figure, name, caption)
+        shown = io.BytesIO()
         figure.savefig(shown, format="png", dpi=144)
         # A Figure made without pyplot has no display of its own in a notebook.
         show(
@@ -79,18 +82,19 @@ class Output:
                 },
             }
         )
-        if self.folder:
-            english = _drawn(redrawn(figure, ENGLISH))
-            files = {ENGLISH: f"{name}.{english[0]}"}
-            atomic_write(self._path("figures", name, english[0]), english[1])
-            for language in [one for one in LANGUAGES if one != ENGLISH]:
-                kind, data = _drawn(redrawn(figure, language))
-                if data != english[1]:
-                    files[language] = f"{name}.{language}.{kind}"
-                    atomic_write(self._path("figures", f"{name}.{language}", kind), data)
-            others = {language: file for language, file in files.items() if language != ENGLISH}
-            facts = {"file": files[ENGLISH], **({"files": others} if others else {})}
-            self._write("figures", name, {**facts, **_captions(caption)})
+
+    def _write_figure(self, figure: Figure, name: str, caption: str) -> None:
+        english = _drawn(redrawn(figure, ENGLISH))
+        files = {ENGLISH: f"{name}.{english[0]}"}
+        atomic_write(self._path("figures", name, english[0]), english[1])
+        for language in [one for one in LANGUAGES if one != ENGLISH]:
+            kind, data = _drawn(redrawn(figure, language))
+            if data != english[1]:
+                files[language] = f"{name}.{language}.{kind}"
+                atomic_write(self._path("figures", f"{name}.{language}", kind), data)
+        others = {language: file for language, file in files.items() if language != ENGLISH}
+        facts = {"file": files[ENGLISH], **({"files": others} if others else {})}
+        self._write("figures", name, {**facts, **_captions(caption)})
 
     def table(self, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         """Show a table, also from within an ``if``; write ``tables/<name>.json``.
@@ -181,6 +185,7 @@ def as_cell(value: Any, decimals: int) -> Any:
 def _drawn(figure: Figure) -> tuple[str, bytes]:
     """A figure's kind of file and its bytes: SVG, or PNG where that is lighter."""
     data = as_svg(figure)
+    figure.set_layout_engine("none")  # it is laid out now, and half the work of drawing it again
     return ("svg", data) if len(data) <= SVG_LIMIT else ("png", _png(figure))
 
 

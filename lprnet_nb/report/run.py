@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,13 @@ from ..measure.parameters import (
 )
 from ..measure.schema import SCHEMA
 from ..places import reports_dir, repository
-from ..progress import stopwatch
+from ..progress import stopwatches
 from ..runtime.emulator.native import kernels_here
 from ..toolchain.environment import compiler
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import archive_digest
+from ..work.scheduler import cores_here, workers_here
+from .kernels import Kernel, end_kernels
 from .profiles import PROFILES
 
 NOTEBOOKS = ("01_trace", "02_compile", "03_quantize", "04_infer", "05_compare")
@@ -122,19 +125,18 @@ def run_notebook(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         path = _without_lprnet(path, output) if other else path
-        with children.kernel_environment():
-            papermill.execute_notebook(
-                str(path),
-                str(output),
-                parameters=parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                cwd=str(repository()),
-                execution_timeout=NOTEBOOK_TIMEOUT,
-                start_timeout=120,
-                extra_arguments=["--Application.log_level=CRITICAL"],
-            )  # not the kernel's remarks: interrupted as it ends, it calls that an error
+        papermill.execute_notebook(
+            str(path),
+            str(output),
+            parameters=parameters,
+            kernel_name="python3",
+            kernel_manager_class=Kernel,
+            progress_bar=False,
+            log_output=False,
+            execution_timeout=NOTEBOOK_TIMEOUT,
+            start_timeout=120,
+            extra_arguments=["--Application.log_level=CRITICAL"],
+        )  # not the kernel's remarks: interrupted as it ends, it calls that an error
     except PapermillExecutionError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error.evalue))
         raise LprnetError(
@@ -232,19 +234,8 @@ def make_report(
         _say(f"the emulator runs in {kernels_here()}")
     with locked(folder, "this report", _say):
         _check_same(folder, profile, values)
-        building = _fresh(folder)
-        started, seconds = time.monotonic(), {}
-        for number, (stem, path) in enumerate(paths.items(), 1):
-            declared = declared_parameters(path)
-            chosen = {
-                k: v for k, v in {**values, "OUTPUT_DIR": str(building)}.items() if k in declared
-            }
-            begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
-            with stopwatch(step):
-                done = run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
-                _translate(done, values.get("LANGUAGE", ENGLISH))
-            seconds[stem] = round(time.monotonic() - begun, 1)
-            _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
+        building, started = _fresh(folder), time.monotonic()
+        seconds = _run_notebooks(paths, values, building)
         _name_place(building, folder)
         _add_times(building / "timings.json", seconds)
         facts = manifest(profile, values, building)
@@ -258,6 +249,48 @@ def make_report(
         _put_in_place(building, folder)
         _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
+
+
+def _run_notebooks(
+    paths: dict[str, Path], values: dict[str, Any], building: Path
+) -> dict[str, float]:
+    """Run a report's notebooks; gives the seconds that each took.
+
+    Where nothing is compiled or simulated, some run side by side: elsewhere each plans its work for
+    all cores and the memory there is. A failure or an interrupt ends the kernels of the others.
+    """
+    packaged = values.get("TOOLCHAIN") == PACKAGED
+    at_once = min(workers_here(), len(paths)) if packaged else 1
+    started, seconds = time.monotonic(), {}
+
+    def run(number: int, stem: str) -> None:
+        given = {**values, "OUTPUT_DIR": str(building)}
+        chosen = {k: v for k, v in given.items() if k in declared_parameters(paths[stem])}
+        begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
+        with timed(step):
+            done = run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
+            _translate(done, values.get("LANGUAGE", ENGLISH))
+        seconds[stem] = round(time.monotonic() - begun, 1)
+        _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
+
+    # Threads of kernels side by side that wait for one another cost more than they bring.
+    threads = {"OMP_NUM_THREADS": str(max(1, cores_here() // at_once))} if at_once > 1 else {}
+    with (
+        children.variables(**threads),
+        stopwatches() as timed,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        steps = [pool.submit(run, number, stem) for number, stem in enumerate(paths, 1)]
+        try:
+            for step in as_completed(steps):
+                step.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(step.done() for step in steps):
+                end_kernels()  # again: one may have been about to start
+                time.sleep(0.2)
+            raise
+    return {stem: seconds[stem] for stem in paths}
 
 
 def _translate(path: Path, language: str) -> None:

@@ -52,7 +52,7 @@ def summarize(study: dict[str, Any]) -> list[dict[str, Any]]:
         draws and plates ``difference``, ``better`` and ``worse`` (plates that it reads right in
         more, or in fewer, draws) and ``p`` (exact sign test over these plates, which counts a
         plate once, whatever the number of draws); ``same_logits``, draws in which every logit is
-        the same; ``predicted_ms``. ``same_as`` is the first release with the very logits of this line
+        the same; ``predicted_ms``. ``same_as`` is the first release with the logits of this line
         (the pinned one before all others), and ``p_holm`` is corrected for the comparisons that
         differ by more than the release's name: copies are one test, and the pinned one's own
         logits are none.

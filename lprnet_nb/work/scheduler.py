@@ -247,7 +247,7 @@ def _cluster(large: bool, progress: bool) -> Iterator[_Cluster]:
                 count = workers_here() if large else 0
                 with_files = False
                 # A process has its cores' share; in this process each piece may use them all.
-                cores = max(1, _cores() // count) if count else None
+                cores = max(1, cores_here() // count) if count else None
                 clean_own_environment()  # workers and their successors start from it
                 stack.enter_context(_none_left())
                 local = stack.enter_context(_local_cluster(count, secret))
@@ -356,10 +356,11 @@ def workers_here() -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         facts = dict(line.split(":", 1) for line in file)
     free = int(facts["MemAvailable"].split()[0]) / 2**20
-    return max(1, min(_cores(), int(free / WORKER_GIB)))
+    return max(1, min(cores_here(), int(free / WORKER_GIB)))
 
 
-def _cores() -> int:
+def cores_here() -> int:
+    """Cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lprnet_nb.datasets import generate
 from lprnet_nb.datasets.alphabet import PROVINCES, PUBLISHED
 from lprnet_nb.datasets.folder import load_plates
 from lprnet_nb.datasets.generate import (
@@ -328,3 +329,14 @@ def test_plates_of_which_some_are_written_are_written_whole(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == expected
     with pytest.raises(DataError, match="not of these plates"):
         write_plates(generate_plates(4, seed=1, workers=0), tmp_path)
+
+
+def test_kept_plates_are_the_drawn_ones_and_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPRNET_CACHE", str(tmp_path))
+    drawn, kept = generate.generate_plates(70, 3, workers=0), generate.kept_plates(70, 3)
+    assert (kept.digest, kept.names, kept.labels) == (drawn.digest, drawn.names, drawn.labels)
+    assert kept.name == drawn.name
+    monkeypatch.setattr(generate, "draw_chunk", None)
+    assert generate.kept_plates(70, 3).names == drawn.names
+    with pytest.raises(TypeError):
+        generate.kept_plates(70, 4)

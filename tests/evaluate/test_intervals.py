@@ -1,4 +1,5 @@
 import pytest
+from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from lprnet_nb.errors import ParameterError
@@ -10,6 +11,13 @@ from lprnet_nb.evaluate import wilson
 def test_wilson_equals_statsmodels(k, n, level):
     expected = proportion_confint(k, n, alpha=1 - level, method="wilson")
     assert wilson(k, n, level) == pytest.approx(expected, abs=1e-9)
+
+
+def test_wilson_is_scipys_to_the_bit():
+    for n in (1, 2, 7, 50, 100, 999, 1000, 20_000):
+        for k in {0, 1, n // 3, n // 2, n - 1, n}:
+            interval = binomtest(k, n).proportion_ci(0.95, method="wilson")
+            assert wilson(k, n) == (interval.low, interval.high)
 
 
 def test_wilson_of_the_published_figure():

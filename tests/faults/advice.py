@@ -271,8 +271,8 @@ def _(scene: Scene) -> str:
         "IPYTHONDIR": str(scene.folder / "ipython"),
         "HOME": str(scene.root / "elsewhere"),
     }
-    with children.variables(**names), children.kernel_environment():
-        done = children.run([sys.executable, "-c", script], timeout=120)
+    with children.variables(**names), children.kernel_environment() as clean:
+        done = children.run([sys.executable, "-c", script], timeout=120, env=clean)
     return same(done.stdout.split()[-1:], ["False"])
 
 

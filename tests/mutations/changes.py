@@ -104,8 +104,8 @@ FOUND = (
     ),
     Change(
         "generated calibration plates are the judged ones",
-        "generate_plates(GENERATED_IMAGES, seed=1)",
-        "generate_plates(GENERATED_IMAGES, seed=0)",
+        "kept_plates(GENERATED_IMAGES, seed=1)",
+        "kept_plates(GENERATED_IMAGES, seed=0)",
         f"{APART}::test_a_report_on_generated_plates[7]",
     ),
     Change(

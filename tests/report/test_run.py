@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
+from pathlib import Path
+from threading import Thread
 
 import nbformat
 import pytest
@@ -12,7 +17,9 @@ from report_sample import build
 from lprnet_nb import inputs
 from lprnet_nb.datasets.generate import generate_plates, write_plates
 from lprnet_nb.errors import DataError, LprnetError, ParameterError
+from lprnet_nb.files import private_folder
 from lprnet_nb.measure.parameters import check
+from lprnet_nb.report import kernels
 from lprnet_nb.report import run as r
 
 
@@ -108,6 +115,66 @@ def test_the_terminal_is_told_which_step_of_how_many(notebooks, tmp_path, capsys
     first, done, second = capsys.readouterr().err.splitlines()[-3:]
     assert first == "step 1 of 2: 01_x …" and second == "step 2 of 2: 02_y …"
     assert re.fullmatch(r"step 1 of 2: 01_x done in \d+ s, \d+ s in all", done)
+
+
+PLACE = "import os, pathlib, time\nplace = pathlib.Path(OUTPUT_DIR)\n"
+
+
+@pytest.fixture
+def side_by_side(notebooks, tmp_path, monkeypatch):
+    """Run two notebooks as a tour's: the first ends with the first of the cells, the second goes on
+    with the others."""
+    monkeypatch.setattr(r, "workers_here", lambda: 2)
+
+    def run(*cells):
+        told = "_ = (place / '{}').write_text(str(os.getpid()))"
+        threads = "print(os.environ['OMP_NUM_THREADS'])"
+        notebooks("01_x", PLACE + told.format("first"), threads, cells[0])
+        notebooks("02_y", PLACE + told.format("second"), *cells[1:])
+        paths = {name: r.notebook_path(name) for name in ("01_x", "02_y")}
+        return r._run_notebooks(paths, {"TOOLCHAIN": "packaged"}, tmp_path)
+
+    return run
+
+
+WAIT = "while not (place / '{}').exists():\n    time.sleep(0.1)"
+
+
+def ended(tmp_path, *names):
+    """Whether the kernels that left their numbers are gone, and their settings' folders."""
+    for name in names:
+        process = Path(f"/proc/{(tmp_path / name).read_text()}")
+        assert not process.exists() or "\nState:\tZ" in (process / "status").read_text()
+    return not kernels._running and not list(private_folder().glob("ipython-*"))
+
+
+def test_a_tours_notebooks_run_side_by_side(side_by_side, tmp_path, monkeypatch):
+    """Each waits for the other; and a kernel has its share of the cores."""
+    monkeypatch.setattr(r, "cores_here", lambda: 6)
+    before = dict(os.environ), os.getcwd()
+    seconds = side_by_side(WAIT.format("second"), WAIT.format("first"))
+    assert list(seconds) == ["01_x", "02_y"] and (dict(os.environ), os.getcwd()) == before
+    first = nbformat.read(tmp_path / "notebooks" / "01_x.ipynb", 4)
+    assert [o["text"] for c in first.cells for o in c.get("outputs", ())] == ["3\n"]
+    assert ended(tmp_path, "first", "second")
+
+
+def test_a_failing_notebook_ends_the_one_beside_it(side_by_side, tmp_path):
+    with pytest.raises(LprnetError, match="notebook 02_y, cell [0-9]: ZeroDivisionError"):
+        side_by_side("time.sleep(600)", WAIT.format("first"), "1 / 0")
+    assert ended(tmp_path, "first", "second")
+
+
+def test_an_interrupt_ends_both(side_by_side, tmp_path):
+    def interrupt():
+        while not all((tmp_path / name).exists() for name in ("first", "second")):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side("time.sleep(600)", "time.sleep(600)")
+    assert ended(tmp_path, "first", "second")
 
 
 def test_unknown_notebooks_profiles_and_names_are_refused(notebooks):
