@@ -109,6 +109,31 @@ def phrase(message: str, /, **values: object) -> Text:
     )
 
 
+def counted(count: int, one: str, many: str, /, **values: object) -> Text:
+    """A message for one of something, or the message for any other count of it.
+
+    Parameters
+    ----------
+    count
+        Stands in both messages as ``{count}``, if at all.
+    one, many
+        As `phrase`'s message.
+    values
+        As `phrase`'s.
+
+    Examples
+    --------
+    >>> counted(1, "{count} draw", "{count} draws"), counted(1000, "{count} draw", "{count} draws")
+    ('1 draw', '1,000 draws')
+    """
+    return phrase(one if count == 1 else many, count=number(count), **values)
+
+
+def number(value: int) -> str:
+    """A count with thousands apart."""
+    return f"{value:,}"
+
+
 def text(value: str) -> Text:
     """A text as it is, or a plain string by its translation, if the catalog has one."""
     if isinstance(value, Text):

@@ -29,7 +29,8 @@ HEADER = """\
 # English (msgid) and Chinese (msgstr) of the notebooks and the report.
 # New messages: python tests/language.py
 # Terms: lprnet_nb/locale/glossary.csv"""
-FUNCTIONS = {"phrase"}
+# Functions of messages, and which arguments these are.
+FUNCTIONS = {"phrase": slice(1), "counted": slice(1, 3)}
 # Methods that show plain texts too, and the first argument that is one.
 SHOWN = {"figure": 2, "table": 2, "see": 0, "tell": 0, "answer": 0}
 TABLES = (PACKAGE / "study" / "results.py", PACKAGE / "study" / "upgrades.py")
@@ -72,11 +73,12 @@ def _all() -> Iterator[tuple[Path, str]]:
 
 
 def said(source: str) -> list[str]:
-    """Messages that Python code hands to `phrase`."""
+    """Messages that Python code hands to `phrase` and `counted`."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and _name(node.func) in FUNCTIONS:
-            found += _literals(node.args[0])
+        name = _name(node.func) if isinstance(node, ast.Call) else None
+        for argument in node.args[FUNCTIONS[name]] if name in FUNCTIONS else ():
+            found += _literals(argument)
     return found
 
 

@@ -152,9 +152,7 @@ def box_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
                 {
                     "model": item.label,
                     "program": program,
-                    "exact": phrase("{count} of {all}", count=check["exact"], all=check["images"])
-                    if own
-                    else None,
+                    "exactness": item.exactness if own else None,
                     "as the": judge_said(check["judge"]) if own else None,
                     **{step: _median(times.get(step)) for step in STEPS},
                     "SDK": box.results.box.sdk,

@@ -20,6 +20,7 @@ from ..decode.ctc import PAD
 from ..decode.top import top
 from ..evaluate.accuracy import error_kinds
 from ..language import Text, clauses, listed, phrase
+from ..measure.badge import Badge, exactness
 from ..measure.box import judge_said
 from ..measure.data import Data, float_readings
 from ..measure.models import Reference, model_label, planned
@@ -51,18 +52,10 @@ def crosschecks(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "backend": item.row["backend"],
             "judge": "none" if check is None else check.get("judge", "simulator"),
             "checked images": check["images"] if check else 0,
-            "bit-identical": check["identical"] if check else None,
+            "exactness": item.exactness,
             "largest difference": check["max_abs_difference"] if check else None,
-            "read otherwise": _read_otherwise(check) if check else None,
         }
     return list(rows.values())
-
-
-def _read_otherwise(check: Mapping[str, Any]) -> int:
-    """Plates that are not read as the judge does, of a simulator's check or of a box's."""
-    if "judge" in check:
-        return check["images"] - check["same_readings"]
-    return len(check.get("read_otherwise", ()))
 
 
 def whole_chip(bmodel: BModel) -> str:
@@ -86,9 +79,7 @@ def exactness_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 row["batch"],
                 row["batch_mean"],
                 row["images"],
-                row["identical"],
-                f"{row['max_abs_difference']:.2g}",
-                row["images"] - row["same_greedy"],
+                _exactness(row),
             )
             rows.setdefault(alike, []).append(row["chip"])
     return [
@@ -98,22 +89,17 @@ def exactness_table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "batch": batch,
             "mean over": mean,
             "images": images,
-            "bit-identical": identical,
-            "largest difference": difference,
-            "readings unlike": unlike,
+            "exactness": found,
             "chips": ", ".join(chips),
         }
-        for (
-            judge,
-            model,
-            batch,
-            mean,
-            images,
-            identical,
-            difference,
-            unlike,
-        ), chips in rows.items()
+        for (judge, model, batch, mean, images, found), chips in rows.items()
     ]
+
+
+def _exactness(row: Mapping[str, Any]) -> Badge | None:
+    """The badge of a row of the record, which counts the plates that read the same."""
+    unlike = row["images"] - row["same_greedy"]
+    return exactness({**row, "same_readings": not unlike, "read_otherwise": unlike})
 
 
 def paths(
@@ -238,33 +224,17 @@ def crosschecks_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     checked = [row for row in rows if row["checked images"]]
     if not checked:
         return phrase("this run's backend is the simulator, and was not compared with itself.")
-    other = [row for row in checked if not row["bit-identical"]]
-    exact: dict[str, list[str]] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for row in checked:
-        if row["bit-identical"]:
-            exact.setdefault(row["judge"], []).append(row["model"])
+        alike.setdefault((row["judge"], row["exactness"]), []).append(row["model"])
     said = [
-        *(
-            phrase(
-                "to the bit as the {judge}: {models}", judge=judge_said(judge), models=listed(who)
-            )
-            for judge, who in exact.items()
-        ),
-        *(
-            phrase(
-                "{model} differs by {far:.2g} of a logit at most",
-                model=row["model"],
-                far=row["largest difference"],
-            )
-            if not row["read otherwise"]
-            else phrase(
-                "{model} reads {count} of {images} plates otherwise",
-                model=row["model"],
-                count=row["read otherwise"],
-                images=row["checked images"],
-            )
-            for row in other
-        ),
+        phrase(
+            "{models} beside the {judge}: {exactness}",
+            models=listed(models),
+            judge=judge_said(judge),
+            exactness=found,
+        )
+        for (judge, found), models in alike.items()
     ]
     return phrase("{parts}.", parts=clauses(said))
 

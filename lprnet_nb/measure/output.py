@@ -14,13 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..errors import ParameterError
 from ..figures.style import as_svg, redrawn
 from ..files import atomic_write
 from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
+from .badge import STATES, Badge
 
+# Of badges where no report's style sheet is, such as JupyterLab: readable on light and dark.
+BADGES = [
+    {
+        "selector": ".tag",
+        "props": "padding: 1px 8px; border-radius: 9px; background: #e6e8ec; color: #1b2430",
+    },
+    {"selector": ".tag.good", "props": "background: #e3f4ec; color: #0a6b47"},
+    {"selector": ".tag.bad", "props": "background: #fdeae3; color: #a3300b"},
+]
 SVG_LIMIT = 300_000  # bytes; a heavier figure is drawn as PNG
 
 
@@ -109,13 +120,16 @@ class Output:
 
         def table(language: str) -> dict[str, str]:
             there = [
-                {within(heading(key), language): cell for key, cell in row.items()}
-                for row in within(rows, language)
+                {
+                    within(heading(key), language): _shown(cell, language)
+                    for key, cell in row.items()
+                }
+                for row in rows
             ]
             shown = pd.DataFrame(there).style.set_uuid(name).hide(axis="index")
             # What is text in the rows is text in the page, whatever it looks like.
             shown = shown.set_caption(html.escape(within(caption, language)))
-            shown = shown.format_index(escape="html", axis=1)
+            shown = shown.format_index(escape="html", axis=1).set_table_styles(BADGES)
             cells: dict[Any, Any] = {
                 key: partial(as_cell, decimals=decimals([row.get(key) for row in there]))
                 for key in dict.fromkeys(key for row in there for key in row)
@@ -135,6 +149,14 @@ class Output:
 
     def _write(self, part: str, name: str, value: Any) -> None:
         atomic_write(self._path(part, name, "json"), to_json(value))
+
+
+def _shown(cell: Any, language: str) -> Any:
+    """A cell in a language; a badge as HTML, in a report's page of the page's own colours."""
+    said = within(cell, language)
+    if not isinstance(cell, Badge):
+        return said
+    return Markup('<span class="tag {}">{}</span>').format(STATES[cell.state], said)
 
 
 def _captions(caption: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from ..work.pieces import (
     model_run,
     score_piece,
 )
+from .badge import Badge, exactness
 from .box import (
     BoxRun,
     MeasuredModel,
@@ -97,6 +98,11 @@ class Measured:
     milliseconds: dict[str, float]
     crosscheck: dict[str, Any] | None
     box: BoxRun | None = field(default=None, repr=False)
+
+    @property
+    def exactness(self) -> Badge | None:
+        """How near its logits are to those that they are held against; None where none are."""
+        return exactness(self.crosscheck)
 
     @property
     def label(self) -> str:

@@ -32,12 +32,14 @@ from ..language import (
     LANGUAGES,
     Text,
     clauses,
+    number,
     phrase,
     side_by_side,
     speaking,
     spoken,
     translated,
 )
+from ..measure.badge import STATES
 from ..measure.box import network_time
 from ..measure.output import as_cell, decimals
 from ..measure.parameters import NETWORK
@@ -604,16 +606,16 @@ def _caption(value: Mapping[str, Any]) -> str:
 
 def _maker(report: _Report, name: str) -> tuple[str | None, str | None, tuple[int, int]]:
     """Link to the cell that names a figure or table, its notebook, and its place in the order."""
-    for number, page in enumerate(report.notebooks):
+    for place, page in enumerate(report.notebooks):
         for index, (anchor, source) in enumerate(page.code):
             if re.search(rf"[\"']{re.escape(name)}[\"']", source):
                 link = f"notebooks/{quote(page.name)}{report.suffix}.html"
-                return f"{link}#{anchor}", page.name, (number, index)
+                return f"{link}#{anchor}", page.name, (place, index)
     # A name that is put together when the cell runs: the notebook's number stands before it.
-    for number, page in enumerate(report.notebooks):
+    for place, page in enumerate(report.notebooks):
         if re.match(r"\d\d_", name) and page.name[:3] == name[:3]:
             link = f"notebooks/{quote(page.name)}{report.suffix}.html"
-            return link, page.name, (number, len(page.code))
+            return link, page.name, (place, len(page.code))
     return None, None, (len(report.notebooks), 0)
 
 
@@ -701,7 +703,7 @@ def _units_said(units: Mapping[str, float]) -> Text:
         phrase(
             "{unit}: {count} cycles",
             unit=visible(unit).capitalize(),
-            count=words.number(round(cycles)),
+            count=number(round(cycles)),
         )
         for unit, cycles in units.items()
     ]
@@ -807,6 +809,7 @@ def _environment() -> Environment:
         "sentences": lambda *texts: side_by_side(map(escape, texts), spoken()),
         "translated": lambda text: translated(text, spoken()),
         "verdict_words": words,
+        "badge_states": STATES,
     }
     environment.filters |= {
         "data": data_text,
@@ -816,7 +819,7 @@ def _environment() -> Environment:
         "points": words.points,
         "interval": words.interval,
         "p": words.probability,
-        "count": words.number,
+        "count": number,
         "listed": words.listed,
         "cell": _cell,
         "number_sort": _sort_key,
@@ -878,7 +881,7 @@ def _cell(value: Any, places: int | None = None) -> Markup:
     if isinstance(value, bool):
         return Markup(phrase("yes") if value else phrase("no"))
     if isinstance(value, int):
-        return Markup(words.number(value)) if abs(value) > 9999 else Markup(value)
+        return Markup(number(value)) if abs(value) > 9999 else Markup(value)
     if isinstance(value, float):
         return Markup(as_cell(value, decimals([value]) if places is None else places))
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):

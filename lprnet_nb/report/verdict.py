@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pydantic import JsonValue
-
 from ..evaluate.likeness import unlike_said
-from ..language import Text, clauses, listed, phrase, sentences
+from ..language import Text, counted, listed, number, phrase, sentences
+from ..measure.badge import (
+    Badge,
+    badge,
+    exactness,
+    figure,
+    outcomes,
+    read_alike,
+)
 from ..measure.box import judge_said
 from ..measure.schema import BModelFacts, Metrics, Row
 from ..work.pieces import TOP
@@ -19,75 +25,16 @@ UNKNOWN = "unknown"  # precision of a BModel from elsewhere
 FEW = 300  # images; below, Wilson's interval around 0.9 is wider than 7 points
 
 
-@dataclass(frozen=True)
-class Exactness:
-    """How near a backend's logits are to the chip simulator's, in one word and one badge.
-
-    Attributes
-    ----------
-    state
-        "good", "fair" or "bad", for its colour.
-    text
-        For people.
-    """
-
-    state: str
-    text: str
-
-
-def exactness(check: Mapping[str, JsonValue] | None) -> Exactness | None:
-    """What a cross-check (`runtime.crosscheck.compare`) comes to; None where none was made."""
-    if not check:
-        return None
-    if check.get("identical"):
-        return Exactness("good", phrase("to the bit"))
-    if check.get("same_readings", True):
-        return Exactness("fair", phrase("same readings, up to {far} of a logit", far=_far(check)))
-    others = check.get("read_otherwise")
-    if not isinstance(others, list):  # a record of before they were named
-        return Exactness("bad", phrase("differs"))
-    count, images = number(len(others)), number(int(_figure(check, "images")))
-    return Exactness(
-        "bad", phrase("{count} of {images} plates read otherwise", count=count, images=images)
-    )
-
-
-def exactness_on_box(row: Row) -> Exactness | None:
-    """What a box's logits come to beside the expected ones; None for what was run here."""
-    if row.box is None:
-        return None
-    exact, images = number(row.box.exact), number(row.images)
-    if row.box.exact == row.images:
-        return Exactness(
-            "good", phrase("to the bit, {exact} of {images} plates", exact=exact, images=images)
-        )
-    counted = phrase("{exact} of {images} plates to the bit", exact=exact, images=images)
-    if row.box.same_readings == row.images:
-        return Exactness(
-            "fair",
-            phrase(
-                "{counted}, same readings, up to {far:.2g} of a logit",
-                counted=counted,
-                far=max(row.box.max_abs_difference, 0.001),
-            ),
-        )
-    other = number(row.images - row.box.same_readings)
-    return Exactness(
-        "bad", phrase("{counted}, {other} read otherwise", counted=counted, other=other)
-    )
-
-
-def exactness_of(facts: BModelFacts) -> Exactness | None:
+def exactness_of(facts: BModelFacts) -> Badge | None:
     """What is known of a model's exactness; of one from elsewhere, that nothing is."""
     if facts.precision == UNKNOWN:
-        return Exactness("fair", phrase("no record: exactness not known"))
+        return badge("fair", phrase("no record: exactness not known"))
     return exactness(facts.crosscheck)
 
 
-def _far(*checks: Mapping[str, JsonValue]) -> str:
-    """Largest difference of a logit; what is smaller than a thousandth is not told apart."""
-    far = max(_figure(check, "max_abs_difference") for check in checks)
-    return f"{max(far, 0.001):.2g}"
+def exactness_on_box(row: Row) -> Badge | None:
+    """What a box's logits come to beside the expected ones; None for what was run here."""
+    return exactness({**row.box.model_dump(), "images": row.images}) if row.box else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +56,7 @@ class Comparison:
     row: Row
     state: str
     sentence: str
-    exactness: Exactness | None = None
+    exactness: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -206,11 +153,6 @@ def row_name(row: Row) -> str:
     by_float = FLOAT_BY.get(row.backend, "PyTorch")
     parts = [row.chip or by_float, precision if row.chip else "float", row.strategy, by]
     return " ".join(part for part in parts if part)
-
-
-def number(value: int) -> str:
-    """A count with thousands apart."""
-    return f"{value:,}"
 
 
 def share(value: float | None) -> str:
@@ -318,7 +260,7 @@ def _points(count: float) -> Text:
 
 
 def _plates(count: int) -> Text:
-    return phrase("{count} plate" if count == 1 else "{count} plates", count=number(count))
+    return counted(count, "{count} plate", "{count} plates")
 
 
 def _percent(value: float) -> str:
@@ -458,11 +400,6 @@ def _backend(name: str) -> str:
     }.get(name, name)
 
 
-def _figure(check: Mapping[str, JsonValue], key: str) -> float:
-    value = check.get(key)
-    return value if isinstance(value, int | float) else 0
-
-
 def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, bool]:
     backends = list(dict.fromkeys(row.backend for row in rows if row.chip is not None))
     if not backends:
@@ -479,38 +416,24 @@ def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, b
     if not checks:
         not_checked = phrase("The chip simulator did not check them in this run.")
         return sentences(text, not_checked), False
-    images = sorted({int(_figure(check, "images")) for check in checks.values()})
+    images = sorted({int(figure(check, "images")) for check in checks.values()})
     span = (
-        phrase("{count} images" if images[0] != 1 else "{count} image", count=images[0])
+        counted(images[0], "{count} image", "{count} images")
         if images[0] == images[-1]
         else phrase("{low} to {high} images", low=images[0], high=images[-1])
     )
-    found = [exactness(check) for check in checks.values()]
-    by_state = {
-        state: sum(one is not None and one.state == state for one in found)
-        for state in ("good", "fair", "bad")
-    }
-    said = {
-        "good": phrase("the same logits to the bit"),
-        "fair": phrase("the same readings, up to {far} of a logit", far=_far(*checks.values())),
-        "bad": phrase("other readings"),
-    }
-    there = [state for state in said if by_state[state]]
     outcome = phrase(
         "The chip simulator then ran {images} through the BModel: {outcome}."
         if len(checks) == 1
         else "The chip simulator then ran {images} through each of {count} BModels: {outcome}.",
         images=span,
         count=len(checks),
-        outcome=clauses(
-            said[state]
-            if len(there) == 1
-            else phrase("{count} with {what}", count=by_state[state], what=said[state])
-            for state in there
-        ),
+        outcome=outcomes(checks.values()),
     )
     left = phrase("Not checked: {names}.", names=listed(sorted(missing))) if missing else ""
-    return sentences(text, outcome, left), not by_state["bad"] and not missing
+    return sentences(text, outcome, left), all(
+        read_alike(one) for one in checks.values()
+    ) and not missing
 
 
 def _on_boxes(rows: Sequence[Row]) -> tuple[Text, bool]:

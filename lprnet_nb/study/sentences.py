@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..language import Text, clauses, phrase, sentences
+from ..measure.badge import outcomes
 from ..toolchain.strategies import STRATEGIES
 from .cells import CROSS_FIT
 from .results import difference, latencies, summarize
@@ -152,20 +153,12 @@ def proof(models: Lines) -> list[Text]:
 
 def _checked(checked: Lines) -> Text:
     """What the chip simulator said of the BModels that it ran."""
-    far = [found["max_abs_difference"] for found in checked if not found["identical"]]
-    read = phrase(
-        "The chip simulator read {images} plates with {count} of them, each like the emulator;",
+    return phrase(
+        "The chip simulator read {images} plates with {count} of them: {outcome}.",
         images=sum(found["images"] for found in checked),
         count=len(checked),
+        outcome=outcomes(checked),
     )
-    same = phrase(
-        "{exact} give the same logits bit for bit, the others differ by {far:.2g} at most."
-        if far
-        else "{exact} give the same logits bit for bit.",
-        exact=len(checked) - len(far),
-        far=max(far, default=0.0),
-    )
-    return sentences(read, same)
 
 
 def tried(study: dict[str, Any]) -> Text:

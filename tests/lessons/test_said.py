@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.margins import Margin, with_margin
 from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, trace, train
+from lprnet_nb.measure import output
+from lprnet_nb.measure.badge import exactness
 from lprnet_nb.measure.data import Data
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.weights import load_published_weights
@@ -96,28 +99,41 @@ def test_plates_that_decoders_read_unlike_are_of_their_kind(monkeypatch) -> None
 
 
 def test_backends_that_differ_are_not_said_to_agree() -> None:
+    row = {"judge": "simulator", "checked images": 4}
+    near = exactness({"images": 4, "identical": False, "max_abs_difference": 0.47})
+    other = exactness({"images": 4, "same_readings": False, "read_otherwise": ["a", "b"]})
     rows = [
-        {
-            "model": "a",
-            "judge": "simulator",
-            "checked images": 4,
-            "bit-identical": True,
-            "largest difference": 0.0,
-        },
-        {
-            "model": "b",
-            "judge": "simulator",
-            "checked images": 4,
-            "bit-identical": False,
-            "largest difference": 0.47,
-        },
+        {**row, "model": model, "exactness": found}
+        for model, found in (("a", exactness({"identical": True})), ("b", near), ("c", near))
     ]
-    rows = [{"read otherwise": 0, **row} for row in rows]
-    said = infer.crosschecks_said(rows)
-    assert said == "to the bit as the simulator: a; b differs by 0.47 of a logit at most."
-    said = infer.crosschecks_said([{**rows[1], "read otherwise": 2}])
-    assert said == "b reads 2 of 4 plates otherwise."
+    assert infer.crosschecks_said(rows) == (
+        "a beside the simulator: to the bit; "
+        "b and c beside the simulator: same readings, up to 0.47 of a logit."
+    )
+    said = infer.crosschecks_said([{**row, "model": "b", "exactness": other}])
+    assert said == "b beside the simulator: 2 of 4 plates read otherwise."
     assert "was not compared" in infer.crosschecks_said([{**rows[0], "checked images": 0}])
+
+
+def test_a_notebooks_table_has_the_badge_of_the_report(monkeypatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(output, "show", lambda make: shown.extend(map(make, ("en", "zh"))))
+    record = {"rows": [
+        {"judge": "simulator", "name": "a", "batch": 1, "batch_mean": "image", "images": 4,
+         "identical": alike, "max_abs_difference": 0.2, "same_greedy": same, "chip": chip}
+        for chip, alike, same in (("<A>", True, 4), ("B", False, 4), ("C", False, 3))
+    ]}  # fmt: skip
+    output.Output(None).table("x", infer.exactness_table(record), "caption")
+    english, chinese = (
+        [re.findall('<span class="tag.*?</span>', one["text/html"])] for one in shown
+    )
+    assert english == [[
+        '<span class="tag good">to the bit</span>',
+        '<span class="tag open">same readings, up to 0.2 of a logit</span>',
+        '<span class="tag bad">1 of 4 plates read otherwise</span>',
+    ]]  # fmt: skip
+    assert '<span class="tag good">逐位一致</span>' in chinese[0]
+    assert "&lt;A&gt;" in shown[0]["text/html"]
 
 
 def test_the_corrected_p_is_the_one_that_is_quoted() -> None:

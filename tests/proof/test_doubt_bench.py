@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lprnet_nb.errors import ParameterError
+from lprnet_nb.language import number
 from lprnet_nb.lessons import compare
 from lprnet_nb.measure.parameters import check
 from lprnet_nb.places import repository
 from lprnet_nb.proof.doubt_bench import HOLDS, REJECT, WORSE, committed_doubt, measure_doubt
-from lprnet_nb.report.verdict import number
 
 
 @pytest.fixture(scope="module")

@@ -267,17 +267,17 @@ def test_what_the_simulator_said() -> None:
     apart = {"identical": False, "max_abs_difference": 0.0312}
     mixed = verdict.judge(metrics, [*_facts(metrics)[:2], *_facts(metrics, **apart)[2:]])
     assert mixed.computed.endswith(f": 2 with the same logits to the bit; 5 with {said}")
-    assert [one.exactness.text for found in mixed.chips.values() for one in found] == [
+    assert [one.exactness for found in mixed.chips.values() for one in found] == [
         *["to the bit"] * 2,
         *["same readings, up to 0.031 of a logit"] * 5,
     ]
     tiny = {"identical": False, "max_abs_difference": 1.5e-05}
-    assert verdict.exactness(tiny).text == "same readings, up to 0.001 of a logit"
+    assert verdict.exactness(tiny) == "same readings, up to 0.001 of a logit"
     wrong = verdict.judge(metrics, _facts(metrics, identical=False, same_readings=False))
     assert not wrong.checked and wrong.computed.endswith("other readings.")
-    assert verdict.exactness({"identical": False, "same_readings": False}).text == "differs"
+    assert verdict.exactness({"identical": False, "same_readings": False}) == "differs"
     named = {"images": 4, "identical": False, "same_readings": False, "read_otherwise": ["1.png"]}
-    assert verdict.exactness(named).text == "1 of 4 plates read otherwise"
+    assert verdict.exactness(named) == "1 of 4 plates read otherwise"
     assert verdict.exactness(named).state == "bad"
     some = verdict.judge(metrics, _facts(metrics)[1:])
     assert not some.checked and some.computed.endswith("Not checked: bm1684x_fp32_1b.")
@@ -311,9 +311,9 @@ def test_a_bmodel_from_elsewhere_has_a_row_a_name_and_a_badge(tmp_path: Path) ->
     facts[1] = facts[1].model_copy(update={"crosscheck": None})
     judged = verdict.judge(metrics, facts)
     ours, other = judged.chips["BM1684X"]
-    assert ours.exactness is not None and ours.exactness.text == "to the bit"
+    assert ours.exactness is not None and ours.exactness == "to the bit"
     assert other.exactness is not None
-    assert other.exactness.text == "no record: exactness not known"
+    assert other.exactness == "no record: exactness not known"
     assert verdict.row_name(other.row) == "BM1684X vendor-int8"
     assert verdict.chosen(judged.chips["BM1684X"]) is ours
     report_sample.build(tmp_path)

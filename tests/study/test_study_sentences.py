@@ -106,5 +106,9 @@ def test_proof_counts_what_was_compared():
     models.append({"chip": "BM1684X", "error": "refused"})
     (said,) = sentences.proof(models)
     assert "2 of 2 BModels" in said and "read 8 plates with 2 of them" in said
-    assert said.endswith("1 give the same logits bit for bit, the others differ by 0.03 at most.")
+    assert said.endswith(
+        "1 with the same logits to the bit; 1 with the same readings, up to 0.03 of a logit."
+    )
+    checked[1] |= {"same_classes": False}
+    assert sentences.proof(models)[0].endswith("to the bit; 1 with other readings.")
     assert "simulator" not in sentences.proof([{"chip": "B", "same_graph": True}])[0]
