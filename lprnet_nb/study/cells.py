@@ -77,6 +77,8 @@ class Plan:
         How logits are read, see `decode`.
     release, calibrated_by
         Releases of TPU-MLIR that quantize and that choose thresholds, where not the workbook's.
+    given
+        Splits in place of the cross-fit's.
     """
 
     strategies: tuple[Strategy, ...]
@@ -90,6 +92,7 @@ class Plan:
     decoder: str = "greedy"
     release: str | None = None
     calibrated_by: str | None = None
+    given: tuple[Split, ...] = ()
 
     def by(self) -> dict[str, str]:
         """Releases that were named, as arguments."""
@@ -106,7 +109,9 @@ class Plan:
         return (*self.chips, *self.more_chips)
 
     def splits(self, count: int) -> list[tuple[str, Split]]:
-        """``(scheme, split)`` of every draw; each judges all images once."""
+        """``(scheme, split)`` of every draw; each judges all images once, if none are `given`."""
+        if self.given:
+            return [(CROSS_FIT, split) for split in self.given]
         made = []
         for draw in self.draws:
             made += [(CROSS_FIT, split) for split in cross_fit(count, self.folds, draw)]
@@ -231,14 +236,28 @@ def needs_tool(strategy: Strategy) -> bool:
     return bool(strategy.bias_correction or strategy.search)
 
 
+def _passes(strategies: Sequence[Strategy]) -> list[list[Strategy]]:
+    """Strategies by calibration pass, the important ones first.
+
+    Thresholds that are not tuned come out of a pass that tunes others as they are, so that they
+    share it; who tunes stands first in its pass.
+    """
+    tuned = {calibration_key(s.model_copy(update={"tune": 0})): s for s in strategies if tune_of(s)}
+    passes: dict[tuple, list[Strategy]] = {}
+    for strategy in strategies:
+        key = calibration_key(strategy)
+        if not set(strategy.methods) & set(TUNED_METHODS) and key in tuned:
+            key = calibration_key(tuned[key])
+        passes.setdefault(key, []).append(strategy)
+    return [sorted(each, key=lambda s: -tune_of(s)) for each in passes.values()]
+
+
 def _groups(plan: Plan, plates: PlateImages) -> list[tuple]:
     """``(scheme, split, strategies of one calibration pass)``, the important ones first."""
-    keys: dict[tuple, list[Strategy]] = {}
-    for strategy in plan.strategies:
-        keys.setdefault(calibration_key(strategy), []).append(strategy)
+    keys = _passes(plan.strategies)
     groups = []
     for scheme, split in plan.splits(len(plates)):
-        for rank, strategies in enumerate(keys.values()):
+        for rank, strategies in enumerate(keys):
             chosen = [s for s in strategies if plan.runs(s, scheme, split.draw)]
             if chosen:
                 groups.append((rank, scheme, split, chosen))

@@ -228,8 +228,6 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
                 f"these results are of {key} {after[key]}, the study is of "
                 f"{before[key]}. Write them into a file of their own."
             )
-    known = before["emulator"] if isinstance(before["emulator"], list) else [before["emulator"]]
-    emulators = list(dict.fromkeys([*known, after["emulator"]]))
     # A strategy that is not what it was takes its old rows with it.
     changed = {
         name
@@ -262,7 +260,6 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged["provenance"] = {
         **before,
         **after,
-        "emulator": emulators if len(emulators) > 1 else emulators[0],
         "draws": sorted({*before["draws"], *after["draws"]}),
         "strategies": {**before["strategies"], **after["strategies"]},
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lprnet_nb.errors import ToolchainError
 from lprnet_nb.model.trace import trace_model
 from lprnet_nb.study.details import same_graph
+from lprnet_nb.toolchain import lowering
 from lprnet_nb.toolchain.compile import CalibrationTable, calibrate, compile_bmodel, top_graph
 from lprnet_nb.toolchain.lowering import Quantizer
 from lprnet_nb.toolchain.strategies import make_strategy
@@ -33,6 +37,41 @@ def test_tables_are_those_of_the_tool(graph, quantizer, published):
         strategy = make_strategy(name="tool", method=method, images=6, tune=1)
         own = calibrate(graph, images, strategy, "BM1684X").thresholds()
         assert table.thresholds() == own and len(own) > 30
+
+
+SAME_NUMBERS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import quantize_worker
+from calibration.cali_math import CaliMathCpu
+
+draw = np.random.default_rng(0)
+for size in (1, 7, 1000, 50_000):
+    for values in (
+        draw.standard_normal(size),
+        np.maximum(draw.standard_normal(size), 0),
+        -draw.exponential(1e-5, size),
+        draw.standard_cauchy(size),
+        draw.lognormal(0, 3, size),
+        draw.integers(0, 3, size),
+        np.where(draw.random(size) < 0.99, 0, 5 * draw.random(size)),
+        np.full(size, 0.3),
+        np.zeros(size),
+    ):
+        values = values.astype(np.float32)
+        tool = CaliMathCpu().threshold_mse(values, [8, 4])
+        ours = quantize_worker.threshold_mse(values, [8, 4])
+        assert tool == ours and [*map(type, tool.values())] == [*map(type, ours.values())], ours
+assert quantize_worker.kld_calibrator.math_impl.threshold_mse is quantize_worker.threshold_mse
+"""
+
+
+def test_thresholds_of_least_squares_are_the_tools_own_numbers(compiler):
+    inside = Path(lowering.__file__).parent / "inside"
+    subprocess.run(
+        [compiler.python, "-c", SAME_NUMBERS, inside], env=compiler.environment(), check=True
+    )
 
 
 def test_equalized_weights_are_those_of_the_tool(graph, quantizer, published):

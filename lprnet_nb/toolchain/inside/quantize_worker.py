@@ -24,6 +24,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import numpy as np
 import tpu_mlir  # noqa: F401  puts the tools' folders on the path
 from calibration import kld_calibrator
 from calibration.data_selector import DataSelector
@@ -39,6 +40,37 @@ TUNED = ("kl", "aciq_gauss", "aciq_laplace")  # the others are left as they are 
 SHARED = ("kl", "mse", "max")
 # Six threads that hold one lock only get in one another's way.
 kld_calibrator.POOL_THREADS = 1
+
+
+def threshold_mse(array, bits=(8,)):
+    """The tool's own (cali_math.py), number for number, in a third of the time.
+
+    Each step sums the values beyond a threshold. Where that has grown, they are among those beyond
+    the last one, in the same order: the others are not looked at again.
+    """
+    values = np.abs(array.flatten())
+    positive = values[values > 0]
+    if positive.size == 0:
+        return dict.fromkeys(bits, 1.0)
+    kinds = 4 if np.abs(np.min(array) - 0) < 1e-6 else 1
+    found = {}
+    for bit in bits:
+        threshold, last, beyond = values.sum() / positive.size, None, values
+        for _ in range(20):
+            grown = last is not None and threshold >= last
+            beyond = beyond[beyond > threshold] if grown else values[values > threshold]
+            inside = np.count_nonzero(values <= threshold)
+            last = threshold
+            threshold = beyond.sum() / (1 / (4**bit) / 3 / kinds * inside + beyond.size)
+            if np.abs(threshold - last) < 1e-6:
+                threshold = last
+                break
+        found[bit] = threshold
+    return found
+
+
+if type(kld_calibrator.math_impl).__name__ == "CaliMathCpu":
+    kld_calibrator.math_impl.threshold_mse = threshold_mse
 
 
 def calibrate(request):
