@@ -24,7 +24,7 @@ from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
 from .badge import STATES, Badge
 
 # Of badges where no report's style sheet is, such as JupyterLab: readable on light and dark.
-BADGES = [
+BADGES: list[Any] = [
     {
         "selector": ".tag",
         "props": "padding: 1px 8px; border-radius: 9px; background: #e6e8ec; color: #1b2430",
