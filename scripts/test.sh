@@ -8,8 +8,10 @@ if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id 
     (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
         >"$venv/chromium.log" 2>&1 || echo "test: no chromium; see $venv/chromium.log" >&2
 fi
-# The whole suite runs on all cores; the tests of a file share what they make, so they stay together.
+# The whole suite runs on all cores, and one more file at once, since tests wait for the programs
+# that they start. The tests of a file share what they make, so they stay together; the files that
+# take longest begin first (tests/conftest.py).
 case "$*" in
-"" | tests) set -- -n auto --dist loadfile "$@" ;;
+"" | tests) set -- -n $(($(nproc) + 1)) --dist loadfile --no-loadscope-reorder "$@" ;;
 esac
 exec python -m pytest "$@"

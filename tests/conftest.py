@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,22 @@ from lprnet_nb.toolchain.environment import Compiler
 from lprnet_nb.toolchain.environment import compiler as find_or_install
 
 torch.set_num_threads(1)
+# What takes longest begins first, so that no core waits for it at the end: folders and files of
+# tests, in that order; all others follow as they are.
+FIRST = (
+    "notebooks",
+    "contract",
+    "report",
+    "toolchain/test_releases.py",
+    "explain/test_lprnet.py",
+    "faults",
+    "test_cli.py",
+    "proof",
+    "study",
+    "samples",
+    "toolchain",
+    "measure",
+)
 # Stand-ins for vendor modules: imported by the processes that they are for, and only there.
 collect_ignore_glob = ["contract/standin_*.py"]
 
@@ -30,6 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--faults-table", metavar="FILE", help="JSON file that gets how each fault ended"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        return next((n for n, part in enumerate(FIRST) if name.startswith(part)), len(FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
