@@ -487,9 +487,9 @@ def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, b
     }
     there = [state for state in said if by_state[state]]
     outcome = phrase(
-        "The chip simulator then ran {images} through the BModel: {outcome}."
+        "The chip simulator ran {images} through the BModel: {outcome}."
         if len(checks) == 1
-        else "The chip simulator then ran {images} through each of {count} BModels: {outcome}.",
+        else "The chip simulator ran {images} through each of {count} BModels: {outcome}.",
         images=span,
         count=len(checks),
         outcome=clauses(
