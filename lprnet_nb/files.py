@@ -307,8 +307,9 @@ def private_folder() -> Path:
     if os.getpid() not in _private:
         start = f"lprnet-{os.getuid()}-"
         for left in Path(tempfile.gettempdir()).glob(f"{start}*"):
-            if left.lstat().st_uid == os.getuid():
-                _remove_unheld(left / _OWNER, left)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it just now
+                if left.lstat().st_uid == os.getuid():
+                    _remove_unheld(left / _OWNER, left)
         folder = Path(tempfile.mkdtemp(prefix=start))
         holder = open(folder / _OWNER, "wb")  # noqa: SIM115, held as long as the process lives
         fcntl.flock(holder, fcntl.LOCK_EX)

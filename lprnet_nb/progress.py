@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 Advance = Callable[[int], None]
-Stopwatch = Callable[[str], AbstractContextManager[None]]
+Say = Callable[[str], None]
+Stopwatch = Callable[[str], AbstractContextManager[Say]]
 
 _REDRAW_SECONDS = 0.2
 
@@ -55,6 +56,7 @@ def stopwatches() -> Iterator[Stopwatch]:
     """Show labels with the time that has gone in a terminal, each label alone elsewhere.
 
     Yields a function that gives a label's context manager; several run at once, in any threads.
+    What one of these yields prints a line above all labels.
     """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
@@ -66,16 +68,16 @@ def stopwatches() -> Iterator[Stopwatch]:
 
 
 @contextlib.contextmanager
-def _announced(console: Console, label: str) -> Iterator[None]:
+def _announced(console: Console, label: str) -> Iterator[Say]:
     console.print(f"{label} …", markup=False)
-    yield
+    yield partial(console.print, markup=False)
 
 
 @contextlib.contextmanager
-def _timed(progress: Progress, label: str) -> Iterator[None]:
+def _timed(progress: Progress, label: str) -> Iterator[Say]:
     task = progress.add_task(label, total=None)
     try:
-        yield
+        yield partial(progress.console.print, markup=False)
     finally:
         progress.remove_task(task)
 

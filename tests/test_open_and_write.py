@@ -5,8 +5,10 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -186,3 +188,11 @@ def test_a_private_folder_goes_with_its_process_and_a_killed_ones_with_the_next(
     assert os.listdir(tmp_path) == [os.path.basename(left)] and mode(tmp_path / left) == 0o700
     run("ended")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_private_folder_is_made_while_another_process_clears_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(files, "_private", {})
+    gone = tmp_path / f"lprnet-{os.getuid()}-gone"
+    monkeypatch.setattr(Path, "glob", lambda *_: [gone])  # as it was listed a moment ago
+    assert files.private_folder().parent == tmp_path

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import nbclient
 import nbformat
 
-from lprnet_nb.progress import progress_bar
+from lprnet_nb.progress import progress_bar, stopwatches
 
 CELL = """
 from lprnet_nb.progress import progress_bar
@@ -36,3 +38,22 @@ def test_is_silent_off_a_terminal(capfd):
     with progress_bar(3, "images") as advance:
         advance(3)
     assert capfd.readouterr() == ("", "")
+
+
+def test_stopwatches_run_one_below_the_other_in_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for a terminal
+    with stopwatches() as timed, timed("first step"), timed("[second]") as say:
+        time.sleep(0.3)
+        say("[said] meanwhile")
+        time.sleep(0.3)
+    shown = capsys.readouterr().err
+    before, after = shown.split("[said] meanwhile\n")
+    assert before.endswith("\x1b[1A\x1b[2K")  # in the place of the labels, which follow it
+    assert all(label in after for label in ("first step", "[second]", "0:00:00"))
+
+
+def test_stopwatches_are_lines_elsewhere(monkeypatch, capsys):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with stopwatches() as timed, timed("first step"), timed("[second]") as say:
+        say("[said]")
+    assert capsys.readouterr().err.splitlines() == ["first step …", "[second] …", "[said]"]

@@ -214,7 +214,7 @@ def save_kit(
         What every model must read.
     backend
         Who makes the expected logits: "simulator", or "emulator", which is faster and gives the
-        chip's INT8 logits to the bit, floats nearly.
+        chip's logits to the bit, floats at batch 4 or over two cores nearly.
     revision
         Of the checkout, to be noted.
 

@@ -228,10 +228,13 @@ def make_report(
     for stem, why in left_out(values, notebooks).items():
         _say(f"{stem} is left out: {why}.")
         del paths[stem]
-    _check_data(check(**values))
+    parameters = check(**values)
+    with ThreadPoolExecutor(1) as beside:  # the C compiler takes seconds, the first time
+        kernels = beside.submit(kernels_here) if parameters.backend == "emulator" else None
+        _check_data(parameters)
     _have_compiler(values, notebooks)
-    if check(**values).backend == "emulator" and kernels_here().startswith("PyTorch"):
-        _say(f"the emulator runs in {kernels_here()}")
+    if kernels and kernels.result().startswith("PyTorch"):
+        _say(f"the emulator runs in {kernels.result()}")
     with locked(folder, "this report", _say):
         _check_same(folder, profile, values)
         building, started = _fresh(folder), time.monotonic()
@@ -268,11 +271,11 @@ def _run_notebooks(
         given = {**values, "OUTPUT_DIR": str(building)}
         chosen = {k: v for k, v in given.items() if k in declared_parameters(paths[stem])}
         begun, step = time.monotonic(), f"step {number} of {len(paths)}: {stem}"
-        with timed(step):
+        with timed(step) as say:
             done = run_notebook(stem, building / "notebooks" / f"{stem}.ipynb", chosen)
             _translate(done, values.get("LANGUAGE", ENGLISH))
-        seconds[stem] = round(time.monotonic() - begun, 1)
-        _say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
+            seconds[stem] = round(time.monotonic() - begun, 1)
+            say(f"{step} done in {seconds[stem]:.0f} s, {time.monotonic() - started:.0f} s in all")
 
     # Threads of kernels side by side that wait for one another cost more than they bring.
     threads = {"OMP_NUM_THREADS": str(max(1, cores_here() // at_once))} if at_once > 1 else {}

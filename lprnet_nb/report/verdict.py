@@ -423,9 +423,9 @@ def _computed(rows: Sequence[Row], facts: Sequence[BModelFacts]) -> tuple[str, b
         else phrase("{low} to {high} images", low=images[0], high=images[-1])
     )
     outcome = phrase(
-        "The chip simulator then ran {images} through the BModel: {outcome}."
+        "The chip simulator ran {images} through the BModel: {outcome}."
         if len(checks) == 1
-        else "The chip simulator then ran {images} through each of {count} BModels: {outcome}.",
+        else "The chip simulator ran {images} through each of {count} BModels: {outcome}.",
         images=span,
         count=len(checks),
         outcome=outcomes(checks.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lprnet_nb.measure.parameters import check
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.report import run, tour
 from lprnet_nb.report.profiles import PROFILES
+from lprnet_nb.runtime.emulator import native
 from lprnet_nb.steps import gen_bmodels
 from lprnet_nb.toolchain import packaged as p
 from lprnet_nb.toolchain.bmodel import BModel
@@ -97,6 +99,25 @@ def test_the_whole_tour_is_made(bare, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_whole_tour_is_made_without_a_c_compiler(bare, monkeypatch, capsys):
+    """PyTorch runs the graphs, slower, and terminal, manifest and pages say so."""
+    (bare / "bin").mkdir()
+    (bare / "bin" / "git").symlink_to(shutil.which("git"))
+    monkeypatch.setenv("PATH", str(bare / "bin"))
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    folder = run.make_report("tour").parent
+    said = "PyTorch, slower: no C compiler found (cc, gcc, clang)"
+    assert f"the emulator runs in {said}" in " ".join(capsys.readouterr().err.split())
+    manifest = json.loads((folder / "manifest.json").read_text("utf8"))
+    assert manifest["machine"]["emulator"] == said
+    assert said in (folder / "index.html").read_text("utf8")
+    metrics = json.loads((folder / "metrics.json").read_text("utf8"))
+    rows = [row for row in metrics["rows"] if row["backend"] == "emulator"]
+    assert len(rows) == 2 * 6 and all(row["images"] == 50 for row in rows)
+    assert_banners(folder, 2 * (1 + 5 + 6))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", ["00_start", "01_trace", "03_quantize", "04_infer"])
 def test_other_notebooks_run_too(bare, notebook):
     values = {**PROFILE, "IMAGES": 6, "OUTPUT_DIR": str(bare)}
@@ -111,6 +132,13 @@ def test_notebook_06_shows_the_packaged_study(bare):
     run.run_notebook("06_strategies", bare / "06.ipynb", given)
     made = json.loads((bare / "06_study.json").read_text("utf8"))
     assert made == p.packaged_study() and made["float"]["images"] == 240
+
+
+@pytest.mark.slow
+def test_notebook_07_runs_where_nothing_is(bare):
+    run.run_notebook("07_train", bare / "07.ipynb", {"PLATES": 124, "OUTPUT_DIR": str(bare)})
+    there = {path.stem for path in (bare / "figures").glob("07_*.json")}
+    assert {"07_training", "07_provinces", "07_severity", "07_margins"} <= there
 
 
 @pytest.mark.parametrize(

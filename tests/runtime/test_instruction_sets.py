@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from elsewhere import Elsewhere
 from instruction_sets import TARGETS
 
 from lprnet_nb.datasets.images import preprocess
@@ -58,6 +60,21 @@ def test_logits_are_the_simulators(cc, target, monkeypatch):
         emulator = Emulator(model.exported, threads=1, kernels="native")
         wanted = read_shards([simulated(model)]).logits
         assert np.array_equal(emulator.run(inputs), wanted), (name, emulator.description)
+
+
+@pytest.mark.slow
+def test_logits_on_an_emulated_arm_are_the_simulators(tmp_path, monkeypatch):
+    """By GCC for aarch64 and qemu-user, where they are installed: minutes."""
+    arm = Elsewhere(tmp_path)
+    assert arm.numbers[4] == ctypes.sizeof(native._Op) and "AVX" not in arm.name
+    monkeypatch.setattr(native, "library", lambda _: arm)
+    inputs = preprocess(simulated_plates().images)
+    for name in MODELS:
+        model = BModel.load(packaged() / name)
+        emulator = Emulator(model.exported, threads=1, kernels="native")
+        arm.executor = emulator._executor
+        wanted = read_shards([simulated(model)]).logits
+        assert np.array_equal(emulator.run(inputs), wanted), (name, arm.name)
 
 
 @pytest.mark.parametrize("name", MODELS)
