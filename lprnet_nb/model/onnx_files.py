@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,14 @@ LARGEST = 1 << 30  # bytes of a file
 INPUT, OUTPUT = "input", "logits"  # names of the two in every file of ours
 
 
-def export_onnx(network: torch.nn.Module, shape: tuple[int, ...], path: Path, opset: int) -> Path:
-    """Write a network of torch as ONNX, with a fixed shape and our names of its two ends."""
+def export_onnx(
+    network: torch.nn.Module,
+    shape: tuple[int, ...],
+    path: Path,
+    opset: int,
+    outputs: Sequence[str] = (OUTPUT,),
+) -> Path:
+    """Write a network of torch as ONNX, with a fixed shape and our names of its ends."""
     import torch  # here alone: who reads plates does not need it
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -34,7 +41,7 @@ def export_onnx(network: torch.nn.Module, shape: tuple[int, ...], path: Path, op
             (torch.zeros(shape),),
             str(path),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=list(outputs),
             opset_version=opset,
             dynamo=False,
         )

@@ -106,7 +106,7 @@ class Divide(Step):
     The interpreter divides. A chip (``reciprocal``) multiplies by the square of a reciprocal square
     root, found by three Newton steps from ``0x5f3759df - (bits >> 1)`` (of 16 bits, 0x59ba in F16
     and 0x5f37 in BF16), rounded to storage at every operation; the quotient is off by up to three
-    units in the last place, 1/1 by two.
+    units in the last place, 1/1 by two. A negative divisor gives its reciprocal the sign.
     """
 
     reciprocal: bool = False
@@ -120,8 +120,7 @@ def _divide(op: Op, graph: Graph, attributes: Attributes) -> Step:
     )
     if not op.result.is_float or not all(graph.types[n].is_float for n in op.present):
         raise attributes.fail("division of integers")
-    single = int(np.prod(graph.types[op.operand(1)].shape[1:])) == 1
-    return Divide(*head(op, op.present), reciprocal=chip and single)
+    return Divide(*head(op, op.present), reciprocal=chip)
 
 
 @dataclass(frozen=True)

@@ -1369,8 +1369,38 @@ static void float_scale(const Op *op, void **buffers, long n) {
         }
 }
 
+INLINE float rounded(float x, int storage) {
+    round_storage(&x, 1, storage);
+    return x;
+}
+
+/* A chip's 1/sqrt(x) after some Newton steps. The start is made of the number's bits in its own
+ * storage; F16 has an exponent that starts 112 later. */
+static float chip_root(float x, int storage, int steps) {
+    int32_t bits;
+    float root, half = rounded(x * 0.5f, storage);
+    memcpy(&bits, &x, 4);
+    if (storage == F32)
+        bits = 0x5f3759df - (bits >> 1);
+    else if (storage == BF16)
+        bits = (0x5f37 - (bits >> 17)) << 16;
+    else
+        bits = (0x59ba - (((bits >> 13) - (112 << 10)) >> 1) + (112 << 10)) << 13;
+    memcpy(&root, &bits, 4);
+    for (int k = 0; k < steps; k++) {
+        float part = rounded(rounded(half * root, storage) * root, storage);
+        root = rounded(root * rounded(1.5f - part, storage), storage);
+    }
+    return root;
+}
+
+static float chip_reciprocal(float x, int storage) {
+    float root = chip_root(fabsf(x), storage, 3);
+    return copysignf(rounded(root * root, storage), x);
+}
+
 /* i: elements per image, storage, operation, ReLU; f: sign of the second operand of a sum */
-enum { SUM, PRODUCT, QUOTIENT };
+enum { SUM, PRODUCT, QUOTIENT, RECIPROCAL };
 
 static void two_floats(const Op *op, void **buffers, long n) {
     const float *restrict a = buffers[op->src[0]], *restrict b = buffers[op->src[1]];
@@ -1380,6 +1410,8 @@ static void two_floats(const Op *op, void **buffers, long n) {
         for (long j = 0; j < count; j++) y[j] = a[j] + sign * b[j];
     else if (op->i[2] == PRODUCT)
         for (long j = 0; j < count; j++) y[j] = a[j] * b[j];
+    else if (op->i[2] == RECIPROCAL)
+        for (long j = 0; j < count; j++) y[j] = a[j] * chip_reciprocal(b[j], op->i[1]);
     else
         for (long j = 0; j < count; j++) y[j] = a[j] / b[j];
     if (op->i[3])
@@ -1409,31 +1441,6 @@ static void float_unary(const Op *op, void **buffers, long n) {
     if (op->i[3])
         for (long j = 0; j < count; j++) y[j] = y[j] > 0 ? y[j] : 0;
     round_storage(y, count, op->i[1]);
-}
-
-INLINE float rounded(float x, int storage) {
-    round_storage(&x, 1, storage);
-    return x;
-}
-
-/* A chip's 1/x: the square of a reciprocal square root after three Newton steps. The start is made
- * of the number's bits in its own storage; F16 has an exponent that starts 112 later. */
-static float chip_reciprocal(float x, int storage) {
-    int32_t bits;
-    float root, half = rounded(x * 0.5f, storage);
-    memcpy(&bits, &x, 4);
-    if (storage == F32)
-        bits = 0x5f3759df - (bits >> 1);
-    else if (storage == BF16)
-        bits = (0x5f37 - (bits >> 17)) << 16;
-    else
-        bits = (0x59ba - (((bits >> 13) - (112 << 10)) >> 1) + (112 << 10)) << 13;
-    memcpy(&root, &bits, 4);
-    for (int k = 0; k < 3; k++) {
-        float part = rounded(rounded(half * root, storage) * root, storage);
-        root = rounded(root * rounded(1.5f - part, storage), storage);
-    }
-    return rounded(root * root, storage);
 }
 
 /* i: elements per image, storage, images that share a divisor, multiply by the chip's reciprocal */
@@ -1539,6 +1546,24 @@ static float lane_sum(const float *restrict x, long count, int lanes, float coef
     return even_and_odd(sums, half, storage);
 }
 
+/* Sum of a row in a chip's lanes, two of them for the even and the odd values, or none for one
+ * value after the other; the row is changed, and has room for whole rows of lanes. */
+static float row_sum(float *row, long count, int lanes, float coefficient, int storage) {
+    float sum = 0;
+    if (lanes > 2) {
+        for (long k = count; k < count + lanes; k++) row[k] = 0;
+        return lane_sum(row, count, lanes, coefficient, storage);
+    }
+    if (!lanes) {
+        for (long k = 0; k < count; k++) sum += row[k];
+        return sum;
+    }
+    for (long k = 0; k < count; k++) row[k] *= coefficient;
+    round_storage(row, count, storage);
+    if (count == 1) return row[0];
+    return even_and_odd(row, count, storage);
+}
+
 /* i: channels, pixels, storage, images of a group, lanes, by plane, groups of values that get a
  * mean of their own first. The scratch buffer takes a group of images in the order of its memory on
  * the chip: image, channel, pixel. */
@@ -1579,15 +1604,14 @@ static void mean_lanes(const Op *op, void **buffers, long n) {
             round_storage(means, op->i[6], storage);
             y[g] = even_and_odd(means, op->i[6], storage);
         } else {
-            memset(flat + size, 0, sizeof(float) * WIDEST_LANES);
-            y[g] = lane_sum(flat, size, lanes, op->f[0], storage);
+            y[g] = row_sum(flat, size, lanes, op->f[0], storage);
         }
     }
 }
 
-/* i: results per image, values per image, values of a mean, storage, a chip's order (even and odd
- * values apart), 1/n at the end of it; p: where each mean starts, where its values lie from there
- */
+/* i: results per image, values per image, values of a mean, storage, a chip's lanes (two for even
+ * and odd values apart), 1/n at the end of it; p: where each mean starts, where its values lie from
+ * there */
 static void mean_places(const Op *op, void **buffers, long n) {
     const int32_t *i = op->i, *starts = op->p[0], *places = op->p[1];
     long results = i[0], count = i[2];
@@ -1599,7 +1623,11 @@ static void mean_places(const Op *op, void **buffers, long n) {
         for (long r = 0; r < results; r++) {
             const float *from = x + starts[r];
             float sums[2] = {0, 0};
-            if (i[4]) {
+            if (i[4] > 2) {
+                float row[WIDEST_CHANNELS + WIDEST_LANES];
+                for (long k = 0; k < count; k++) row[k] = from[places[k]];
+                y[r] = row_sum(row, count, i[4], early, storage) * late;
+            } else if (i[4]) {
                 for (long k = 0; k < count; k++) {
                     float v = from[places[k]] * early;
                     round_storage(&v, 1, storage);
@@ -1615,6 +1643,163 @@ static void mean_places(const Op *op, void **buffers, long n) {
             }
         }
         round_storage(y, results, storage);
+    }
+}
+
+/* Rows along some axes: where each starts, and where its values lie from there. */
+enum { R_ROWS, R_SIZE, R_COUNT, R_STORAGE, R_LANES, R_LAST };
+
+/* A chip's exp of a row, as normalization.Exponential describes it; f: inverse, log; p[2]: terms,
+ * the last of which is i[6], p[3]: powers; i[7]: whole parts are rounded down. */
+static void exponentials(const Op *op, float *restrict x, long count) {
+    const float *terms = op->p[2], *powers = op->p[3];
+    float whole[WIDEST_CHANNELS], total[WIDEST_CHANNELS];
+    int storage = op->i[R_STORAGE], last = op->i[6];
+    for (long j = 0; j < count; j++) whole[j] = x[j] * op->f[0];
+    round_storage(whole, count, storage);
+    for (long j = 0; j < count; j++) whole[j] = op->i[7] ? floorf(whole[j]) : truncf(whole[j]);
+    for (long j = 0; j < count; j++) total[j] = whole[j] * op->f[1];
+    round_storage(total, count, storage);
+    for (long j = 0; j < count; j++) x[j] -= total[j];
+    round_storage(x, count, storage);
+    for (long j = 0; j < count; j++) total[j] = terms[last];
+    for (int term = last - 1; term >= 0; term--) {
+        for (long j = 0; j < count; j++) total[j] *= x[j];
+        round_storage(total, count, storage);
+        for (long j = 0; j < count; j++) total[j] += terms[term];
+        round_storage(total, count, storage);
+    }
+    for (long j = 0; j < count; j++) {
+        float held = whole[j] < -128 ? -128 : whole[j] > 127 ? 127 : whole[j];
+        x[j] = total[j] * powers[(int)held + 128];
+    }
+    round_storage(x, count, storage);
+}
+
+/* i: rows per image, values per image, values of a row, storage, lanes, a chip's exp; see there */
+static void softmax(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i, *starts = op->p[0], *places = op->p[1];
+    long count = i[R_COUNT];
+    int storage = i[R_STORAGE];
+    float row[WIDEST_CHANNELS], copy[WIDEST_CHANNELS + WIDEST_LANES];
+    for (long r = 0; r < n * i[R_ROWS]; r++) {
+        long start = r / i[R_ROWS] * i[R_SIZE] + starts[r % i[R_ROWS]];
+        const float *x = (const float *)buffers[op->src[0]] + start;
+        float *y = (float *)buffers[op->dst] + start, most = x[places[0]];
+        for (long k = 0; k < count; k++) most = x[places[k]] > most ? x[places[k]] : most;
+        for (long k = 0; k < count; k++) row[k] = x[places[k]] - most;
+        if (i[R_LAST]) {
+            round_storage(row, count, storage);
+            exponentials(op, row, count);
+            memcpy(copy, row, sizeof(float) * (size_t)count);
+            float share = chip_reciprocal(row_sum(copy, count, i[R_LANES], 1, F32), F32);
+            share = rounded(share, storage);
+            for (long k = 0; k < count; k++) row[k] *= share;
+        } else {
+            for (long k = 0; k < count; k++) row[k] = expf(row[k]);
+            memcpy(copy, row, sizeof(float) * (size_t)count);
+            float sum = row_sum(copy, count, 0, 1, F32);
+            for (long k = 0; k < count; k++) row[k] /= sum;
+        }
+        round_storage(row, count, storage);
+        for (long k = 0; k < count; k++) y[places[k]] = row[k];
+    }
+}
+
+/* i: values per image, function, how it is computed, storage, a chip's exp as above */
+enum { ABSVAL, SQRT, EXP, SIGMOID, SILU, TANH };
+enum { EXACT, BY_ROOT, BY_RECIPROCAL };
+
+INLINE float exact_function(int kind, double x) {
+    switch (kind) {
+    case ABSVAL: return (float)fabs(x);
+    case SQRT: return (float)sqrt(x);
+    case EXP: return (float)exp(x);
+    case SIGMOID: return (float)(1 / (1 + exp(-x)));
+    case SILU: return (float)(x / (1 + exp(-x)));
+    default: return (float)tanh(x);
+    }
+}
+
+static void activation(const Op *op, void **buffers, long n) {
+    const float *restrict x = buffers[op->src[0]];
+    float *restrict y = buffers[op->dst];
+    int kind = op->i[1], way = op->i[2], storage = op->i[R_STORAGE];
+    long count = n * op->i[0];
+    float factor = kind == TANH ? 2 : kind == EXP ? 1 : -1;
+    for (long at = 0; at < count; at += WIDEST_CHANNELS, x += WIDEST_CHANNELS, y += WIDEST_CHANNELS) {
+        long part = count - at < WIDEST_CHANNELS ? count - at : WIDEST_CHANNELS;
+        if (way == EXACT || kind == ABSVAL) {
+            for (long j = 0; j < part; j++) y[j] = exact_function(kind, x[j]);
+        } else if (kind == SQRT) {
+            for (long j = 0; j < part; j++) {
+                float root = chip_root(x[j], storage, 3);
+                y[j] = way == BY_ROOT ? x[j] * root : chip_reciprocal(root, storage);
+            }
+        } else {
+            for (long j = 0; j < part; j++) y[j] = factor * x[j];
+            exponentials(op, y, part);
+            for (long j = 0; j < part && kind != EXP; j++) {
+                float share = chip_reciprocal(1 + y[j], storage);
+                y[j] = kind == TANH ? 1 - 2 * share : kind == SILU ? x[j] * share : share;
+            }
+        }
+        round_storage(y, part, storage);
+    }
+}
+
+/* i: rows per image, bytes per image, values of a row; f: scale; p[2]: exp of a difference */
+static void softmax_bytes(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i, *starts = op->p[0], *places = op->p[1];
+    const float *table = op->p[2];
+    long count = i[R_COUNT];
+    for (long r = 0; r < n * i[R_ROWS]; r++) {
+        long start = r / i[R_ROWS] * i[R_SIZE] + starts[r % i[R_ROWS]];
+        const uint8_t *x = (const uint8_t *)buffers[op->src[0]] + start;
+        uint8_t *y = (uint8_t *)buffers[op->dst] + start, most = 0;
+        float sum = 0;
+        for (long k = 0; k < count; k++) most = x[places[k]] > most ? x[places[k]] : most;
+        for (long k = 0; k < count; k++) sum += table[most - x[places[k]]];
+        sum *= op->f[0];
+        for (long k = 0; k < count; k++) {
+            float share = table[most - x[places[k]]] / sum + 0.5f;
+            y[places[k]] = share < 255 ? (uint8_t)share : 255;
+        }
+    }
+}
+
+/* i: rows per image, values per image, values of a row, storage, lanes, Newton steps of a chip;
+ * f: 1/n in storage and in float32, epsilon; p[2], p[3]: weight and bias, or none */
+static void layer_norm(const Op *op, void **buffers, long n) {
+    const int32_t *i = op->i, *starts = op->p[0], *places = op->p[1];
+    const float *weight = op->p[2], *bias = op->p[3];
+    long count = i[R_COUNT];
+    int storage = i[R_STORAGE], lanes = i[R_LANES], steps = i[R_LAST];
+    float row[WIDEST_CHANNELS], copy[WIDEST_CHANNELS + WIDEST_LANES];
+    for (long r = 0; r < n * i[R_ROWS]; r++) {
+        long start = r / i[R_ROWS] * i[R_SIZE] + starts[r % i[R_ROWS]];
+        const float *x = (const float *)buffers[op->src[0]] + start;
+        float *y = (float *)buffers[op->dst] + start;
+        for (long k = 0; k < count; k++) copy[k] = row[k] = x[places[k]];
+        float mean = row_sum(copy, count, lanes, op->f[0], storage);
+        if (!steps) mean /= (float)count;
+        for (long k = 0; k < count; k++) row[k] -= mean;
+        round_storage(row, count, storage);
+        for (long k = 0; k < count; k++) copy[k] = row[k] * row[k];
+        float variance = row_sum(copy, count, lanes, op->f[1], F32);
+        if (!steps) variance /= (float)count;
+        variance += op->f[2];
+        float root = steps ? rounded(chip_root(variance, F32, steps), storage)
+                           : 1.0f / sqrtf(variance);
+        for (long k = 0; k < count; k++) row[k] *= root;
+        round_storage(row, count, storage);
+        if (weight)
+            for (long k = 0; k < count; k++) row[k] *= weight[k];
+        round_storage(row, count, storage);
+        if (bias)
+            for (long k = 0; k < count; k++) row[k] += bias[k];
+        round_storage(row, count, storage);
+        for (long k = 0; k < count; k++) y[places[k]] = row[k];
     }
 }
 
@@ -1747,7 +1932,8 @@ static const Kernel KERNELS[] = {
     input_floats, input_bytes, convolve_bytes, convolve_depth, convolve_floats, matmul_bytes,
     matmul_floats, pool, mean_bytes, quantize, dequantize, lookup, float_unary, channel_scale,
     float_scale, add_bytes, multiply_bytes, two_floats, divide, float_cast, mean_all, mean_lanes,
-    mean_rows, mean_places, concat, slice, gather, constant};
+    mean_rows, mean_places, softmax, softmax_bytes, layer_norm,
+    activation, concat, slice, gather, constant};
 
 /* Run a program on n images.
  *

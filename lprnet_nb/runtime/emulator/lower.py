@@ -3,7 +3,8 @@
 Everything that an executor must know is decided and checked here, once, for all executors: which
 attributes matter, which rounding applies, in what order floats are rounded. An operation, attribute
 or mode that is not known is an `EngineError` naming it, never a guess. What each operation means is
-said at its step, in `convolution`, `pooling`, `arithmetic`, `tables`, `movement` and `casts`.
+said at its step, in `convolution`, `pooling`, `normalization`, `activation`, `arithmetic`,
+`tables`, `movement` and `casts`.
 
 Interpreter and chip simulator agree on everything in an integer graph but its few float layers:
 convolutions, windows, means and divisions. ``arithmetic`` chooses whose to follow. A chip's order
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import lprnet_nb.runtime.emulator.activation
 import lprnet_nb.runtime.emulator.arithmetic
 import lprnet_nb.runtime.emulator.casts
+import lprnet_nb.runtime.emulator.normalization
 import lprnet_nb.runtime.emulator.pooling
 import lprnet_nb.runtime.emulator.tables  # noqa: F401  each registers its operations
 from lprnet_nb.runtime.emulator.convolution import sums

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from lprnet_nb import children
 from lprnet_nb.cache import artifact, file_digest
 from lprnet_nb.errors import LprnetError
+from lprnet_nb.runtime.emulator.activation import Activation
 from lprnet_nb.runtime.emulator.arithmetic import (
     Add,
     ChannelScale,
@@ -40,6 +41,7 @@ from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
 from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph, TensorType
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
+from lprnet_nb.runtime.emulator.normalization import LayerNorm, Softmax, TableSoftmax
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
 from lprnet_nb.runtime.emulator.steps import (
     DOWN,
@@ -101,15 +103,21 @@ WIDEST_LANES = 64
     MEAN_LANES,
     MEAN_ROWS,
     MEAN_PLACES,
+    SOFTMAX,
+    SOFTMAX_BYTES,
+    LAYER_NORM,
+    ACTIVATION,
     CONCAT,
     SLICE,
     GATHER,
     CONSTANT,
-) = range(28)
+) = range(32)
 MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS, MEAN_LANE_FLOATS = range(6)
 EDGES_NONE, EDGES_COUNT, EDGES_UP, EDGES_AWAY, EDGES_FLOAT = range(5)
-SUM, PRODUCT, QUOTIENT = range(3)
+SUM, PRODUCT, QUOTIENT, RECIPROCAL = range(4)
 PARTS_ADDED, PARTS_LANES, PARTS_FUSED = range(3)
+FUNCTIONS = ("ABSVAL", "SQRT", "EXP", "SIGMOID", "SILU", "TANH")  # of kernels.c, in order
+EXACT, BY_ROOT, BY_RECIPROCAL = range(3)
 UNARY = {"leaky": 0, "clip": 1, "multiply": 2, "add": 3, "subtract from": 4}
 # Values that a copied run must have on average to be worth its call.
 SHORTEST_RUN = 8
@@ -378,6 +386,10 @@ class _Program:
             Multiply: self._multiply,
             Divide: self._divide,
             Mean: self._mean,
+            Activation: self._activation,
+            Softmax: self._softmax,
+            TableSoftmax: self._table_softmax,
+            LayerNorm: self._layer_norm,
             Quantize: self._quantize,
             Dequantize: self._dequantize,
             FloatCast: self._float_cast,
@@ -1026,9 +1038,7 @@ class _Program:
     def _divide(self, step: Divide) -> _Op:
         dividend, divisor = (self.types[name].shape for name in step.inputs)
         if dividend != step.type.shape or np.prod(divisor[1:]) != 1 or len(dividend) < 2:
-            if step.reciprocal:
-                raise Unsupported(f"'{step.name}': division of {dividend} by {divisor}")
-            return self._two_floats(step, QUOTIENT)
+            return self._two_floats(step, RECIPROCAL if step.reciprocal else QUOTIENT)
         shared = dividend[0] // divisor[0]
         size = int(np.prod(dividend[1:]))
         numbers = (size, STORAGE[step.type.storage], shared, int(step.reciprocal))
@@ -1040,7 +1050,7 @@ class _Program:
             raise Unsupported(f"'{step.name}': operand of shape {source.shape}")
         channels, rows, columns = self._layout(source)
         storage = STORAGE[step.type.storage]
-        if step.axes in ((1, 2, 3), (0, 1, 2, 3)) and len(source.shape) == 4 and step.keep_dims:
+        if step.axes in ((1, 2, 3), (0, 1, 2, 3)) and len(source.shape) == 4:
             if rows * columns > WIDEST_PLANE:
                 raise Unsupported(f"'{step.name}': mean over planes of {rows} x {columns}")
             shared = source.shape[0] if step.axes[0] == 0 else 1
@@ -1067,25 +1077,90 @@ class _Program:
             return op
         return self._mean_places(step, source, storage)
 
-    def _mean_places(self, step: Mean, source: TensorType, storage: int) -> _Op:
-        """Over any axes but the images', in the interpreter's order or in a chip's two lanes."""
-        count = int(np.prod([source.shape[axis] for axis in step.axes]))
-        if step.axes[0] == 0 or step.lanes > 2:
-            raise Unsupported(f"'{step.name}': mean over axes {step.axes}")
-        shape = per_run(source, self.batch)
-        place = np.empty(int(np.prod(shape)), np.int64)
-        place[memory_order(source, self.batch)] = np.arange(place.size)
-        outer = int(np.prod(source.shape[1 : step.axes[0]]))
+    def _rows(self, name: str, source: TensorType, first: int, last: int) -> tuple[list[int], ...]:
+        """Where rows of values over neighbouring axes, none of them the images', start in an image
+        in memory, in the order of the other axes, and where a row's values lie from there."""
+        count = int(np.prod(source.shape[first : last + 1]))
+        if first == 0 or source.shape[0] != self.batch or count > WIDEST_CHANNELS:
+            raise Unsupported(f"'{name}': rows of {count} over axes {first} to {last}")
+        order = memory_order(source, self.batch)
+        place = np.empty(int(np.prod(per_run(source, self.batch))), np.int64)
+        place[order[order >= 0]] = np.flatnonzero(order >= 0)
+        outer = int(np.prod(source.shape[1:first]))
         values = place.reshape(outer, count, -1).swapaxes(1, 2).reshape(-1, count)
+        return values[:, 0].tolist(), (values[0] - values[0, 0]).tolist()
+
+    def _mean_places(self, step: Mean, source: TensorType, storage: int) -> _Op:
+        """Over any axes but the images', in the interpreter's order or in a chip's lanes."""
+        starts, places = self._rows(step.name, source, step.axes[0], step.axes[-1])
+        if step.groups > 1 or (step.by_plane and len(step.axes) > 2) or step.lanes > WIDEST_LANES:
+            raise Unsupported(f"'{step.name}': mean over axes {step.axes}")
         result = memory_order(step.type, self.batch)
-        starts, places = values[result, 0], values[0] - values[0, 0]
-        numbers = (len(starts), place.size, count, storage, int(step.lanes > 0), int(step.late))
+        size = int(np.prod(per_run(source, self.batch)))
+        numbers = (len(starts), size, len(places), storage, step.lanes, int(step.late))
         return self._op(
             MEAN_PLACES,
             step,
             numbers,
             (step.coefficient,),
-            (self._constant(starts, np.int32), self._constant(places, np.int32)),
+            (
+                self._constant(np.array(starts)[result], np.int32),
+                self._constant(places, np.int32),
+            ),
+        )
+
+    def _along_rows(
+        self,
+        kind: int,
+        step: Softmax | TableSoftmax | LayerNorm,
+        last: int,
+        numbers: Sequence[int],
+        floats: Sequence[float],
+        constants: Sequence[np.ndarray | None],
+    ) -> _Op:
+        """An operation on rows that leaves every value in its place."""
+        source = self.types[step.inputs[0]]
+        starts, places = self._rows(step.name, source, step.axis, last)
+        head = (len(starts), self._places(source), len(places))
+        pointers = [self._constant(starts, np.int32), self._constant(places, np.int32)]
+        pointers += [0 if one is None else self._constant(one, np.float32) for one in constants]
+        return self._op(kind, step, (*head, *numbers), floats, pointers)
+
+    def _softmax(self, step: Softmax) -> _Op:
+        exp, storage = step.exponential, STORAGE[step.type.storage]
+        if exp is None:
+            return self._along_rows(SOFTMAX, step, step.axis, (storage, 0, 0), (), ())
+        numbers = (storage, step.lanes, 1, len(exp.terms) - 1, int(exp.down))
+        return self._along_rows(
+            SOFTMAX, step, step.axis, numbers, (exp.inverse, exp.log), (exp.terms, exp.powers)
+        )
+
+    def _activation(self, step: Activation) -> _Op:
+        exp, way = step.exponential, EXACT
+        if step.chip is not None:
+            way = BY_RECIPROCAL if step.chip == "BM1684" else BY_ROOT
+        numbers = [self._places(step.type), FUNCTIONS.index(step.kind), way]
+        numbers += [STORAGE[step.type.storage]]
+        if exp is None:
+            return self._op(ACTIVATION, step, numbers)
+        numbers += [0, 0, len(exp.terms) - 1, int(exp.down)]
+        tables = (self._constant(one, np.float32) for one in (exp.terms, exp.powers))
+        return self._op(ACTIVATION, step, numbers, (exp.inverse, exp.log), (0, 0, *tables))
+
+    def _table_softmax(self, step: TableSoftmax) -> _Op:
+        assert step.type.scale is not None
+        return self._along_rows(
+            SOFTMAX_BYTES, step, step.axis, (), (step.type.scale,), (step.table,)
+        )
+
+    def _layer_norm(self, step: LayerNorm) -> _Op:
+        shape = step.type.shape
+        storage = step.type.storage if step.steps else "f32"  # the interpreter leaves it unrounded
+        share = np.array([1], np.float32) / np.float32(np.prod(shape[step.axis :]))
+        floats = (*round_float(share, storage), *share, step.epsilon)
+        numbers = (STORAGE[storage], step.lanes, step.steps)
+        return self._along_rows(
+            LAYER_NORM, step, len(shape) - 1, numbers, floats, (step.weight, step.bias)
         )
 
     def _quantize(self, step: Quantize) -> _Op:

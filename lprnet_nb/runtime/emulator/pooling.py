@@ -33,7 +33,7 @@ LANES = {
 # A full mean that fills too much of a chip's local memory is taken in two steps: the largest number
 # of values seen to be taken in one, and the smallest seen in two. In between is not known.
 ONE_STEP = {
-    ("BM1684X", "f16"): (36864, 64512),
+    ("BM1684X", "f16"): (43776, 64512),
     ("BM1684X", "f32"): (19584, 36864),
     ("BM1688", "f16"): (19584, 32256),
     ("CV186X", "f16"): (19584, 32256),
@@ -185,7 +185,7 @@ def _pool(op: Op, graph: Graph, attributes: Attributes) -> Step:
 
 @dataclass(frozen=True)
 class Mean(Step):
-    """Mean over neighbouring axes; source: Reduce.cpp.
+    """Mean or sum over neighbouring axes; source: Reduce.cpp. A sum is a mean whose 1/n is 1.
 
     A float32 sum in memory order, times float32(1/n), rounded to storage. The sum is strictly
     sequential (one accumulator, first element first): float32 loses bits on the way, the same
@@ -195,13 +195,16 @@ class Mean(Step):
     So does the interpreter. A chip (``lanes`` 2) multiplies each value by 1/n, sums the even
     and the odd ones in order, and adds the two; rounded to storage at every operation. The
     BM1684 does the same without 1/n, by which it multiplies at the end (``late``). Of whole
-    images a chip (more lanes) deals the values out to that many lanes, sums each in order, adds
+    rows a chip (more lanes) deals the values out to that many lanes, sums each in order, adds
     the upper half of the lanes to the lower, and takes the mean of the rest as above. The
     BM1684 (``by_plane``) does so to the planes first and then to their sums. Where n values are
     too many for the chip's local memory (``groups`` above 1), each of ``groups`` runs of n /
     groups values gets a mean of its own in that way; these means are multiplied by 1 / groups
     (``across``), the even and the odd ones summed in order, and the two added. ``groups`` is
     the largest divisor of n up to its root.
+
+    So many lanes are taken where the axes are the last ones and n is a multiple of half of them;
+    on BM1684 where they are several, or the last of three. Elsewhere there are two.
     """
 
     axes: tuple[int, ...] = ()
@@ -219,12 +222,12 @@ def _reduce(op: Op, graph: Graph, attributes: Attributes) -> Step:
     source = graph.types[op.operand(0)]
     mode = attributes.get("mode")
     axes = tuple(attributes.get("axes"))
-    if mode != "ReduceMean":
+    if mode not in ("ReduceMean", "ReduceSum"):
         raise attributes.fail(f"mode {mode!r}")
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         raise attributes.fail(f"axes {axes}")
     if not (source.is_float and op.result.is_float):
-        raise attributes.fail("mean of integers")
+        raise attributes.fail("mean or sum of integers")
     attributes.ignore("is_scalar")  # the shape of the result says it
     count = int(np.prod([source.shape[axis] for axis in axes]))
     storage = op.result.storage
@@ -233,7 +236,7 @@ def _reduce(op: Op, graph: Graph, attributes: Attributes) -> Step:
         lanes, groups, late = _chip_order(graph.chip, source, storage, axes)
     coefficient, across = (
         float(round_float(np.array([1.0 / size], np.float32), storage)[0])
-        for size in (count // groups, groups)
+        for size in ((1, 1) if mode == "ReduceSum" else (count // groups, groups))
     )
     return Mean(
         *head(op),
@@ -241,7 +244,7 @@ def _reduce(op: Op, graph: Graph, attributes: Attributes) -> Step:
         keep_dims=attributes.get("keepdims"),
         coefficient=coefficient,
         lanes=lanes,
-        by_plane=late and lanes > 2,
+        by_plane=late and lanes > 2 and len(axes) > 1,
         late=late,
         groups=groups,
         across=across,
@@ -252,12 +255,17 @@ def _chip_order(
     chip: str, source: TensorType, storage: str, axes: tuple[int, ...]
 ) -> tuple[int, int, bool]:
     """Lanes, groups and whether 1/n comes last (see `Mean`); 0 lanes where they are not known."""
-    late = chip == "BM1684"
-    if len(axes) > 1 and axes[-1] == len(source.shape) - 1:
-        lanes = LANES.get((chip, storage), 0)
-        count = int(np.prod([source.shape[axis] for axis in axes]))
-        groups = _groups(chip, storage, count, lanes)
-        return (lanes, groups, late) if groups else (0, 1, False)
+    late, rank = chip == "BM1684", len(source.shape)
+    count = int(np.prod([source.shape[axis] for axis in axes]))
+    lanes = LANES.get((chip, storage), 0)
+    if axes[-1] == rank - 1 and lanes:
+        rows = (len(axes) > 1 or rank == 3) if late else count % (lanes // 2) == 0
+        if not late and not rows and axes == (2,) and 4 * count > 5 * lanes:
+            return 0, 1, False  # both were seen: padded rows, and two lanes
+        if rows and len(axes) > 1:
+            groups = _groups(chip, storage, count, lanes)
+            return (lanes, groups, late) if groups else (0, 1, False)
+        return (lanes if rows else 2, 1, late)
     known = (chip, storage) in TWO_LANES and (len(axes) == 1 or not late)
     return (2, 1, late) if known else (0, 1, False)
 
@@ -268,5 +276,5 @@ def _groups(chip: str, storage: str, count: int, lanes: int) -> int:
     if count <= most:
         return 1
     groups = max(size for size in range(1, int(count**0.5) + 1) if count % size == 0)
-    # Groups that do not fill half a row of lanes were seen to be summed otherwise.
+    # Groups that do not fill half a row of lanes are not known.
     return groups if count >= least and count // groups % (lanes // 2) == 0 else 0

@@ -1,11 +1,12 @@
 """What the modules of the operations share: a step, its requantization, and how an op is read.
 
-Each operation is one section of `convolution`, `pooling`, `arithmetic`, `tables`, `movement` or
-`casts`: a `Step` that says what the operation means, and below it the function that reads it off
-the compiler's op, registered by `lowers`. The semantics were read off the vendor's interpreter
-(open source, sophgo/tpu-mlir, ``lib/Dialect/Tpu/Interfaces/Common``, a file for each operation) and
-confirmed tensor by tensor against the one that ships in the wheel and against the chip simulators;
-what is surprising is said at the step it belongs to.
+Each operation is one section of `convolution`, `pooling`, `normalization`, `activation`,
+`arithmetic`, `tables`, `movement` or `casts`: a `Step` that says what the operation means, and
+below it the function that reads it off the compiler's op, registered by `lowers`. The semantics
+were read off the vendor's interpreter (open source, sophgo/tpu-mlir,
+``lib/Dialect/Tpu/Interfaces/Common``, a file for each operation) and confirmed tensor by tensor
+against the one that ships in the wheel and against the chip simulators; what is surprising is said
+at the step it belongs to.
 
 A graph is compiled for one *run*: a batch of B images. An executor that runs K of them at once
 keeps each tensor as its K values one after the other along axis 0, whatever that axis means.

@@ -7,6 +7,7 @@ exact up to 2**53) and requantization in int64, so no width argument is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from lprnet_nb.errors import EngineError
+from lprnet_nb.runtime.emulator.activation import Activation
 from lprnet_nb.runtime.emulator.arithmetic import (
     Add,
     ChannelScale,
@@ -25,6 +27,12 @@ from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
 from lprnet_nb.runtime.emulator.convolution import FUSED_BITS, TILE_BITS, Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
+from lprnet_nb.runtime.emulator.normalization import (
+    Exponential,
+    LayerNorm,
+    Softmax,
+    TableSoftmax,
+)
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
 from lprnet_nb.runtime.emulator.steps import DOWN, HALF_AWAY, HALF_UP, Input, Requant, Step
 from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
@@ -130,18 +138,71 @@ def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> tor
     return round_storage(total[..., 0] + total[..., 1], storage)
 
 
-def reciprocal(values: torch.Tensor, storage: str) -> torch.Tensor:
-    """A chip's 1/x for positive floats (see `arithmetic.Divide`)."""
+def reciprocal_root(values: torch.Tensor, storage: str, steps: int = 3) -> torch.Tensor:
+    """A chip's 1/sqrt(x) (see `arithmetic.Divide`)."""
 
     def rounded(x: torch.Tensor) -> torch.Tensor:
         return round_storage(x, storage)
 
     dtype, whole, magic = RECIPROCAL_STARTS[storage]
-    root = (magic - (values.to(dtype).view(whole) >> 1)).view(dtype).float()
+    root = (magic - (values.to(dtype).contiguous().view(whole) >> 1)).view(dtype).float()
     half = rounded(values * 0.5)
-    for _ in range(3):
+    for _ in range(steps):
         root = rounded(root * rounded(1.5 - rounded(rounded(half * root) * root)))
-    return rounded(root * root)
+    return root
+
+
+def reciprocal(values: torch.Tensor, storage: str) -> torch.Tensor:
+    """A chip's 1/x (see `arithmetic.Divide`)."""
+    root = reciprocal_root(values.abs(), storage)
+    return round_storage(root * root, storage).copysign(values)
+
+
+# Of glibc's expf: what a unit is divided into, and its polynomial of the rest.
+EXPF_PARTS = 32
+EXPF_TERMS = tuple(
+    float.fromhex(term) / EXPF_PARTS**power
+    for term, power in (
+        ("0x1.c6af84b912394p-5", 3),
+        ("0x1.ebfce50fac4f3p-3", 2),
+        ("0x1.62e42ff0c52d6p-1", 1),
+    )
+)
+
+
+def expf(values: torch.Tensor) -> torch.Tensor:
+    """C's expf as glibc computes it: in float64, rounded once, not always to the nearest."""
+    scaled = values.double() * (EXPF_PARTS / math.log(2))
+    whole = scaled.round()
+    rest = scaled - whole
+    a, b, c = EXPF_TERMS
+    return (((a * rest + b) * rest**2 + (c * rest + 1)) * torch.exp2(whole / EXPF_PARTS)).float()
+
+
+def exponential(exp: Exponential, values: torch.Tensor, storage: str) -> torch.Tensor:
+    """A chip's exp (see `normalization.Exponential`)."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return round_storage(x, storage)
+
+    inverse, log = (torch.tensor(one, dtype=torch.float32) for one in (exp.inverse, exp.log))
+    scaled = rounded(values * inverse)
+    whole = scaled.floor() if exp.down else scaled.trunc()
+    rest = rounded(values - rounded(whole * log))
+    total = torch.full_like(rest, float(exp.terms[-1]))
+    for term in torch.from_numpy(exp.terms[:-1]).flip(0):
+        total = rounded(rounded(total * rest) + term)
+    powers = torch.from_numpy(exp.powers).to(values.device)
+    return rounded(total * powers[whole.clamp(-128, 127).long() + 128])
+
+
+def row_sums(
+    values: torch.Tensor, lanes: int, coefficient: float = 1.0, storage: str = "f32"
+) -> torch.Tensor:
+    """Sums over the last axis: a chip's in its lanes, or one after the other (0)."""
+    if lanes > 2:
+        return lane_sum(values, lanes, coefficient, storage)
+    return _even_and_odd(values, coefficient, storage) if lanes else sequential_sum(values)
 
 
 def _inserted(x: torch.Tensor, inserts: tuple[int, int], value: float) -> torch.Tensor:
@@ -387,24 +448,93 @@ def _mean(step: Mean, x: torch.Tensor, batch: int) -> torch.Tensor:
     outer, inner = shape[: axes[0]], shape[axes[-1] + 1 :]
     flat = x.reshape(*outer, -1, *inner).movedim(len(outer), -1)
     coefficient = torch.tensor(step.coefficient, dtype=torch.float32)
+    early, after = (1.0, coefficient) if step.late else (step.coefficient, 1.0)
     if step.by_plane:
         planes = flat.unflatten(-1, (-1, shape[-1] * shape[-2]))
         sums = lane_sum(planes, step.lanes, 1.0, step.type.storage)
         result = lane_sum(sums, step.lanes, 1.0, step.type.storage) * coefficient
-    elif step.lanes == 2:
-        sums = _even_and_odd(flat, 1.0 if step.late else step.coefficient, step.type.storage)
-        result = sums * coefficient if step.late else sums
     elif step.groups > 1:
         groups = flat.unflatten(-1, (step.groups, -1))
         means = lane_sum(groups, step.lanes, step.coefficient, step.type.storage)
         result = _even_and_odd(means, step.across, step.type.storage)
     elif step.lanes:
-        result = lane_sum(flat, step.lanes, step.coefficient, step.type.storage)
+        result = row_sums(flat, step.lanes, early, step.type.storage) * after
     else:
         result = sequential_sum(flat) * coefficient
     if step.keep_dims:
         result = result.reshape(*outer, *[1] * len(axes), *inner)
     return round_storage(result, step.type.storage)
+
+
+def _softmax(step: Softmax, x: torch.Tensor) -> torch.Tensor:
+    rows, storage = x.movedim(step.axis, -1), step.type.storage
+    rows = rows - rows.amax(-1, keepdim=True)
+    if step.exponential is None:
+        powers = expf(rows)
+        result = powers / sequential_sum(powers)[..., None]
+    else:
+        powers = exponential(step.exponential, round_storage(rows, storage), storage)
+        share = reciprocal(row_sums(powers, step.lanes), "f32")
+        result = powers * round_storage(share, storage)[..., None]
+    return round_storage(result, storage).movedim(-1, step.axis)
+
+
+def _table_softmax(step: TableSoftmax, x: torch.Tensor) -> torch.Tensor:
+    rows, scale = x.movedim(step.axis, -1), torch.tensor(step.type.scale, dtype=torch.float32)
+    table = torch.as_tensor(step.table, device=x.device)
+    powers = table[(rows.amax(-1, keepdim=True) - rows).long()]
+    shares = powers / (sequential_sum(powers)[..., None] * scale)
+    return (shares + 0.5).trunc().clamp(*step.type.limits).movedim(-1, step.axis)
+
+
+def _layer_norm(step: LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    rows, storage = x.flatten(step.axis), step.type.storage if step.steps else "f32"
+    count, epsilon = rows.shape[-1], torch.tensor(step.epsilon, dtype=torch.float32)
+
+    def mean(values: torch.Tensor, kept: str) -> torch.Tensor:
+        if not step.steps:
+            return sequential_sum(values)[..., None] / count
+        share = round_storage(torch.tensor(1.0) / count, kept)
+        return row_sums(values, step.lanes, float(share), kept)[..., None]
+
+    rows = round_storage(rows - mean(rows, storage), storage)
+    variance = mean(rows * rows, "f32") + epsilon
+    if step.steps:
+        root = round_storage(reciprocal_root(variance, "f32", step.steps), storage)
+    else:  # torch's own root of float32 is not always the nearest
+        root = 1 / variance.double().sqrt().float()
+    rows = round_storage(rows * root, storage)
+    if step.weight is not None:
+        rows = round_storage(rows * torch.as_tensor(step.weight, device=x.device), storage)
+    if step.bias is not None:
+        rows = round_storage(rows + torch.as_tensor(step.bias, device=x.device), storage)
+    return rows.reshape(x.shape)
+
+
+# What the interpreter computes, in float64.
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "ABSVAL": torch.abs,
+    "SQRT": torch.sqrt,
+    "EXP": torch.exp,
+    "SIGMOID": lambda x: 1 / (1 + torch.exp(-x)),
+    "SILU": lambda x: x / (1 + torch.exp(-x)),
+    "TANH": torch.tanh,
+}
+
+
+def _activation(step: Activation, x: torch.Tensor) -> torch.Tensor:
+    kind, storage, exp = step.kind, step.type.storage, step.exponential
+    if step.chip is None or kind == "ABSVAL":
+        return round_storage(FUNCTIONS[kind](x.double()).float(), storage)
+    if exp is None:
+        root = reciprocal_root(x, storage)
+        return reciprocal(root, storage) if step.chip == "BM1684" else x * root
+    if kind == "EXP":
+        return exponential(exp, x, storage)
+    if kind == "TANH":
+        return 1 - 2 * reciprocal(1 + exponential(exp, 2 * x, storage), storage)
+    share = reciprocal(1 + exponential(exp, -x, storage), storage)
+    return x * share if kind == "SILU" else share
 
 
 def _quantize(step: Quantize, x: torch.Tensor) -> torch.Tensor:
@@ -447,6 +577,10 @@ _PLAIN: dict[type[Step], Callable[..., torch.Tensor]] = {
     FloatCast: lambda step, x: round_storage(_ties_away(x) if step.away else x, step.type.storage),
     Concat: lambda step, *inputs: torch.cat(inputs, dim=step.axis),
     Slice: _slice,
+    Activation: _activation,
+    Softmax: _softmax,
+    TableSoftmax: _table_softmax,
+    LayerNorm: _layer_norm,
 }
 # And of two that are broadcast, run by run.
 _PAIRED: dict[type[Step], Callable[..., torch.Tensor]] = {
