@@ -1155,6 +1155,27 @@ def bench_emulator(
     _print_json(measure_emulator(chip, strategy, rounds))
 
 
+@bench_app.command("device")
+def bench_device_(
+    device: Annotated[str, typer.Option(help="Torch's; cpu shows that it works.")] = "cuda",
+    chip: Annotated[str, typer.Option(help="Whose packaged INT8 model.")] = "BM1684X",
+    images: Annotated[int, typer.Option(help="Generated plates.")] = 1000,
+    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 3,
+) -> None:
+    """INT8 by torch on a GPU: bit-identical to the native kernels or not, and its throughput."""
+    from .proof.device_bench import bench_device
+
+    _print_json(
+        bench_device(
+            device,
+            chip=chip,
+            images=images,
+            rounds=rounds,
+            report=lambda line: print(line, file=sys.stderr),
+        )
+    )
+
+
 @bench_app.command("ccpd")
 def bench_ccpd_(
     images: Annotated[str, typer.Option(help="Numbers of images, rising.")] = "1000,10000",

@@ -56,6 +56,15 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "toolchain/layers.py",
         "model/lprnet/roles.py",
     ),
+    "learnt": (
+        _PREPROCESS,
+        "learnt.py",
+        "runtime/pair.py",
+        "runtime/reference.py",
+        "model/qat.py: distillation_loss",
+        "toolchain/compile.py: float_lines",
+        "runtime/emulator/*.py",
+    ),
     "bmodel": (
         "toolchain/compile.py: _QUANTIZE _TOLERANCE compile_bmodel _deploy float_lines _export",
         "toolchain/layers.py",
@@ -152,7 +161,14 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
         "proof/interpreter.py",
         "toolchain/inside/interpreter_worker.py",
     ),
-    "explained": (_PREPROCESS, "explain/*.*", "decode/ctc.py", _EMULATOR),
+    "explained": (
+        _PREPROCESS,
+        "explain/*.*",
+        "runtime/pair.py",
+        "runtime/reference.py",
+        "decode/ctc.py",
+        _EMULATOR,
+    ),
     "interpreted": ("proof/interpreter.py", "toolchain/inside/interpreter_worker.py"),
 }
 _PACKAGE = Path(__file__).parent

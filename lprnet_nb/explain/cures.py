@@ -9,8 +9,8 @@ import numpy as np
 
 from ..language import phrase
 from ..runtime.emulator.convolution import Convolution
+from ..runtime.pair import Layer, Pair, Trial
 from .facts import Group, Seen, dropped, reach
-from .pair import Layer, Pair, Trial
 
 THRESHOLDS = (0.25, 0.35, 0.5, 0.7, 0.85, 1.2, 1.4, 2.0, 2.8, 4.0)  # times what it is
 OWN_SCALES = (

@@ -15,9 +15,9 @@ from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import sqnr_db
 from ..progress import progress_bar
 from ..runtime.emulator.graph import load_graph
+from ..runtime.pair import Layer, Pair, Trial, Value
 from .cures import Cure, cures
 from .facts import Group, Seen, groups, reach, reasons
-from .pair import Layer, Pair, Trial, Value
 from .table import gain
 
 VALUES = 2**27  # float32 that the two plain runs of one go of images may hold

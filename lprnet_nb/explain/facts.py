@@ -15,7 +15,7 @@ from ..runtime.emulator.convolution import Convolution, MatMul
 from ..runtime.emulator.graph import TensorType
 from ..runtime.emulator.pooling import AveragePool
 from ..runtime.emulator.tables import Lookup
-from .pair import CASTS, Layer, Pair, Value
+from ..runtime.pair import CASTS, Layer, Pair, Value
 
 # A layer's peak that leaves more than half its levels unused: a bit is lost.
 HALF = 0.5

@@ -23,6 +23,7 @@ from ..datasets.images import PUBLISHED_INPUT, InputFormat, PlateImages, preproc
 from ..datasets.splits import Split, cross_fit, within
 from ..decode import decode
 from ..errors import EngineError, ToolchainError
+from ..learnt import learnt_table
 from ..model.trace import TracedModel, float_arithmetic, float_logits, trace_model
 from ..model.weights import Weights
 from ..runtime.emulator import Emulator
@@ -387,6 +388,10 @@ def _cell(
             table = calibrate(graph, images, strategy, chip)
         else:
             table = mixed_table(found.tables, graph, strategy)
+        if strategy.learns:
+            images = _calibration_images(plates, scheme, split, strategy.images)
+            traced = trace_model(weights, form=strategy.form)
+            table = learnt_table(kept_quantizer(), traced, graph, images, chip, strategy, table)
         folder = lower(kept_quantizer(), weights, graph, chip, strategy, table, split.draw, release)
         judged = plates.images[split.evaluate]
         return {"texts": _read(folder, judged, weights, strategy.fuse_preprocess, decoder)}

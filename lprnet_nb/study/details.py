@@ -16,6 +16,7 @@ from ..decode import decode
 from ..errors import EngineError, ToolchainError
 from ..evaluate.accuracy import correct
 from ..evaluate.fidelity import sqnr_db
+from ..learnt import learnt_table
 from ..model.lprnet import LPRNET
 from ..model.lprnet.roles import ROLES
 from ..model.trace import float_arithmetic, float_logits, trace_model
@@ -258,6 +259,7 @@ def _model(
         }
         found = tables(quantizer, graph, images, strategy, sorted(methods))
         table = mixed_table(found, graph, strategy)
+    table = learnt_table(quantizer, traced, graph, images, chip, strategy, table)
     draw = plan.draws[0]
     folder = lower(quantizer, weights, graph, chip, strategy, table, draw, plan.release)
     if strategy.finetune:

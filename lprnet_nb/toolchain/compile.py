@@ -524,6 +524,12 @@ def compile_bmodel(
     fused = strategy is not None and strategy.fuse_preprocess
     graph = top_graph(traced, fuse_preprocess=fused, release=release)
     if strategy is not None and table is None and calibration_images is not None:
+        if strategy.learns:
+            raise ParameterError(
+                f"strategy {strategy.name!r} learns on the calibration images, and compiling does "
+                "not. Give the table of `lprnet_nb.learnt.learnt_table`, or use `lprnet-nb "
+                "compile`, which learns first."
+            )
         first = top_graph(single or traced, fuse_preprocess=fused, release=calibrated_by)
         table = calibrate(first, calibration_images, strategy, chip)
     tool = compiler(graph.release)
@@ -597,8 +603,9 @@ def _check_fits(table: CalibrationTable, graph: TopGraph) -> None:
 def _copy_rewritten_weights(
     graph: TopGraph, strategy: Strategy, table: CalibrationTable, folder: Path
 ) -> None:
-    """Weight equalization and bias correction rewrite the weights, which lie beside the table."""
-    if not (strategy.weight_equalization or strategy.bias_correction):
+    """Equalization, bias correction and learning rewrite the weights, which lie by the table."""
+    rewritten = strategy.weight_equalization or strategy.bias_correction
+    if not rewritten and strategy.weights != "learnt":
         return
     for path in table.path.parent.glob(f"{graph.network.name}_top_*_weight.npz"):
         there = folder / path.name

@@ -68,6 +68,13 @@ class Strategy(BaseModel):
     layer_methods
         ``(role, method)``: layers whose thresholds are chosen by another method than `method`;
         where two name one layer, the later.
+    thresholds
+        "calibrated", or "learnt" on the calibration images, starting from the calibrated ones (see
+        `lprnet_nb.learnt`).
+    weights
+        How weights become integers: "max", the compiler's way, by the largest of each channel;
+        "mse", by the scale of least squared error; "learnt", on the compiler's scale, rounded so
+        that the layer's result is nearest to float.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +94,8 @@ class Strategy(BaseModel):
     form: Form = "published"
     finetune: bool = False
     layer_methods: tuple[tuple[str, Method], ...] = ()
+    thresholds: Literal["calibrated", "learnt"] = "calibrated"
+    weights: Literal["max", "mse", "learnt"] = "max"
 
     @field_validator("float_roles")
     @classmethod
@@ -104,6 +113,21 @@ class Strategy(BaseModel):
         if pairs and (found.data.get("search") or found.data.get("bias_correction")):
             raise ValueError("a search and bias correction choose one table for all layers")
         return pairs
+
+    @field_validator("thresholds", "weights")
+    @classmethod
+    def _learnable(cls, value: str, found: ValidationInfo) -> str:
+        others = ("search", "bias_correction", "weight_equalization", "fuse_preprocess", "finetune")
+        taken = [name for name in others if found.data.get(name)]
+        taken += [] if found.data.get("symmetric", True) else ["symmetric=False"]
+        if value not in ("calibrated", "max") and taken:
+            raise ValueError(f"what is learnt follows plain symmetric INT8, without {taken[0]}")
+        return value
+
+    @property
+    def learns(self) -> bool:
+        """Whether something is learnt on the calibration images, see `lprnet_nb.learnt`."""
+        return self.thresholds == "learnt" or self.weights != "max"
 
     @property
     def methods(self) -> list[Method]:
@@ -142,8 +166,10 @@ class Strategy(BaseModel):
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
         fields = self.model_dump(mode="json", exclude={"name", "about", "finetune"})
-        if not self.layer_methods:  # models keep the keys that they had before there was the field
-            del fields["layer_methods"]
+        later = {"layer_methods": (), "thresholds": "calibrated", "weights": "max"}
+        for name, default in later.items():  # models keep the keys of before there was the field
+            if getattr(self, name) == default:
+                del fields[name]
         return fields
 
 
@@ -415,6 +441,35 @@ STRATEGIES: dict[str, Strategy] = _registry(
         about="Forked, with only blocks 8 and 11 in INT8.",
     ),
     Strategy(
+        name="mse-forked-weights",
+        method="mse",
+        form="forked",
+        weights="mse",
+        about="Forked; weight scales of least squared error too. Not on BM1684.",
+    ),
+    Strategy(
+        name="mse-forked-rounding",
+        method="mse",
+        form="forked",
+        weights="learnt",
+        about="Forked, with weights whose rounding is learnt.",
+    ),
+    Strategy(
+        name="learnt-forked",
+        method="mse",
+        form="forked",
+        thresholds="learnt",
+        about="Forked, all INT8, with thresholds learnt together on the calibration images.",
+    ),
+    Strategy(
+        name="learnt-forked-rounding",
+        method="mse",
+        form="forked",
+        thresholds="learnt",
+        weights="learnt",
+        about="Forked, all INT8: thresholds learnt, then the rounding of weights.",
+    ),
+    Strategy(
         name="qat",
         method="mse",
         form="forked",
@@ -514,6 +569,11 @@ def check_generates(version: str, strategy: Strategy) -> None:
             f"TPU-MLIR {version} quantizes symmetrically whatever it is asked, and strategy "
             f"{strategy.name!r} asks for zero points; releases from {ASYMMETRIC} on heed it. "
             "Choose one of them, or another strategy."
+        )
+    if strategy.weights == "mse" and version != PINNED:
+        raise ParameterError(
+            f"weight scales in a calibration table are known of TPU-MLIR {PINNED} alone, and "
+            f"strategy {strategy.name!r} asks {version} for them. Choose another strategy."
         )
 
 

@@ -26,6 +26,7 @@ from ..datasets.images import PlateImages
 from ..decode import DECODERS, Readings, decode, load_grammar
 from ..decode.top import top
 from ..errors import ParameterError
+from ..learnt import learnt_table
 from ..model.trace import TracedModel, trace_model
 from ..model.weights import Weights
 from ..runtime.crosscheck import compare, sample_size
@@ -34,6 +35,7 @@ from ..sources import code_digest
 from ..toolchain.bmodel import BModel
 from ..toolchain.compile import CalibrationTable, TopGraph, calibrate, compile_bmodel, top_graph
 from ..toolchain.finetune import tuned_trace
+from ..toolchain.lowering import kept_quantizer
 from ..toolchain.nntc.strategies import NntcStrategy
 from ..toolchain.packaged import simulated_plates
 from ..toolchain.strategies import Strategy
@@ -224,6 +226,14 @@ def compile_piece(
         (_translate_piece(_single(trace), fused, calibrated_by),),
         seconds=_COMPILE_SECONDS,
     )
+    if strategy.learns:
+        table = Piece(
+            f"learn/{identity}",
+            _learn,
+            {"images": images, "strategy": strategy, "chip": chip},
+            (_single(trace), *table.needs, table),
+            seconds=_TUNE_SECONDS,
+        )
     make: Callable[..., BModel]
     if not strategy.finetune:
         make, seconds = _compile, _COMPILE_SECONDS
@@ -269,6 +279,18 @@ def _translate_piece(trace: Piece, fused: bool, release: str | None) -> Piece:
         (trace,),
         seconds=_COMPILE_SECONDS / 2,
     )
+
+
+def _learn(
+    traced: TracedModel,
+    graph: TopGraph,
+    table: CalibrationTable,
+    *,
+    images: np.ndarray,
+    strategy: Strategy,
+    chip: str,
+) -> CalibrationTable:
+    return learnt_table(kept_quantizer(), traced, graph, images, chip, strategy, table)
 
 
 def _compile(

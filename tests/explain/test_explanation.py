@@ -11,9 +11,9 @@ import pytest
 from lprnet_nb.evaluate.fidelity import sqnr_db
 from lprnet_nb.explain.cures import Cure
 from lprnet_nb.explain.explanation import Judge, _best, explain
-from lprnet_nb.explain.pair import Trial
 from lprnet_nb.explain.table import first_cure, gain, headline, helpful, layer_rows
 from lprnet_nb.runtime.emulator import Emulator
+from lprnet_nb.runtime.pair import Trial
 
 QUICK = "a saturating threshold"
 

@@ -9,10 +9,10 @@ import torch
 
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.explain import facts
-from lprnet_nb.explain.pair import Pair, Trial, Value, on_grid
 from lprnet_nb.proof.foreign import compiled_example
 from lprnet_nb.runtime.emulator import Emulator, load_graph
 from lprnet_nb.runtime.emulator.graph import TensorType
+from lprnet_nb.runtime.pair import Pair, Trial, Value, on_grid
 
 
 @pytest.fixture(scope="module")

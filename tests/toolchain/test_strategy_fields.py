@@ -35,6 +35,8 @@ CHANGED = {
     "search": "search_threshold",
     "form": "forked",
     "finetune": True,
+    "thresholds": "learnt",
+    "weights": "learnt",
 }
 # Names; and fine-tuned weights have a digest of their own, which is part of every key.
 NOT_IN_THE_KEY = {"name", "about", "finetune"}
@@ -42,9 +44,13 @@ NOT_IN_THE_KEY = {"name", "about", "finetune"}
 NOT_IN_A_TABLE = {
     *("name", "about", "finetune", "symmetric", "float_roles", "images", "form"),
     "layer_methods",  # a table of each method, mixed afterwards
+    *("thresholds", "weights"),  # learnt afterwards, into a table of its own
 }
 # One pass over the images gives the tables of several methods, and everything after is later.
-SHARES_A_PASS = {"name", "about", "finetune", "symmetric", "float_roles", "layer_methods"}
+SHARES_A_PASS = {
+    *("name", "about", "finetune", "symmetric", "float_roles", "layer_methods"),
+    *("thresholds", "weights"),
+}
 
 NNTC_BASE = {"name": "mine", "about": "One."}
 NNTC_CHANGED = {

@@ -37,7 +37,7 @@ typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 
 /* ---- vectors -------------------------------------------------------------------------------- */
 
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define WIDE 1
 #define VL 16
 typedef __m512i ivec;
@@ -50,7 +50,9 @@ INLINE fvec ffma(fvec a, fvec b, fvec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE fvec fadd(fvec a, fvec b) { return _mm512_add_ps(a, b); }
 INLINE fvec frelu(fvec a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
 INLINE fvec fmul(fvec a, fvec b) { return _mm512_mul_ps(a, b); }
-INLINE fvec flargest(fvec a, fvec b) { return _mm512_max_ps(a, _mm512_abs_ps(b)); }
+INLINE fvec flargest(fvec a, fvec b) {
+    return _mm512_range_ps(a, b, 3 | 8); /* 3: the larger magnitude, 8: without its sign */
+}
 INLINE ivec itruncated(fvec a) { return _mm512_cvttps_epi32(a); }
 INLINE ivec iadd(ivec a, ivec b) { return _mm512_add_epi32(a, b); }
 INLINE ivec izero(void) { return _mm512_setzero_si512(); }
@@ -536,7 +538,11 @@ INLINE fvec fused_unit(fvec largest, fvec *scale) {
     return fload(unit);
 }
 
+#if defined(WIDE)
+#define FUSED_PIXELS 6
+#else
 #define FUSED_PIXELS 4
+#endif
 INLINE void fused_tile(const float *x, long step, const float *weights, int nv, int pixels,
                        const int32_t *offsets, const int32_t *starts, int parts, const float *bias,
                        int relu, float *out, long out_step, int valid) {

@@ -243,6 +243,10 @@ def from_common(strategy: Strategy) -> NntcStrategy:
         raise refuse("fuse_preprocess", "models with uint8 input are not made with it here.")
     if strategy.search:
         raise refuse("search", "it has no such search; see `auto_calibrate` for its own.")
+    if strategy.thresholds != "calibrated":
+        raise refuse("thresholds", "learning follows TPU-MLIR's graphs.")
+    if strategy.weights != "max":
+        raise refuse("weights", "learning follows TPU-MLIR's graphs.")
     if strategy.finetune:
         raise refuse("finetune", "training follows TPU-MLIR's graphs.")
     unknown = [role for role in strategy.float_roles if role not in FLOAT_ROLES]

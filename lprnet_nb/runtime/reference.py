@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from ..runtime.emulator.graph import Graph, Op
-from ..runtime.emulator.lower import lower
-from ..runtime.emulator.steps import Attributes, Step, Unknown, head
-from ..runtime.emulator.torch_executor import execute
+from .emulator.graph import Graph, Op
+from .emulator.lower import lower
+from .emulator.steps import Attributes, Step, Unknown, head
+from .emulator.torch_executor import execute
 
 
 @dataclass(frozen=True)

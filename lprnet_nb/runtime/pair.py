@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from ..errors import EngineError, ParameterError
-from ..runtime.emulator.casts import Dequantize, FloatCast, Quantize
-from ..runtime.emulator.convolution import Convolution
-from ..runtime.emulator.graph import Graph, TensorType
-from ..runtime.emulator.movement import Concat, Constant, Move, Slice
-from ..runtime.emulator.pooling import MaxPool
-from ..runtime.emulator.steps import Input, Requant, Step
-from ..runtime.emulator.torch_executor import round_half_away, round_storage
+from .emulator.casts import Dequantize, FloatCast, Quantize
+from .emulator.convolution import Convolution
+from .emulator.graph import Graph, TensorType
+from .emulator.movement import Concat, Constant, Move, Slice
+from .emulator.pooling import MaxPool
+from .emulator.steps import Input, Requant, Step
+from .emulator.torch_executor import round_half_away, round_storage
 from .reference import lowered, run
 
 CASTS = (Quantize, Dequantize, FloatCast)
