@@ -24,9 +24,9 @@ from ..toolchain.chips import parse_chip
 from ..toolchain.compile import compile_bmodel
 from ..toolchain.environment import compiler
 from ..toolchain.strategies import make_strategy, recommended
-from .cells import CROSS_FIT, float_texts, pack, unpack
+from .cells import CROSS_FIT, Plan, float_texts, pack, result_rows, run_cells, unpack
 from .details import proof
-from .results import committed_study, interval, outcomes, read_study, study_text, summarize, verdict
+from .results import interval, read_study, study_text, summarize, verdict
 from .search import (
     CALIBRATION,
     FOLDS,
@@ -100,6 +100,7 @@ def grow_search(
         raise ParameterError(f"a budget of {wanted}: name {costs.unit}, 0 or more.")
     budgets = levels(costs, wanted)
     made = search_chip(weights, data.plates, chip, budgets, draws)
+    made["beside"] = beside(weights, data.plates, chip, draws)
     made["shipped"][-1]["proof"] = _proof(weights, data.plates, chip, budgets)
     made["units"] = [{"chip": chip, "unit": costs.unit}]
     right = np.array(float_texts(data.plates, weights)) == np.array(data.plates.known_labels)
@@ -270,19 +271,34 @@ def hand_made(found: dict[str, Any], *studies: dict[str, Any] | None) -> list[di
     return made
 
 
-def against(
-    found: dict[str, Any], study: dict[str, Any], strategy: str, chip: str
-) -> dict[str, Any] | None:
-    """The point at the whole budget against a hand-made strategy, on the draws that both have.
+def beside(weights: Weights, plates: PlateImages, chip: str, draws: int) -> list[dict[str, Any]]:
+    """The chip's recommended strategy on the folds of the searches, calibrated on their plates.
+
+    The study's own rows are of two folds, so that each plate is read there by a model that was
+    calibrated on other plates than the search that it is held against.
+
+    Returns
+    -------
+    list of dict
+        `cells.result_rows`.
+    """
+    plan = Plan((recommended(chip),), (chip,), tuple(range(draws)), FOLDS)
+    return result_rows(run_cells(plan, plates, weights), plates)
+
+
+def against(found: dict[str, Any], chip: str) -> dict[str, Any] | None:
+    """The point at the whole budget against the recommended strategy, see `beside`.
 
     Returns
     -------
     dict or None
-        ``difference`` and ``interval`` of exact match, ``draws``, ``only_searched`` and
-        ``only_other`` plates, summed over draws, ``p`` (the largest of the draws' exact McNemar
-        tests), and whether the gain ``holds``, see `results.verdict`.
+        ``strategy``, ``difference`` and ``interval`` of exact match, ``draws``, ``only_searched``
+        and ``only_other`` plates, summed over draws, ``p`` (the largest of the draws' exact McNemar
+        tests), and whether the gain ``holds``, see `results.verdict`; None where there is nothing
+        to compare with.
     """
-    theirs = outcomes(study, strategy, chip)
+    others = [row for row in found.get("beside", []) if row["chip"] == chip and "bits" in row]
+    theirs = {row["draw"]: unpack(row["bits"], row["images"]) for row in others}
     points = [p for p in found["points"] if p["chip"] == chip]
     top = max((p["budget"] for p in points), default=None)
     ours = {p["draw"]: unpack(p["bits"], p["images"]) for p in points if p["budget"] == top}
@@ -294,7 +310,7 @@ def against(
     ends = interval(change)
     return {
         "chip": chip,
-        "strategy": strategy,
+        "strategy": others[0]["strategy"],
         "difference": float(change.mean()),
         "interval": list(ends),
         "draws": len(common),
@@ -307,7 +323,7 @@ def against(
 
 def said(found: dict[str, Any]) -> list[Text]:
     """What the searches found, and whether it changes what is recommended, by chip."""
-    texts, study = [], committed_study()
+    texts = []
     for chip in dict.fromkeys(row["chip"] for row in found["units"]):
         line = [line for line in lines(found) if line["chip"] == chip][-1]
         texts.append(
@@ -322,8 +338,7 @@ def said(found: dict[str, Any]) -> list[Text]:
                 high=line["interval"][1],
             )
         )
-        shipped = recommended(chip).name
-        other = against(found, study, shipped, chip) if hand_made(found, study) and study else None
+        other = against(found, chip)
         if other is not None:
             texts.append(_compared(other))
     return texts

@@ -19,7 +19,13 @@ from lprnet_nb.study.cells import pack
 from lprnet_nb.study.cost import float_share, share_of_layers
 from lprnet_nb.study.search import Costs, Found, Search, Unit
 from lprnet_nb.toolchain.compile import CalibrationTable, TopGraph, mixed_table
-from lprnet_nb.toolchain.strategies import STRATEGIES, Strategy, make_strategy, read_strategy
+from lprnet_nb.toolchain.strategies import (
+    STRATEGIES,
+    Strategy,
+    make_strategy,
+    read_strategy,
+    recommended,
+)
 
 COUNT = 400
 
@@ -307,11 +313,42 @@ def test_lines_are_means_over_draws_and_costs_over_folds(file):
 
 
 def test_it_is_compared_on_the_same_draws(file):
-    other = searched.against(file, study_of(kl=(380, 380, 300)), "kl", "BM1684X")
-    assert other["difference"] == pytest.approx(5 / COUNT)
-    assert (other["only_searched"], other["only_other"], other["draws"]) == (10, 0, 2)
-    assert other["verdict"] == "cannot be told"  # of two draws
-    assert searched.against(file, study_of(kl=(380,)), "mse", "BM1684X") is None
+    """With the recommended strategy on the searches' own folds, on draws that both have."""
+    assert searched.against(file, "BM1684X") is None
+    other = {"strategy": "kl", "scheme": "cross-fit", "images": COUNT}
+    file["beside"] = [
+        {**other, "chip": chip, "draw": draw, "bits": bits(right)}
+        for chip, draw, right in (
+            ("BM1684", 0, 100),
+            ("BM1684X", 0, 380),
+            ("BM1684X", 1, 380),
+            ("BM1684X", 2, 300),
+        )
+    ]
+    found = searched.against(file, "BM1684X")
+    assert found["strategy"] == "kl" and found["difference"] == pytest.approx(5 / COUNT)
+    assert (found["only_searched"], found["only_other"], found["draws"]) == (10, 0, 2)
+    assert found["verdict"] == "cannot be told"  # of two draws
+    assert searched.against(file, "BM1684") is None  # which was not searched
+
+
+def test_the_recommended_one_is_calibrated_as_the_searches_are(weights, monkeypatch):
+    """On each fold by the same plates: the first of those outside it, as `Search` takes them."""
+    taken = {}
+    monkeypatch.setattr(
+        searched, "run_cells", lambda plan, plates, weights: taken.setdefault("plan", plan) and []
+    )
+    plates = generate_plates(300, seed=5, workers=0)
+    assert searched.beside(weights, plates, "BM1684X", 2) == []
+    plan = taken["plan"]
+    splits = [split for scheme, split in plan.splits(300) if scheme == "cross-fit"]
+    searches = [split for draw in range(2) for split in cross_fit(300, search.FOLDS, draw)]
+    [strategy] = plan.strategies
+    assert strategy == recommended("BM1684X") and plan.chips == ("BM1684X",)
+    for split, other in zip(splits, searches, strict=True):
+        assert np.array_equal(split.evaluate, other.evaluate)
+        calibrated = split.calibrate(strategy.images)
+        assert np.array_equal(calibrated, other.order[: search.CALIBRATION])
 
 
 def test_hand_made_ones_of_other_plates_do_not_stand_beside(file):
