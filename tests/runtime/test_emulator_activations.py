@@ -1,4 +1,4 @@
-"""Functions of one float to the bit: the simulators' exp, reciprocals and roots, by both executors."""
+"""Functions of a float to the bit: the simulators' exp, quotients and roots, by both executors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REFUSED = {"BM1684": ("SILU", "SIGMOID")}  # beside other layers its chip gives 
 
 
 class Functions(nn.Module):
-    """Each function and a quotient; a convolution, as the compiler keeps no file without weights."""
+    """Each function and a quotient; a convolution too: the compiler keeps no file without weights."""
 
     def __init__(self):
         super().__init__()
