@@ -32,7 +32,7 @@ REFUSED = {"BM1684": ("SILU", "SIGMOID")}  # beside other layers its chip gives 
 
 
 class Functions(nn.Module):
-    """Each function and a quotient; a convolution too: the compiler keeps no file without weights."""
+    """Each function, and a quotient; a convolution, without which the compiler keeps no file."""
 
     def __init__(self):
         super().__init__()
