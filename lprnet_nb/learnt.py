@@ -201,10 +201,11 @@ class Simulated:
     def step_of_weights(self, name: str) -> np.ndarray:
         """Value of one unit of a convolution's weights, float64 ``[channels]``."""
         layer = self.pair.layers[name]
-        requant, source = layer.step.requant, self.pair.layers[layer.sources[0]].type
-        factor = requant.multiplier / 2.0**requant.shift
+        step, source = layer.step, self.pair.layers[layer.sources[0]].type
+        assert isinstance(step, Convolution) and step.requant is not None
+        factor = step.requant.multiplier / 2.0**step.requant.shift
         units = factor * (layer.type.scale or 1.0) / (source.scale or 1.0)
-        return np.broadcast_to(units, len(layer.step.weight))
+        return np.broadcast_to(units, len(step.weight))
 
     def run(
         self,
@@ -246,7 +247,7 @@ class Simulated:
                 value = self._float(layer, made, (weights or {}).get(name))
             if quantized and layer.type.is_quantized and not layer.moves:
                 factor = (factors or {}).get(threshold(layer), torch.ones(()))
-                value = _OnGrid.apply(value, layer.type.scale * factor, *layer.type.limits)
+                value = _OnGrid.apply(value, (layer.type.scale or 1.0) * factor, *layer.type.limits)
             made[name] = value
             yield layer, value
 
