@@ -202,9 +202,8 @@ class Simulated:
         """Value of one unit of a convolution's weights, float64 ``[channels]``."""
         layer = self.pair.layers[name]
         step, source = layer.step, self.pair.layers[layer.sources[0]].type
-        assert isinstance(step, Convolution) and step.requant
-        requant = step.requant
-        factor = requant.multiplier / 2.0**requant.shift
+        assert isinstance(step, Convolution) and step.requant is not None
+        factor = step.requant.multiplier / 2.0**step.requant.shift
         units = factor * (layer.type.scale or 1.0) / (source.scale or 1.0)
         return np.broadcast_to(units, len(step.weight))
 
