@@ -127,6 +127,18 @@ def unlike_said(signs: Mapping[str, Sequence[float]], plates: int, on: str) -> T
     )
 
 
+def sign_name(name: str) -> Text | str:
+    """A sign's name for people."""
+    known = {
+        "confidence": phrase("confidence"),
+        "province": phrase("province"),
+        "no plate": phrase("no plate"),
+        "first": phrase("first step"),
+        "last": phrase("last step"),
+    }
+    return known.get(name, name)
+
+
 def _said(name: str, here: float, there: float) -> Text:
     match name:
         case "confidence":

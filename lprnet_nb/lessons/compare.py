@@ -14,6 +14,7 @@ from ..evaluate.accuracy import Confusion, confusion, error_kinds
 from ..evaluate.calibration import Coverage, Reliability, accuracy_coverage, log_loss, reliability
 from ..evaluate.fidelity import cosine
 from ..evaluate.intervals import wilson
+from ..evaluate.likeness import sign_name
 from ..evaluate.paired import holm, mcnemar_exact
 from ..evaluate.published import LATEST, OURS, published_accuracy
 from ..evaluate.timings import STAGES
@@ -360,7 +361,7 @@ def worlds_rows(parameters: Parameters) -> list[dict[str, Any]]:
             "ECE": row["ece"],
             "calibrated on photographs": row["calibrated"]["photographs"]["ece"],
             "calibrated on generated": row["calibrated"]["generated"]["ece"],
-            "warned by": ", ".join(row["unlike"]),
+            "warned by": listed(map(sign_name, row["unlike"])),
         }
         for row in (record["rows"] if record else [])
     ]

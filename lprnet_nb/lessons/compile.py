@@ -197,7 +197,7 @@ def latency_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     here = [r for r in rows if r.get("measured_ms")]
     both = [r for r in rows if r["predicted_ms"] and r["published_ms"]]
     none = [r["label"] for r in rows if not r["predicted_ms"]]
-    said = []
+    said = _pace_said(rows)
     if both:
         times = [r["published_ms"] / r["predicted_ms"] for r in both]
         said.append(
@@ -223,6 +223,26 @@ def latency_caption(rows: Sequence[Mapping[str, Any]]) -> Text:
     if not by:
         return phrase("Predicted by the compiler.")
     return phrase("Predicted by the compiler, and measured: {places}.", places=clauses(by))
+
+
+def _pace_said(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
+    """How much faster INT8 is predicted to be than FP32 on the same chip."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["predicted_ms"]:
+            times.setdefault((row["label"].split()[0], row["precision"]), []).append(
+                row["predicted_ms"]
+            )
+    paces = [
+        slow / fast
+        for (chip, precision), found in times.items()
+        if precision == "int8"
+        for fast in found
+        for slow in times.get((chip, "fp32"), [])
+    ]
+    if not paces:
+        return []
+    return [phrase("by prediction, INT8 is {span} times as fast as FP32.", span=_span(paces, 1))]
 
 
 def _here_said(rows: Sequence[Mapping[str, Any]]) -> Text:

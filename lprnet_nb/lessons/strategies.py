@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..errors import DataError
 from ..figures import study as figures
-from ..language import Text, listed, phrase, text
+from ..language import Text, counted, listed, phrase, text
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import NETWORK, Asked, Parameters
@@ -97,10 +97,10 @@ def opening(parameters: Parameters, data: Data, full: dict[str, Any] | None) -> 
             full=whole,
         )
     return phrase(
-        "live: {images} images of {name}, {draws} draws, {folds} folds; full: {full}",
+        "live: {images} images of {name}, {draws}, {folds} folds; full: {full}",
         images=len(data.plates),
         name=data.plates.name,
-        draws=parameters.draws,
+        draws=counted(parameters.draws, "{count} draw", "{count} draws"),
         folds=parameters.folds,
         full=whole,
     )
@@ -268,6 +268,10 @@ def compiled(one: Shown, data: Data, plan: cells.Plan) -> Shown:
 def shipped(one: Shown) -> list[dict[str, Any]]:
     """The recommendation for each chip, what choosing it is worth, and the grammar's reading."""
     plate = results.committed_study("plate")
+    if plate and any(
+        plate["provenance"][of] != one.study["provenance"][of] for of in ("plates", "weights")
+    ):
+        plate = None  # of other readings
     grammar = {(x["strategy"], x["chip"]): x for x in results.summarize(plate)} if plate else {}
     return [
         {
@@ -282,6 +286,25 @@ def shipped(one: Shown) -> list[dict[str, Any]]:
             "with the grammar": grammar.get((line["strategy"], line["chip"]), {}).get("mean"),
         }
         for line in results.recommendations(one.study)
+    ]
+
+
+def shipped_shown(output: Output, one: Shown) -> list[Text]:
+    """The table of what to ship, and a line for each chip on which that is nothing."""
+    rows = shipped(one)
+    output.table("06_recommended", rows, phrase("The strategy to ship on each chip."))
+    chips = dict.fromkeys(line["chip"] for line in one.lines)
+    return [
+        counted(
+            len(one.of_chip(chip)),
+            "{chip}: nothing to ship was found: the one strategy tried takes more time or work in "
+            "float than is allowed, or a draw puts it significantly below float.",
+            "{chip}: nothing to ship was found: each of the {count} strategies tried takes more "
+            "time or work in float than is allowed, or a draw puts it significantly below float.",
+            chip=chip,
+        )
+        for chip in chips
+        if chip not in {row["chip"] for row in rows}
     ]
 
 

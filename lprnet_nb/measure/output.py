@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from ..errors import ParameterError
 from ..figures.style import as_svg, redrawn
 from ..files import atomic_write
-from ..language import ENGLISH, LANGUAGES, heading, spoken, text, within
+from ..language import ENGLISH, LANGUAGES, Text, heading, spoken, text, within
 from .badge import STATES, Badge
 
 # Of badges where no report's style sheet is, such as JupyterLab: readable on light and dark.
@@ -116,7 +116,8 @@ class Output:
             return
         caption = text(caption)
         if self.folder:
-            self._write("tables", name, {**_captions(caption), "rows": within(rows, ENGLISH)})
+            value = {**_captions(caption), "rows": within(rows, ENGLISH), **_cells(rows)}
+            self._write("tables", name, value)
 
         def table(language: str) -> dict[str, str]:
             there = [
@@ -168,6 +169,24 @@ def _captions(caption: str) -> dict[str, Any]:
     }
     english = {"caption": within(caption, ENGLISH)}
     return {**english, "captions": others} if others else english
+
+
+def _cells(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a page needs beside English cells: their other languages, and which are badges."""
+    cells = [cell for row in rows for cell in row.values() if isinstance(cell, Text)]
+    words = {
+        language: said
+        for language in LANGUAGES
+        if (
+            said := {
+                cell.variants[ENGLISH]: cell.variants[language]
+                for cell in cells
+                if cell.variants[language] != cell.variants[ENGLISH]
+            }
+        )
+    }
+    badges = {cell.variants[ENGLISH]: cell.state for cell in cells if isinstance(cell, Badge)}
+    return {k: v for k, v in (("words", words), ("badges", badges)) if v}
 
 
 def _base64(png: io.BytesIO) -> str:

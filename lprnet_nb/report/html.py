@@ -39,7 +39,7 @@ from ..language import (
     spoken,
     translated,
 )
-from ..measure.badge import STATES
+from ..measure.badge import STATES, Badge, badge
 from ..measure.box import network_time
 from ..measure.output import as_cell, decimals
 from ..measure.parameters import NETWORK
@@ -589,12 +589,24 @@ def _tables(report: _Report) -> list[Table]:
                     _caption(value),
                     quote(path.relative_to(report.folder).as_posix()),
                     columns,
-                    tuple(tuple(row.get(column) for column in columns) for row in rows),
+                    tuple(tuple(_said(row.get(key), value) for key in columns) for row in rows),
                     link,
                 ),
             )
         )
     return [table for _, _, table in sorted(found, key=lambda item: item[:2])]
+
+
+def _said(cell: Any, table: Mapping[str, Any]) -> Any:
+    """A table's cell in the language spoken, a badge as such; see `measure.output`."""
+    if not isinstance(cell, str):
+        return cell
+    words, badges = (table.get(key) for key in ("words", "badges"))
+    own = words.get(spoken()) if isinstance(words, dict) else None
+    said = own.get(cell) if isinstance(own, dict) else None
+    state = badges.get(cell) if isinstance(badges, dict) else None
+    shown = Text({language: str(said or cell) for language in LANGUAGES})
+    return badge(state, shown) if state in STATES else str(shown)
 
 
 def _caption(value: Mapping[str, Any]) -> str:
@@ -876,6 +888,8 @@ def _prose(value: Any) -> Markup:
 
 def _cell(value: Any, places: int | None = None) -> Markup:
     """One value of a notebook's table; by default with as many decimals as it needs."""
+    if isinstance(value, Badge):
+        return Markup('<span class="tag {}">{}</span>').format(STATES[value.state], value)
     if value is None:
         return Markup('<span class="none">–</span>')
     if isinstance(value, bool):

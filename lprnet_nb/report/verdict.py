@@ -240,16 +240,16 @@ def _what_decides(count: int | None, metrics: Metrics, again: Again | None) -> T
         return phrase("{about}.", about=about)
     if source == "generated" or (source == "published" and count <= PUBLISHED):
         more = again(f"-{count}", IMAGES=count, MEASURED=None)
-        return phrase("{about}: {command}", about=about, command=more)
+        return phrase("{about}: `{command}`", about=about, command=more)
     if source == "published" and metrics.dataset.images < PUBLISHED:
         return phrase(
-            "{about}; the published set has {all}, which narrow the interval: {command}",
+            "{about}; the published set has {all}, which narrow the interval: `{command}`",
             about=about,
             all=number(PUBLISHED),
             command=again("-all", IMAGES=0, MEASURED=None),
         )
     return phrase(
-        "{about}: {command}, with that many of your own.",
+        "{about}: `{command}`, with that many of your own.",
         about=about,
         command=again("-own", DATA="FOLDER", IMAGES=0, MEASURED=None),
     )

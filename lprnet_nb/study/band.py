@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.power import POWER, Spread, least_seen, plates_needed, spread
-from ..language import Text, phrase
+from ..language import Text, counted, phrase
 from .cells import unpack
 from .results import TIPS, outcomes
 
@@ -121,10 +121,10 @@ def band_said(study: dict[str, Any]) -> list[Text]:
     )
     can = [
         phrase(
-            "{plates} plates and {draws} draws show half of the differences between {compared} "
+            "{plates} and {draws} show half of the differences between {compared} "
             "from {points:.1f} points on.",
-            plates=study["float"]["images"],
-            draws=len(study["provenance"]["draws"]),
+            plates=counted(study["float"]["images"], "{count} plate", "{count} plates"),
+            draws=counted(len(study["provenance"]["draws"]), "{count} draw", "{count} draws"),
             compared=what,
             points=points,
         )

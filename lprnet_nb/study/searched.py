@@ -14,7 +14,7 @@ from ..datasets.images import PlateImages
 from ..errors import DataError, LprnetError, ParameterError
 from ..evaluate.paired import mcnemar_exact
 from ..files import atomic_write
-from ..language import Text, phrase
+from ..language import Text, counted, phrase
 from ..measure.data import datasets_for
 from ..measure.parameters import check
 from ..model.trace import trace_model
@@ -347,16 +347,16 @@ def said(found: dict[str, Any]) -> list[Text]:
 def _compared(other: dict[str, Any]) -> Text:
     stays = other["verdict"] != "holds"
     return phrase(
-        "{chip}: {points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {draws} draws, "
+        "{chip}: {points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {draws}, "
         "p {p:.2f}) against {strategy}, which stays recommended: no gain beyond chance was seen."
         if stays
-        else "{chip}: {points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {draws} "
-        "draws, p {p:.2f}) against {strategy}: that is beyond chance.",
+        else "{chip}: {points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {draws}, "
+        "p {p:.2f}) against {strategy}: that is beyond chance.",
         chip=other["chip"],
         points=100 * other["difference"],
         low=100 * other["interval"][0],
         high=100 * other["interval"][1],
-        draws=other["draws"],
+        draws=counted(other["draws"], "{count} draw", "{count} draws"),
         p=other["p"],
         strategy=other["strategy"],
     )

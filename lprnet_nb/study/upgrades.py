@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.paired import holm, mcnemar_exact
-from ..language import Text, listed, phrase, sentences
+from ..language import Text, counted, listed, phrase, sentences
 from ..places import repository
 from ..toolchain.releases import PINNED, VERSIONS
 from .cells import unpack
@@ -185,12 +185,12 @@ def said(study: dict[str, Any]) -> list[Text]:
     same = [line for line in others if line["same_logits"] == line["draws"]]
     found = [
         phrase(
-            "{count} of {all} releases on {draws} draws; not run: {lacking}."
+            "{count} of {all} releases on {draws}; not run: {lacking}."
             if lacking
-            else "{count} of {all} releases on {draws} draws.",
+            else "{count} of {all} releases on {draws}.",
             count=len(studied),
             all=len(VERSIONS),
-            draws=study["provenance"]["draws"],
+            draws=counted(study["provenance"]["draws"], "{count} draw", "{count} draws"),
             lacking=", ".join(lacking),
         ),
         phrase(

@@ -11,6 +11,7 @@ import pytest
 
 from lprnet_nb.datasets.generate import generate_plates
 from lprnet_nb.datasets.margins import Margin, with_margin
+from lprnet_nb.language import speaking
 from lprnet_nb.lessons import compare, compile, infer, quantize, strategies, trace, train
 from lprnet_nb.measure import output
 from lprnet_nb.measure.badge import exactness
@@ -18,6 +19,7 @@ from lprnet_nb.measure.data import Data
 from lprnet_nb.model.own import load_own_weights
 from lprnet_nb.model.weights import load_published_weights
 from lprnet_nb.places import repository
+from lprnet_nb.report import html
 from lprnet_nb.study import results
 
 
@@ -57,15 +59,18 @@ def test_subnormals_are_not_said_to_be_slow_where_they_are_not() -> None:
 
 def test_predicted_and_measured_times() -> None:
     rows = [
-        {"label": "a", "predicted_ms": 0.1, "published_ms": 0.5},
-        {"label": "b", "predicted_ms": 0.2, "published_ms": 0.4},
-        {"label": "c", "predicted_ms": None, "published_ms": 0.4},
+        {"label": "a", "precision": "fp32", "predicted_ms": 0.1, "published_ms": 0.5},
+        {"label": "b", "precision": "int8", "predicted_ms": 0.2, "published_ms": 0.4},
+        {"label": "c", "precision": "int8", "predicted_ms": None, "published_ms": 0.4},
     ]
     assert compile.latency_said(rows) == (
         "measured times are 2.0 to 5.0 times the predicted ones. "
         "The compiler predicts nothing for c."
     )
     assert "no measured time" in compile.latency_said([{**rows[0], "published_ms": None}])
+    here = {"label": "a INT8", "precision": "int8", "published_ms": None}
+    same = [rows[0], {**here, "predicted_ms": 0.05}, {**here, "predicted_ms": 0.04}]
+    assert compile.latency_said(same).startswith("by prediction, INT8 is 2.0 to 2.5 times as fast")
 
 
 def test_thresholds_that_are_borne() -> None:
@@ -167,6 +172,38 @@ def test_what_is_shipped_is_what_the_study_recommends() -> None:
         assert row["on plates that did not choose it"] == evidence["unbiased"]["mean"]
         assert row["with the grammar"] > row["exact match"]
     assert len(rows) == 4
+
+
+def test_a_page_has_a_tables_cells_in_its_language(tmp_path) -> None:
+    rows = [{"model": "a", "exactness": exactness({"identical": True})}, {"model": "b"}]
+    output.Output(tmp_path).table("x", rows, "caption")
+    table = json.loads((tmp_path / "tables" / "x.json").read_text("utf8"))
+    assert table["rows"][0]["exactness"] == "to the bit"
+    for language, said in (("en", "to the bit"), ("zh", "逐位一致")):
+        with speaking(language):
+            cell = html._cell(html._said("to the bit", table))
+        assert cell == f'<span class="tag good">{said}</span>'
+    assert html._said("a", table) == "a" and html._said(1, table) == 1
+    assert html._said("a", {"words": [], "badges": 1}) == "a"
+
+
+def test_what_cannot_be_shipped_is_said_instead_of_an_empty_table(tmp_path) -> None:
+    """And the grammar's figures, which are of the committed plates, stand beside no others."""
+    study = results.committed_study()
+    rows = [
+        {**row, "bits": "00" * 125} if row["chip"] == "BM1684" and "bits" in row else row
+        for row in study["rows"]
+    ]
+    plates = {**study["provenance"]["plates"], "digest": "of mine"}
+    other = {**study["provenance"], "plates": plates}
+    one = strategies.shown({**study, "rows": rows, "provenance": other})
+    out = output.Output(tmp_path)
+    [line] = strategies.shipped_shown(out, one)
+    assert line.startswith("BM1684: nothing to ship was found")
+    table = json.loads((tmp_path / "tables" / "06_recommended.json").read_text("utf8"))["rows"]
+    assert [row["chip"] for row in table] == ["BM1684X", "BM1688", "CV186X"]
+    assert {row["with the grammar"] for row in table} == {None}
+    assert strategies.shipped_shown(out, strategies.shown(study)) == []
 
 
 def test_a_study_of_some_chips_says_nothing_of_others() -> None:

@@ -403,7 +403,7 @@ def test_chinese_pages_are_chinese_throughout(good: Path, tmp_path: Path) -> Non
 
 
 def test_chinese_notebooks_are_chinese_throughout(tmp_path: Path) -> None:
-    """Their prose; `test_a_report_in_chinese` in test_chinese.py has their outputs."""
+    """Their prose; test_chinese.py has their outputs."""
     for path in sorted((repository() / "notebooks").glob("*.ipynb")):
         with speaking("zh"):
             body = convert(path).body

@@ -129,8 +129,9 @@ OPEN = {"difference": -0.006, "ci95": [-0.0154, 0.0034], "outcome": "too few pla
             {**OPEN, "decides": 5400},
             "Whether INT8 loses more than 1 point on BM1684X, 1,000 plates cannot tell.",
             "−0.6 points against float (95 % interval −1.5 to +0.3): 1,000 plates cannot tell "
-            "whether it loses more than 1 point. About 5,400 such plates would: scripts/report.sh "
-            "--profile quick --images 0 --data FOLDER --name mine-own, with that many of your own.",
+            "whether it loses more than 1 point. About 5,400 such plates would: `scripts/report.sh "
+            "--profile quick --images 0 --data FOLDER --name mine-own`, with that many of your "
+            "own.",
         ),
     ],
 )
@@ -144,11 +145,11 @@ def test_what_would_decide_is_a_command_that_can_be_run() -> None:
     few = {"name": "published-1000", "images": 100, "digest": "ab" * 32}
     [only] = _judged({**OPEN, "decides": 810}, dataset=few).chips["BM1684X"]
     assert only.sentence.endswith(
-        "About 810 such plates would: scripts/report.sh --profile quick --images 810 "
-        "--name mine-810"
+        "About 810 such plates would: `scripts/report.sh --profile quick --images 810 "
+        "--name mine-810`"
     )
     [only] = _judged({**OPEN, "decides": 5400}, dataset=few).chips["BM1684X"]
-    assert only.sentence.endswith("scripts/report.sh --profile quick --images 0 --name mine-all")
+    assert only.sentence.endswith("scripts/report.sh --profile quick --images 0 --name mine-all`")
     [only] = _judged(OPEN, dataset=few).chips["BM1684X"]
     assert only.sentence.endswith("no number of such plates would.")
     [only] = _judged({**OPEN, "decides": 810}, again=None, dataset=few).chips["BM1684X"]
@@ -159,7 +160,7 @@ def test_what_would_decide_in_a_tour_needs_no_compiler() -> None:
     again = partial(command, _manifest("tour"), "tour")
     data = {**report_sample.metrics("generated")["data"]}
     [only] = _judged({**OPEN, "decides": 810}, again=again, data=data).chips["BM1684X"]
-    assert only.sentence.endswith("scripts/report.sh --profile tour --images 810 --name tour-810")
+    assert only.sentence.endswith("scripts/report.sh --profile tour --images 810 --name tour-810`")
 
 
 @pytest.mark.parametrize(
