@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import weakref
@@ -155,6 +156,11 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
             _replace(Path(os.path.realpath(path)), write)
     except OSError as error:
         raise _unwritable(path, error) from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"cannot write {str(path)!a}: this locale ({sys.getfilesystemencoding()}) has no such "
+            "characters for a file's name. Set LC_ALL=C.UTF-8."
+        ) from error
     return path
 
 

@@ -50,6 +50,8 @@ class Part(BaseModel):
 class Spread(Part):
     """Milliseconds an image over timed calls."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     median: float = Field(ge=0)
     quartiles: tuple[float, float]
     least: float
@@ -193,8 +195,8 @@ def _check_logits(path: Path, model: MeasuredModel, found: Program, count: int) 
         raise DataError(f"{path}: {model.id} has not one digest a plate.")
     for index, text in (found.different or {}).items():
         try:
-            raw, place = base64.b64decode(text, validate=True), int(index)
-            expected = found.digests[place]
+            raw = base64.b64decode(text, validate=True)
+            expected = dict(enumerate(found.digests))[int(index)]
         except (binascii.Error, ValueError, LookupError) as error:
             raise DataError(f"{path}: {model.id}, plate {index}: {error}.") from error
         if hashlib.sha256(raw).hexdigest() != expected:
@@ -229,8 +231,13 @@ def measured_logits(model: MeasuredModel, expected: np.ndarray) -> np.ndarray:
     found = model.programs["plates"]
     logits = np.ascontiguousarray(expected, np.float32).copy()
     for place, text in (found.different or {}).items():
-        raw = np.frombuffer(base64.b64decode(text), np.float32)
-        logits[int(place)] = raw.reshape(logits.shape[1:])
+        raw = base64.b64decode(text)
+        if len(raw) != logits[0].nbytes:
+            raise DataError(
+                f"results of {model.id}: plate {place} has {len(raw)} bytes of logits, and the "
+                f"model gives {logits[0].nbytes}. Make the kit again and run it again."
+            )
+        logits[int(place)] = np.frombuffer(raw, np.float32).reshape(logits.shape[1:])
     for index, row in enumerate(logits):
         if logits_digest(row) != (found.digests or ())[index]:
             raise DataError(

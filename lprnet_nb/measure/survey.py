@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import artifact, digest
+from ..cache import artifact, digest, is_made_here
 from ..datasets import ccpd
 from ..datasets.images import fit, preprocess
 from ..decode import decode
@@ -107,6 +107,13 @@ def survey(
     if files < 1 or files % model.batch:
         raise ParameterError(
             f"files={files} is not possible. Choose a multiple of the model's batch, {model.batch}."
+        )
+    path = getattr(model, "path", None)  # a float network has none
+    if backend in ("simulator", "device") and path and path.is_file() and not is_made_here(path):
+        raise ParameterError(
+            f"{path} was not made in this machine's cache, and it holds instructions that are run "
+            "as they are. A survey runs only what was made here: compile it here, or choose the "
+            "emulator, which runs the graph in its record."
         )
     folder = find_path(folder).resolve()
     total = sum(1 for _ in islice(ccpd.ccpd_files(folder), limit))

@@ -67,12 +67,17 @@ def _built(file: Path) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         _end(f"{FUNCTION}() gives a {type(module).__name__}, not a torch.nn.Module")
     first, second = module.state_dict(), again.state_dict()
-    if any(not torch.equal(first[name], second.get(name, first[name])) for name in first):
+    if any(not _same(first[name], second.get(name, first[name])) for name in first):
         _end(
             f"{FUNCTION}() gives other weights each time: load trained ones in it, or call "
             "torch.manual_seed first"
         )
     return module.eval()
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal, where NaN is too: that it is there is told of the output."""
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _loaded(file: Path) -> torch.nn.Module:

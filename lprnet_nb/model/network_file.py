@@ -109,14 +109,14 @@ def read_facts(file: Path) -> tuple[Interface, Alphabet | None]:
         facts = _Facts.model_validate(tomllib.loads(read_text(toml, "description of a network")))
         interface = Interface(facts.input.format(), facts.output.layout, facts.output.kind)
         return interface, _alphabet(facts.output, file.parent)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{toml} is not TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"{toml}: {place}: {first['msg']}. Mend it.") from error
     except DataError as error:
         raise DataError(f"{toml}: {error}") from error
+    except (ValueError, RecursionError) as error:  # also nested too deeply, a number of any length
+        raise DataError(f"{toml} is not TOML: {error}.") from error
 
 
 def _alphabet(output: _Output, folder: Path) -> Alphabet | None:
@@ -176,6 +176,11 @@ def _tried(file: Path, model: bytes, interface: Interface, alphabet: Alphabet | 
             "values."
         )
     check_output(made, interface, alphabet)
+    if not np.array_equal(run_session(session, example), made):
+        raise DataError(
+            "its output for one picture differs from call to call. Export it without what draws "
+            "random numbers."
+        )
     name = re.sub(r"\W+", "_", file.stem, flags=re.ASCII).strip("_").lower() or "network"
     if name in RESERVED:
         raise DataError(f"{name!r} is the workbook's own. Give the file another name.")

@@ -65,25 +65,46 @@ def read_onnx(path: Path) -> bytes:
         ) from error
     if not model.graph.node:
         raise DataError(f"{path} has no operation: it is not an ONNX file, or an empty one.")
-    outside = [
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in external_data_helper._get_all_tensors(model)
-        if external_data_helper.uses_external_data(tensor)
-    ]
-    lost = sorted({name for name in outside if not (path.parent / name).is_file()})
-    if lost:
-        raise DataError(
-            f"{path} keeps its weights in {lost[0]}, which is not beside it. Copy it too, or "
-            "save the network with its weights inside."
-        )
     try:
-        external_data_helper.load_external_data_for_model(model, str(path.parent))
+        _load_external(model, path)
+    except DataError:
+        raise
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise DataError(f"{path}: its external weights cannot be read: {error}") from error
     for tensor in external_data_helper._get_all_tensors(model):
         tensor.ClearField("data_location")  # the same network has the same bytes
     _check_ends(model, path)
     return _renamed(model).SerializeToString(deterministic=True)
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    """Take weights into the network that lie in files beside it; as many bytes as a file may have.
+
+    Raises
+    ------
+    DataError
+        When such a file is missing or too large.
+    OSError, ValueError, onnx.checker.ValidationError
+        When it cannot be read, or should not be.
+    """
+    outside = {
+        external_data_helper.ExternalDataInfo(tensor).location
+        for tensor in external_data_helper._get_all_tensors(model)
+        if external_data_helper.uses_external_data(tensor)
+    }
+    for name in sorted(outside):
+        beside = path.parent / name
+        if not beside.is_file():
+            raise DataError(
+                f"{path} keeps its weights in {name!r}, which is not beside it. Copy it too, "
+                "or save the network with its weights inside."
+            )
+        if beside.stat().st_size > LARGEST:
+            raise DataError(
+                f"{path} keeps its weights in {name!r}, which has {beside.stat().st_size} bytes; "
+                f"at most {LARGEST} are read."
+            )
+    external_data_helper.load_external_data_for_model(model, str(path.parent))
 
 
 def _check_ends(model: onnx.ModelProto, path: Path) -> None:

@@ -476,9 +476,13 @@ def read_kit(folder: str | Path) -> Kit:
     kit = read_part(folder / "kit.json", Kit, "comes with a kit, which `lprnet-nb kit` makes")
     for name, expected in kit.files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+        except (OSError, ValueError) as error:  # no file has such a name
+            raise DataError(f"{folder}/kit.json names {name!r}: {error}.") from error
+        if not inside:
             raise DataError(f"{folder}/kit.json names {name!r}, which leads out of the kit.")
-        if not path.is_file():
+        if not there:
             raise DataError(f"{path} is missing from the kit. Copy or make the kit again.")
         if file_digest(path) != expected:
             raise DataError(

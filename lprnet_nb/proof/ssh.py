@@ -12,6 +12,7 @@ import re
 import secrets
 import shlex
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import Any, TypeVar
 
 from .. import children
 from ..errors import DataError, EngineError, ParameterError
-from ..files import atomic_write
+from ..files import atomic_write, private_folder
 from ..measure.box import read_results
 from .kit import Kit, kit_digest, read_kit
 
 DROPPED = 255  # exit status of ssh itself, against that of the command over there
 TRIES = 5
+_LARGEST = 256 << 20  # bytes of results; a plate's logits take 6 KiB where they differ
 _WAIT = 3.0  # seconds before the second try, doubled for each that follows
 _Found = TypeVar("_Found")
 
@@ -75,21 +77,37 @@ def run_over_ssh(
     """
     folder = Path(folder)
     kit, identity = read_kit(folder), kit_digest(folder)
-    box = _Box(host, ssh, f"lprnet-kit-{identity[:16]}", report)
+    box = _Box(host, _words(ssh, "ssh"), f"lprnet-kit-{identity[:16]}", report)
+    program = [*_words(python, "python"), "run.py"]
     box.retry(lambda: box.copy(kit, folder))
     # Results that were finished while the connection was down are of this session, and count.
     session = secrets.token_hex(8)
-    code = box.retry(
-        lambda: box.follow([*shlex.split(python), "run.py", "--session", session, *options])
-    )
+    code = box.retry(lambda: box.follow([*program, "--session", session, *options]))
     if code not in (0, 1):  # 1: some jobs failed, and the results say which
         raise EngineError(f"run.py on {host} ended with status {code}: {box.last}")
-    raw = box.retry(lambda: box.ask(["cat", "results.json"]))
-    target = atomic_write(output or folder / "results.json", raw)
-    results = read_results(target)
+    raw = box.retry(lambda: box.ask(["head", "-c", str(_LARGEST), "results.json"]))
+    with tempfile.TemporaryDirectory(prefix="results-", dir=private_folder()) as fetched:
+        # Looked at first: what an earlier run has found is not replaced by anything else.
+        path = atomic_write(Path(fetched) / "results.json", raw)
+        try:
+            results = read_results(path)
+        except DataError as error:
+            said = str(error).replace(str(path), "results.json")
+            raise DataError(f"{host} sent other things than results: {said}") from error
     if results.kit != identity:
         raise DataError(f"{host} sent results of the kit {results.kit[:16]}, not {identity[:16]}.")
-    return target
+    return atomic_write(output or folder / "results.json", raw)
+
+
+def _words(command: str, what: str) -> list[str]:
+    """A command and its options, as a shell would part them."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ParameterError(f"--{what} {command!r}: {error}. Mend its quotes.") from error
+    if not words:
+        raise ParameterError(f"--{what} is empty. Name a program.")
+    return words
 
 
 class _Dropped(Exception):
@@ -99,13 +117,15 @@ class _Dropped(Exception):
 class _Box:
     """One folder on one machine, reached by ssh."""
 
-    def __init__(self, host: str, ssh: str, place: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, host: str, ssh: list[str], place: str, report: Callable[[str], None]
+    ) -> None:
         if not re.fullmatch(r"[^\s-]\S*", host):
             raise ParameterError(f"{host!r} is no host. Name one as ssh takes it: user@box.")
         self.host, self.place, self.report = host, place, report
         # ssh notices by itself when nothing comes any more.
         alive = ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
-        self.command = [*shlex.split(ssh), "-T", *alive, "--", host]
+        self.command = [*ssh, "-T", *alive, "--", host]
         self.last = ""
 
     def retry(self, act: Callable[[], _Found]) -> _Found:
@@ -204,3 +224,5 @@ def _start(command: Sequence[str], **streams: Any) -> children.Child:
         )
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is not installed: {error.strerror}.") from error
+    except OSError as error:
+        raise EngineError(f"{command[0]} cannot be started: {error.strerror}.") from error

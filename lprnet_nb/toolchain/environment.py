@@ -249,7 +249,7 @@ def _describe(prefix: Path, named: str) -> Compiler:
     try:
         python = prefix / "bin" / "python"
         said = children.run([python, "-I", "-c", script], timeout=120)
-        answer = said.stdout.split()
+        answer = said.stdout.splitlines()  # a folder may have spaces in its name
         if said.returncode or len(answer) != 2:
             raise OSError(said.stderr.strip()[-300:] or f"{python} ended with {said.returncode}")
     except OSError as error:

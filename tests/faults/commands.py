@@ -145,8 +145,10 @@ def main() -> None:
     for name in _LOADED if sys.flags.utf8_mode or sys.stdout.encoding == "utf-8" else _FEW:
         import_module(f"lprnet_nb.{name}")
     import_module("lprnet_nb.datasets.generate").generate_plates(1, 0, workers=0)
-    # Another user may not be able to enter the folder of this Python; archives need it.
-    import_module("encodings.cp437")
+    # Another user may not be able to enter the folder of this Python, where archives and labels
+    # find these.
+    for encoding in ("cp437", "utf_16", "utf_16_le", "utf_16_be"):
+        import_module(f"encodings.{encoding}")
     tempfile.tempdir = None
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin.buffer:

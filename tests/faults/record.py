@@ -97,6 +97,6 @@ def _why(report: pytest.TestReport) -> str:
 
 def _plain(text: str) -> str:
     """A text without the folders of this machine, and names drawn for one run."""
-    short = re.sub(r"/[^\s'\"]*/faults(\d+|-\w+)/", "", text)
+    short = re.sub(r"/[^\s'\"]*/(faults(\d+|-\w+)|lprnet-\d+-\w+)/", "", text)
     short = short.replace(str(repository()), "…").replace(str(Path.home()), "~")
     return re.sub(r"\bscene-\w+/", "", short)

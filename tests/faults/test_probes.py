@@ -10,12 +10,12 @@ from collections import Counter
 
 import pytest
 
-from . import advice, foreign_code, hangs, loss, wrong_answers
+from . import advice, carried, foreign_code, hangs, loss, wrong_answers
 from .probes import Probe
 from .scene import CONTEXTS, HERE, Context, Scene, Stage
 from .world import Skip
 
-ALL = [*foreign_code.A, *wrong_answers.B, *hangs.C, *loss.D, *advice.E]
+ALL = [*foreign_code.A, *wrong_answers.B, *hangs.C, *loss.D, *advice.E, *carried.CARRIED]
 
 
 def cases(probes: list[Probe]) -> list:

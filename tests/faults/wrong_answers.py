@@ -86,7 +86,7 @@ def _(scene: Scene) -> str:
 @B.probe("B6", "labels of a name that the checkout has too", everywhere=True)
 def _(scene: Scene) -> str:
     plates = scene.plates()
-    mine = scene.text("README.md", "0.png,皖A12345\n1.png,京A12345\n")
+    mine = scene.text("README.md", "a.png,皖A12345\nb.png,京A12345\n")
     ended = scene.run("evaluate", mine, plates)
     return same(ended.status, 2)  # its names are not those of the plates; not text of the checkout
 
@@ -362,6 +362,8 @@ def _(scene: Scene) -> str:
     refused = report("CV186X").strip().splitlines()[-1]
     same("ParameterError" in refused and "chips BM1688, not CV186X" in refused, True)
     same(pages(), before)
+    shutil.rmtree(scene.home)  # notebooks' kernels keep fonts and histories there
+    scene.home.mkdir()
     return f"one error: {scene.plain(refused)}"
 
 

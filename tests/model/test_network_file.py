@@ -166,7 +166,7 @@ def test_weights_outside_the_file_must_be_there(tmp_path):
     onnx.save(model(), path, save_as_external_data=True, location="small.data", size_threshold=0)
     inside = read_network(path)
     (tmp_path / "small.data").rename(tmp_path / "gone.data")
-    with pytest.raises(DataError, match="small.data, which is not beside it"):
+    with pytest.raises(DataError, match="'small.data', which is not beside it"):
         read_network(path)
     plain = save(tmp_path, model(), description(), "plain")
     assert read_network(plain).digest == inside.digest
