@@ -202,8 +202,7 @@ def test_what_the_simulator_said() -> None:
     metrics = _metrics()
     computed = verdict.judge(metrics, _facts(metrics))
     assert computed.checked and computed.computed.endswith(
-        "The chip simulator ran 4 images through each of 7 BModels: the same logits to the "
-        "bit."
+        "The chip simulator ran 4 images through each of 7 BModels: the same logits to the bit."
     )
     near = verdict.judge(metrics, _facts(metrics, identical=False, max_abs_difference=0.0312))
     said = "the same readings, up to 0.031 of a logit."
