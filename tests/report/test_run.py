@@ -137,7 +137,12 @@ def side_by_side(notebooks, tmp_path, monkeypatch):
     return run
 
 
-WAIT = "while not (place / '{}').exists():\n    time.sleep(0.1)"
+WAIT = (
+    "for _ in range(1200):\n"
+    "    if (place / '{}').exists():\n        break\n"
+    "    time.sleep(0.1)\n"
+    "else:\n    raise TimeoutError('alone')"
+)
 
 
 def ended(tmp_path, *names):
