@@ -9,8 +9,8 @@ from lprnet_nb.runtime.emulator.normalization import TERMS, Exponential, exponen
 from lprnet_nb.runtime.emulator.steps import Attributes, Step, head, lowers
 
 OF_EXP = ("EXP", "SIGMOID", "SILU", "TANH")
-# BM1684's sigmoids were seen to give other values beside other layers: not known.
-KNOWN = {"BM1684": ("ABSVAL", "SQRT", "EXP", "TANH"), "BM1684X": ("ABSVAL", "SQRT", *OF_EXP)}
+# BM1684's exp and sigmoids were seen to give other values beside other layers: not known.
+KNOWN = {"BM1684": ("ABSVAL", "SQRT", "TANH"), "BM1684X": ("ABSVAL", "SQRT", *OF_EXP)}
 
 
 @dataclass(frozen=True)
