@@ -896,10 +896,19 @@ def study(
     images: Annotated[int | None, typer.Option(help="How many of them; 0 for all.")] = None,
     strategies: Strategies = None,
     chips: Chips = None,
-    draws: Annotated[int, typer.Option(help="Calibration draws.")] = 5,
+    draws: Annotated[
+        int | None, typer.Option(help="Calibration draws; 5, or 3 with --worlds.")
+    ] = None,
     decoder: Annotated[str, typer.Option(help="How logits are read.")] = "greedy",
     tpu_mlir: TpuMlir = None,
     calibration: Calibration = None,
+    worlds: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the study's findings again of other weights and plates: of photographs, "
+            "margin+5, margin+10, margin+20, generated, or all."
+        ),
+    ] = None,
     releases: Annotated[
         str | None,
         typer.Option(
@@ -927,17 +936,26 @@ def study(
             "--data and --images are for a --network of your own: LPRNet is studied on all "
             "published plates."
         )
+    asked: list[object] = [network, strategies, chips, tpu_mlir, calibration, recommend or None]
+    asked += [None if decoder == "greedy" else decoder, draws if worlds is None else None]
+    alone = [name for name, one in (("releases", releases), ("worlds", worlds)) if one is not None]
+    if alone and (len(alone) > 1 or any(one is not None for one in asked)):
+        raise ParameterError(
+            f"--{alone[0]} studies the same strategies, chips and draws on every one: it takes "
+            "none of the other options."
+        )
     if releases is not None:
         from .study.releases import grow_releases
 
-        asked = (network, strategies, chips, tpu_mlir, calibration, recommend or None)
-        if any(one is not None for one in asked):
-            raise ParameterError(
-                "--releases studies the same strategies, chips and draws on every release: it "
-                "takes none of the other options."
-            )
         named = None if releases == "all" else releases.split(",")
         print(grow_releases(output, named, report=lambda line: print(line, file=sys.stderr)))
+        return
+    if worlds is not None:
+        from .study.worlds import DRAWS, grow_worlds
+
+        of_them = None if worlds == "all" else worlds.split(",")
+        count = DRAWS if draws is None else draws
+        print(grow_worlds(output, of_them, count, lambda line: print(line, file=sys.stderr)))
         return
     grow = grow_own if own else grow_published
     print(
@@ -949,7 +967,7 @@ def study(
                 images=images,
                 strategies=strategies,
                 chips=chips,
-                draws=draws,
+                draws=5 if draws is None else draws,
                 decoders=decoder,
                 tpu_mlir=tpu_mlir,
                 calibration=calibration,

@@ -84,3 +84,23 @@ def within(count: int, draw: int) -> Split:
     """Calibration images drawn from those that are evaluated: how published figures were made."""
     order = np.random.default_rng([draw, 2]).permutation(count)
     return Split(draw, 0, order, np.arange(count))
+
+
+def apart(count: int, draws: int, size: int, seed: int) -> list[Split]:
+    """Draws of disjoint calibration images; all judge the same images, which none calibrates on.
+
+    Raises
+    ------
+    ParameterError
+        When no image is left to judge.
+    """
+    if count <= draws * size:
+        raise ParameterError(
+            f"{count} images are too few: {draws} draws calibrate on {size} each, and others are "
+            f"judged. Give {draws * size + 1} or more."
+        )
+    order = np.random.default_rng([seed, 3]).permutation(count)
+    evaluate = np.sort(order[draws * size :])
+    return [
+        Split(draw, 0, order[draw * size : (draw + 1) * size], evaluate) for draw in range(draws)
+    ]

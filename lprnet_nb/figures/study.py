@@ -473,6 +473,70 @@ VERDICTS = {
 }
 
 
+@in_each_language
+def forest(lines: Sequence[Mapping[str, Any]], worlds: Mapping[tuple[str, str], str]) -> Figure:
+    """Gain of each finding over worlds, with its 95 % interval and verdict: a panel a finding.
+
+    Parameters
+    ----------
+    lines
+        `study.replication.lines`.
+    worlds
+        What is written of each ``(plates, weights)``, from top to bottom.
+    """
+    findings = list(dict.fromkeys((x["tip"], x["strategy"], x["baseline"]) for x in lines))
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    height = 0.34 + 0.105 * len(chips) * len(worlds)
+    figure = blank(WIDTH, (len(findings) + 1) // 2 * (height + 0.25) + 0.7)
+    panels = figure.subplots((len(findings) + 1) // 2, 2, sharey=True, squeeze=False).ravel()
+    for axes, finding in zip(panels, findings):
+        places = _rows(axes, list(worlds.values()))
+        axes.tick_params(axis="y", labelsize=6.5)
+        axes.axvline(0, color=BLACK, linewidth=0.8)
+        for line in lines:
+            if (line["tip"], line["strategy"], line["baseline"]) == finding:
+                row = list(worlds).index((line["plates"], line["weights"]))
+                _gain(axes, line, places[row], chips)
+        tip, strategy, baseline = finding
+        title = textwrap.fill(tip, 42) + f"\n{strategy} {MINUS} {baseline}"
+        axes.set_title(title, fontsize=7.5)
+    for axes in panels[len(findings) :]:
+        axes.set_visible(False)
+    for chip, style in zip(chips, SERIES):
+        panels[0].plot([], [], color=style["color"], marker=style["marker"], label=chip)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    marks = "   ".join(f"{mark} {within(name, spoken())}" for mark, _, name in VERDICTS.values())
+    points = phrase("points of exact match gained, with the 95 % interval")
+    figure.supxlabel(f"{points}   {marks}", fontsize=8)
+    return figure
+
+
+def _gain(axes: Axes, line: Mapping[str, Any], place: float, chips: Sequence[str]) -> None:
+    """A finding's gain in one world on one chip, and the verdict's mark at the right edge."""
+    number = chips.index(line["chip"])
+    style = SERIES[number]
+    place = place + 0.36 * (number - (len(chips) - 1) / 2)
+    ends = [100 * end for end in line["interval"]]
+    axes.plot(ends, [place] * 2, color=style["color"], linewidth=1)
+    axes.plot(
+        100 * line["difference"],
+        place,
+        color=style["color"],
+        marker=style["marker"],
+        markersize=3.5,
+    )
+    axes.annotate(
+        VERDICTS[line["verdict"]][0],
+        (1, place),
+        xycoords=("axes fraction", "data"),
+        xytext=(2 + 7 * number, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=6.5,
+        color=style["color"],
+    )
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of the way from float to what is read in the end.

@@ -15,7 +15,16 @@ from ..language import Text, counted, listed, phrase, text
 from ..measure.data import Data
 from ..measure.output import Output
 from ..measure.parameters import NETWORK, Asked, Parameters
-from ..study import band, cells, details, results, searched, sentences, upgrades
+from ..study import (
+    band,
+    cells,
+    details,
+    replication,
+    results,
+    searched,
+    sentences,
+    upgrades,
+)
 from ..study.full import releases_of
 from ..toolchain.packaged import TOOLCHAIN as PACKAGED
 from ..toolchain.packaged import packaged_study
@@ -211,6 +220,21 @@ def verdicts_said(one: Shown) -> Text:
         holds=listed(holds) or phrase("none"),
         fails=fails,
     )
+
+
+def worlds_shown(output: Output) -> list[Text]:
+    """The findings in other worlds: their figure and table, and what they say."""
+    told = replication.replicated()
+    if told is None:
+        return [phrase("The study over worlds is not in this checkout.")]
+    output.figure(
+        figures.forest(told, replication.named(told)),
+        "06_worlds",
+        phrase("Gain of each finding with other weights and on other plates, and its verdict."),
+    )
+    table = phrase("In how many other worlds each holds / does not hold / cannot be told.")
+    output.table("06_worlds", replication.worlds_table(told), table)
+    return replication.said(told)
 
 
 def origins_said(one: Shown) -> list[Text]:

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..datasets.fetch import load_published
-from ..datasets.generate import Severity, generate_plates
+from ..datasets.generate import generate_plates
 from ..datasets.images import PlateImages
-from ..datasets.margins import Margin, with_margin
+from ..datasets.worlds import GENERATED, OF_PHOTOGRAPHS, SEED, generated
 from ..decode import decode
 from ..errors import ParameterError
 from ..evaluate.accuracy import correct
@@ -29,7 +28,15 @@ from ..model.weights import Weights, load_published_weights
 from ..places import repository
 from ..runtime.likeness import greedy_signs
 
-SEED = 43  # of no plate that the packaged weights were trained on
+PHOTOGRAPHS = (
+    "photographs",
+    "margin-5",
+    "margin-2.5",
+    "margin+5",
+    "margin+10",
+    "blurred",
+    "dark",
+)
 BINS = 5  # as notebook 05 draws them
 REJECT = 0.95
 HOLDS = 0.05  # calibration error up to which a confidence is said to hold
@@ -109,29 +116,8 @@ def _worlds(plates: int) -> tuple[dict[str, PlateImages], list[PlateImages]]:
         "photographs": replace(half, name="photographs, calibrated on"),
         "generated": replace(generate_plates(500, SEED + 1), name="generated, calibrated on"),
     }
-    return calibrating, [*_photographs(photographs), *_generated(plates)]
-
-
-def _photographs(plates: PlateImages) -> Iterator[PlateImages]:
-    yield plates
-    for margin in ((-0.05, -0.1), (-0.025, -0.05), (0.05, 0.1), (0.1, 0.2)):
-        yield with_margin(plates, Margin(*margin))
-    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 1.0) for image in plates.images])
-    yield replace(plates, name="photographs, blurred by 1 pixel", images=blurred)
-    dark = (plates.images * 0.3).astype(np.uint8)
-    yield replace(plates, name="photographs, 30 % of the light", images=dark)
-
-
-def _generated(plates: int) -> Iterator[PlateImages]:
-    for name, severity in (
-        ("default", Severity()),
-        ("severity 0.5", Severity(0.5, 0.5)),
-        ("detector's margin -5 %", Severity(margin=-0.05)),
-        ("detector's margin 10 %", Severity(margin=0.1)),
-        ("soft 3", Severity(soft=3.0)),
-        ("wild 1", Severity(wild=1.0)),
-    ):
-        yield replace(generate_plates(plates, SEED, severity=severity), name=f"generated, {name}")
+    changed = [OF_PHOTOGRAPHS[name](photographs) for name in PHOTOGRAPHS]
+    return calibrating, [*changed, *(generated(plates, name) for name in GENERATED)]
 
 
 def _rows(

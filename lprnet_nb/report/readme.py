@@ -25,6 +25,7 @@ from ..files import atomic_write
 from ..measure.schema import Manifest, Row, read_manifest, read_metrics
 from ..places import repository
 from ..study.cells import CROSS_FIT
+from ..study.replication import VERDICTS, counts, replicated, worlds_path
 from ..study.results import (
     candidates,
     committed_path,
@@ -34,6 +35,7 @@ from ..study.results import (
     summarize,
     verdicts,
 )
+from ..study.worlds import COMMITTED, JUDGED
 from .board_times import VENDORS_STRATEGY, call_costs
 
 THREE_LOOKS = (
@@ -50,6 +52,9 @@ TOLD = (
     "more calibration images (450)",
     "first and last layer in float",
     "a convolution of their own for pooled channels",
+    "another threshold method (mse)",
+    "the first layer and the context in float, once forked",
+    "the first block and the context's squares in float, once forked",
 )
 WORDS: dict[str, dict[str, str]] = {
     "en": {
@@ -89,6 +94,13 @@ WORDS: dict[str, dict[str, str]] = {
         "interval excludes no gain (or no loss):",
         "tip": "advice",
         "on": "on top of",
+        "elsewhere": "elsewhere, {chip}",
+        "worlds": "**Elsewhere**: in how many of {count} other worlds the advice holds / does not "
+        "hold / cannot be told, by the same rule (notebook 06). Worlds are this project's own "
+        "weights on the photographs, and both weights on {generated:,} generated plates and on "
+        "photographs with a detector's margins of 5, 10 and 20 % of the width and twice that of "
+        "the height; {draws} calibration draws, from `{path}` (`lprnet-nb study {path} --worlds "
+        "all`).",
         "report": "One run of the whole job, one calibration draw ({command}): exact match with "
         "greedy decoding / with the grammar of plates, batch 1. {calibrated}",
         "among": "It calibrates on plates that it also judges, and one draw moves by a point "
@@ -136,6 +148,12 @@ WORDS: dict[str, dict[str, str]] = {
         "区间不含零者以**粗体**标出：",
         "tip": "建议",
         "on": "基准",
+        "elsewhere": "别处，{chip}",
+        "worlds": "**别处**：在另外 {count} 种情形中，该建议成立 / 不成立 / 无法判断的各有几种，"
+        "判据相同（笔记本 06）。这些情形是：本项目自己的权重读照片；两套权重读 {generated:,} 张"
+        "生成车牌，"
+        "以及检测框留出宽度 5、10、20 %（高度加倍）边距的照片；{draws} 次校准抽样，数据来自 "
+        "`{path}`（`lprnet-nb study {path} --worlds all`）。",
         "report": "完整运行一次（单次校准抽样，{command}）：整牌准确率，贪心解码 / 车牌语法解码，"
         "batch 1。"
         "{calibrated}",
@@ -157,6 +175,9 @@ TIPS_ZH = dict(
             "更多的校准图片（450 张）",
             "首尾两层保留浮点",
             "池化保留的通道单独成卷积（forked）",
+            "换一种阈值方法（mse）",
+            "forked 之上，首层与全局上下文保留浮点",
+            "forked 之上，第一个块与上下文的平方保留浮点",
         ),
     )
 )
@@ -178,6 +199,8 @@ class Runs:
         The report's.
     calibration_among_judged
         Whether the report calibrated on plates that it also judges.
+    worlds, worlds_path
+        `study.replication.lines` of the study over worlds, none without, and where it lies.
     """
 
     study: dict[str, Any]
@@ -187,6 +210,8 @@ class Runs:
     rows: Sequence[Row]
     manifest: Manifest
     calibration_among_judged: bool
+    worlds: Sequence[dict[str, Any]] = ()
+    worlds_path: str = ""
 
 
 def read_runs() -> Runs:
@@ -215,6 +240,8 @@ def read_runs() -> Runs:
         metrics.rows,
         read_manifest(folder / "manifest.json"),
         metrics.data is None or metrics.data.calibration.among_evaluated,
+        replicated() or (),
+        path.relative_to(root).as_posix() if (path := worlds_path()) else "",
     )
 
 
@@ -259,7 +286,8 @@ def results(runs: Runs, language: str) -> str:
         _times_sentence(say, language),
         markdown(_times_table(runs.rows, best, say)),
         say["tips"],
-        markdown(_tip_table(runs.study, [found["chip"] for found in best], say, language)),
+        markdown(_tip_table(runs, [found["chip"] for found in best], say, language)),
+        *_worlds_sentence(runs, say),
         say["report"].format(
             command="`scripts/report.sh --profile full`",
             calibrated=say["among" if among else "apart"],
@@ -393,25 +421,53 @@ def _times_table(
 
 
 def _tip_table(
-    study: dict[str, Any], chips: Sequence[str], say: dict[str, str], language: str
+    runs: Runs, chips: Sequence[str], say: dict[str, str], language: str
 ) -> list[list[str]]:
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for line in verdicts(study):
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for line in verdicts(runs.study):
         if line["tip"] in TOLD:
             low, high = (100 * end for end in line["interval"])
             text = f"{100 * line['difference']:+.1f} ({low:+.1f} … {high:+.1f})".replace("-", MINUS)
-            rows.setdefault((line["tip"], line["baseline"]), {})[line["chip"]] = (
+            rows.setdefault((line["tip"], line["strategy"], line["baseline"]), {})[line["chip"]] = (
                 f"**{text}**" if low > 0 or high < 0 else text
             )
     order = sorted(rows, key=lambda key: TOLD.index(key[0]))
     said = TIPS_ZH if language == "zh" else dict(zip(TOLD, TOLD))
     used = [chip for chip in chips if any(chip in row for row in rows.values())]
+    elsewhere = {
+        (one["chip"], one["tip"], one["strategy"], one["baseline"]): " / ".join(
+            str(one[verdict]) for verdict in VERDICTS
+        )
+        for one in counts(runs.worlds)
+    }
+    there = list(dict.fromkeys(chip for chip, *_ in elsewhere))
     return [
-        [say["tip"], say["on"], *used],
+        [say["tip"], say["on"], *used, *(say["elsewhere"].format(chip=chip) for chip in there)],
         *(
-            [said[key[0]], f"`{key[1]}`", *(rows[key].get(chip, say["none"]) for chip in used)]
+            [
+                said[key[0]],
+                f"`{key[2]}`",
+                *(rows[key].get(chip, say["none"]) for chip in used),
+                *(elsewhere.get((chip, *key), say["none"]) for chip in there),
+            ]
             for key in order
         ),
+    ]
+
+
+def _worlds_sentence(runs: Runs, say: dict[str, str]) -> list[str]:
+    """What the columns of other worlds mean; nothing where there are none."""
+    others = [line for line in runs.worlds if (line["plates"], line["weights"]) != COMMITTED]
+    if not others:
+        return []
+    draws = sorted({line["draws"] for line in others})
+    return [
+        say["worlds"].format(
+            count=len({(line["plates"], line["weights"]) for line in others}),
+            generated=JUDGED,
+            draws=draws[0] if len(draws) == 1 else f"{draws[0]}–{draws[-1]}",
+            path=runs.worlds_path,
+        )
     ]
 
 

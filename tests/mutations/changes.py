@@ -44,6 +44,7 @@ PAGE = "tests/report/test_page_numbers.py"
 HOSTILE = "tests/report/test_hostile_notebooks.py"
 FIGURES = "tests/figures/test_figure_values.py"
 STUDY = "tests/study/test_study.py"
+WORLDS = "tests/study/test_worlds.py"
 KEY = 'exclude={"name", "about", "finetune"})'
 
 # The changes that passed all quick tests once.
@@ -515,5 +516,29 @@ MORE = (
         'return [layer["name"], *after]',
         'return [layer["name"]]',
         f"{LAYERS}::test_any_networks_layers_are_found_by_end_name_and_operation",
+    ),
+    Change(
+        "a world judges plates that another draw calibrates on",
+        "evaluate = np.sort(order[draws * size :])",
+        "evaluate = np.sort(order[size:])",
+        f"{WORLDS}::test_draws_calibrate_apart_and_judge_the_same",
+    ),
+    Change(
+        "the study that is asked again counts as a world of its own",
+        'others = [x for x in here if (x["plates"], x["weights"]) != COMMITTED]',
+        "others = here",
+        f"{WORLDS}::test_counts_leave_the_original_out",
+    ),
+    Change(
+        "worlds in which float reads next to nothing are told",
+        'line["verdict"] = VERDICTS[-1]',
+        "pass",
+        f"{WORLDS}::test_where_float_reads_next_to_nothing_nothing_is_told",
+    ),
+    Change(
+        "untuned thresholds come from a tuned pass",
+        "if not set(strategy.methods) & set(TUNED_METHODS) and key in tuned:",
+        "if key in tuned:",
+        f"{WORLDS}::test_thresholds_that_are_not_tuned_share_a_pass_with_those_that_are",
     ),
 )

@@ -277,8 +277,9 @@ def test_06_strategies(run, tiny_study) -> None:
     study = json.loads((left.folder / "06_study.json").read_text("utf8"))
     assert {(r["draw"], r["scheme"]) for r in study["rows"]} == {(0, "cross-fit"), (1, "cross-fit")}
     releases = {"06_releases", "06_changes", "06_published"}
-    assert left.shown_tables() == left.tables() == {"06_recommended", "06_band", *releases}
-    assert {"06_live", "06_verdicts", "06_roles", "06_company"} <= left.figures()
+    own = {"06_recommended", "06_band", "06_worlds"}
+    assert left.shown_tables() == left.tables() == own | releases
+    assert {"06_live", "06_verdicts", "06_worlds", "06_roles", "06_company"} <= left.figures()
     assert left.printed().count("A tip holds where") == 1  # the rule, in one place
     # It had 39 cells, and 8,423 words of prose, sentences and tables; papermill adds one cell.
     assert len(left.cells) - 1 <= 39 / 3 and left.words() < 8423 / 3
