@@ -283,7 +283,8 @@ def _run_notebooks(
     """
     packaged = values.get("TOOLCHAIN") == PACKAGED
     at_once = min(workers_here(), len(paths)) if packaged else 1
-    started, seconds = time.monotonic(), {}
+    started = time.monotonic()
+    seconds: dict[str, float] = {}
 
     def run(number: int, stem: str) -> None:
         given = {**values, "OUTPUT_DIR": str(building)}
