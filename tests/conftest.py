@@ -49,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_runtest_setup() -> None:
+    # A library of the vendor's, once loaded into this process, has it flush subnormals.
+    torch.set_flush_denormal(False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
 

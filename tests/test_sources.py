@@ -20,7 +20,7 @@ READ = {
 }  # fmt: skip
 CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get other keys
     ("datasets/images.py", "(0.0078125,)", "(0.015625,)"): READ
-    | {"top", "calibration", "tables", "qat", "nntc-umodel", "nntc-bmodel"},
+    | {"top", "calibration", "tables", "qat", "learnt", "nntc-umodel", "nntc-bmodel"},
     ("toolchain/compile.py", '"int8": "0.5,0.1"', '"int8": "0.9,0.1"'): {"bmodel"},
     ("toolchain/compile.py", '"--asymmetric"', '"--symmetric"'): {"bmodel"},
     ("toolchain/compile.py", "SEARCH_IMAGES = 30", "SEARCH_IMAGES = 31"): {"calibration"},
@@ -32,7 +32,7 @@ CHANGES = {  # (file, text, what it is changed to): kinds of artifacts that get 
         "search-read",
     },
     ("runtime/emulator/native.py", '"-O', '"-g", "-O'): {
-        "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained",
+        "logits", "survey", "study-cell", "study-role", "emulator-kernels", "explained", "learnt",
         "search-read",
     },
     ("runtime/simulator.py", '"-O2"', '"-O3"'): {"logits", "survey", "shim"},
@@ -72,8 +72,8 @@ def copied(tmp_path_factory) -> Iterator[tuple[Path, dict[str, str]]]:
     package = tmp_path_factory.mktemp("package")
     for part in "datasets", "decode", "explain", "model", "proof", "runtime", "study", "toolchain":
         shutil.copytree(PACKAGE / part, package / part, ignore=shutil.ignore_patterns("*.pyc"))
-    for part in ("measure/survey.py", "work/pieces.py"):
-        (package / part).parent.mkdir()
+    for part in ("learnt.py", "measure/survey.py", "work/pieces.py"):
+        (package / part).parent.mkdir(exist_ok=True)
         shutil.copy(PACKAGE / part, package / part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_PACKAGE", package)
@@ -109,7 +109,7 @@ def test_every_kind_of_artifact_says_what_decides_it():
     named = set(re.findall(r'"code": code_digest\("([a-z-]+)"\)', code))
     assert named == {
         *COMPILED, "trace", "sample-onnx", "network", "tables", "mixed-table",
-        "nntc-umodel", "nntc-bmodel", "score",
+        "nntc-umodel", "nntc-bmodel", "score", "learnt",
     }  # fmt: skip
 
 

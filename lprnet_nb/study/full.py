@@ -19,7 +19,7 @@ from ..measure.data import datasets_for
 from ..measure.parameters import Asked, Parameters, check
 from ..model.weights import Weights
 from ..places import repository
-from ..toolchain.strategies import GENERAL, STRATEGIES, Strategy
+from ..toolchain.strategies import GENERAL, LATER, STRATEGIES, Strategy
 from .cells import Plan, run_study
 from .details import company, models, sensitivity
 from .results import read_study, study_text, write_recommendations
@@ -268,7 +268,11 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def _decides(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields that decide a result: the description and defaults of newer fields do not."""
-    return {key: value for key, value in fields.items() if key != "about" and value}
+    return {
+        key: value
+        for key, value in fields.items()
+        if key != "about" and value and value != LATER.get(key)
+    }
 
 
 def _joined(

@@ -29,6 +29,8 @@ Method = Literal["kl", "mse", "max", "percentile9999", "aciq_gauss", "aciq_lapla
 Search = Literal["search_threshold", "search_qtable"]
 
 
+# Fields that came later, with what was done before there were they.
+LATER: dict[str, Any] = {"layer_methods": (), "thresholds": "calibrated", "weights": "max"}
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -166,8 +168,7 @@ class Strategy(BaseModel):
     def key(self) -> dict:
         """All that decides the result for given weights, name and description aside."""
         fields = self.model_dump(mode="json", exclude={"name", "about", "finetune"})
-        later = {"layer_methods": (), "thresholds": "calibrated", "weights": "max"}
-        for name, default in later.items():  # models keep the keys of before there was the field
+        for name, default in LATER.items():  # models keep the keys of before there was the field
             if getattr(self, name) == default:
                 del fields[name]
         return fields

@@ -65,4 +65,4 @@ def test_with_sail_on_the_path_it_reads_as_on_the_simulator(
         assert here == there
     [check] = json.loads((made / "tables" / "04_crosscheck.json").read_text("utf8"))["rows"]
     assert (check["backend"], check["judge"], check["checked images"]) == ("device", "simulator", 4)
-    assert check["bit-identical"] is True
+    assert check["exactness"] == "to the bit"

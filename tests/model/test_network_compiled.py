@@ -345,7 +345,7 @@ def test_a_report_of_a_korean_forks_layout_says_what_the_emulator_lacks(tmp_path
     told = json.dumps([cell["outputs"] for cell in _code(report / "notebooks/03_quantize.ipynb")])
     assert "Softplus_output_0_Softplus': unknown operation" in told
     [row] = json.loads((report / "tables" / "04_crosscheck.json").read_text("utf8"))["rows"]
-    assert (row["checked images"], row["read otherwise"], row["bit-identical"]) == (4, 0, True)
+    assert (row["checked images"], row["read otherwise"], row["exactness"]) == (4, 0, "to the bit")
 
 
 def test_a_report_of_a_vietnamese_forks_layout_with_its_norm(tmp_path, monkeypatch):
@@ -359,7 +359,7 @@ def test_a_report_of_a_vietnamese_forks_layout_with_its_norm(tmp_path, monkeypat
     )
     report = tmp_path / "reports" / "quick"
     [row] = json.loads((report / "tables" / "04_crosscheck.json").read_text("utf8"))["rows"]
-    assert (row["checked images"], row["read otherwise"], row["bit-identical"]) == (4, 0, True)
+    assert (row["checked images"], row["read otherwise"], row["exactness"]) == (4, 0, "to the bit")
 
 
 def _code(notebook: Path) -> list[dict]:

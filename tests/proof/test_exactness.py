@@ -77,9 +77,7 @@ def test_the_table_of_the_record(rows):
         "batch": 1,
         "mean over": "image",
         "images": 1000,
-        "bit-identical": True,
-        "largest difference": "0",
-        "readings unlike": 0,
+        "exactness": "to the bit",
         "chips": "BM1684, BM1684X, BM1688, CV186X",
     }
 

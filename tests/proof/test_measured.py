@@ -81,9 +81,10 @@ def test_a_boxs_row_is_of_the_logits_that_it_gave(kit, boxed, data):
     assert ours.row["box"] is None and box.milliseconds == {"inference": 125.0}
     table = infer.crosschecks([reference, ours, box])
     assert [row["checked images"] for row in table] == [4, 5]
-    assert [row["bit-identical"] for row in table][1] is False
+    assert [row["exactness"] for row in table][1] != "to the bit"
     [line] = compare.box_rows([reference, ours, box])
-    assert (line["exact"], line["as the"]) == ("4 of 5", "simulator")
+    assert str(line["exactness"]).startswith("4 of 5 plates to the bit")
+    assert line["as the"] == "simulator"
     assert line["inference"] == "125.000 ± 50.000"
     assert "0 of 1 models gave the expected logits of all 5" in compare.boxes_said([ours, box])
     [latency] = compare.box_latency([ours, box])
@@ -189,5 +190,5 @@ def test_a_device_is_cross_checked_as_the_emulator_is(data, compiled, sail):
     measured = measure_all(given, data, [compiled], progress=False)
     [row] = infer.crosschecks(measured)
     assert (row["backend"], row["judge"], row["checked images"]) == ("device", "simulator", 4)
-    assert row["bit-identical"] is True
-    assert infer.crosschecks_said([row]) == "to the bit as the simulator: BM1688 fp32."
+    assert row["exactness"] == "to the bit"
+    assert infer.crosschecks_said([row]) == "BM1688 fp32 beside the simulator: to the bit."

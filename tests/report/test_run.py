@@ -170,7 +170,10 @@ def test_a_failing_notebook_ends_the_one_beside_it(side_by_side, tmp_path):
     assert ended(tmp_path, "first", "second")
 
 
-def test_an_interrupt_ends_both(side_by_side, tmp_path):
+def test_an_interrupt_ends_both(side_by_side, tmp_path, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist's workers ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupt():
         while not all((tmp_path / name).exists() for name in ("first", "second")):
             time.sleep(0.1)

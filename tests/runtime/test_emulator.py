@@ -292,7 +292,7 @@ def test_tensors_are_dequantized(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda op: op.update(type="tpu.Softmax"), "tpu.Softmax 'conv2d2': unknown operation"),
+        (lambda op: op.update(type="tpu.Lstm"), "tpu.Lstm 'conv2d2': unknown operation"),
         (lambda op: op["attributes"].update(round_mode="HalfToEven"), "round_mode = 'HalfToEven'"),
         (lambda op: op["attributes"].update(quant_mode="TFLite"), "requantization mode 'TFLite'"),
         (lambda op: op["attributes"].update(novelty=3), "unknown attribute novelty = 3"),
