@@ -238,6 +238,14 @@ def preprocessings(weights: Weights, plates: PlateImages) -> dict[str, dict[str,
     return found
 
 
+def preprocessed_crops(variants: Mapping[str, dict[str, Any]]) -> list[tuple[np.ndarray, Text]]:
+    """The example of each of `preprocessings`, with its name and what is read in it."""
+    return [
+        (found["example"], phrase("{name}: {text}", name=_variant(name), text=found["text"]))
+        for name, found in variants.items()
+    ]
+
+
 def preprocessings_said(found: Mapping[str, Mapping[str, Any]]) -> Text:
     """What `preprocessings` shows."""
     (name, best), *others = found.items()

@@ -38,8 +38,14 @@ def photographs(count: int) -> PlateImages | None:
 def forms(seed: int) -> dict[str, PlateImages]:
     """Plates of each form as drawn, before any camera."""
     flat = Severity(view=0, image=0)
+    names = {
+        "blue": phrase("blue"),
+        "yellow": phrase("yellow"),
+        "green": phrase("green"),
+        "two-row": phrase("two-row"),
+    }
     return {
-        form: generate_plates(6, seed, forms=(form,), severity=flat)
+        names[form]: generate_plates(6, seed, forms=(form,), severity=flat)
         for form in (*ONE_ROW, "two-row")
     }
 
@@ -54,12 +60,12 @@ def timed_plates(count: int, seed: int) -> tuple[PlateImages, float]:
 def sheets(seed: int, real: PlateImages | None) -> dict[str, PlateImages]:
     """Blue plates: as generated, as the packaged weights were trained on last, and published."""
     stray = Severity(glyphs=1, soft=1.2)
-    found = {
-        "generated": generate_plates(SHEET, seed, forms=("blue",)),
-        "as trained on last": generate_plates(SHEET, seed, forms=("blue",), severity=stray),
+    found: dict[str, PlateImages] = {
+        phrase("generated plates"): generate_plates(SHEET, seed, forms=("blue",)),
+        phrase("as trained on last"): generate_plates(SHEET, seed, forms=("blue",), severity=stray),
     }
     if real and len(real) >= SHEET:
-        found["photographs"] = real.take(range(0, len(real), len(real) // SHEET)[:SHEET])
+        found[phrase("photographs")] = real.take(range(0, len(real), len(real) // SHEET)[:SHEET])
     return found
 
 

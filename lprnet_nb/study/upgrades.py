@@ -90,6 +90,22 @@ def summarize(study: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
+def by_release(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`summarize`'s lines with a row for each release: means by chip and strategy, and times."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        row = rows.setdefault(line["release"], {"release": line["release"]})
+        row[f"{line['chip']} {line['strategy']}"] = line["mean"]
+    chips = list(dict.fromkeys(line["chip"] for line in lines))
+    found = dict.fromkeys(key for row in rows.values() for key in row if key != "release")
+    columns = ["release", *sorted(found, key=lambda key: chips.index(key.split()[0]))]
+    for line in lines:
+        if line["predicted_ms"] and line["chip"] == "BM1684X" and line["strategy"] != "mse":
+            rows[line["release"]][f"ms {line['strategy']}"] = line["predicted_ms"]
+    times = list(dict.fromkeys(key for row in rows.values() for key in row if key not in columns))
+    return [{key: row.get(key) for key in (*columns, *times)} for row in rows.values()]
+
+
 def _correct(lines: Sequence[dict[str, Any]], logits: dict[tuple[Any, ...], str]) -> None:
     """Put ``same_as`` and ``p_holm`` into the lines, see `summarize`."""
     first: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -303,7 +303,7 @@ def test_00_start(tmp_path) -> None:
     assert (tmp_path / "figures" / "00_map.svg").exists()
 
 
-WITHOUT_WORDS = {"03_calibration"}  # photographs alone
+WITHOUT_WORDS = {"03_calibration", "03_layers"}  # photographs; names of layers and strategies
 # Printed by the compiler and by torch, word for word.
 OF_TOOLS = re.compile("Unsupported memory format")
 ENGLISH_WORDS = re.compile(r"[^\n]*\b[A-Za-z]+(?: [a-z][a-z']*){3,}[^\n]*")  # four in a row

@@ -125,6 +125,13 @@ def test_releases_with_the_same_logits_are_one_comparison():
     assert "1.6 and 1.6.1 BM1684X kl: -" in " ".join(upgrades.said(study))
 
 
+def test_a_release_has_one_row_of_means_and_times():
+    rows = {row["release"]: row for row in upgrades.by_release(upgrades.summarize(small()))}
+    assert list(rows) == ["1.6", "1.9", PINNED]
+    assert rows["1.6"]["BM1684X kl"] < rows["1.9"]["BM1684X kl"] == 1.0
+    assert (rows["1.6"]["ms kl"], rows[PINNED]["ms recommended"]) == (0.09, 0.05)
+
+
 def test_what_changed_is_told_apart():
     study = small()
     first, second = upgrades.changes(study)
