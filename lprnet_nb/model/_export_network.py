@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import torch
 
+from ..children import private_torch
 from .trace import OPSET
 
 FUNCTION = "network"
@@ -104,4 +105,5 @@ def _end(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    with private_torch():
+        main()
