@@ -831,6 +831,9 @@ def train(
             "glare and JPEG, such as 1."
         ),
     ] = 0.0,
+    plain: Annotated[
+        float, typer.Option(help="Part of each step's plates that do not stray so, such as 0.4.")
+    ] = 0.0,
     workers: Annotated[int, typer.Option(help="Processes that draw plates; 0 in this one.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     network: Annotated[
@@ -859,6 +862,7 @@ def train(
             glyphs=glyphs,
             soft=soft,
             wild=wild,
+            plain=plain,
             workers=workers,
         )
     )

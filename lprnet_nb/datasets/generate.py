@@ -24,11 +24,10 @@ from ..files import atomic_write, open_input, read_bytes
 from .alphabet import PROVINCES
 from .generator.camera import Severity, homographies, photograph, project
 from .generator.glyphs import (
-    CHINESE_FACES,
-    CHINESE_SIZES,
     FONT_THICKENING,
     LATIN_FONTS,
     STROKE_WIDTHS,
+    province_faces,
 )
 from .generator.layout import FORMS, draw_mask, draw_texts, strayed
 from .images import HEIGHT, WIDTH, PlateImages
@@ -93,7 +92,7 @@ def draw_chunk(
             len(STROKE_WIDTHS)
             + rng.integers(0, len(LATIN_FONTS) * len(FONT_THICKENING), len(chosen)),
         )
-        chinese = rng.integers(0, len(CHINESE_SIZES) * len(CHINESE_FACES), len(chosen))
+        chinese = rng.integers(0, len(province_faces(severity.glyphs > 0)), len(chosen))
         masks = [draw_mask(form, *face) for face in zip(texts, latin, chinese)]
         if severity.glyphs:
             masks = [strayed(mask, FORMS[form].cells[0], severity.glyphs, rng) for mask in masks]

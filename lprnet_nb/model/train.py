@@ -40,6 +40,7 @@ from .weights import Weights
 OPTIMIZERS = ("adamw", "muon")
 OBJECTIVES = ("likelihood", "accuracy")
 LIKELIHOOD_SHARE = 0.1  # of the loss in "accuracy": else a plate read all wrong pulls no more
+PLAIN_SEED = 2_000_003  # beside the seed, of the plates that do not stray
 BLANK_SHARE = 0.3  # weight of blank time steps in the alignment term
 LEAST_DOUBT = 0.015  # of a plate in `inclusion`: the ones that are read are not forgotten
 
@@ -84,6 +85,8 @@ class TrainConfig:
     glyphs, soft, wild
         How far generated plates stray from the drawn faces, are blurred, and look like those of
         other detectors and cameras, see `Severity`.
+    plain
+        Part of each step's generated plates that are not so, but of the default severity.
     average
         Decay of the exponential moving average of the weights, which is what is kept.
     report_every, report_plates
@@ -117,6 +120,7 @@ class TrainConfig:
     glyphs: float = 0.0
     soft: float = 0.0
     wild: float = 0.0
+    plain: float = 0.0
     average: float = 0.999
     report_every: int = 100
     report_plates: int = 128
@@ -147,6 +151,8 @@ class TrainConfig:
             )
         if min(self.glyphs, self.soft, self.wild) < 0:
             raise ParameterError("training: glyphs, soft and wild must be zero or more.")
+        if not 0 <= self.plain < 1:
+            raise ParameterError(f"training: plain={self.plain} must be at least 0 and below 1.")
         if self.candidates and (self.candidates <= self.batch or self.align_steps):
             raise ParameterError(
                 f"training: candidates={self.candidates} must be more than batch="
@@ -261,7 +267,7 @@ def train(
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step(rate)
         _follow(average, network, min(config.average, (1 + step) / (10 + step)))
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         done = step + 1
         if done % config.report_every == 0 or done == last:
             seconds = time.perf_counter() - started
@@ -269,7 +275,7 @@ def train(
             texts = decode(_logits(scorer, held_out.images, trainee).cpu().numpy(), alphabet).texts
             row = {
                 "step": done,
-                "loss": round(float(np.mean(losses)), 4),
+                "loss": round(float(torch.stack(losses).mean()), 4),
                 "rate": round(rate, 6),
                 "seconds": round(seconds, 1),
                 "plates_per_second": round(len(losses) * config.batch / seconds, 1),
@@ -638,16 +644,18 @@ def _save(
 
 
 def _follow(average: dict, network: nn.Module, decay: float) -> None:
+    state = network.state_dict()
+    moving = [name for name, value in state.items() if value.is_floating_point()]
     with torch.no_grad():
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                average[name].lerp_(value, 1 - decay)
-            else:
-                average[name].copy_(value)
+        torch._foreach_lerp_(
+            [average[name] for name in moving], [state[name] for name in moving], 1 - decay
+        )
+        for name in state.keys() - moving:
+            average[name].copy_(state[name])
 
 
 def _tensor(trainee: Trainee, images: np.ndarray, device: torch.device) -> torch.Tensor:
-    return trainee.inputs(images).to(device, memory_format=torch.channels_last)
+    return trainee.inputs(images, device).to(memory_format=torch.channels_last)
 
 
 def _losses(
@@ -721,31 +729,44 @@ Batch = tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def _generated(config: TrainConfig, first: int, trainee: Trainee) -> Generator[Batch, None, None]:
-    stages, alphabet = 5, trainee.alphabet
-    severities = {}
+    alphabet, size = trainee.alphabet, config.candidates or config.batch
+    plain = round(size * config.plain)
+    strays = {"glyphs": config.glyphs, "soft": config.soft, "wild": config.wild}
+    kinds = [(config.seed, size - plain, strays), (config.seed + PLAIN_SEED, plain, {})]
+    streams = [
+        stream_chunks(
+            seed,
+            first=first,
+            forms=config.forms,
+            severities=_hardening(config.easy_steps, kind),
+            workers=-(-config.workers * count // size),
+            size=count,
+        )
+        for seed, count, kind in kinds
+        if count
+    ]
+    for chunks in zip(*streams):
+        labels = [label for chunk in chunks for label in chunk.labels]
+        aligned = None
+        if config.align_steps:
+            centres = np.concatenate([chunk.centres for chunk in chunks])
+            texts = np.full(centres.shape, alphabet.blank)
+            for row, label in zip(texts, labels):
+                row[: len(label)] = alphabet.encode(label)
+            aligned = torch.from_numpy(alignment(centres, texts, alphabet.blank, trainee.columns))
+        images = np.concatenate([chunk.images for chunk in chunks])
+        yield (images, *_packed(labels, alphabet), aligned)
+
+
+def _hardening(easy_steps: int, strays: dict[str, float]) -> dict[int, Severity]:
+    """Severity by the step from which it holds, to the full one after `easy_steps`."""
+    stages, severities = 5, {}
     for stage in range(stages):
         hard = 0.3 + 0.7 * stage / (stages - 1)
-        severities[config.easy_steps * stage // (stages - 1)] = Severity(
-            hard,
-            hard,
-            glyphs=hard * config.glyphs,
-            soft=hard * config.soft,
-            wild=hard * config.wild,
+        severities[easy_steps * stage // (stages - 1)] = Severity(
+            hard, hard, **{name: hard * amount for name, amount in strays.items()}
         )
-    chunks = stream_chunks(
-        config.seed,
-        first=first,
-        forms=config.forms,
-        severities=severities,
-        workers=config.workers,
-        size=config.candidates or config.batch,
-    )
-    for chunk in chunks:
-        texts = np.full(chunk.centres.shape, alphabet.blank)
-        for row, label in zip(texts, chunk.labels):
-            row[: len(label)] = alphabet.encode(label)
-        aligned = alignment(chunk.centres, texts, alphabet.blank, trainee.columns)
-        yield (chunk.images, *_packed(chunk.labels, alphabet), torch.from_numpy(aligned))
+    return severities
 
 
 def _own(

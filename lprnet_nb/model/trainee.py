@@ -15,7 +15,7 @@ from torch import nn
 
 from ..cache import digest, file_digest
 from ..datasets.alphabet import PUBLISHED, Alphabet
-from ..datasets.images import WIDTH, fit, preprocess
+from ..datasets.images import WIDTH, fit
 from ..datasets.interface import LAYOUT, Interface
 from ..errors import DataError
 from ..inputs import find_path
@@ -63,13 +63,21 @@ class Trainee:
         """Time steps of its output."""
         return len(self.columns)
 
-    def inputs(self, images: np.ndarray) -> torch.Tensor:
-        """What the network takes of plates, uint8 BGR ``[N, height, width, 3]`` of any size."""
+    def inputs(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
+        """What the network takes of plates, uint8 BGR ``[N, height, width, 3]`` of any size.
+
+        As `preprocess` makes it, but on the device: a quarter of the bytes go there.
+        """
         taken = self.interface.input
         size = (taken.height, taken.width)
         if images.shape[1:3] != size:
             images = np.stack([fit(image, size) for image in images])
-        return torch.from_numpy(preprocess(images, taken))
+        planes = torch.from_numpy(taken.planes(images)).to(device)
+        mean, scale = (
+            torch.tensor(each, dtype=torch.float32, device=device)[:, None, None]
+            for each in (taken.mean, taken.scale)
+        )
+        return (planes.float() - mean) * scale
 
     def logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """Its output as ``[N, classes, steps]``."""

@@ -128,12 +128,28 @@ def test_a_narrow_glyph_is_not_stretched():
 
 
 def test_every_face_tells_all_characters_apart():
-    for chinese, count in ((False, 34), (True, 31)):
-        faces = glyphs.atlas(45, 90, chinese)
+    faces = range(len(glyphs.province_faces(True)))
+    provinces = np.stack([glyphs.province_glyphs(45, 90, face) for face in faces])
+    for faces, count in ((glyphs.latin_atlas(45, 90), 34), (provinces, 31)):
         assert faces.shape[1:] == (count, 45, 22)
         for face in faces.reshape(len(faces), count, -1).astype(float):
             distances = np.abs(face[:, None] - face[None]).mean(2) + 255 * np.eye(count)
             assert distances.min() > 2
+
+
+def test_further_faces_are_of_strayed_plates_alone(monkeypatch):
+    seen: list[int] = []
+
+    def drawn(form, text, latin, chinese):
+        seen.append(chinese)
+        return layout.draw_mask(form, text, latin, chinese)
+
+    monkeypatch.setattr(generate, "draw_mask", drawn)
+    usual, every = (len(glyphs.province_faces(strayed)) for strayed in (False, True))
+    for severity, low, high in ((Severity(), 0, usual), (Severity(glyphs=1), usual, every)):
+        seen.clear()
+        draw_chunk(1, 0, severity=severity, size=200)
+        assert max(seen) in range(low, high)
 
 
 def test_a_flat_view_maps_corner_to_corner():

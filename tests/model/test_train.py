@@ -16,8 +16,10 @@ from lprnet_nb.model.train import (
     LEAST_DOUBT,
     OBJECTIVES,
     OPTIMIZERS,
+    PLAIN_SEED,
     TrainConfig,
     _choose,
+    _generated,
     _logits,
     _loss,
     _losses,
@@ -171,6 +173,21 @@ def test_accuracy_lets_go_of_the_unreadable():
     assert ratio.tolist() == pytest.approx([chance[0].item() + 0.1, 0.1], rel=1e-3)
 
 
+def test_plain_plates_are_those_of_the_default_severity(tmp_path):
+    config = config_in(tmp_path, batch=8, plain=0.25, glyphs=1.0, wild=1.0, easy_steps=0, workers=0)
+    batches = _generated(config, 3, lprnet())
+    images, targets, lengths, _ = next(batches)
+    batches.close()
+    strayed = draw_chunk(
+        config.seed, 3, config.forms, severity=Severity(glyphs=1.0, wild=1.0), size=6
+    )
+    plain = draw_chunk(config.seed + PLAIN_SEED, 3, config.forms, size=2)
+    assert np.array_equal(images, np.concatenate([strayed.images, plain.images]))
+    texts = strayed.labels + plain.labels
+    assert targets.tolist() == [c for text in texts for c in PUBLISHED.encode(text)]
+    assert lengths.tolist() == [len(text) for text in texts]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, optimizer):
     options = dict(dropout=0.2, optimizer=optimizer, glyphs=1.0, soft=1.2, wild=1.0)
@@ -307,6 +324,7 @@ def test_a_warm_start_goes_on_from_given_weights(tmp_path):
         {"optimizer": "sgd"},
         {"soft": -1.0},
         {"wild": -1.0},
+        {"plain": 1.0},
         {"candidates": 4, "align_steps": 0},
         {"candidates": 9},
         {"objective": "likely"},

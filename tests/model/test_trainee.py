@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from networks import description
 
-from lprnet_nb.datasets.images import PlateImages
+from lprnet_nb.datasets.images import InputFormat, PlateImages, preprocess
 from lprnet_nb.errors import DataError, ParameterError
 from lprnet_nb.model.lprnet import LPRNET
 from lprnet_nb.model.lprnet.training import COLUMNS
 from lprnet_nb.model.network_file import network_weights, read_network, write_template
 from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.train import TrainConfig, alignment, train
-from lprnet_nb.model.trainee import read_trainee
+from lprnet_nb.model.trainee import lprnet, read_trainee
 from lprnet_nb.steps import train_weights
 
 CLASSES = "01234-"
@@ -45,6 +47,17 @@ def network():
     module.load_state_dict(torch.load(Path(__file__).with_name("w.pth"), weights_only=True))
     return module
 """
+
+
+@pytest.mark.parametrize("order", ["bgr", "rgb", "gray"])
+def test_inputs_are_those_of_preprocess(order):
+    planes = 1 if order == "gray" else 3
+    mean, scale = tuple(100.3 + np.arange(planes)), tuple(0.013 + 0.001 * np.arange(planes))
+    taken = InputFormat(12, 30, mean, scale, order)
+    trainee = replace(lprnet(), interface=replace(LPRNET.interface, input=taken))
+    images = np.random.default_rng(1).integers(0, 256, (3, 12, 30, 3), np.uint8)
+    found = trainee.inputs(images, torch.device("cpu"))
+    assert found.is_contiguous() and np.array_equal(found.numpy(), preprocess(images, taken))
 
 
 def written(folder, text=NETWORK, classes=6, layout="ntc", name="small.py", **facts):

@@ -37,6 +37,16 @@ CHINESE_FACES = (
 # Parts of the cell's width and height that a province fills: photographs show it lower than
 # letters.
 CHINESE_SIZES = ((1.0, 1.0), (1.0, 0.88), (0.9, 0.84))
+# Further faces and sizes, of plates whose strokes stray (`Severity.glyphs`): training is to learn
+# what a character's faces have in common, since the standard's own is not among them.
+STRAYED_FACES = (
+    *(("NotoSansSC-Light", t) for t in ((2, 0.5), (4.5, 2.5))),
+    ("NotoSansSC-Black", (0, 0)),
+    *(("ProvinceSans-Regular", t) for t in ((0, 0), (2.5, 0.5), (4, 2))),
+    *(("ProvinceSans-SemiBold", t) for t in ((0, 0), (2, 0.5))),
+    ("ZCOOLQingKeHuangYou", (1, 0)),
+)
+STRAYED_SIZES = ((1.0, 0.94), (0.95, 0.9), (0.86, 0.98), (0.86, 0.8))
 NARROW = 0.62  # a glyph narrower than this part of the font's zero is not stretched to the cell
 
 
@@ -167,7 +177,7 @@ def font_glyph(
     Parameters
     ----------
     name
-        One of `LATIN_FONTS` or a font of `CHINESE_FACES`.
+        One of `LATIN_FONTS` or a font of `CHINESE_FACES` or `STRAYED_FACES`.
     character
         A character that the font's subset has.
     thickening
@@ -214,36 +224,53 @@ def province_glyph(
 
 
 @cache
-def atlas(width: int, height: int, chinese: bool) -> np.ndarray:
-    """All glyphs of all faces for one cell size.
+def province_faces(
+    strayed: bool,
+) -> tuple[tuple[str, tuple[float, float], tuple[float, float]], ...]:
+    """Font, thickening and part of the cell of each face of the provinces."""
+    faces = [(*face, part) for part in CHINESE_SIZES for face in CHINESE_FACES]
+    if strayed:
+        faces += [(*face, part) for part in STRAYED_SIZES for face in CHINESE_FACES]
+        every = (*CHINESE_SIZES, *STRAYED_SIZES)
+        faces += [(*face, part) for part in every for face in STRAYED_FACES]
+    return tuple(faces)
+
+
+@cache
+def latin_atlas(width: int, height: int) -> np.ndarray:
+    """Digits and letters of all faces for one cell size; the drawn faces come first.
 
     Parameters
     ----------
     width, height
         Cell in mm.
-    chinese
-        Provinces in place of digits and letters.
 
     Returns
     -------
     np.ndarray
-        uint8 ``[faces, characters, height * DRAWN, width * DRAWN]`` (rounded), characters in the
-        order of `PROVINCES` or `LATIN`. The drawn faces come first.
+        uint8 ``[faces, 34, height * DRAWN, width * DRAWN]`` (rounded), in the order of `LATIN`.
     """
-    size = (round(width * DRAWN), round(height * DRAWN))
-    if chinese:
-        faces = [
-            [province_glyph(name, c, t, part, width, height) for c in PROVINCES]
-            for part in CHINESE_SIZES
-            for name, t in CHINESE_FACES
-        ]
-    else:
-        faces = [[stroke_glyph(c, s, width, height) for c in LATIN] for s in STROKE_WIDTHS]
-        faces += [
-            [font_glyph(name, c, (t, t), width, height) for c in LATIN]
-            for name in LATIN_FONTS
-            for t in FONT_THICKENING
-        ]
+    faces = [[stroke_glyph(c, s, width, height) for c in LATIN] for s in STROKE_WIDTHS]
+    faces += [
+        [font_glyph(name, c, (t, t), width, height) for c in LATIN]
+        for name in LATIN_FONTS
+        for t in FONT_THICKENING
+    ]
+    return np.stack([[_drawn(glyph, width, height) for glyph in face] for face in faces])
+
+
+@cache
+def province_glyphs(width: int, height: int, face: int) -> np.ndarray:
+    """All provinces of a face of `province_faces`, as `latin_atlas` has the others."""
+    name, thickening, part = province_faces(True)[face]
     return np.stack(
-        [[cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in face] for face in faces]
+        [
+            _drawn(province_glyph(name, c, thickening, part, width, height), width, height)
+            for c in PROVINCES
+        ]
     )
+
+
+def _drawn(glyph: np.ndarray, width: int, height: int) -> np.ndarray:
+    size = (round(width * DRAWN), round(height * DRAWN))
+    return cv2.resize(glyph, size, interpolation=cv2.INTER_AREA)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..alphabet import PROVINCES
-from .glyphs import DIGITS, DRAWN, LATIN, LETTERS, atlas
+from .glyphs import DIGITS, DRAWN, LATIN, LETTERS, latin_atlas, province_glyphs
 
 NEW_ENERGY = "DF"  # most frequent third character of small new-energy vehicles
 NEW_ENERGY_SINCE_2018 = "ABCEGHJK"
@@ -168,9 +168,9 @@ def draw_mask(form: str, text: str, latin_face: int, chinese_face: int) -> np.nd
     mask = blank_plate(form)[0].copy()
     for place, (character, (x, y, width, height)) in enumerate(zip(text, FORMS[form].cells)):
         if place:
-            glyph = atlas(width, height, False)[latin_face, LATIN.index(character)]
+            glyph = latin_atlas(width, height)[latin_face, LATIN.index(character)]
         else:
-            glyph = atlas(width, height, True)[chinese_face, PROVINCES.index(character)]
+            glyph = province_glyphs(width, height, chinese_face)[PROVINCES.index(character)]
         column, row = round(x * DRAWN), round(y * DRAWN)
         mask[row : row + glyph.shape[0], column : column + glyph.shape[1]] = glyph
     return mask
