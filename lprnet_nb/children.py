@@ -98,6 +98,8 @@ _running: set[Child] = set()
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a child: this process's, cleaned, with `changes`.
 
+    Torch makes a folder for kernels that it compiles, ours and the compiler's alike, in the common
+    temporary folder, where it stays: it is told to make it in this process's private one.
     ``PYTHONSAFEPATH`` keeps Pythons from 3.11 on from importing what lies where they stand; for an
     older one say ``-I``.
     """
@@ -116,13 +118,8 @@ def environment(**changes: str) -> dict[str, str]:
     found = {
         name: value for name, value in found.items() if value or name not in (*_PATHS, "LD_PRELOAD")
     }
+    found.setdefault("TORCHINDUCTOR_CACHE_DIR", str(private_folder() / "torch"))
     return {**found, "PYTHONSAFEPATH": "1", **changes}
-
-
-_EMPTIED = (
-    *_PATHS,
-    "LD_PRELOAD",
-)  # left out rather than empty: an empty PATH is the current folder
 
 
 def _absolute_parts(value: str, separator: str) -> str:
@@ -130,10 +127,11 @@ def _absolute_parts(value: str, separator: str) -> str:
 
 
 def clean_own_environment() -> None:
-    """Clean this process's own variables, for children that a library starts in its own way.
+    """Give this process the variables of a child, for what a library does in its own way.
 
     Pools of processes, dask's workers and notebooks' kernels take what is here when they start, and
-    some start long after the call that asked for them.
+    some start long after the call that asked for them. Torch makes its folder where this says when
+    an optimizer takes its first step.
     """
     cleaned = environment()
     for name in [name for name in os.environ if name not in cleaned]:
@@ -171,17 +169,6 @@ def variables(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def private_torch() -> Iterator[None]:
-    """Inside, the folder for kernels that torch compiles is private.
-
-    It makes one where an optimizer takes its first step and where only a shape is asked for, else
-    in the common temporary folder, where it stays.
-    """
-    with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
-        yield
 
 
 def program(*names: str) -> str | None:

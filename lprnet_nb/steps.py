@@ -312,7 +312,6 @@ def train_weights(
     Weights that are started from read already: no easy plates first, and no alignment. `options`
     are further ones of `TrainConfig`.
     """
-    from .children import private_torch
     from .datasets.alphabet import PUBLISHED, read_alphabet
     from .datasets.folder import list_plates
     from .memory import keep_memory
@@ -347,5 +346,4 @@ def train_weights(
         taken = trainee.interface.input
         plates = replace(list_plates(images, alphabet), size=(taken.height, taken.width)).read()
     keep_memory()
-    with private_torch():
-        return train(config, plates, trainee)
+    return train(config, plates, trainee)

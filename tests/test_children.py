@@ -82,6 +82,34 @@ def test_variables_that_lead_to_the_current_folder_are_cleaned(monkeypatch, name
     assert os.environ.get(name) == cleaned
 
 
+def test_what_torch_makes_in_the_common_temporary_folder_goes_with_the_process(tmp_path):
+    (tmp_path / "step.py").write_text(
+        "import os, torch\n"
+        "torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).step()\n"
+        "import torch._dynamo.package  # what a step brings in, whether or not it had a gradient\n"
+        "print(os.path.isdir(os.environ['TORCHINDUCTOR_CACHE_DIR']))\n"
+    )
+    script = textwrap.dedent("""
+        import runpy, sys
+        from lprnet_nb import children
+        print(children.run([sys.executable, sys.argv[1]], timeout=120).stdout.strip())
+        children.clean_own_environment()
+        runpy.run_path(sys.argv[1])
+    """)
+    variables = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    variables.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-P", "-c", script, tmp_path / "step.py"]
+    done = subprocess.run(command, env=variables, text=True, capture_output=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_folder_that_the_user_chose_for_torch_stays(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
+    assert children.environment()["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
+
+
 @pytest.fixture
 def hostile(tmp_path) -> Path:
     """A folder of pictures with modules, a library and programs that say so when they are run."""

@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import torch
 
-from ..children import private_torch
 from .trace import OPSET
 
 FUNCTION = "network"
@@ -105,5 +104,4 @@ def _end(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    with private_torch():
-        main()
+    main()

@@ -29,7 +29,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..children import private_torch
 from ..datasets.generate import ONE_ROW, stream_chunks
 from ..datasets.generator.camera import Severity
 from ..datasets.images import PlateImages, preprocess
@@ -362,7 +361,6 @@ def distillation_loss(
     return (wanted.exp() * (wanted - found)).sum(1).mean() * temperature**2
 
 
-@private_torch()
 def finetune(
     weights: Weights,
     grid: Grid,

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..children import clean_own_environment
 from ..datasets.alphabet import PUBLISHED, Alphabet
 from ..datasets.generate import ONE_ROW, Severity, generate_plates, stream_chunks
 from ..datasets.images import PlateImages
@@ -214,6 +215,7 @@ def train(
     """
     log = config.checkpoint.with_suffix(".jsonl")
     _check_files(config, log)
+    clean_own_environment()
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)

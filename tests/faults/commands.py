@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import reload
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -188,6 +189,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
         os.chdir(order["cwd"])
         os.environ.clear()
         os.environ.update(order["env"])
+        reload(sys.modules["lprnet_nb"])  # sets variables of its own
         nothing = open(0, "rb", closefd=False)  # noqa: SIM115, as long as the process lives
         sys.stdin = io.TextIOWrapper(nothing, sys.stdin.encoding)
         sys.stdout = _stream(1, sys.stdout.encoding, "strict")

@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -28,6 +30,8 @@ from lprnet_nb.work import scheduler
 from lprnet_nb.work.pieces import Piece
 
 from .world import Fault, World, check_nothing_left, processes_of
+
+MEASURED = 3  # undisturbed runs, from which moments are drawn
 
 _REPORT = (
     "from lprnet_nb.report.run import make_report; "
@@ -67,14 +71,6 @@ def _hosts(world: World) -> str:
         return world.result()
 
 
-def _undisturbed(world: World, *kinds: str) -> float:
-    """Seconds that the work takes without those artifacts: moments are drawn from them."""
-    forget(world, *kinds)
-    started = time.monotonic()
-    world.finish(world.start())
-    return time.monotonic() - started
-
-
 def pieces_at_work(cache: Path) -> dict[str, int]:
     """Processes by the pieces that they make: a log is there as long as its piece is made."""
     found = {}
@@ -97,29 +93,58 @@ def until_at_work(cache: Path, work: subprocess.Popen, piece: str | None = None)
 
 
 def _seconds_of_pieces(world: World, *kinds: str) -> dict[str, float]:
-    """How long each piece was seen at work."""
-    forget(world, *kinds)
-    work = world.start()
+    """How long each piece is seen at work, undisturbed; the first run has workers that import."""
     seen: dict[str, list[float]] = {}
-    while until_at_work(world.cache, work):
-        for piece in pieces_at_work(world.cache):
-            seen.setdefault(piece, []).append(time.monotonic())
-        time.sleep(0.005)
-    world.finish(work)
-    return {piece: times[-1] - times[0] for piece, times in seen.items()}
+    for _ in range(MEASURED):
+        forget(world, *kinds)
+        work = world.start()
+        times: dict[str, list[float]] = {}
+        while until_at_work(world.cache, work):
+            for piece in pieces_at_work(world.cache):
+                times.setdefault(piece, []).append(time.monotonic())
+            time.sleep(0.005)
+        world.finish(work)
+        for piece, at in times.items():
+            seen.setdefault(piece, []).append(at[-1] - at[0])
+    return {piece: median(taken) for piece, taken in seen.items()}
 
 
-def _at_a_moment(work: subprocess.Popen, dice: random.Random, span: float) -> tuple[bool, float]:
+def _until(sign: Callable[[], object], work: subprocess.Popen) -> float:
+    """Wait for the first sign of work, or its end; returns the time."""
+    while work.poll() is None and not sign():
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def _alive(work: subprocess.Popen) -> Callable[[], bool]:
+    return lambda: work.poll() is None
+
+
+def _begun(world: World, kinds: tuple[str, ...]) -> Callable[[], bool]:
+    """Says whether one of the artifacts that were forgotten is being made."""
+    return lambda: any((world.cache / "artifacts" / kind).exists() for kind in kinds)
+
+
+def _at_a_moment(
+    goes_on: Callable[[], bool], dice: random.Random, span: float
+) -> tuple[bool, float]:
     """Wait for a moment of `span`: whether the work still goes on, and the span to draw from next.
 
-    A run that has ended by then took less than was thought, as the machine is less busy.
+    One that has ended by then took less than was thought, as the machine is less busy.
     """
+    if not goes_on():  # it was over before its first sign was seen
+        return False, span
     started, moment = time.monotonic(), dice.uniform(0, span)
-    while work.poll() is None and time.monotonic() - started < moment:
+    while goes_on() and time.monotonic() - started < moment:
         time.sleep(0.01)
-    if work.poll() is None:
-        return True, span
-    return False, time.monotonic() - started
+    return (True, span) if goes_on() else (False, time.monotonic() - started)
+
+
+def _met(at_work: int, repetitions: int) -> str:
+    """How a fault ended whose kills met work so often; it must be most of the time."""
+    if at_work < repetitions * 3 / 4:
+        raise AssertionError(f"only {at_work} of {repetitions} kills while it was at work")
+    return f"same result, {at_work} kills while it was at work"
 
 
 def _worker_killed(repetitions: int) -> Callable[[World], str]:
@@ -135,7 +160,9 @@ def _worker_killed(repetitions: int) -> Callable[[World], str]:
                 work = world.start()
                 piece = dice.choice(long)
                 until_at_work(world.cache, work, piece)
-                time.sleep(dice.uniform(0, seconds[piece]))
+                _, seconds[piece] = _at_a_moment(
+                    lambda piece=piece: piece in pieces_at_work(world.cache), dice, seconds[piece]
+                )
                 victims = until_at_work(world.cache, work)  # between two pieces, at the next one
                 at_work += bool(victims)
                 for victim in victims[:1]:
@@ -147,26 +174,27 @@ def _worker_killed(repetitions: int) -> Callable[[World], str]:
     return run
 
 
-def _met(at_work: int, repetitions: int) -> str:
-    """How a fault ended whose kills met work so often; it must be most of the time."""
-    if at_work < repetitions * 3 / 4:
-        raise AssertionError(f"only {at_work} of {repetitions} kills while it was at work")
-    return f"same result, {at_work} kills while it was at work"
-
-
 def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     """The run ends with one error; on a new scheduler it goes on."""
 
     def run(world: World) -> str:
-        dice = random.Random(2)
-        ended = []
-        with cluster(world):
-            span = _undisturbed(world, "logits", "score")
+        dice, at_work = random.Random(2), 0
+        spans, ended = [], []
+        for _ in range(MEASURED):
+            forget(world, "logits", "score")
+            with cluster(world):
+                work = world.start()
+                started = _until(lambda: pieces_at_work(world.cache), work)
+                world.finish(work)
+                spans.append(time.monotonic() - started)
+        span = median(spans)
         for _ in range(repetitions):
             forget(world, "logits", "score")
             with cluster(world) as made:
                 work = world.start()
-                time.sleep(dice.uniform(0, span))
+                _until(lambda: pieces_at_work(world.cache), work)
+                met, span = _at_a_moment(_alive(work), dice, span)
+                at_work += met
                 made.scheduler.kill()
                 _, errors = work.communicate(timeout=300)
                 if work.returncode not in (0, 2) or "Traceback" in errors:
@@ -175,9 +203,8 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
                     ended.append(errors.strip().splitlines()[0].replace(made.address, "…"))
             world.result()
         counted = [f"{ended.count(each)} times {each}" for each in sorted(set(ended))]
-        return f"same result, {repetitions - len(ended)} times at once" + "".join(
-            f"; {each}" for each in counted
-        )
+        at_once = f"{repetitions - len(ended)} times at once"
+        return "; ".join([_met(at_work, repetitions), at_once, *counted])
 
     return run
 
@@ -261,23 +288,23 @@ def _simulator_killed(repetitions: int) -> Callable[[World], str]:
         dice = random.Random(3)
         with _simulator(world) as engine:
             expected = engine.infer(inputs)
+            started = time.monotonic()
+            engine.infer(inputs)
+            span, at_work = time.monotonic() - started, 0
             for _ in range(repetitions):
-                victim = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-S",
-                        "-c",
-                        "import os, sys, time; time.sleep(float("
-                        "sys.argv[1])); os.kill(int(sys.argv[2]), 9)",
-                        str(dice.uniform(0, 0.8)),
-                        str(engine._workers[0]._process.pid),
-                    ]
-                )
+                process = engine._workers[0]._process
+                killer = threading.Timer(dice.uniform(0, span), process.send_signal, [9])
+                killer.start()
+                started = time.monotonic()
                 found = engine.infer(inputs)
-                victim.wait()
+                if killer.finished.is_set():
+                    at_work += 1
+                else:  # killed while nothing is asked of it; the next call meets that
+                    span = time.monotonic() - started
+                killer.join()
                 if not np.array_equal(found, expected):
                     raise AssertionError("other logits after a simulator was killed")
-        return "same result"
+        return f"same result, {at_work} kills while it was at work"
 
     return run
 
@@ -370,19 +397,37 @@ def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str
     def run(world: World) -> str:
         dice, at_work = random.Random(5), 0
         kinds = (("logits", "score"), ("trace", "logits"), ("score",))
-        spans = [_undisturbed(world, *each) for each in kinds]
+        spans = {each: _seconds_of_work(world, each) for each in kinds}
         for _ in range(repetitions):
-            which = dice.randrange(len(kinds))
-            forget(world, *kinds[which])
+            each = dice.choice(kinds)
+            forget(world, *each)
             work = world.start()
-            time.sleep(dice.uniform(0, spans[which]))
-            at_work += work.poll() is None
+            _until(_begun(world, each), work)
+            met, spans[each] = _at_a_moment(_alive(work), dice, spans[each])
+            at_work += met
             work.send_signal(sign)
             work.communicate(timeout=60)
             check_nothing_left(world.cache)
-        return f"{world.result()}, {at_work} kills while it was at work"
+        world.result()
+        return _met(at_work, repetitions)
 
     return run
+
+
+def _seconds_of_work(world: World, kinds: tuple[str, ...]) -> float:
+    """Seconds from the first sign of work to its end, undisturbed."""
+    taken = []
+    for _ in range(MEASURED):
+        forget(world, *kinds)
+        work = world.start()
+        started = _until(_begun(world, kinds), work)
+        world.finish(work)
+        taken.append(time.monotonic() - started)
+    return median(taken)
+
+
+def _kernels(cache: Path) -> list[int]:
+    return [pid for pid, line in processes_of(cache).items() if "ipykernel" in line]
 
 
 def _report(world: World, name: str) -> subprocess.Popen:
@@ -400,31 +445,37 @@ def _report_killed(repetitions: int, victim: str) -> Callable[[World], str]:
     """papermill's process or its kernel killed at a random moment of a report."""
 
     def run(world: World) -> str:
+        def at_work_in(work: subprocess.Popen) -> Callable[[], bool]:
+            return _alive(work) if victim == "papermill" else lambda: bool(_kernels(world.cache))
+
+        def undisturbed(*kinds: str) -> float:
+            forget(world, *kinds)
+            work = _report(world, "small")
+            goes_on = at_work_in(work)
+            started = _until(lambda: _kernels(world.cache), work)
+            ended = _until(lambda: not goes_on(), work)
+            _, errors = work.communicate(timeout=1800)
+            if work.returncode:
+                raise AssertionError(f"the report failed undisturbed: {errors[-1500:]}")
+            return ended - started
+
         dice, at_work = random.Random(6), 0
         reports = world.folder / "reports"
         metrics = reports / "small" / "metrics.json"
-        for kinds in ((), ("logits", "score")):  # the first compiles; the second is as those below
-            forget(world, *kinds)
-            whole = _report(world, "small")
-            _until_there(world.cache, "ipykernel", whole)
-            started = time.monotonic()
-            _, errors = whole.communicate(timeout=1800)
-            if whole.returncode:
-                raise AssertionError(f"the report failed undisturbed: {errors[-1500:]}")
-            span = time.monotonic() - started
+        undisturbed()  # compiles
+        span = undisturbed("logits", "score")  # as those below
         expected = metrics.read_bytes()
         for _ in range(repetitions):
             shutil.rmtree(reports, ignore_errors=True)
             forget(world, "logits", "score")
             work = _report(world, "small")
-            _until_there(world.cache, "ipykernel", work)
-            met, span = _at_a_moment(work, dice, span)
+            _until(lambda: _kernels(world.cache), work)
+            met, span = _at_a_moment(at_work_in(work), dice, span)
             at_work += met
             if victim == "kernel":
-                for pid, line in processes_of(world.cache).items():
-                    if "ipykernel" in line:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
+                for pid in _kernels(world.cache):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             else:
                 work.kill()
             _, errors = work.communicate(timeout=1800)

@@ -47,6 +47,8 @@ class Recorder:
         again = [item for item in items if item.nodeid in self._done]
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item.nodeid not in self._done]
+        # What takes longest begins first, else one process ends long after the others.
+        items.sort(key=lambda item: "times at random" not in item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         facts = dict(report.user_properties)
