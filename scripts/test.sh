@@ -12,6 +12,11 @@ fi
 # that they start. The tests of a file share what they make, so they stay together; the files that
 # take longest begin first (tests/conftest.py).
 case "$*" in
-"" | tests) set -- -n $(($(nproc) + 1)) --dist loadfile --no-loadscope-reorder "$@" ;;
+"" | tests)
+    # Each program that a test starts would compile our modules anew, and each worker the tests.
+    unset PYTHONDONTWRITEBYTECODE
+    python -m compileall -q lprnet_nb || true # a checkout may be read-only
+    set -- -n $(($(nproc) + 1)) --dist loadfile --no-loadscope-reorder "$@"
+    ;;
 esac
 exec python -m pytest "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, part in enumerate(FIRST) if name.startswith(part)), len(FIRST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    # What is there now stays until the end. Some libraries collect garbage at each call.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

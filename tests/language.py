@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -36,6 +37,7 @@ SHOWN = {"figure": 2, "table": 2, "see": 0, "tell": 0, "answer": 0}
 TABLES = (PACKAGE / "study" / "results.py", PACKAGE / "study" / "upgrades.py")
 
 
+@cache
 def messages() -> dict[str, str]:
     """Every message that is to be translated, with the file in which it stands first."""
     found: dict[str, str] = {}

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ import pytest
 from lprnet_nb.report import pictures, readme
 
 ROOT = Path(__file__).resolve().parent.parent
+read_runs = cache(readme.read_runs)
+
+
+@cache
+def results(language: str) -> str:
+    """What `readme` says of the committed runs."""
+    return readme.results(read_runs(), language)
 
 
 def commands(name: str) -> list[str]:
@@ -34,7 +42,7 @@ def commands(name: str) -> list[str]:
 def test_results_are_those_of_the_committed_runs(name: str, language: str) -> None:
     said = readme.BLOCK.search((ROOT / name).read_text("utf8"))
     assert said is not None
-    wanted = readme.results(readme.read_runs(), language)
+    wanted = results(language)
     assert said[0] == f"{said[1]}{wanted}{said[2]}", "run: python -m lprnet_nb.report.readme"
 
 
@@ -42,7 +50,7 @@ def test_results_are_those_of_the_committed_runs(name: str, language: str) -> No
 def test_the_headline_is_that_of_the_committed_study(name: str, language: str) -> None:
     said = readme.HEADLINE.search((ROOT / name).read_text("utf8"))
     assert said is not None
-    wanted = readme.headline(readme.read_runs(), language)
+    wanted = readme.headline(read_runs(), language)
     assert said[0] == f"{said[1]}{wanted}{said[2]}", "run: python -m lprnet_nb.report.readme"
     # What is recommended, of plates that its choice has not seen, by its own record.
     for chip in readme.HEADLINE_CHIPS:
@@ -53,7 +61,7 @@ def test_the_headline_is_that_of_the_committed_study(name: str, language: str) -
 
 def test_the_headline_figure_shows_each_step_of_each_chip() -> None:
     """By hand: vendor, KL, recommended (nested), grammar on BM1684X; float by the decoder."""
-    [axes] = readme.headline_figure(readme.read_runs()).axes
+    [axes] = readme.headline_figure(read_runs()).axes
     points = {
         (round(x), round(y, 3))
         for line in axes.lines
@@ -71,9 +79,7 @@ def test_the_headline_figure_shows_each_step_of_each_chip() -> None:
 def test_the_figures_were_drawn_from_the_committed_study() -> None:
     for name in ("results", "headline"):
         text = (ROOT / "docs" / "figures" / f"{name}.svg").read_text("utf8")
-        assert readme.source_digest(readme.read_runs()) in text, (
-            "run: python -m lprnet_nb.report.readme"
-        )
+        assert readme.source_digest(read_runs()) in text, "run: python -m lprnet_nb.report.readme"
     for name in ("results", "headline", "workflow"):
         assert (ROOT / "docs" / "figures" / f"{name}.svg").stat().st_size < 200_000
 
@@ -85,12 +91,9 @@ def test_the_pictures_are_light_and_of_our_own_plates() -> None:
         assert (folder / f"{name}.png").stat().st_size < 150_000, "python -m …report.pictures"
 
 
-RESULTS = readme.results(readme.read_runs(), "en")
-
-
 def test_the_table_says_what_the_data_say() -> None:
     """Cells by hand: the recommendation where its choice did not see the plates, the vendor's."""
-    runs = readme.read_runs()
+    runs = read_runs()
     chosen = json.loads(
         (ROOT / "data" / "models" / "BM1684X" / "recommended.json").read_text("utf8")
     )
@@ -102,7 +105,7 @@ def test_the_table_says_what_the_data_say() -> None:
     assert len(draws) >= 5 and sum(draws) / len(draws) > apart["mean"]  # chosen on these plates
     lines = {
         line.split("|")[1].strip(): line.split("|")
-        for line in RESULTS.splitlines()[:12]
+        for line in results("en").splitlines()[:12]
         if line.startswith("|")
     }
     cell = f"**{apart['mean']:.3f} ({apart['low']:.3f}–{apart['high']:.3f})**"
@@ -112,15 +115,15 @@ def test_the_table_says_what_the_data_say() -> None:
         "0.858",
         "0.886",
     ]
-    assert f"it reads {sum(draws) / len(draws):.3f} /" in RESULTS
+    assert f"it reads {sum(draws) / len(draws):.3f} /" in results("en")
 
 
 def test_predicted_times_stand_beside_measured_ones() -> None:
     """BM1684X in FP32: 0.277 ms are predicted, 0.883 were measured on the vendor's board."""
-    line = next(line for line in RESULTS.splitlines() if line.startswith("| FP32 | 0.277"))
+    line = next(one for one in results("en").splitlines() if one.startswith("| FP32 | 0.277"))
     assert line.split("|")[2].strip() == "0.277 → 0.88, measured 0.883"
     # No predicted time stands without its like on the board.
-    assert " ms |" not in RESULTS
+    assert " ms |" not in results("en")
 
 
 def test_both_languages_give_the_same_commands_and_chapters() -> None:

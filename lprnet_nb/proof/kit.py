@@ -28,9 +28,6 @@ from ..datasets.interface import LAYOUT
 from ..errors import DataError, ParameterError
 from ..files import private_folder
 from ..measure.box import FORMAT, KitBackend, Part, Sha256, plate_digest, read_part
-from ..measure.data import datasets_for
-from ..measure.models import compile_all
-from ..measure.parameters import check
 from ..places import repository
 from ..runtime.bmodel_file import read_contents
 from ..runtime.inference import infer_plates
@@ -175,6 +172,11 @@ def kit_for(
     ParameterError
         For more than one chip, or an impossible parameter.
     """
+    # Here, since a machine with a device, where a kit is only read, may well be without torch.
+    from ..measure.data import datasets_for
+    from ..measure.models import compile_all
+    from ..measure.parameters import check
+
     checked = check(**parameters)
     if len(checked.chips) != 1:
         raise ParameterError("a kit is for one chip. Make one for each.")
