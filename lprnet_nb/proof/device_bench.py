@@ -18,13 +18,14 @@ from ..datasets.images import preprocess
 from ..errors import ParameterError
 from ..model.own import load_own_weights
 from ..runtime.emulator import Emulator
-from ..runtime.emulator.torch_executor import DEVICE_CHUNK
+from ..runtime.emulator.torch_executor import fused, images_together, sent
 from ..toolchain.chips import parse_chip
 from ..toolchain.packaged import packaged_index, packaged_model
 from ..toolchain.strategies import make_strategy
 from .emulator_bench import _seconds, agreement
 
 SEED = 0  # of the plates
+MANY = 16384  # images that a GPU is timed on: enough to fill chunks
 
 
 def bench_device(
@@ -44,7 +45,7 @@ def bench_device(
     chip
         Whose packaged INT8 model is run.
     images
-        Generated plates.
+        Generated plates. On a GPU they are repeated to `MANY` and full chunks to be timed.
     rounds
         Turns of each.
     report
@@ -54,8 +55,13 @@ def bench_device(
     -------
     dict
         JSON-able. ``agreement`` of the two sets of logits, see `emulator_bench.agreement`;
+        ``repeats_identical``, whether every repetition has the native kernels' logits;
         ``images_per_second`` of ``native_core`` (one core), ``device`` and ``float`` (torch's float
-        forward on the device), medians; ``times_a_core`` and ``ratio_to_float`` of the device.
+        forward on the device, channels last), medians, from and to the host's memory;
+        ``times_a_core`` and ``ratio_to_float`` of the device. ``chunk`` images run together there;
+        ``fused`` says whether torch compiled the requantization, ``why_not`` why it did not,
+        ``warm_up_seconds`` how long the first run took; ``tf32`` whether the float forward may use
+        it, as torch has it by default.
 
     Raises
     ------
@@ -78,31 +84,46 @@ def bench_device(
     native, there = Emulator(graph, threads=1, kernels="native"), Emulator(graph, device=device)
     if device == "cpu":
         there = Emulator(graph, kernels="torch")
-    network = weights.network("image").to(device)
-    wanted, found = native.run(inputs), there.run(inputs)  # which also warms them up
-    _forward(network, inputs[:DEVICE_CHUNK], device)
-    turns: dict[str, Callable[[], Any]] = {
-        "native_core": lambda: native.run(inputs),
-        "device": lambda: there.run(inputs),
-        "float": lambda: _forward(network, inputs, device),
+    chunk = images_together(native.graph, torch.device(device))
+    filled = -(-max(MANY, images) // chunk) * chunk  # no chunk is smaller than the others
+    many = inputs if device == "cpu" else np.resize(inputs, (filled, *inputs.shape[1:]))
+    network = weights.network("image").to(device, memory_format=torch.channels_last)
+    # These also warm up: what is compiled, is compiled here.
+    warm_up = _seconds(lambda: there.run(many))
+    why_not = fused(torch.device(device).type)[1]
+    report(f"warmed up in {warm_up:.0f} s; " + (why_not or "the requantization is fused"))
+    found, wanted = there.run(many), native.run(inputs)
+    compared = agreement(found[: len(inputs)], wanted)
+    repeated = bool(np.array_equal(found, np.resize(wanted, found.shape)))
+    report(f"agreement: {compared}; repeated: {repeated}")
+    _forward(network, many, device, chunk)
+    turns: dict[str, tuple[int, Callable[[], Any]]] = {
+        "native_core": (len(inputs), lambda: native.run(inputs)),
+        "device": (len(many), lambda: there.run(many)),
+        "float": (len(many), lambda: _forward(network, many, device, chunk)),
     }
-    seconds: dict[str, list[float]] = {turn: [] for turn in turns}
+    rates: dict[str, list[float]] = {turn: [] for turn in turns}
     for turn in range(rounds):
-        for who, work in turns.items():
-            seconds[who].append(_seconds(work))
-            report(
-                f"round {turn + 1}/{rounds}: {who} {len(inputs) / seconds[who][-1]:.0f} a second"
-            )
-    rate = {who: len(inputs) / statistics.median(taken) for who, taken in seconds.items()}
+        for who, (count, work) in turns.items():
+            rates[who].append(count / _seconds(work))
+            report(f"round {turn + 1}/{rounds}: {who} {rates[who][-1]:.0f} a second")
+    rate = {who: statistics.median(found) for who, found in rates.items()}
     return {
         "bench": "device",
         "device": name,
         "chip": model["chip"],
         "strategy": strategy.name,
         "images": len(inputs),
+        "timed_images": len(many),
+        "chunk": chunk,
         "rounds": rounds,
         "torch": torch.__version__,
-        "agreement": agreement(found, wanted),
+        "fused": why_not is None,
+        "why_not": why_not,
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "warm_up_seconds": round(warm_up, 1),
+        "agreement": compared,
+        "repeats_identical": repeated,
         "images_per_second": {who: round(value, 1) for who, value in rate.items()},
         "times_a_core": round(rate["device"] / rate["native_core"], 2),
         "ratio_to_float": round(rate["device"] / rate["float"], 3),
@@ -122,8 +143,16 @@ def _name(device: str) -> str:
     return torch.cuda.get_device_name(torch.device(device))
 
 
-def _forward(network: torch.nn.Module, inputs: np.ndarray, device: str) -> np.ndarray:
-    """The float network's logits, fetched as the emulator's are."""
+def _forward(network: torch.nn.Module, inputs: np.ndarray, device: str, chunk: int) -> np.ndarray:
+    """The float network's logits, sent and fetched as the emulator's are."""
+    there = torch.device(device)
     with torch.inference_mode():
-        parts = torch.from_numpy(inputs).split(DEVICE_CHUNK)
-        return np.concatenate([network(part.to(device)).cpu().numpy() for part in parts])
+        parts = [
+            network(
+                sent(inputs[start : start + chunk], there).to(memory_format=torch.channels_last)
+            ).to("cpu", non_blocking=True)
+            for start in range(0, len(inputs), chunk)
+        ]
+        if there.type == "cuda":
+            torch.cuda.synchronize(there)
+    return np.concatenate([part.numpy() for part in parts])

@@ -1,14 +1,20 @@
 """The steps in PyTorch, written for clarity: the definition that the fast executor is held to.
 
 It keeps every layer, runs on any device, and is the path that serves CUDA. Integers live in
-float32 tensors (as in the vendor's interpreter), convolutions of integers run in float64 (sums are
-exact up to 2**53) and requantization in int64, so no width argument is needed.
+float32 tensors (as in the vendor's interpreter). Convolutions of integers run in float32 where no
+sum can leave the integers that it holds, else in float64 (exact up to 2**53); requantization runs
+in int64, so no width argument is needed. On CUDA it is compiled to one kernel: a step of its own
+for each operation would read and write the largest maps ten times.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +47,12 @@ from lprnet_nb.runtime.emulator.tables import FloatUnary, Lookup
 CHUNK = 32
 # Of the largest of some products, as frexp gives it; smaller ones are taken as if it were this one.
 LEAST_EXPONENT = -101
-DEVICE_CHUNK = 256
+# On a device, of the largest tensor of images that run together: 2 GiB in float32. Few images
+# would leave a GPU waiting for the next kernel, of which sums in lanes take hundreds.
+DEVICE_VALUES = 2**29
+EXACT = 2**24  # float32 holds every integer up to here
 
+STORED = {"f16": torch.float16, "bf16": torch.bfloat16}
 # Of a reciprocal square root: float type, integers of its size, what half the bits are taken from.
 RECIPROCAL_STARTS = {
     "f32": (torch.float32, torch.int32, 0x5F3759DF),
@@ -64,24 +74,119 @@ def right_shift(values: torch.Tensor, shift: torch.Tensor, rounding: str) -> tor
     return (values >> right) << (-shift).clamp(min=0)
 
 
-def requantize(values: torch.Tensor, requant: Requant, axis: int = 1) -> torch.Tensor:
-    """int64 ``[N, C, ...]`` to the stored result, as float32; channels along ``axis``."""
-    multiplier, shift = (
-        _along(torch.as_tensor(constant, device=values.device), values, axis)
-        for constant in (requant.multiplier, requant.shift)
+def requantize(
+    values: torch.Tensor,
+    requant: Requant,
+    axis: int = 1,
+    scale: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Integers ``[N, C, ...]``, of any type, to the stored result, as float32.
+
+    Channels lie along ``axis``; ``scale`` and ``bias`` have one value each and come first.
+    """
+    rows, placed = values.movedim(axis, -1), _placed_requant(requant, values.device)
+    made = fused(values.device.type)[0](
+        rows.reshape(-1, rows.shape[-1]),
+        scale,
+        bias,
+        placed.multiplier,
+        placed.shift,
+        placed.zero_point,
+        placed.low,
+        placed.high,
+        placed.before,
+        placed.rounding,
     )
-    values = values * multiplier
-    if requant.before:
-        values = values.clamp(*requant.before)
-    values = right_shift(values, shift, requant.rounding) + requant.zero_point
-    return values.clamp(requant.low, requant.high).float()
+    return made.reshape(rows.shape).movedim(-1, axis)
 
 
-def _along(constant: torch.Tensor, values: torch.Tensor, axis: int) -> torch.Tensor:
-    """A constant for each entry of an axis, or one for all, ready to be broadcast."""
-    if constant.numel() == 1:
-        return constant.reshape(())
-    return constant.reshape(-1, *[1] * (values.ndim - 1 - axis % values.ndim))
+def _placed_requant(requant: Requant, device: torch.device) -> Requant:
+    """With all its numbers on a device, those that are there already as they are."""
+    placed: dict[str, Any] = {
+        name: torch.as_tensor(value, device=device)
+        for name, value in vars(requant).items()
+        if name not in ("rounding", "before")
+    }
+    if requant.before is not None:
+        placed["before"] = tuple(torch.as_tensor(n, device=device) for n in requant.before)
+    return replace(requant, **placed)
+
+
+def _requantized(
+    values: torch.Tensor,
+    scale: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    multiplier: torch.Tensor,
+    shift: torch.Tensor,
+    zero_point: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    before: tuple[torch.Tensor, torch.Tensor] | None,
+    rounding: str,
+) -> torch.Tensor:
+    """`requantize` of ``[N, C]``; constants are tensors, so that one kernel serves all steps."""
+    whole = values.long()
+    if scale is not None:
+        whole = whole * scale
+    if bias is not None:
+        whole = whole + bias
+    whole = whole * multiplier
+    if before is not None:
+        whole = whole.clamp(*before)
+    whole = right_shift(whole, shift, rounding) + zero_point
+    return whole.clamp(low, high).float()
+
+
+@functools.cache
+def fused(device: str) -> tuple[Callable[..., torch.Tensor], str | None]:
+    """`_requantized` for a type of device, in one kernel where torch can; else why it cannot.
+
+    Nothing but integers is compiled: torch's compiler contracts a float product and a sum, and
+    drops a rounding to 16 bits and back.
+    """
+    if device != "cuda":
+        return _requantized, "only kernels of CUDA are fused"
+    try:
+        import torch._dynamo.config as config
+
+        if config.disable:
+            return _requantized, "torch.compile is disabled"
+        # One for each kind of sums, rounding and constants; the default would give up at 8.
+        config.recompile_limit = max(config.recompile_limit, 64)
+        compiled = torch.compile(_requantized, dynamic=True, fullgraph=True)
+        _try(compiled, device)
+    except Exception as error:  # of a compiler that is missing or fails, whatever it raises
+        return _requantized, f"{type(error).__name__}: {error}"
+    return compiled, None
+
+
+def _try(compiled: Callable[..., torch.Tensor], device: str) -> None:
+    """Run it once on each kind of sums, and hold it against what was compiled."""
+    sums = torch.arange(-3000, 3000, device=device).reshape(-1, 3)
+    number, many = torch.tensor(5, device=device), torch.tensor([3, 8, 5], device=device)
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.float64, torch.int64):
+            given = sums.to(dtype), None, many, many, many, number, -many[1], many[1] * 15, None
+            if not torch.equal(compiled(*given, HALF_UP), _requantized(*given, HALF_UP)):
+                raise AssertionError(f"the compiled requantization of {dtype} is another one")
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Whether CUDA may round the factors of float32 products to 11 bits."""
+    if device.type != "cuda":
+        yield
+        return
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = allowed
+        yield
+    finally:
+        for place, was in zip(places, before, strict=True):
+            place.allow_tf32 = was
 
 
 def round_half_away(values: torch.Tensor) -> torch.Tensor:
@@ -93,11 +198,7 @@ def round_half_away(values: torch.Tensor) -> torch.Tensor:
 
 def round_storage(values: torch.Tensor, storage: str) -> torch.Tensor:
     """float32 rounded to f16 or bf16, still float32."""
-    if storage == "f16":
-        return values.half().float()
-    if storage == "bf16":
-        return values.bfloat16().float()
-    return values
+    return values.to(STORED[storage]).float() if storage in STORED else values
 
 
 def _ties_away(values: torch.Tensor) -> torch.Tensor:
@@ -110,20 +211,30 @@ def sequential_sum(values: torch.Tensor) -> torch.Tensor:
     """Strictly sequential float32 sum over the last axis (see `pooling.Mean`).
 
     torch's own ``cumsum`` accumulates in float64 on the CPU; numpy's accumulates in float32, one
-    element after the other.
+    element after the other. Other devices add one slice after the other.
     """
-    array = np.ascontiguousarray(values.cpu().numpy())
+    if values.device.type != "cpu":
+        return _in_order(values[..., None], "f32")[..., 0]
+    array = np.ascontiguousarray(values.numpy())
     total = np.add.accumulate(array, axis=-1, dtype=np.float32)[..., -1]
-    return torch.from_numpy(np.ascontiguousarray(total)).to(values.device)
+    return torch.from_numpy(np.ascontiguousarray(total))
+
+
+def _in_order(rows: torch.Tensor, storage: str) -> torch.Tensor:
+    """Sum over the last axis but one, one after the other, each rounded to f16 or bf16."""
+    total = rows[..., 0, :]
+    if rows.shape[-2] > 1:
+        total = (total + rows[..., 1, :]).to(STORED.get(storage, torch.float32))
+    for k in range(2, rows.shape[-2]):
+        total.add_(rows[..., k, :])  # in float32, rounded as it is stored: one kernel
+    return total.float()
 
 
 def lane_sum(values: torch.Tensor, lanes: int, coefficient: float, storage: str) -> torch.Tensor:
     """A chip's sum over the last axis, times a coefficient (see `pooling.Mean`)."""
     padding = -values.shape[-1] % lanes
     rows = functional.pad(values, (0, padding)).unflatten(-1, (-1, lanes))
-    total = rows[..., 0, :]
-    for k in range(1, rows.shape[-2]):
-        total = round_storage(total + rows[..., k, :], storage)
+    total = _in_order(rows, storage)
     half = round_storage(total[..., : lanes // 2] + total[..., lanes // 2 :], storage)
     return _even_and_odd(half, coefficient, storage)
 
@@ -132,9 +243,7 @@ def _even_and_odd(values: torch.Tensor, coefficient: float, storage: str) -> tor
     """Last axis times a coefficient, even and odd ones summed in order, the two added."""
     scaled = round_storage(values * torch.tensor(coefficient, dtype=torch.float32), storage)
     pairs = functional.pad(scaled, (0, scaled.shape[-1] % 2)).unflatten(-1, (-1, 2))
-    total = pairs[..., 0, :]
-    for k in range(1, pairs.shape[-2]):
-        total = round_storage(total + pairs[..., k, :], storage)
+    total = _in_order(pairs, storage)
     return round_storage(total[..., 0] + total[..., 1], storage)
 
 
@@ -215,6 +324,8 @@ def _inserted(x: torch.Tensor, inserts: tuple[int, int], value: float) -> torch.
 
 
 def _padded(x: torch.Tensor, pads: tuple[int, int, int, int], value: float) -> torch.Tensor:
+    if not any(pads):  # torch would copy
+        return x
     top, left, bottom, right = pads
     return functional.pad(x, (left, right, top, bottom), value=value)
 
@@ -223,7 +334,7 @@ def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
     if any(step.inserts):
         x = _inserted(x, step.inserts, float(step.pad_value))
     x = _padded(x, step.pads, float(step.pad_value))
-    weight = torch.as_tensor(step.weight, device=x.device)
+    weight = _weight(step, x.device)
     bias = None if step.bias is None else torch.as_tensor(step.bias, device=x.device)
     geometry = step.strides, 0, step.dilations, step.group  # padded already
     if step.requant is None:
@@ -234,10 +345,49 @@ def _convolution(step: Convolution, x: torch.Tensor) -> torch.Tensor:
             else functional.conv2d(x, weight.float(), bias, *geometry)
         )
         return round_storage(result.relu() if step.relu else result, step.type.storage)
-    sums = functional.conv2d(x.double(), weight.double(), None, *geometry).round().long()
-    if bias is not None:
-        sums = sums + bias.long().view(1, -1, 1, 1)
-    return requantize(sums, step.requant)
+    if step.group > 1:
+        sums = functional.conv2d(x.double(), weight, None, *geometry).round()
+        return requantize(sums, step.requant, bias=bias)
+    sums = _integer_sums(step, x, weight)
+    return requantize(sums, step.requant, -1, bias=bias).permute(0, 3, 1, 2)
+
+
+def _weight(step: Convolution, device: torch.device) -> torch.Tensor:
+    """Its weights; of integers in the float type in which sums with them are exact."""
+    weight = torch.as_tensor(step.weight, device=device)
+    if step.requant is None or isinstance(step.weight, torch.Tensor):  # as it was placed
+        return weight
+    assert step.input_limits is not None  # of every integer convolution
+    short = step.weight.itemsize == 1 and max(map(abs, step.input_limits)) < 2**8
+    exact = short and step.group == 1 and step.accumulator_bound < EXACT
+    return weight.to(torch.float32 if exact else torch.float64)
+
+
+def _integer_sums(step: Convolution, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``[N, rows, columns, channels]`` of a padded input, exact in the type of the weights.
+
+    Every partial sum is an integer that the type holds, so that their order is free. That is true
+    of a matrix product; cuDNN might take a convolution by Winograd or FFT, with fractions between.
+    TF32 keeps 11 bits of a factor, which a byte does not fill, and sums in float32.
+    """
+    x = x.permute(0, 2, 3, 1)  # in memory too, as the convolution before left it
+    (rows, columns), (high, wide) = step.type.shape[2:], step.weight.shape[2:]
+    image, down, across, channel = x.stride()
+    patches = x.as_strided(
+        (len(x), rows, columns, high, wide, x.shape[-1]),
+        (
+            image,
+            down * step.strides[0],
+            across * step.strides[1],
+            down * step.dilations[0],
+            across * step.dilations[1],
+            channel,
+        ),
+    )
+    matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    with tf32(True, x.device):
+        sums = torch.matmul(patches.reshape(-1, len(matrix)).to(weight.dtype), matrix)
+    return sums.unflatten(0, (len(x), rows, columns))
 
 
 def _chip_sums(
@@ -319,7 +469,7 @@ def _matmul(step: MatMul, left: torch.Tensor, right: torch.Tensor | None = None)
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     left, right = (x.double() - zero for x, zero in zip((left, right), step.zero_points))
     sums = _tiled(step, left, right) if step.tile else torch.matmul(left, right).round().long()
-    return requantize(sums if bias is None else sums + bias.long(), step.requant, -1)
+    return requantize(sums, step.requant, -1, bias=bias)
 
 
 def _max_pool(step: MaxPool, x: torch.Tensor) -> torch.Tensor:
@@ -329,14 +479,17 @@ def _max_pool(step: MaxPool, x: torch.Tensor) -> torch.Tensor:
 def _average_pool(step: AveragePool, x: torch.Tensor) -> torch.Tensor:
     size = step.kernel[0] * step.kernel[1]
     size_of_input = x.shape[2:]
-    rows, columns = (torch.as_tensor(n, device=x.device) for n in step.edges(*size_of_input))
-    counts = rows[:, None] * columns
+    counts = torch.tensor(float(size), device=x.device)  # on it: a GPU takes 1/x of a number
+    if step.exclude_pads:
+        rows, columns = (torch.as_tensor(n, device=x.device) for n in step.edges(*size_of_input))
+        counts = rows[:, None] * columns
     x = _padded(x, step.pads, float(step.pad_value))
     if step.requant is not None:
-        sums = functional.avg_pool2d(x.double(), step.kernel, step.strides, divisor_override=1)
+        x = x if size * 2**16 < EXACT else x.double()  # no integer has more than 16 bits
+        sums = functional.avg_pool2d(x, step.kernel, step.strides, divisor_override=1)
         if step.exclude_pads and step.edge_rounding is None:
             sums = round_half_away(sums.float() / counts * step.kernel[0] * step.kernel[1])
-        return _edges(step, requantize(sums.round().long(), step.requant), size_of_input)
+        return _edges(step, requantize(sums, step.requant), size_of_input)
     # Sums in the window's memory order, as a window loop does it.
     windows = x.unfold(2, step.kernel[0], step.strides[0]).unfold(
         3, step.kernel[1], step.strides[1]
@@ -351,7 +504,7 @@ def _average_pool(step: AveragePool, x: torch.Tensor) -> torch.Tensor:
     total = windows[..., 0]
     for index in range(1, size):
         total = total + windows[..., index]
-    mean = total / (counts if step.exclude_pads else size)
+    mean = total / counts
     if step.affine is None:
         return round_storage(mean, step.type.storage)
     scale, offset = step.affine
@@ -378,9 +531,8 @@ def _edges(step: AveragePool, mean: torch.Tensor, size: torch.Size) -> torch.Ten
 
 
 def _channel_scale(step: ChannelScale, x: torch.Tensor) -> torch.Tensor:
-    scale = torch.as_tensor(step.scale, device=x.device).view(1, -1, 1, 1)
-    bias = torch.as_tensor(step.bias, device=x.device).view(1, -1, 1, 1)
-    return requantize(x.long() * scale + bias, step.requant)
+    scale, bias = (torch.as_tensor(n, device=x.device).view(-1) for n in (step.scale, step.bias))
+    return requantize(x, step.requant, scale=scale, bias=bias)
 
 
 def _float_scale(step: FloatScale, x: torch.Tensor) -> torch.Tensor:
@@ -391,7 +543,7 @@ def _float_scale(step: FloatScale, x: torch.Tensor) -> torch.Tensor:
 
 
 def _lookup(step: Lookup, x: torch.Tensor) -> torch.Tensor:
-    table = torch.as_tensor(step.table.astype(np.float32), device=x.device)
+    table = torch.as_tensor(step.table, device=x.device).float()
     return table[x.long() & 255]
 
 
@@ -428,7 +580,7 @@ def _multiply(step: Multiply, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         result = a * b
         return round_storage(result.relu() if step.relu else result, step.type.storage)
     product = (a - step.zero_points[0]).long() * (b - step.zero_points[1]).long()
-    return requantize(product, step.requant)
+    return requantize(product, step.requant, -1)
 
 
 def _divide(step: Divide, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -493,7 +645,7 @@ def _layer_norm(step: LayerNorm, x: torch.Tensor) -> torch.Tensor:
 
     def mean(values: torch.Tensor, kept: str) -> torch.Tensor:
         if not step.steps:
-            return sequential_sum(values)[..., None] / count
+            return sequential_sum(values)[..., None] / torch.tensor(float(count), device=x.device)
         share = round_storage(torch.tensor(1.0) / count, kept)
         return row_sums(values, step.lanes, float(share), kept)[..., None]
 
@@ -612,6 +764,35 @@ def execute(step: Step, inputs: list[torch.Tensor], graph: Graph, runs: int) -> 
     return result.reshape(runs * step.type.shape[0], *step.type.shape[1:])
 
 
+def images_together(graph: Graph, device: torch.device) -> int:
+    """Images that run together, a multiple of the graph's batch."""
+    if device.type == "cpu":
+        return -(-CHUNK // graph.batch) * graph.batch
+    largest = max(math.prod(kind.shape) for kind in graph.types.values())
+    return max(1, DEVICE_VALUES // largest) * graph.batch
+
+
+def _placed(step: Step, device: torch.device) -> Step:
+    """The step with its constants on the device, where the functions above find them."""
+    held: dict[str, Any] = {field.name: getattr(step, field.name) for field in fields(step)}
+    placed = {
+        name: _placed_requant(value, device)
+        if isinstance(value, Requant)
+        else torch.as_tensor(value, device=device)
+        for name, value in held.items()
+        if isinstance(value, np.ndarray | Requant)
+    }
+    if isinstance(step, Convolution):
+        placed["weight"] = _weight(step, device)
+    return replace(step, **placed)
+
+
+def sent(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An input on the device, copied while that computes."""
+    tensor = torch.as_tensor(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 class TorchExecutor:
     """Runs the steps of a graph on a torch device."""
 
@@ -622,12 +803,13 @@ class TorchExecutor:
         device: str = "cpu",
         threads: int | None = None,
     ):
-        self.graph, self.steps, self.threads = graph, steps, threads
+        self.graph, self.threads = graph, threads
         try:
             self.device = torch.device(device)
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise EngineError(f"torch has no device {device!r} here: {error}") from error
+        self.steps = tuple(_placed(step, self.device) for step in steps)
 
     def run(self, inputs: Arrays, keep: Iterable[str]) -> dict[str, np.ndarray]:
         """Stored values (float32) of the tensors in ``keep``.
@@ -637,36 +819,37 @@ class TorchExecutor:
         """
         keep, inputs = set(keep), self.graph.named(inputs)
         count = len(inputs[self.graph.input])
-        images = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
-        chunk = -(-images // self.graph.batch) * self.graph.batch
+        chunk = images_together(self.graph, self.device)
         before = torch.get_num_threads()
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
-            parts = [
-                self._run_chunk({n: x[start : start + chunk] for n, x in inputs.items()}, keep)
-                for start in range(0, count, chunk)
-            ]
+            with torch.inference_mode(), tf32(False, self.device):
+                parts = [
+                    self._run_chunk({n: x[start : start + chunk] for n, x in inputs.items()}, keep)
+                    for start in range(0, count, chunk)
+                ]
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)  # until here results are on their way
         finally:
             torch.set_num_threads(before)
-        return {name: np.concatenate([part[name] for part in parts]) for name in keep}
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in keep}
 
-    def _run_chunk(self, inputs: dict[str, np.ndarray], keep: set[str]) -> dict[str, np.ndarray]:
+    def _run_chunk(self, inputs: dict[str, np.ndarray], keep: set[str]) -> dict[str, torch.Tensor]:
         runs = len(inputs[self.graph.input]) // self.graph.batch
         last_use = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
         values: dict[str, torch.Tensor] = {}
-        kept: dict[str, np.ndarray] = {}
-        with torch.inference_mode():
-            for position, step in enumerate(self.steps):
-                if isinstance(step, Input):
-                    value = torch.as_tensor(inputs[step.name], device=self.device).float()
-                else:
-                    operands = [values[n] for n in step.inputs]
-                    value = execute(step, operands, self.graph, runs).to(self.device)
-                values[step.name] = value
-                if step.name in keep:
-                    kept[step.name] = value.cpu().numpy()
-                for name in step.inputs:
-                    if last_use[name] == position:
-                        values.pop(name, None)
+        kept: dict[str, torch.Tensor] = {}
+        for position, step in enumerate(self.steps):
+            if isinstance(step, Input):
+                value = sent(inputs[step.name], self.device).float()
+            else:
+                operands = [values[n] for n in step.inputs]
+                value = execute(step, operands, self.graph, runs).to(self.device)
+            values[step.name] = value
+            if step.name in keep:
+                kept[step.name] = value.to("cpu", non_blocking=True)
+            for name in step.inputs:
+                if last_use[name] == position:
+                    values.pop(name, None)
         return kept
