@@ -17,10 +17,8 @@ from lprnet_nb.learnt import (
     on_scales,
     passed_on,
 )
-from lprnet_nb.places import repository
 from lprnet_nb.runtime.crosscheck import crosscheck
 from lprnet_nb.runtime.emulator import Emulator, load_graph
-from lprnet_nb.study import full, results
 from lprnet_nb.toolchain.compile import compile_bmodel, top_graph
 from lprnet_nb.toolchain.lowering import Quantizer
 from lprnet_nb.toolchain.nntc.strategies import from_common
@@ -163,30 +161,3 @@ def test_another_graph_than_was_learnt_is_refused(made):
     weights[name].flat[0] += 1
     with pytest.raises(ToolchainError, match="has 1 of 1728 weights otherwise"):
         _check_holds(graph, {}, weights, table.path)
-
-
-def judged_rows() -> list[str]:
-    """The rows of docs/learnt.md's table of plates: the learnt strategies beside their start."""
-    added = results.read_study(repository() / "data" / "studies" / "learnt" / "2026-11.json")
-    committed = results.committed_study()
-    assert committed is not None
-    study = full.merge(committed, added)
-    rows = []
-    for chip in ("BM1684X", "BM1684"):
-        for name in ("mse-forked", "learnt-forked", "learnt-forked-rounding"):
-            shares = [right.mean() for right in results.outcomes(study, name, chip).values()]
-            spread = f"{np.mean(shares):.4f} ({min(shares):.3f}–{max(shares):.3f})"
-            row = f"| {chip} | `{name}` | {spread} |"
-            if name != "mse-forked":
-                found = results.difference(study, name, "mse-forked", chip)
-                assert found is not None and found["draws"] == len(shares) == 5
-                low, high = (100 * bound for bound in found["interval"])
-                row += f" {100 * found['difference']:+.1f} ({low:+.1f} … {high:+.1f}) |"
-            rows.append(row if row.count("|") == 5 else f"{row} – |")
-    return rows
-
-
-def test_the_page_says_what_learning_brings():
-    page = (repository() / "docs" / "learnt.md").read_text("utf8")
-    missing = [row for row in judged_rows() if row not in page]
-    assert missing == []

@@ -603,3 +603,31 @@ def staircase(steps: Sequence[Step]) -> Figure:
 def _span(values: Sequence[float]) -> str:
     low, high = f"{min(values):.3f}", f"{max(values):.3f}"
     return low if low == high else f"{low} – {high}"
+
+
+def layers_left(chips: Mapping[str, Sequence[tuple[str, float]]]) -> Figure:
+    """What the output gains where one layer makes no error, a panel a chip.
+
+    Parameters
+    ----------
+    chips
+        By chip: layers, named with their operation, and gains in dB, the largest first.
+    """
+    figure = blank(WIDTH, 0.5 + 0.21 * max(map(len, chips.values())))
+    panels = figure.subplots(1, len(chips), squeeze=False)[0]
+    most = max(gain for rows in chips.values() for _, gain in rows)
+    for axes, (chip, rows) in zip(panels, chips.items()):
+        axes.barh([name for name, _ in rows], [gain for _, gain in rows], color=SERIES[0]["color"])
+        for place, (_, gain) in enumerate(rows):
+            axes.annotate(
+                f"{gain:.2f}",
+                (gain, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", labelsize=7)
+        axes.set(title=chip, xlim=(0, 1.2 * most), xlabel=phrase("gain of the output's SNR, dB"))
+    return figure

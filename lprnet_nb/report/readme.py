@@ -7,7 +7,6 @@ README is one of a run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from ..study.results import (
     verdicts,
 )
 from ..study.worlds import COMMITTED, JUDGED
+from .blocks import filled, markdown
 from .board_times import VENDORS_STRATEGY, call_costs
 
 THREE_LOOKS = (
@@ -43,8 +43,6 @@ THREE_LOOKS = (
 )
 HEADLINE_CHIPS = ("BM1684X", "BM1684")  # those that most readers have
 READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
-BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
-HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.S)
 # Told in this order; the tutorial's three tips and what helps.
 TOLD = (
     "calibrate on RGB (bgr2rgb)",
@@ -264,7 +262,7 @@ def headline(runs: Runs, language: str) -> str:
         float_plate=runs.plate_study["float"]["correct"] / runs.plate_study["float"]["images"],
         views=THREE_LOOKS,
     )
-    return f"{sentence}\n\n![{say['headline_figure']}](docs/figures/headline.svg)\n"
+    return f"{sentence}\n\n![{say['headline_figure']}](docs/figures/headline.svg)"
 
 
 def results(runs: Runs, language: str) -> str:
@@ -302,7 +300,7 @@ def results(runs: Runs, language: str) -> str:
             revision=(runs.manifest.revision or "?")[:7],
         ),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _accuracy_table(
@@ -493,12 +491,6 @@ def _report_table(rows: Sequence[Row], say: dict[str, str]) -> list[list[str]]:
     return table
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
-    """Rows as a Markdown table, the first its head."""
-    head, *body = ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([head, "|" + "---|" * len(table[0]), *body])
-
-
 def results_figure(runs: Runs) -> Figure:
     """Exact match of the compiler's default, least squares and the recommendation, by chip."""
     best = {found["chip"]: found for found in recommendations(runs.study)}
@@ -590,21 +582,13 @@ def write_readmes(root: Path) -> list[Path]:
     Raises
     ------
     DataError
-        When a README has no place for the results.
+        When a README has no place for them.
     """
     runs, written = read_runs(), []
     for name, language in READMES.items():
         text = (root / name).read_text("utf8")
-        for block, tag, made in (
-            (HEADLINE, "headline", headline(runs, language)),
-            (BLOCK, "results", results(runs, language)),
-        ):
-            if not block.search(text):
-                raise DataError(
-                    f"{name} has no '<!-- {tag} -->' … '<!-- /{tag} -->'. Put the two "
-                    "comments where it goes."
-                )
-            text = _filled(block, text, made)
+        made = {"headline": headline(runs, language), "results": results(runs, language)}
+        text = filled(text, made)
         written.append(atomic_write(root / name, text))
     drawn = {
         "workflow": figures.workflow(),
@@ -616,10 +600,6 @@ def write_readmes(root: Path) -> list[Path]:
         data = figures.as_svg(figure, Description=about)
         written.append(atomic_write(root / "docs" / "figures" / f"{name}.svg", data))
     return written
-
-
-def _filled(block: re.Pattern[str], text: str, made: str) -> str:
-    return block.sub(lambda found: found[1] + made + found[2], text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ likewise, and ``docs/figures/search.svg``. A test holds the page to the committe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..files import atomic_write
 from ..places import repository
 from ..study import band, searched
 from ..study.results import committed_study, recommendations
-from .readme import markdown
+from .blocks import filled, markdown_rows
 
 PAGE = Path("docs") / "search.md"
 
@@ -34,12 +33,12 @@ def blocks() -> dict[str, str]:
     if study is None:
         raise DataError("the committed study is not in this checkout.")
     rows = band.band_table(band.band(study))
-    made = {"found": "No search is in this checkout.", "band": _table(rows)}
+    made = {"found": "No search is in this checkout.", "band": markdown_rows(rows)}
     made["band"] += "\n\n" + "\n\n".join(map(str, band.band_said(study)))
     if found is not None:
         said = [*map(str, searched.said(found)), *_proved(found)]
         figure = "![Searched and made by hand: exact match against cost](figures/search.svg)"
-        made["found"] = "\n\n".join([_table(_rows(found, study)), *said, figure])
+        made["found"] = "\n\n".join([markdown_rows(_rows(found, study)), *said, figure])
     return made
 
 
@@ -100,19 +99,6 @@ def _proved(found: dict[str, Any]) -> list[str]:
     return said
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    return markdown([list(rows[0]), *[[str(cell) for cell in row.values()] for row in rows]])
-
-
-def filled(text: str) -> str:
-    """The page with its blocks made anew."""
-    for tag, made in blocks().items():
-        start, end = f"<!-- {tag} -->\n", f"<!-- /{tag} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}{made}\n{rest[rest.index(end) :]}"
-    return text
-
-
 def figure_bytes(found: dict[str, Any]) -> bytes:
     """The figure of the front, SVG."""
     reference = found["float"]["correct"] / found["float"]["images"]
@@ -122,7 +108,7 @@ def figure_bytes(found: dict[str, Any]) -> bytes:
 
 if __name__ == "__main__":
     page = repository() / PAGE
-    print(atomic_write(page, filled(page.read_text("utf8"))))
+    print(atomic_write(page, filled(page.read_text("utf8"), blocks())))
     if (there := searched.committed_search()) is not None:
         drawn = repository() / "docs" / "figures" / "search.svg"
         print(atomic_write(drawn, figure_bytes(there)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lprnet_nb.report import search_page
+from lprnet_nb.report.blocks import filled
 from lprnet_nb.study import searched
 
 ROOT = Path(__file__).parents[2]
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_page_says_what_the_committed_data_say():
     text = (ROOT / search_page.PAGE).read_text("utf8")
-    assert search_page.filled(text) == text, "run: python -m lprnet_nb.report.search_page"
+    assert filled(text, search_page.blocks()) == text, "run: python -m lprnet_nb.report.search_page"
     drawn = (ROOT / "docs" / "figures" / "search.svg").exists()
     assert drawn == (searched.committed_search() is not None)
 
