@@ -210,6 +210,28 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     return run
 
 
+def _starter_killed(world: World) -> str:
+    """The scheduler and the workers that a killed process started end too."""
+    script = (
+        "import os, sys; from pathlib import Path; from lprnet_nb.proof.cluster import Cluster; "
+        "Cluster(dict(os.environ), [Path(os.environ['LPRNET_CACHE'])]).wait(); "
+        "print('there', flush=True); sys.stdin.read()"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=world.environment(),
+    )
+    with starter:
+        if starter.stdout.readline().strip() != "there" or len(processes_of(world.cache)) < 4:
+            raise AssertionError("there is no cluster")
+        starter.kill()
+    check_nothing_left(world.cache)
+    return world.result()
+
+
 def _no_scheduler(world: World) -> str:
     forget(world, "logits")
     with (
@@ -490,6 +512,7 @@ def faults(repetitions: int) -> list[Fault]:
         Fault(
             f"cluster: kill -9 of the scheduler, {times}", _scheduler_killed(repetitions), slow=True
         ),
+        Fault("cluster: kill -9 of the process that started it", _starter_killed, slow=True),
         Fault("cluster: no scheduler at the address", _no_scheduler),
         Fault("cluster: scheduler without workers", _scheduler_without_workers, slow=True),
         Fault(
