@@ -341,10 +341,16 @@ def pool(workers: int, initializer: Callable[[], None]) -> ProcessPoolExecutor:
 
 
 def _settle(parent: int, initializer: Callable[[], None]) -> None:
+    end_with(parent)
+    initializer()
+
+
+def end_with(parent: int) -> None:
+    """End this process when that one, which started it, is gone."""
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    initializer()

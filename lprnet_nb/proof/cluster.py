@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 from ..children import DEVNULL, Child, TimeoutExpired, environment, start
 
 _START_SECONDS = 60.0
+# Told to end, it ends its own; where nobody is left to tell it, it ends by itself.
+_DASK = (
+    "import runpy, sys; from lprnet_nb.children import end_with; end_with(int(sys.argv.pop(1))); "
+    "runpy.run_module('dask', run_name='__main__', alter_sys=True)"
+)
 
 
 class Cluster:
@@ -50,8 +56,8 @@ class Cluster:
 
     def _start(self, *arguments: str, **variables: str) -> Child:
         return start(
-            [sys.executable, "-P", "-m", "dask", *arguments],
-            supervisor=None,  # it is told to end, and ends its own
+            [sys.executable, "-P", "-c", _DASK, str(os.getpid()), *arguments],
+            supervisor=None,
             stdout=DEVNULL,
             stderr=DEVNULL,
             env=environment() | self._environment | variables,

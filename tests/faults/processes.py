@@ -31,8 +31,6 @@ from lprnet_nb.work.pieces import Piece
 
 from .world import Fault, World, check_nothing_left, processes_of
 
-MEASURED = 3  # undisturbed runs, from which moments are drawn
-
 _REPORT = (
     "from lprnet_nb.report.run import make_report; "
     "make_report('quick', name='{name}', notebooks=('05_compare',), DATA='generated', "
@@ -95,7 +93,7 @@ def until_at_work(cache: Path, work: subprocess.Popen, piece: str | None = None)
 def _seconds_of_pieces(world: World, *kinds: str) -> dict[str, float]:
     """How long each piece is seen at work, undisturbed; the first run has workers that import."""
     seen: dict[str, list[float]] = {}
-    for _ in range(MEASURED):
+    for _ in range(3):
         forget(world, *kinds)
         work = world.start()
         times: dict[str, list[float]] = {}
@@ -114,6 +112,15 @@ def _until(sign: Callable[[], object], work: subprocess.Popen) -> float:
     while work.poll() is None and not sign():
         time.sleep(0.02)
     return time.monotonic()
+
+
+def _undisturbed(world: World, sign: Callable[[], object], *kinds: str) -> float:
+    """Seconds from the first sign of work to its end, without those artifacts."""
+    forget(world, *kinds)
+    work = world.start()
+    started = _until(sign, work)
+    world.finish(work)
+    return time.monotonic() - started
 
 
 def _alive(work: subprocess.Popen) -> Callable[[], bool]:
@@ -179,15 +186,9 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
 
     def run(world: World) -> str:
         dice, at_work = random.Random(2), 0
-        spans, ended = [], []
-        for _ in range(MEASURED):
-            forget(world, "logits", "score")
-            with cluster(world):
-                work = world.start()
-                started = _until(lambda: pieces_at_work(world.cache), work)
-                world.finish(work)
-                spans.append(time.monotonic() - started)
-        span = median(spans)
+        ended = []
+        with cluster(world):
+            span = _undisturbed(world, lambda: pieces_at_work(world.cache), "logits", "score")
         for _ in range(repetitions):
             forget(world, "logits", "score")
             with cluster(world) as made:
@@ -207,6 +208,28 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
         return "; ".join([_met(at_work, repetitions), at_once, *counted])
 
     return run
+
+
+def _starter_killed(world: World) -> str:
+    """The scheduler and the workers that a killed process started end too."""
+    script = (
+        "import os, sys; from pathlib import Path; from lprnet_nb.proof.cluster import Cluster; "
+        "Cluster(dict(os.environ), [Path(os.environ['LPRNET_CACHE'])]).wait(); "
+        "print('there', flush=True); sys.stdin.read()"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=world.environment(),
+    )
+    with starter:
+        if starter.stdout.readline().strip() != "there" or len(processes_of(world.cache)) < 4:
+            raise AssertionError("there is no cluster")
+        starter.kill()
+    check_nothing_left(world.cache)
+    return world.result()
 
 
 def _no_scheduler(world: World) -> str:
@@ -397,7 +420,7 @@ def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str
     def run(world: World) -> str:
         dice, at_work = random.Random(5), 0
         kinds = (("logits", "score"), ("trace", "logits"), ("score",))
-        spans = {each: _seconds_of_work(world, each) for each in kinds}
+        spans = {each: _undisturbed(world, _begun(world, each), *each) for each in kinds}
         for _ in range(repetitions):
             each = dice.choice(kinds)
             forget(world, *each)
@@ -412,18 +435,6 @@ def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str
         return _met(at_work, repetitions)
 
     return run
-
-
-def _seconds_of_work(world: World, kinds: tuple[str, ...]) -> float:
-    """Seconds from the first sign of work to its end, undisturbed."""
-    taken = []
-    for _ in range(MEASURED):
-        forget(world, *kinds)
-        work = world.start()
-        started = _until(_begun(world, kinds), work)
-        world.finish(work)
-        taken.append(time.monotonic() - started)
-    return median(taken)
 
 
 def _kernels(cache: Path) -> list[int]:
@@ -501,6 +512,7 @@ def faults(repetitions: int) -> list[Fault]:
         Fault(
             f"cluster: kill -9 of the scheduler, {times}", _scheduler_killed(repetitions), slow=True
         ),
+        Fault("cluster: kill -9 of the process that started it", _starter_killed, slow=True),
         Fault("cluster: no scheduler at the address", _no_scheduler),
         Fault("cluster: scheduler without workers", _scheduler_without_workers, slow=True),
         Fault(

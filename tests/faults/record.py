@@ -91,9 +91,12 @@ def read(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def _why(report: pytest.TestReport) -> str:
-    """The reason of a skip, or the last line of a failure."""
+    """The reason of a skip, the message of a failure, or the last line of what there is."""
     if report.skipped:
         return f"skipped: {report.longrepr[2] if report.longrepr else ''}"
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return str(crash.message).splitlines()[0]
     return str(report.longreprtext).strip().splitlines()[-1]
 
 

@@ -72,6 +72,8 @@ class World:
         self.pristine = folder / "pristine"
         with self._using(self.pristine):
             receive(made)
+            # Libraries travel with no piece, and take long to compile: made once for all worlds.
+            shutil.rmtree(self.pristine / "artifacts" / "logits")
             self.reference = self._result()
         self.cache = folder / "cache"
 
