@@ -177,8 +177,8 @@ def variables(**values: str) -> Iterator[None]:
 def private_torch() -> Iterator[None]:
     """Inside, the folder for kernels that torch compiles is private.
 
-    It makes one where an optimizer takes its first step and where only a shape is asked for, else
-    in the common temporary folder, where it stays.
+    It makes one where an optimizer takes its first step, else in the common temporary folder, where
+    it stays.
     """
     with variables(TORCHINDUCTOR_CACHE_DIR=str(private_folder() / "torch")):
         yield

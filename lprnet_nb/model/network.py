@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..children import private_torch
 from ..datasets.alphabet import Alphabet
 from ..datasets.images import InputFormat
 from ..datasets.interface import Interface
@@ -86,7 +85,8 @@ class Network:
         if self.build is None:
             return self.onnx_shape
         classes = 2  # any number: the weights say how many there are
-        with private_torch(), torch.device("meta"), torch.no_grad():
+        # Not on the device "meta": to run there, torch imports eight hundred modules.
+        with torch.random.fork_rng(devices=()), torch.no_grad():
             network = self.build(classes, self.batch_means[0], self.forms[0], None)
             return tuple(network(torch.zeros(1, *self.input.shape)).shape)
 
