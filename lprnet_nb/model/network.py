@@ -85,7 +85,8 @@ class Network:
         if self.build is None:
             return self.onnx_shape
         classes = 2  # any number: the weights say how many there are
-        with torch.random.fork_rng(()), torch.no_grad():
+        # Not on the device "meta": to run there, torch imports eight hundred modules.
+        with torch.random.fork_rng(devices=()), torch.no_grad():
             network = self.build(classes, self.batch_means[0], self.forms[0], None)
             return tuple(network(torch.zeros(1, *self.input.shape)).shape)
 

@@ -9,8 +9,9 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -229,29 +230,40 @@ def make_report(
         _say(f"{stem} is left out: {why}.")
         del paths[stem]
     parameters = check(**values)
-    with ThreadPoolExecutor(1) as beside:  # the C compiler takes seconds, the first time
-        kernels = beside.submit(kernels_here) if parameters.backend == "emulator" else None
+    with _kernels_beside(parameters):
         _check_data(parameters)
-    _have_compiler(values, notebooks)
-    if kernels and kernels.result().startswith("PyTorch"):
-        _say(f"the emulator runs in {kernels.result()}")
-    with locked(folder, "this report", _say):
-        _check_same(folder, profile, values)
-        building, started = _fresh(folder), time.monotonic()
-        seconds = _run_notebooks(paths, values, building)
-        _name_place(building, folder)
-        _add_times(building / "timings.json", seconds)
-        facts = manifest(profile, values, building)
-        atomic_write(building / "manifest.json", to_json(facts))
-        from .html import write_html
+        _have_compiler(values, notebooks)
+        with locked(folder, "this report", _say):
+            _check_same(folder, profile, values)
+            building, started = _fresh(folder), time.monotonic()
+            seconds = _run_notebooks(paths, values, building)
+            _name_place(building, folder)
+            _add_times(building / "timings.json", seconds)
+            facts = manifest(profile, values, building)
+            atomic_write(building / "manifest.json", to_json(facts))
+            from .html import write_html
 
-        index = folder / write_html(building).name
-        facts["files"] = files_below(building)
-        atomic_write(building / "manifest.json", to_json(facts))
-        _keep_foreign(folder, building)
-        _put_in_place(building, folder)
-        _say(f"report in {time.monotonic() - started:.0f} s: {index}")
+            index = folder / write_html(building).name
+            facts["files"] = files_below(building)
+            atomic_write(building / "manifest.json", to_json(facts))
+            _keep_foreign(folder, building)
+            _put_in_place(building, folder)
+            _say(f"report in {time.monotonic() - started:.0f} s: {index}")
     return index
+
+
+@contextmanager
+def _kernels_beside(parameters: Parameters) -> Iterator[None]:
+    """Meanwhile make the emulator's kernels: the C compiler takes seconds, the first time."""
+
+    def make() -> None:
+        if (here := kernels_here()).startswith("PyTorch"):
+            _say(f"the emulator runs in {here}")
+
+    with ThreadPoolExecutor(1) as beside:
+        if parameters.backend == "emulator":
+            beside.submit(make)
+        yield
 
 
 def _run_notebooks(
