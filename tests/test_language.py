@@ -61,9 +61,7 @@ def _numbers(text: str) -> set[str]:
 
 def test_every_message_has_its_chinese_and_none_is_left_over() -> None:
     known, found = {one for one, _ in PAIRS}, set(tool.messages())
-    assert sorted(found - known) == [], (
-        "run `python tests/language.py` and translate"
-    )
+    assert sorted(found - known) == [], "run `python tests/language.py` and translate"
     assert sorted(known - found) == [], "run `python tests/language.py`"
     assert [one for one, chinese in PAIRS if not chinese.strip()] == []
 
