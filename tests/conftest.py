@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from lprnet_nb.datasets import fetch
 from lprnet_nb.datasets.images import PlateImages
 from lprnet_nb.errors import DataError
+from lprnet_nb.model.trace import float_logits
 from lprnet_nb.model.weights import Weights, load_published_weights
 from lprnet_nb.toolchain.environment import Compiler
 from lprnet_nb.toolchain.environment import compiler as find_or_install
@@ -91,6 +95,24 @@ def published() -> PlateImages:
 def weights(published: PlateImages) -> Weights:
     """The published weights."""
     return load_published_weights()
+
+
+@pytest.fixture(scope="session")
+def published_logits(published, weights, tmp_path_factory) -> Callable[[int, str], np.ndarray]:
+    """Float logits of the published images by `batch` and `batch_mean`, each made once in a run."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # of all workers
+
+    def logits(batch: int, batch_mean: str) -> np.ndarray:
+        path = place / f"published-{batch_mean}-{batch}.npy"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                made = float_logits(weights, published, batch=batch, batch_mean=batch_mean)
+                np.save(path, made)
+        return np.load(path)
+
+    return logits
 
 
 @pytest.fixture(scope="session")

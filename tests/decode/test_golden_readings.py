@@ -18,8 +18,8 @@ ONE_PLATE = GOLDEN["tolerance"] * 1.01
 
 
 @pytest.fixture(scope="module")
-def logits(published, weights):
-    return float_logits(weights, published, batch=50)
+def logits(published_logits):
+    return published_logits(4, "image")
 
 
 @pytest.mark.parametrize("decoder, expected", GOLDEN["exact_match"].items())
@@ -63,8 +63,8 @@ def test_confidence_of_constrained_readings(published, logits):
 
 
 @pytest.fixture(scope="module")
-def logits_of_4(published, weights):
-    return float_logits(weights, published, batch=4, batch_mean="batch")
+def logits_of_4(published_logits):
+    return published_logits(4, "batch")
 
 
 @pytest.mark.parametrize("decoder, expected", GOLDEN["batch_of_4"].items())

@@ -16,7 +16,6 @@ from lprnet_nb.evaluate import (
     mcnemar_exact,
     reliability,
 )
-from lprnet_nb.model.trace import float_logits
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluate.json").read_text("utf8"))
 
@@ -27,8 +26,8 @@ def plates(published):
 
 
 @pytest.fixture(scope="module")
-def logits(plates, weights):
-    return float_logits(weights, plates, batch=50)
+def logits(plates, published_logits):
+    return published_logits(4, "image")[: len(plates)]
 
 
 def near(pair):

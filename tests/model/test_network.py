@@ -158,8 +158,8 @@ def test_subnormal_weights_become_zero_and_change_no_logit(random_weights, tmp_p
 @pytest.mark.parametrize(
     "case", GOLDEN["exact_match"], ids=lambda c: f"{c['batch_mean']}-{c['batch']}"
 )
-def test_published_accuracy_is_reproduced_exactly(weights, published, case):
-    logits = float_logits(weights, published, batch=case["batch"], batch_mean=case["batch_mean"])
+def test_published_accuracy_is_reproduced_exactly(published, published_logits, case):
+    logits = published_logits(case["batch"], case["batch_mean"])
     assert exact_match(published.labels, decode(logits).texts) == case["value"]
 
 

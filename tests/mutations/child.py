@@ -38,7 +38,7 @@ class Done(NamedTuple):
 
 
 def run(
-    folder: Path, variables: dict[str, str], targets: list[str], log: Path, *, limit: float = 900
+    folder: Path, variables: dict[str, str], targets: list[str], log: Path, *, limit: float
 ) -> Done:
     """Run targets in a folder, whose modules go before all others of the same names."""
     context = multiprocessing.get_context("forkserver")

@@ -53,13 +53,14 @@ def place(package: Path, change: Change) -> Path | None:
     return found[0]
 
 
-def run(workshop: Path, cache: Path, targets: list[str]) -> Done:
-    """Pytest in a copy of the checkout, with a cache of its own."""
+def run(workshop: Path, cache: Path, targets: list[str], limit: float = 900) -> Done:
+    """Pytest in a copy of the checkout, with a cache of its own, for so many seconds at most."""
     return child.run(
         workshop,
         {"LPRNET_CACHE": str(cache), "LPRNET_DATA": str(data_dir())},
         targets,
         cache.with_suffix(".log"),
+        limit=limit,
     )
 
 
@@ -95,7 +96,7 @@ def good_cache(workshop, tmp_path_factory) -> Path:
         if path.name.startswith("tpu_mlir"):
             (folder / path.name).symlink_to(path.resolve())
     targets = sorted({change.tests for change in CHANGES if place(PACKAGE, change)})
-    done = run(workshop, folder, targets)
+    done = run(workshop, folder, targets, 7200)  # all of them, compiling anew
     assert done.status == 0, f"without any change:\n{done.said}"
     return folder
 
