@@ -87,7 +87,8 @@ def bench_device(
     chunk = images_together(native.graph, torch.device(device))
     filled = -(-max(MANY, images) // chunk) * chunk  # no chunk is smaller than the others
     many = inputs if device == "cpu" else np.resize(inputs, (filled, *inputs.shape[1:]))
-    network = weights.network("image").to(device, memory_format=torch.channels_last)
+    network = weights.network("image").to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's hints
     # These also warm up: what is compiled, is compiled here.
     warm_up = _seconds(lambda: there.run(many))
     why_not = fused(torch.device(device).type)[1]

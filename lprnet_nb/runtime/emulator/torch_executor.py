@@ -178,7 +178,7 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     try:
         for place in places:
@@ -775,7 +775,7 @@ def images_together(graph: Graph, device: torch.device) -> int:
 def _placed(step: Step, device: torch.device) -> Step:
     """The step with its constants on the device, where the functions above find them."""
     held: dict[str, Any] = {field.name: getattr(step, field.name) for field in fields(step)}
-    placed = {
+    placed: dict[str, Any] = {
         name: _placed_requant(value, device)
         if isinstance(value, Requant)
         else torch.as_tensor(value, device=device)
