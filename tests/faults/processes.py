@@ -185,23 +185,34 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     """The run ends with one error; on a new scheduler it goes on."""
 
     def run(world: World) -> str:
-        dice, at_work = random.Random(2), 0
-        ended = []
+        def made() -> int:
+            return sum(1 for _ in (world.cache / "artifacts").glob("*/[0-9a-f]*/record.json"))
+
+        def sign() -> object:
+            return pieces_at_work(world.cache)
+
+        dice, at_work, ended, all_of_it = random.Random(2), 0, [], made()
+        forget(world, "logits", "score")
         with cluster(world):
-            span = _undisturbed(world, lambda: pieces_at_work(world.cache), "logits", "score")
+            work = world.start()
+            started = _until(sign, work)
+            span = _until(lambda: made() == all_of_it, work) - started
+            world.finish(work)
+        if made() != all_of_it:
+            raise AssertionError("it cannot be told whether all is made")
         for _ in range(repetitions):
             forget(world, "logits", "score")
-            with cluster(world) as made:
+            with cluster(world) as hosts:
                 work = world.start()
-                _until(lambda: pieces_at_work(world.cache), work)
-                met, span = _at_a_moment(_alive(work), dice, span)
+                _until(sign, work)
+                met, span = _at_a_moment(lambda: made() < all_of_it, dice, span)
                 at_work += met
-                made.scheduler.kill()
+                hosts.scheduler.kill()
                 _, errors = work.communicate(timeout=300)
                 if work.returncode not in (0, 2) or "Traceback" in errors:
                     raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
                 if work.returncode:
-                    ended.append(errors.strip().splitlines()[0].replace(made.address, "…"))
+                    ended.append(errors.strip().splitlines()[0].replace(hosts.address, "…"))
             world.result()
         counted = [f"{ended.count(each)} times {each}" for each in sorted(set(ended))]
         at_once = f"{repetitions - len(ended)} times at once"
@@ -426,7 +437,9 @@ def _run_killed(repetitions: int, sign: signal.Signals) -> Callable[[World], str
             forget(world, *each)
             work = world.start()
             _until(_begun(world, each), work)
-            met, spans[each] = _at_a_moment(_alive(work), dice, spans[each])
+            met, span = _at_a_moment(_alive(work), dice, spans[each])
+            faster = span / spans[each]  # so are the others, then
+            spans = {kind: seconds * faster for kind, seconds in spans.items()}
             at_work += met
             work.send_signal(sign)
             work.communicate(timeout=60)

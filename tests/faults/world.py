@@ -72,9 +72,11 @@ class World:
         self.pristine = folder / "pristine"
         with self._using(self.pristine):
             receive(made)
-            # Libraries travel with no piece, and take long to compile: made once for all worlds.
-            shutil.rmtree(self.pristine / "artifacts" / "logits")
             self.reference = self._result()
+            # Libraries travel with no piece, and take long to compile: once for all worlds, by
+            # a process that has none loaded.
+            shutil.rmtree(self.pristine / "artifacts" / "logits")
+            self.finish(self.start())
         self.cache = folder / "cache"
 
     @contextlib.contextmanager
