@@ -883,7 +883,13 @@ def data_text(value: Any) -> Markup:
 def _prose(value: Any) -> Markup:
     """A caption: as `data_text`, with `code` between backticks set as code."""
     # As plain text: Markup would escape what is put in.
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(data_text(value))))
+    return Markup(re.sub(r"`([^`]+)`", _as_code, str(data_text(value))))
+
+
+def _as_code(found: re.Match[str]) -> str:
+    """Code of which a line ends between words alone: a browser ends one after hyphens as well."""
+    words = re.sub(r"\S*-\S*", r"<span>\g<0></span>", found[1])
+    return f"<code>{words}</code>"
 
 
 def _cell(value: Any, places: int | None = None) -> Markup:

@@ -141,10 +141,11 @@ def test_a_figure_whose_name_no_cell_spells_out_is_filed_by_its_number(tmp_path:
     for old in sorted((tmp_path / "figures").glob("plates.*")):
         old.rename(old.with_stem("05_plates"))
     (tmp_path / "figures" / "05_plates.json").write_text(
-        '{"file": "05_plates.png", "caption": "`x` of a loop"}', "utf8"
+        '{"file": "05_plates.png", "caption": "`x --y z` of a loop"}', "utf8"
     )
     text = write_html(tmp_path).read_text("utf8")
-    assert "<code>x</code> of a loop" in text and "Other figures" not in text
+    assert "<code>x <span>--y</span> z</code> of a loop" in text  # no line ends after a hyphen
+    assert "Other figures" not in text
     assert 'href="notebooks/05_compare.html" aria-label="How it was made: 05_plates"' in text
 
 
