@@ -17,6 +17,7 @@ case "$*" in
     # Each program that a test starts would compile our modules anew, and each worker the tests.
     unset PYTHONDONTWRITEBYTECODE
     python -m compileall -q lprnet_nb || true # a checkout may be read-only
+    export OMP_NUM_THREADS=1 # the cores are busy with files of tests
     set -- -n $(($(nproc) + 2)) --dist loadfile --no-loadscope-reorder "$@"
     ;;
 esac
