@@ -15,10 +15,8 @@ from lprnet_nb.errors import EngineError
 from lprnet_nb.runtime.emulator import Emulator
 
 KERNELS = ("torch", *(["native"] if any(map(shutil.which, ("cc", "gcc", "clang"))) else []))
-CASES = [
-    ("BM1684X", "F32"),
-    *(pytest.param(*c, marks=pytest.mark.slow) for c in [("BM1684", "F32")]),
-]
+SLOW = [(chip, "F32") for chip in ("BM1684", "BM1688", "CV186X")]
+CASES = [("BM1684X", "F32"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 # What each result hangs on, in the graph's order.
 KINDS = ("EXP", "TANH", "SQRT", "SILU", "SIGMOID")
 FUNCTIONS = {
@@ -27,6 +25,14 @@ FUNCTIONS = {
     "SQRT": lambda x: np.sqrt(np.abs(x)),
     "SILU": lambda x: x / (1 + np.exp(-x)),
     "SIGMOID": lambda x: 1 / (1 + np.exp(-x)),
+}
+# Outputs of a second network, in the graph's order; BM1684 has the first alone.
+CURVES = {
+    "GELU": nn.functional.gelu,
+    "SOFT_PLUS": nn.functional.softplus,
+    "MISH": nn.functional.mish,
+    "ERF": torch.erf,
+    "LN": lambda x: torch.log(torch.abs(x) + 1e-3),
 }
 REFUSED = {"BM1684": ("EXP", "SILU", "SIGMOID")}  # beside other layers its chip gives other values
 
@@ -44,6 +50,21 @@ class Functions(nn.Module):
         x = self.layer(x)
         functions = torch.exp(x), torch.tanh(x), x.abs().sqrt(), nn.functional.silu(x)
         return *functions, torch.sigmoid(x + 0.5), x / (x[:, 1:2] + 0.3)
+
+
+class Curves(Functions):
+    """Some of `CURVES`."""
+
+    def __init__(self, kinds: tuple[str, ...]):
+        super().__init__()
+        self.kinds = kinds
+
+    def extra_repr(self) -> str:
+        return " ".join(self.kinds)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.layer(x)
+        return tuple(CURVES[kind](x) for kind in self.kinds)
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +106,22 @@ def test_every_function_is_the_simulators(compiler, images, tmp_path, chip, prec
             near = Emulator(graph, arithmetic="interpreter").tensors(images, [name])[name]
             assert np.array_equal(near, true.astype(np.float32)), kind
             assert not np.array_equal(near, found), kind
+
+
+@pytest.mark.parametrize(("chip", "precision"), CASES)
+def test_curves_are_the_simulators(compiler, images, tmp_path, chip, precision):
+    """Also where exp ends; BM1684's gelu ends a little before."""
+    kinds = ("GELU",) if chip == "BM1684" else tuple(CURVES)
+    images, end = images.copy(), 80 if chip == "BM1684" else 120
+    images[1, 1] = np.linspace(-end, end, 1200).reshape(24, 50)
+    judged = simulated(Curves(kinds), images, chip, precision)
+    names = json.loads((judged.graph / "graph.json").read_text())["outputs"]
+    for name, expected, kind in zip(names, judged.outputs, kinds, strict=True):
+        graph = part(judged, name, tmp_path / kind)
+        for kernels in KERNELS:
+            found = Emulator(graph, threads=1, kernels=kernels).tensors(images, [name])[name]
+            assert np.array_equal(found, expected.reshape(found.shape)), (kind, kernels)
+        near = Emulator(graph, arithmetic="interpreter").tensors(images, [name])[name]
+        given = torch.from_numpy(images).double()
+        true = CURVES[kind](given).float().numpy()
+        assert np.allclose(near, true, rtol=1e-6, atol=1e-6) and not np.array_equal(near, found)

@@ -39,6 +39,8 @@ SLOW = [
     (1, "BM1684X", "fp16"),
     (1, "BM1684X", "fp32"),
     (1, "BM1684", "fp32"),
+    (1, "BM1688", "fp32"),
+    (1, "CV186X", "fp32"),
 ]
 CASES = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
 # Layer norm in F32 on BM1684X, whose mean is summed in one of two ways: units in the last place.

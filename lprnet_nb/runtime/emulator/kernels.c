@@ -1655,12 +1655,17 @@ static void mean_places(const Op *op, void **buffers, long n) {
 /* Rows along some axes: where each starts, and where its values lie from there. */
 enum { R_ROWS, R_SIZE, R_COUNT, R_STORAGE, R_LANES, R_LAST };
 
-/* A chip's exp of a row, as normalization.Exponential describes it; f: inverse, log; p[2]: terms,
- * the last of which is i[6], p[3]: powers; i[7]: whole parts are rounded down. */
+/* A chip's exp of a row, as normalization.Exponential describes it; f: inverse, log, the largest
+ * value and the least; p[2]: terms, the last of which is i[6], p[3]: powers; i[7]: whole parts are
+ * rounded down. */
 static void exponentials(const Op *op, float *restrict x, long count) {
     const float *terms = op->p[2], *powers = op->p[3];
     float whole[WIDEST_CHANNELS], total[WIDEST_CHANNELS];
     int storage = op->i[R_STORAGE], last = op->i[6];
+    for (long j = 0; j < count; j++) {
+        float held = x[j] > op->f[2] ? op->f[2] : x[j];
+        x[j] = held < op->f[3] ? op->f[3] : held;
+    }
     for (long j = 0; j < count; j++) whole[j] = x[j] * op->f[0];
     round_storage(whole, count, storage);
     for (long j = 0; j < count; j++) whole[j] = op->i[7] ? floorf(whole[j]) : truncf(whole[j]);
@@ -1712,8 +1717,9 @@ static void softmax(const Op *op, void **buffers, long n) {
     }
 }
 
-/* i: values per image, function, how it is computed, storage, a chip's exp as above */
-enum { ABSVAL, SQRT, EXP, SIGMOID, SILU, TANH };
+/* i: values per image, function, how it is computed, storage, a chip's exp as above, the last term of
+ * p[4]: log's series or erfc's; p[5]: the constants of a gelu by tanh */
+enum { ABSVAL, SQRT, EXP, SIGMOID, SILU, TANH, ERF, GELU, LN, SOFT_PLUS, RSQRT };
 enum { EXACT, BY_ROOT, BY_RECIPROCAL };
 
 INLINE float exact_function(int kind, double x) {
@@ -1723,8 +1729,47 @@ INLINE float exact_function(int kind, double x) {
     case EXP: return (float)exp(x);
     case SIGMOID: return (float)(1 / (1 + exp(-x)));
     case SILU: return (float)(x / (1 + exp(-x)));
+    case ERF: return (float)erf(x);
+    case GELU: return (float)(0.5 * x * (1 + erf(x / sqrt(2.0))));
+    case LN: return (float)log(x);
+    case RSQRT: return (float)(1 / sqrt(x));
+    case SOFT_PLUS: return (float)log(exp(x) + 1);
     default: return (float)tanh(x);
     }
+}
+
+/* A series of p[4], from its last term. */
+INLINE float series(const Op *op, float x) {
+    const float *terms = op->p[4];
+    float total = terms[op->i[8]];
+    for (int term = op->i[8] - 1; term >= 0; term--) total = total * x + terms[term];
+    return total;
+}
+
+/* A chip's log, as activation.Logarithm describes it. */
+static float chip_log(const Op *op, float x) {
+    int32_t bits;
+    float share, rest;
+    memcpy(&bits, &x, 4);
+    int power = (int32_t)((uint32_t)bits - 0x3f2aaaabu) >> 23;
+    power = power < -128 ? -128 : power > 128 ? 128 : power;
+    bits = (int32_t)((uint32_t)(127 - power) << 23);
+    memcpy(&share, &bits, 4);
+    rest = x * share - 1;
+    return (float)power * 0.69314718f + series(op, rest) * rest;
+}
+
+/* A chip's erf of a row. */
+static void error_function(const Op *op, float *restrict x, long count) {
+    float size[WIDEST_CHANNELS], share[WIDEST_CHANNELS], sign[WIDEST_CHANNELS];
+    for (long j = 0; j < count; j++) {
+        size[j] = fabsf(x[j]);
+        sign[j] = x[j] > 0 ? 1 : x[j] < 0 ? -1 : 0;
+        share[j] = chip_reciprocal(1 + size[j] * 0.5f, F32);
+        x[j] = series(op, share[j]) - size[j] * size[j];
+    }
+    exponentials(op, x, count);
+    for (long j = 0; j < count; j++) x[j] = sign[j] * (1 - share[j] * x[j]);
 }
 
 static void activation(const Op *op, void **buffers, long n) {
@@ -1732,24 +1777,41 @@ static void activation(const Op *op, void **buffers, long n) {
     float *restrict y = buffers[op->dst];
     int kind = op->i[1], way = op->i[2], storage = op->i[R_STORAGE];
     long count = n * op->i[0];
-    float factor = kind == TANH ? 2 : kind == EXP ? 1 : -1;
+    int by_erf = kind == ERF || (kind == GELU && way == BY_ROOT);
+    int by_tanh = kind == TANH || kind == GELU;
+    float factor = by_tanh ? 2 : kind == EXP || kind == SOFT_PLUS ? 1 : -1;
+    const float *tanh_of = op->p[5];
     for (long at = 0; at < count; at += WIDEST_CHANNELS, x += WIDEST_CHANNELS, y += WIDEST_CHANNELS) {
         long part = count - at < WIDEST_CHANNELS ? count - at : WIDEST_CHANNELS;
         if (way == EXACT || kind == ABSVAL) {
             for (long j = 0; j < part; j++) y[j] = exact_function(kind, x[j]);
-        } else if (kind == SQRT) {
+        } else if (kind == SQRT || kind == RSQRT) {
             for (long j = 0; j < part; j++) {
                 float root = chip_root(x[j], storage, 3);
-                y[j] = way == BY_ROOT ? x[j] * root : chip_reciprocal(root, storage);
+                y[j] = kind == RSQRT ? root : way == BY_ROOT ? x[j] * root : chip_reciprocal(root, storage);
             }
+        } else if (kind == LN) {
+            for (long j = 0; j < part; j++) y[j] = chip_log(op, x[j]);
+        } else if (by_erf) {
+            for (long j = 0; j < part; j++) y[j] = kind == GELU ? x[j] * 0.70710678f : x[j];
+            error_function(op, y, part);
         } else {
-            for (long j = 0; j < part; j++) y[j] = factor * x[j];
+            for (long j = 0; j < part; j++) {
+                float cube = kind == GELU ? x[j] * x[j] * x[j] : 0;
+                y[j] = factor * (kind == GELU ? tanh_of[0] * (x[j] + tanh_of[1] * cube) : x[j]);
+            }
             exponentials(op, y, part);
             for (long j = 0; j < part && kind != EXP; j++) {
+                if (kind == SOFT_PLUS) {
+                    y[j] = chip_log(op, 1 + y[j]);
+                    continue;
+                }
                 float share = chip_reciprocal(1 + y[j], storage);
-                y[j] = kind == TANH ? 1 - 2 * share : kind == SILU ? x[j] * share : share;
+                y[j] = by_tanh ? 1 - 2 * share : kind == SILU ? x[j] * share : share;
             }
         }
+        for (long j = 0; j < part && kind == GELU && way != EXACT; j++)
+            y[j] = x[j] * 0.5f * (1 + y[j]);
         round_storage(y, part, storage);
     }
 }

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from lprnet_nb import children
 from lprnet_nb.cache import artifact, file_digest
 from lprnet_nb.errors import LprnetError
-from lprnet_nb.runtime.emulator.activation import Activation
+from lprnet_nb.runtime.emulator.activation import ERFC, GELU_TANH, Activation
 from lprnet_nb.runtime.emulator.arithmetic import (
     Add,
     ChannelScale,
@@ -41,7 +41,7 @@ from lprnet_nb.runtime.emulator.casts import Dequantize, FloatCast, Quantize
 from lprnet_nb.runtime.emulator.convolution import Convolution, MatMul
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph, TensorType
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
-from lprnet_nb.runtime.emulator.normalization import LayerNorm, Softmax, TableSoftmax
+from lprnet_nb.runtime.emulator.normalization import LEAST_EXP, LayerNorm, Softmax, TableSoftmax
 from lprnet_nb.runtime.emulator.pooling import AveragePool, MaxPool, Mean
 from lprnet_nb.runtime.emulator.steps import (
     DOWN,
@@ -116,7 +116,10 @@ MAX_BYTES, MAX_FLOATS, MEAN_BYTES, MEAN_AFFINE, MEAN_FLOATS, MEAN_LANE_FLOATS = 
 EDGES_NONE, EDGES_COUNT, EDGES_UP, EDGES_AWAY, EDGES_FLOAT = range(5)
 SUM, PRODUCT, QUOTIENT, RECIPROCAL = range(4)
 PARTS_ADDED, PARTS_LANES, PARTS_FUSED = range(3)
-FUNCTIONS = ("ABSVAL", "SQRT", "EXP", "SIGMOID", "SILU", "TANH")  # of kernels.c, in order
+FUNCTIONS = (  # of kernels.c, in order
+    *("ABSVAL", "SQRT", "EXP", "SIGMOID", "SILU", "TANH"),
+    *("ERF", "GELU", "LN", "SOFT_PLUS", "RSQRT"),
+)
 EXACT, BY_ROOT, BY_RECIPROCAL = range(3)
 UNARY = {"leaky": 0, "clip": 1, "multiply": 2, "add": 3, "subtract from": 4}
 # Values that a copied run must have on average to be worth its call.
@@ -1132,20 +1135,33 @@ class _Program:
             return self._along_rows(SOFTMAX, step, step.axis, (storage, 0, 0), (), ())
         numbers = (storage, step.lanes, 1, len(exp.terms) - 1, int(exp.down))
         return self._along_rows(
-            SOFTMAX, step, step.axis, numbers, (exp.inverse, exp.log), (exp.terms, exp.powers)
+            SOFTMAX,
+            step,
+            step.axis,
+            numbers,
+            (exp.inverse, exp.log, exp.largest, LEAST_EXP),
+            (exp.terms, exp.powers),
         )
 
     def _activation(self, step: Activation) -> _Op:
-        exp, way = step.exponential, EXACT
+        exp, log, way = step.exponential, step.logarithm, EXACT
         if step.chip is not None:
             way = BY_RECIPROCAL if step.chip == "BM1684" else BY_ROOT
         numbers = [self._places(step.type), FUNCTIONS.index(step.kind), way]
         numbers += [STORAGE[step.type.storage]]
-        if exp is None:
-            return self._op(ACTIVATION, step, numbers)
-        numbers += [0, 0, len(exp.terms) - 1, int(exp.down)]
-        tables = (self._constant(one, np.float32) for one in (exp.terms, exp.powers))
-        return self._op(ACTIVATION, step, numbers, (exp.inverse, exp.log), (0, 0, *tables))
+        floats, tables = [0.0] * 3, [0] * 6
+        numbers += [0] * 5
+        if exp is not None:
+            floats = [exp.inverse, exp.log, exp.largest, LEAST_EXP]
+            numbers[6:8] = len(exp.terms) - 1, int(exp.down)
+            tables[2:4] = (self._constant(one, np.float32) for one in (exp.terms, exp.powers))
+        if log is not None:
+            numbers[8] = len(log.terms) - 1
+            tables[4] = self._constant(log.terms, np.float32)
+        elif step.kind in ("ERF", "GELU"):
+            numbers[8] = len(ERFC) - 1
+            tables[4:6] = (self._constant(np.array(one), np.float32) for one in (ERFC, GELU_TANH))
+        return self._op(ACTIVATION, step, numbers, floats, tables)
 
     def _table_softmax(self, step: TableSoftmax) -> _Op:
         assert step.type.scale is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lprnet_nb.runtime.emulator.graph import Graph, Op
-from lprnet_nb.runtime.emulator.pooling import LANES
+from lprnet_nb.runtime.emulator.pooling import CHIPS_168X, LANES
 from lprnet_nb.runtime.emulator.steps import (
     Attributes,
     Step,
@@ -24,10 +24,20 @@ from lprnet_nb.runtime.emulator.steps import (
 )
 
 # Terms of exp's series that a chip takes; on BM1684 more change nothing.
-TERMS = {("BM1684", "f32"): 20, ("BM1684X", "f32"): 10, ("BM1684X", "f16"): 7}
+TERMS = {
+    ("BM1684", "f32"): 20,
+    **{(chip, "f32"): 10 for chip in CHIPS_168X},
+    ("BM1684X", "f16"): 7,
+}
+LARGEST = {"BM1684": 88.0}  # larger ones count as this one
+LEAST_EXP = -65504.0  # smaller ones, infinity among them, give 0 as this one does
 LEAST_POWER = {"f32": -127, "f16": -15}  # whole powers of 2 from here down count as 0
 # Newton steps of a layer norm's reciprocal root.
-STEPS = {"BM1684": 3, "BM1684X": 4}
+STEPS = {
+    ("BM1684", "f32"): 3,
+    **{("BM1684X", storage): 4 for storage in ("f32", "f16")},
+    **{(chip, "f32"): 3 for chip in ("BM1688", "CV186X")},
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,8 @@ class Exponential:
 
     ``k`` is ``x * inverse`` rounded down, with ``inverse`` = 1 / ln 2 and ``log`` = ln 2 in the
     storage's floats and the powers of 2; on BM1684 x rounded towards zero, both factors 1, and the
-    powers of e. ``terms`` are 1, 1, 1/2, 1/6, ..., the series is taken from the last (Horner). At
-    either end k is held, in F16 at 15.
+    powers of e, and x is at most ``largest``. ``terms`` are 1, 1, 1/2, 1/6, ..., the series is
+    taken from the last (Horner). At either end k is held, in F16 at 15.
     """
 
     inverse: float
@@ -45,6 +55,7 @@ class Exponential:
     down: bool
     terms: np.ndarray = field(repr=False)
     powers: np.ndarray = field(repr=False)
+    largest: float = math.inf
 
 
 def exponential_of(chip: str, storage: str) -> Exponential:
@@ -55,7 +66,7 @@ def exponential_of(chip: str, storage: str) -> Exponential:
     if chip == "BM1684":
         with np.errstate(over="ignore"):
             powers = np.exp(whole.astype(np.float64)).astype(np.float32)
-        return Exponential(1.0, 1.0, False, terms, powers)
+        return Exponential(1.0, 1.0, False, terms, powers, LARGEST[chip])
     inverse, log = map(float, round_float(np.array([1.4426950, 0.69314718]), storage))
     least = LEAST_POWER[storage]
     held = np.ldexp(1.0, whole.clip(least, -least)).astype(np.float32)
@@ -151,13 +162,13 @@ def _layer_norm(op: Op, graph: Graph, attributes: Attributes) -> Step:
         raise attributes.fail(f"{source.storage} input with {storage} result")
     lanes, steps = 0, 0
     if attributes.arithmetic == "chip":
-        if graph.chip not in STEPS:
-            raise attributes.fail(f"layer norm on {graph.chip}")
+        if (graph.chip, storage) not in STEPS:
+            raise attributes.fail(f"layer norm in {storage} on {graph.chip}")
         rows = np.prod(source.shape[axis:]) == source.shape[-1]
-        if not rows or (graph.chip == "BM1684X" and len(source.shape) != 3):
+        if not rows or (graph.chip != "BM1684" and len(source.shape) != 3):
             raise attributes.fail(f"axis {axis} of a tensor of shape {source.shape}")
         lanes = 64 if graph.chip == "BM1684" else LANES[graph.chip, storage]
-        steps = STEPS[graph.chip]
+        steps = STEPS[graph.chip, storage]
     return LayerNorm(
         *head(op),
         axis=axis,

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as functional
 
 from lprnet_nb.errors import EngineError
-from lprnet_nb.runtime.emulator.activation import Activation
+from lprnet_nb.runtime.emulator.activation import ERFC, GELU_TANH, Activation, Logarithm
 from lprnet_nb.runtime.emulator.arithmetic import (
     Add,
     ChannelScale,
@@ -34,6 +34,7 @@ from lprnet_nb.runtime.emulator.convolution import FUSED_BITS, TILE_BITS, Convol
 from lprnet_nb.runtime.emulator.graph import Arrays, Graph
 from lprnet_nb.runtime.emulator.movement import Concat, Constant, Move, Slice
 from lprnet_nb.runtime.emulator.normalization import (
+    LEAST_EXP,
     Exponential,
     LayerNorm,
     Softmax,
@@ -295,6 +296,7 @@ def exponential(exp: Exponential, values: torch.Tensor, storage: str) -> torch.T
         return round_storage(x, storage)
 
     inverse, log = (torch.tensor(one, dtype=torch.float32) for one in (exp.inverse, exp.log))
+    values = values.clamp(LEAST_EXP, exp.largest)
     scaled = rounded(values * inverse)
     whole = scaled.floor() if exp.down else scaled.trunc()
     rest = rounded(values - rounded(whole * log))
@@ -303,6 +305,29 @@ def exponential(exp: Exponential, values: torch.Tensor, storage: str) -> torch.T
         total = rounded(rounded(total * rest) + term)
     powers = torch.from_numpy(exp.powers).to(values.device)
     return rounded(total * powers[whole.clamp(-128, 127).long() + 128])
+
+
+def logarithm(log: Logarithm, values: torch.Tensor) -> torch.Tensor:
+    """A chip's log (see `activation.Logarithm`)."""
+    bits = values.contiguous().view(torch.int32)
+    power = ((bits - 0x3F2AAAAB) >> 23).clamp(-128, 128)
+    rest = values * ((127 - power) << 23).view(torch.float32) - 1
+    total = torch.full_like(rest, float(log.terms[-1]))
+    for term in torch.from_numpy(log.terms[:-1]).flip(0):
+        total = total * rest + term
+    return power * torch.tensor(log.of_two) + total * rest
+
+
+def error_function(exp: Exponential, values: torch.Tensor) -> torch.Tensor:
+    """A chip's erf (see `activation.ERFC`)."""
+    size = values.abs()
+    share = reciprocal(1 + size * 0.5, "f32")
+    first, *others = torch.tensor(ERFC, dtype=torch.float32).flip(0)
+    total = torch.full_like(share, float(first))
+    for term in others:
+        total = total * share + term
+    powers = exponential(exp, total - size * size, "f32")
+    return values.sign() * (1 - share * powers)
 
 
 def row_sums(
@@ -671,20 +696,37 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "SIGMOID": lambda x: 1 / (1 + torch.exp(-x)),
     "SILU": lambda x: x / (1 + torch.exp(-x)),
     "TANH": torch.tanh,
+    "ERF": torch.erf,
+    "LN": torch.log,
+    "RSQRT": lambda x: 1 / x.sqrt(),
+    "GELU": lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
+    "SOFT_PLUS": lambda x: torch.log(torch.exp(x) + 1),
 }
 
 
 def _activation(step: Activation, x: torch.Tensor) -> torch.Tensor:
-    kind, storage, exp = step.kind, step.type.storage, step.exponential
+    kind, storage = step.kind, step.type.storage
+    exp, log, by_reciprocal = step.exponential, step.logarithm, step.chip == "BM1684"
     if step.chip is None or kind == "ABSVAL":
         return round_storage(FUNCTIONS[kind](x.double()).float(), storage)
+    if log is not None:  # LN, and of exp SOFT_PLUS
+        return logarithm(log, x if exp is None else 1 + exponential(exp, x, storage))
     if exp is None:
         root = reciprocal_root(x, storage)
-        return reciprocal(root, storage) if step.chip == "BM1684" else x * root
+        if kind == "RSQRT":
+            return root
+        return reciprocal(root, storage) if by_reciprocal else x * root
     if kind == "EXP":
         return exponential(exp, x, storage)
-    if kind == "TANH":
-        return 1 - 2 * reciprocal(1 + exponential(exp, 2 * x, storage), storage)
+    if kind == "ERF":
+        return error_function(exp, x)
+    if kind == "GELU" and not by_reciprocal:
+        return x * 0.5 * (1 + error_function(exp, x * torch.tensor(0.70710678)))
+    if kind in ("TANH", "GELU"):
+        outer, cube = torch.tensor(GELU_TANH)
+        inner = x if kind == "TANH" else outer * (x + cube * (x * x * x))
+        curve = 1 - 2 * reciprocal(1 + exponential(exp, 2 * inner, storage), storage)
+        return curve if kind == "TANH" else x * 0.5 * (1 + curve)
     share = reciprocal(1 + exponential(exp, -x, storage), storage)
     return x * share if kind == "SILU" else share
 
