@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST = 1 << 30  # bytes of a file
+PLACES = (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL)  # not of weights
 INPUT, OUTPUT = "input", "logits"  # names of the two in every file of ours
 
 
@@ -54,7 +55,8 @@ def read_onnx(path: Path) -> bytes:
     Raises
     ------
     DataError
-        When it is no ONNX, has more than one input or output, or its external data is missing.
+        When it is no ONNX, has more than one input or output or no weights, or its external data
+        is missing.
     """
     raw = read_bytes(path, "network", LARGEST)
     try:
@@ -74,6 +76,7 @@ def read_onnx(path: Path) -> bytes:
     for tensor in external_data_helper._get_all_tensors(model):
         tensor.ClearField("data_location")  # the same network has the same bytes
     _check_ends(model, path)
+    _check_weights(model, path)
     return _renamed(model).SerializeToString(deterministic=True)
 
 
@@ -120,6 +123,16 @@ def _check_ends(model: onnx.ModelProto, path: Path) -> None:
         raise DataError(
             f"{path} has the operation {foreign[0]}, which is not one of ONNX's own: neither "
             "compiler nor onnxruntime takes it. Export the network without it."
+        )
+
+
+def _check_weights(model: onnx.ModelProto, path: Path) -> None:
+    """The compiler's graph of a network without weights cannot be exported."""
+    tensors = external_data_helper._get_all_tensors(model)
+    if all(tensor.data_type in PLACES or np.prod(tensor.dims) <= 1 for tensor in tensors):
+        raise DataError(
+            f"{path} has no weights, so that there is nothing to quantize. Export the trained "
+            "network with its parameters in the file."
         )
 
 

@@ -172,7 +172,7 @@ def test_weights_outside_the_file_must_be_there(tmp_path):
     assert read_network(plain).digest == inside.digest
 
 
-def test_two_outputs_and_foreign_operations_are_refused(tmp_path):
+def test_two_outputs_foreign_operations_and_no_weights_are_refused(tmp_path):
     made = model()
     made.graph.output.append(onnx.helper.make_tensor_value_info("map", 1, None))
     with pytest.raises(DataError, match=r"2 outputs \(out, map\)"):
@@ -181,6 +181,13 @@ def test_two_outputs_and_foreign_operations_are_refused(tmp_path):
     made.graph.node[0].domain = "mine"
     with pytest.raises(DataError, match="operation Conv, which is not one of ONNX's own"):
         read_network(save(tmp_path, made, description(), "foreign"))
+    made = model(classes=3)  # its input's three planes, pooled; a shape is no weight
+    del made.graph.initializer[0]
+    made.graph.node[0].CopyFrom(
+        onnx.helper.make_node("MaxPool", ["picture"], ["map"], "pool", kernel_shape=[8, 3])
+    )
+    with pytest.raises(DataError, match=r"bare.onnx has no weights.*Export the trained network"):
+        read_network(save(tmp_path, made, description(classes="01-"), "bare"))
     path = tmp_path / "text.onnx"
     path.write_text("not a graph", "utf8")
     path.with_suffix(".toml").write_text(description(), "utf8")

@@ -43,9 +43,14 @@ SLOW = [
     (1, "CV186X", "fp32"),
 ]
 CASES = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
-# Layer norm in F32 on BM1684X, whose mean is summed in one of two ways: units in the last place.
-NEAR = {("BM1684X", "fp32"): {"norm", "norm_long"}}
-BOUND = 4e-7  # of the largest value
+# Summed in one of two ways, on the same shapes: how far off, of the largest value. Layer norm in
+# F32, units in the last place; 48 values in F16 are taken in rows, by the emulator in two lanes.
+NEAR = {
+    (1, "BM1684X", "fp32"): {"norm": 4e-7, "norm_long": 4e-7},
+    (2, "BM1684X", "int8"): {"sum_steps": 2e-3},
+}
+# The convolution before them all, whose sums in torch are not in the interpreter's order.
+TORCH = {"fp16": 1e-3, "fp32": 1e-6}
 
 
 class Rows(nn.Module):
@@ -157,8 +162,11 @@ def test_a_branch_is_its_judges(judged, branch, kernels, tmp_path):
         for name in names:
             expected = (judged.outputs if chip else judged.layers)[name]
             values = found[name].reshape(expected.shape)
-            if chip and branch in NEAR.get(judged.case[1:], ()):
-                assert np.abs(values - expected).max() <= BOUND * np.abs(expected).max()
+            bound = NEAR.get(judged.case, {}).get(branch)
+            if not chip:
+                bound = TORCH.get(judged.case[2]) if kernels == "torch" else None
+            if bound:
+                assert np.abs(values - expected).max() <= bound * np.abs(expected).max()
             else:
                 assert np.array_equal(values, expected), (name, arithmetic)
         assert len(np.unique(expected)) > 10
