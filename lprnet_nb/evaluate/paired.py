@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,32 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     table = [[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]]
     p = float(mcnemar(table, exact=True).pvalue) if only_a + only_b else 1.0
     return McNemar(only_a, only_b, min(p, 1.0))
+
+
+def over_draws(
+    count: int, draws: Iterable[tuple[np.ndarray | slice, np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, McNemar]:
+    """Add up two ways of reading over draws, plate by plate, and test the plates.
+
+    Parameters
+    ----------
+    count
+        Plates there are, N.
+    draws
+        For each draw which plates it judged, and which of them each reads right, bool.
+
+    Returns
+    -------
+    total : np.ndarray
+        int ``[N]``: in how many more draws the first reads a plate right.
+    test : McNemar
+        The exact sign test over plates read right in more, and in fewer, draws: a plate counts
+        once, whatever the number of draws.
+    """
+    total = np.zeros(count, int)
+    for judged, ours, theirs in draws:
+        total[judged] += ours.astype(int) - theirs
+    return total, mcnemar_exact(total > 0, total < 0)
 
 
 def holm(pvalues: ArrayLike) -> np.ndarray:

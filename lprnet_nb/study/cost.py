@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
 
@@ -27,14 +27,20 @@ def float_share(strategy: Strategy) -> float | None:
     if any(is_general(role) for role in strategy.float_roles):
         return None
     work = work_by_role(strategy.form)
-    return sum(work.get(role, 0) for role in strategy.float_roles) / sum(work.values())
+    return _share((count, role in strategy.float_roles) for role, count in work.items())
 
 
 def graph_share(folder: Path) -> float:
     """Part of the multiply-accumulates that an exported graph does in float, 0 to 1."""
     graph = load_graph(folder)
-    work = [(_work(op, graph), op.result.is_float) for op in graph.ops]
-    return sum(count for count, in_float in work if in_float) / max(1, sum(c for c, _ in work))
+    return _share((_work(op, graph), op.result.is_float) for op in graph.ops)
+
+
+def _share(work: Iterable[tuple[int, bool]]) -> float:
+    """Part of the multiply-accumulates that is in float, of how many there are and whether."""
+    counted = list(work)
+    whole = max(1, sum(count for count, _ in counted))
+    return sum(count for count, in_float in counted if in_float) / whole
 
 
 def _work(op: Op, graph: Graph) -> int:
@@ -62,4 +68,4 @@ def share_of_layers(graph: TopGraph, roles: Sequence[str]) -> float:
             for weight in [weights[layer["inputs"][1]]]
         }
     chosen = layers_of_roles(graph.layers, tuple(roles), graph.network)
-    return sum(work.get(name, 0) for name in chosen) / max(1, sum(work.values()))
+    return _share((count, name in chosen) for name, count in work.items())

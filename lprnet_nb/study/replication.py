@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..evaluate.paired import holm, mcnemar_exact
+from ..evaluate.paired import holm, over_draws
 from ..language import Text, listed, phrase
 from ..places import repository
 from .cells import CROSS_FIT
@@ -108,8 +106,8 @@ def _share(read: Mapping[str, Any]) -> float:
 def _signs(study: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     """Plates that gain and that lose over the draws, and the chance of such a parting."""
     ours, theirs = (outcomes(study, line[key], line["chip"]) for key in ("strategy", "baseline"))
-    total = np.sum([ours[d].astype(int) - theirs[d] for d in ours.keys() & theirs.keys()], axis=0)
-    test = mcnemar_exact(total > 0, total < 0)
+    draws = [(slice(None), ours[draw], theirs[draw]) for draw in ours.keys() & theirs.keys()]
+    _, test = over_draws(study["float"]["images"], draws)
     return {"better": test.b, "worse": test.c, "p": test.p}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.paired import holm, mcnemar_exact
+from ..evaluate.paired import holm, over_draws
 from ..language import Text, counted, listed, phrase, sentences
 from ..places import repository
 from ..toolchain.releases import PINNED, VERSIONS
@@ -131,15 +131,14 @@ def _paired_row(
     from .releases import draws
 
     count = provenance["plates"]["images"]
-    total, judged = np.zeros(count, int), 0
-    for split in draws(count, provenance["draws"]):
-        if split.draw in own and split.draw in base:
-            apart = own[split.draw].astype(int) - base[split.draw]
-            total[split.evaluate] += apart
-            judged += len(apart)
-    test = mcnemar_exact(total > 0, total < 0)
+    both = [
+        (split.evaluate, own[split.draw], base[split.draw])
+        for split in draws(count, provenance["draws"])
+        if split.draw in own and split.draw in base
+    ]
+    total, test = over_draws(count, both)
     return {
-        "difference": float(total.sum() / judged),
+        "difference": float(total.sum() / sum(len(judged) for judged, *_ in both)),
         "better": test.b,
         "worse": test.c,
         "p": test.p,

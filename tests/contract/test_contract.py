@@ -98,6 +98,12 @@ def test_the_largest_batch_is_combined_first(kit, tmp_path, monkeypatch):
         assert settled[-1] == tmp_path / str(number) / "lprnet.bmodel" == asked[-1][-1]
 
 
+def test_the_process_of_checks_starts_without_torch():
+    """A machine with a device may well be without it, and it takes seconds."""
+    code = "import sys; sys.modules['torch'] = None; import lprnet_nb.proof.contract"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_sail_a_check_says_what_is_missing(kit):
     [result] = contract.run_contract("device", kit=kit, only=["logits fp32"])
     assert not result.passed and "needs sophon.sail" in result.detail

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 from scipy import stats
 
 from lprnet_nb.errors import ParameterError
 from lprnet_nb.evaluate import holm, mcnemar_exact
+from lprnet_nb.evaluate.paired import over_draws
 
 
 def outcomes(both, only_a, only_b, neither):
@@ -46,3 +48,14 @@ def test_holm_by_hand():
 def test_impossible_parameters_are_refused(call):
     with pytest.raises(ParameterError):
         call()
+
+
+def test_a_plate_counts_once_whatever_the_number_of_draws():
+    """Four plates; the second draw judges the last three, in another order."""
+    ours = np.array([True, False, True, False]), np.array([True, True, False])
+    theirs = np.array([False, True, True, False]), np.array([False, False, False])
+    total, test = over_draws(
+        4, [(slice(None), ours[0], theirs[0]), (np.array([3, 1, 2]), ours[1], theirs[1])]
+    )
+    assert total.tolist() == [1, 0, 0, 1]  # the second plate gains in one draw and loses in one
+    assert (test.b, test.c, test.p) == (2, 0, 0.5)
