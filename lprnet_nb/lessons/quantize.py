@@ -333,6 +333,13 @@ def unknown_said(compiled: Sequence[Compiled]) -> Text | str:
     return ""
 
 
+def latency_said(compiled: Sequence[Compiled]) -> list[Text]:
+    """The predicted latency of each model whose compiler predicts one, by strategy."""
+    times = [(_strategy(item), item.bmodel.predicted_latency_ms) for item in compiled]
+    known = ", ".join(f"{name} {time:.3f}" for name, time in times if time is not None)
+    return [phrase("predicted latency, ms: {times}", times=known)] if known else []
+
+
 def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, list[dict[str, Any]]]:
     """`measure.layers.layer_errors` of each model, by strategy."""
     return {_strategy(item): layer_errors(item, images) for item in compiled}
@@ -340,9 +347,15 @@ def errors_of(compiled: Sequence[Compiled], images: np.ndarray) -> dict[str, lis
 
 def worst_layers(errors: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The noisiest layer of each model."""
+    worst = {name: min(rows, key=lambda row: row["sqnr_db"]) for name, rows in errors.items()}
     return [
-        {"strategy": name, **min(rows, key=lambda row: row["sqnr_db"])}
-        for name, rows in errors.items()
+        {
+            "strategy": name,
+            "layer": row["layer"],
+            "cosine": row["cosine"],
+            "SQNR dB": row["sqnr_db"],
+        }
+        for name, row in worst.items()
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_subnormals_are_not_said_to_be_slow_where_they_are_not() -> None:
     assert "1 of 2 convolutions" in said(30, 10) and "3.0 times as fast" in said(30, 10)
     assert "no faster on this machine" in said(12.9, 13.6) and "no logit changes" in said(1, 1)
     assert "the largest change of a logit is 0.5" in said(1, 1, 0.5)
+
+
+def test_latency_of_strategies_is_no_dictionary() -> None:
+    def models(**times: float | None) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(strategy=name, bmodel=SimpleNamespace(predicted_latency_ms=time))
+            for name, time in times.items()
+        ]
+
+    assert quantize.latency_said(models(kl=0.0588, mse=0.04, max=None)) == [
+        "predicted latency, ms: kl 0.059, mse 0.040"
+    ]
+    assert quantize.latency_said(models(kl=None)) == []
 
 
 def test_predicted_and_measured_times() -> None:

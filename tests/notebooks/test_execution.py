@@ -183,7 +183,7 @@ def test_03_quantize(run) -> None:
     assert "With a scale of their own they have 255." in left.printed()
     shared = int(left.printed().split("That leaves the kept channels ")[1].split()[0])
     assert 2 <= shared <= 30
-    assert all(math.isfinite(r["sqnr_db"]) for r in left.table("03_worst"))
+    assert all(math.isfinite(r["SQNR dB"]) for r in left.table("03_worst"))
     assert {
         "03_calibration",
         "03_histogram",
