@@ -992,13 +992,14 @@ def search(
         float | None,
         typer.Option(
             help="Predicted ms of a call (BM1684: part of the work in float); the recommended "
-            "strategy's by default."
+            "strategy's by default; a network of one's own has none."
         ),
     ] = None,
     draws: Annotated[int, typer.Option(help="Calibration draws that are searched on.")] = 1,
     save: Annotated[
         Path | None, typer.Option(help="Strategy file of the best, for --strategies.")
     ] = None,
+    network: NetworkOption = None,
     data: DataOption = None,
     weights: WeightsOption = None,
     classes: Classes = None,
@@ -1010,7 +1011,7 @@ def search(
     """
     from .study.searched import grow_search, read_search, said
 
-    given = _upper(data=data, weights=weights, classes=classes, images=images)
+    given = _upper(network=network, data=data, weights=weights, classes=classes, images=images)
     path = grow_search(output, chip, budget, draws, save, **given)
     print(path)
     for sentence in said(read_search(path)):

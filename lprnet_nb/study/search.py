@@ -365,10 +365,12 @@ def read(folder: Path, plates: PlateImages, weights: Weights) -> tuple[np.ndarra
         **graph_key(folder, plates.images),
         "labels": list(labels),
         "classes": weights.alphabet.listed,
+        **({"network": weights.of.digest} if weights.of.digest else {}),
     }
 
     def build(place: Path) -> None:
-        logits = Emulator(folder, threads=1).run(network_input(plates.images, False))
+        given = network_input(plates.images, False, weights.of.input)
+        logits = weights.of.interface.arranged(Emulator(folder, threads=1).run(given))
         texts = [weights.alphabet.encode(label) for label in labels]
         padded = np.full((len(texts), max(map(len, texts))), PAD, np.int64)
         for row, text in zip(padded, texts):

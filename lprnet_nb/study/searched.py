@@ -16,14 +16,14 @@ from ..evaluate.paired import mcnemar_exact
 from ..files import atomic_write
 from ..language import Text, counted, phrase
 from ..measure.data import datasets_for
-from ..measure.parameters import check
+from ..measure.parameters import NETWORK, OWN_STRATEGIES, check
 from ..model.trace import trace_model
 from ..model.weights import Weights
 from ..places import repository
 from ..toolchain.chips import parse_chip
 from ..toolchain.compile import compile_bmodel
 from ..toolchain.environment import compiler
-from ..toolchain.strategies import make_strategy, recommended
+from ..toolchain.strategies import STRATEGIES, Strategy, make_strategy, recommended
 from .cells import CROSS_FIT, Plan, float_texts, pack, result_rows, run_cells, unpack
 from .details import proof
 from .results import interval, read_study, study_text, summarize, verdict
@@ -37,6 +37,7 @@ from .search import (
     Search,
     check_plates,
     levels,
+    plain,
     search_chip,
     shipped_split,
 )
@@ -63,13 +64,15 @@ def grow_search(
         One of `chips.CHIPS`.
     budget
         Milliseconds that the compiler may predict; on a chip of which it predicts none, the part of
-        the work that may stay in float. None for what the chip's recommended strategy costs.
+        the work that may stay in float. None for what the chip's recommended strategy costs, which
+        a user's network has not.
     draws
         Calibration draws whose folds are searched on and judge one another.
     save
         File that gets the strategy to ship, for ``--strategies FILE``.
     given
-        Notebook parameters, such as ``DATA="FOLDER"``; the published plates and weights by default.
+        Notebook parameters, such as ``DATA="FOLDER"``; the published plates and weights by default,
+        or the ``NETWORK`` of a user with its own.
 
     Raises
     ------
@@ -81,7 +84,8 @@ def grow_search(
     chip = parse_chip(chip)
     if not 1 <= draws <= 100:
         raise ParameterError(f"draws {draws}: name 1 to 100.")
-    p = check(**{"DATA": "published", "WEIGHTS": "published", "IMAGES": 0, **given})
+    usual = {} if "NETWORK" in given else {"DATA": "published", "WEIGHTS": "published"}
+    p = check(**{**usual, "IMAGES": 0, **given})
     data = datasets_for(p)
     weights = data.weights
     if weights.of.interface.kind != "ctc":
@@ -144,7 +148,18 @@ def _others(old: dict[str, Any] | None, key: str, chip: str) -> Iterator[dict[st
     return (row for row in (old or {}).get(key, []) if row["chip"] != chip)
 
 
+def _held_against(weights: Weights, chip: str) -> Strategy:
+    """The chip's recommended strategy; of a user's network what it gets where none is named."""
+    return recommended(chip) if weights.of.name == NETWORK else STRATEGIES[OWN_STRATEGIES[0]]
+
+
 def _default_budget(costs: Costs) -> float:
+    if costs.weights.of.name != NETWORK:
+        least = min(costs.of(plain(form)) for form in costs.weights.of.forms)
+        raise ParameterError(
+            f"network {costs.weights.of.name} has no recommended strategy whose cost would be the "
+            f"budget. Name one: all in INT8 it costs {least:g} {costs.unit} on {costs.chip}."
+        )
     try:
         return costs.of(recommended(costs.chip))
     except LprnetError as error:
@@ -272,7 +287,7 @@ def hand_made(found: dict[str, Any], *studies: dict[str, Any] | None) -> list[di
 
 
 def beside(weights: Weights, plates: PlateImages, chip: str, draws: int) -> list[dict[str, Any]]:
-    """The chip's recommended strategy on the folds of the searches, calibrated on their plates.
+    """The strategy to beat on the folds of the searches, calibrated on their plates.
 
     The study's own rows are of two folds, so that each plate is read there by a model that was
     calibrated on other plates than the search that it is held against.
@@ -282,7 +297,8 @@ def beside(weights: Weights, plates: PlateImages, chip: str, draws: int) -> list
     list of dict
         `cells.result_rows`.
     """
-    plan = Plan((recommended(chip),), (chip,), tuple(range(draws)), FOLDS)
+    strategy = _held_against(weights, chip).cut_to(len(plates) * (FOLDS - 1) // FOLDS)
+    plan = Plan((strategy,), (chip,), tuple(range(draws)), FOLDS)
     return result_rows(run_cells(plan, plates, weights), plates)
 
 

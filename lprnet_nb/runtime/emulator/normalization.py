@@ -27,7 +27,7 @@ from lprnet_nb.runtime.emulator.steps import (
 TERMS = {
     ("BM1684", "f32"): 20,
     **{(chip, "f32"): 10 for chip in CHIPS_168X},
-    ("BM1684X", "f16"): 7,
+    **{(chip, "f16"): 7 for chip in CHIPS_168X},
 }
 LARGEST = {"BM1684": 88.0}  # larger ones count as this one
 LEAST_EXP = -65504.0  # smaller ones, infinity among them, give 0 as this one does
@@ -35,8 +35,8 @@ LEAST_POWER = {"f32": -127, "f16": -15}  # whole powers of 2 from here down coun
 # Newton steps of a layer norm's reciprocal root.
 STEPS = {
     ("BM1684", "f32"): 3,
+    **{(chip, storage): 3 for chip in CHIPS_168X for storage in ("f32", "f16")},
     **{("BM1684X", storage): 4 for storage in ("f32", "f16")},
-    **{(chip, "f32"): 3 for chip in ("BM1688", "CV186X")},
 }
 
 
@@ -80,8 +80,8 @@ class Softmax(Step):
     The interpreter takes C's expf and divides. A chip (``exponential`` set) rounds the differences
     and their exponentials to storage, sums those in float32 and multiplies them by the sum's
     reciprocal, made in float32, rounded to storage. It sums in ``lanes``: BM1684X takes 32 along
-    the last axis (64 in F16) and the even and the odd ones along another; BM1684 these along the
-    last axis, and along another one value after the other (0).
+    the last axis (64 in F16; BM1688 and CV186X 8 and 16) and the even and the odd ones along
+    another; BM1684 these along the last axis, and along another one value after the other (0).
     """
 
     axis: int = 1
