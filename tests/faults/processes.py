@@ -185,34 +185,23 @@ def _scheduler_killed(repetitions: int) -> Callable[[World], str]:
     """The run ends with one error; on a new scheduler it goes on."""
 
     def run(world: World) -> str:
-        def made() -> int:
-            return sum(1 for _ in (world.cache / "artifacts").glob("*/[0-9a-f]*/record.json"))
-
-        def sign() -> object:
-            return pieces_at_work(world.cache)
-
-        dice, at_work, ended, all_of_it = random.Random(2), 0, [], made()
-        forget(world, "logits", "score")
+        dice, at_work = random.Random(2), 0
+        ended = []
         with cluster(world):
-            work = world.start()
-            started = _until(sign, work)
-            span = _until(lambda: made() == all_of_it, work) - started
-            world.finish(work)
-        if made() != all_of_it:
-            raise AssertionError("it cannot be told whether all is made")
+            span = _undisturbed(world, lambda: pieces_at_work(world.cache), "logits", "score")
         for _ in range(repetitions):
             forget(world, "logits", "score")
-            with cluster(world) as hosts:
+            with cluster(world) as made:
                 work = world.start()
-                _until(sign, work)
-                met, span = _at_a_moment(lambda: made() < all_of_it, dice, span)
+                _until(lambda: pieces_at_work(world.cache), work)
+                met, span = _at_a_moment(_alive(work), dice, span)
                 at_work += met
-                hosts.scheduler.kill()
+                made.scheduler.kill()
                 _, errors = work.communicate(timeout=300)
                 if work.returncode not in (0, 2) or "Traceback" in errors:
                     raise AssertionError(f"ended with {work.returncode}: {errors[-1500:]}")
                 if work.returncode:
-                    ended.append(errors.strip().splitlines()[0].replace(hosts.address, "…"))
+                    ended.append(errors.strip().splitlines()[0].replace(made.address, "…"))
             world.result()
         counted = [f"{ended.count(each)} times {each}" for each in sorted(set(ended))]
         at_once = f"{repetitions - len(ended)} times at once"
