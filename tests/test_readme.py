@@ -153,6 +153,9 @@ BEHIND = {
     "--name mine-weights": "--images 4 --chips BM1684X",
     "scripts/report.sh --language zh": "--images 4 --chips BM1684X",
     ".venv/bin/lprnet-nb notebooks --language zh -o notebooks-zh": "",
+    ".venv/bin/lprnet-nb network new mine": "",
+    ".venv/bin/lprnet-nb network check mine.py": "",
+    ".venv/bin/lprnet-nb report --network mine.py --data plates/": "",
     ".venv/bin/lprnet-nb contract --backend simulator": "",
     ".venv/bin/lprnet-nb contract --backend device": "",
     ".venv/bin/lprnet-nb kit BM1684X -o kit/": "--images 2 --precisions int8 --batches 1 "
@@ -165,12 +168,14 @@ BEHIND = {
 SLOW = {
     command
     for command in BEHIND
-    if command.startswith("scripts/report.sh") or command.endswith("contract --backend simulator")
+    if command.startswith("scripts/report.sh")
+    or command.endswith(("contract --backend simulator", "network check mine.py"))
 }
 # Nothing of the vendor's that these need can be installed here: they say so, and what to do.
 ERRORS = {
     ".venv/bin/lprnet-nb infer vendor.bmodel data/images/mine --trust --details": "is not there",
     "scripts/report.sh --bmodel vendor.bmodel --trust --name vendor": "cannot read BModel",
+    ".venv/bin/lprnet-nb report --network mine.py --data plates/": "plates does not exist",
     ".venv/bin/lprnet-nb contract --backend device": "sophon.sail",
     ".venv/bin/lprnet-nb kit kit/ --run linaro@box": "no-such-ssh is not installed",
     ".venv/bin/lprnet-nb report --chips BM1684X --measured kit/results.json": "cannot be read",
@@ -178,6 +183,7 @@ ERRORS = {
 }
 PRINTS = {
     "scripts/test.sh": r"\d+ passed",
+    ".venv/bin/lprnet-nb network check mine.py": r"BM1684 int8, .*equal to the bit",
     ".venv/bin/lprnet-nb doctor": r"simulator",
     ".venv/bin/lprnet-nb evaluate reports/mine.json data/images/mine": r'"images": 100',
 }
@@ -185,6 +191,7 @@ LEAVES = {
     "scripts/gen_fp32bmodel.sh BM1684X": "data/models/BM1684X/lprnet_fp32_4b.bmodel",
     "scripts/gen_int8bmodel.sh BM1684X": "data/models/BM1684X/lprnet_int8_4b.bmodel",
     ".venv/bin/lprnet-nb train data/models/mine.pth": "data/models/mine.pth",
+    ".venv/bin/lprnet-nb network new mine": "mine.toml",
     ".venv/bin/lprnet-nb kit BM1684X -o kit/": "kit/run.py",
     ".venv/bin/lprnet-nb notebooks --language zh -o notebooks-zh": "notebooks-zh/00_start.ipynb",
     "scripts/report.sh --data data/images/mine --weights published "
@@ -194,6 +201,7 @@ LEAVES = {
 MADE_BY = {
     "data/images/mine": ".venv/bin/lprnet-nb generate data/images/mine --count 100",
     "kit/": ".venv/bin/lprnet-nb kit BM1684X -o kit/",
+    "mine.py": ".venv/bin/lprnet-nb network new mine",
     "data/models/mine.pth": ".venv/bin/lprnet-nb train data/models/mine.pth",
     "data/models/BM1684X/lprnet_int8_1b.bmodel": "scripts/gen_int8bmodel.sh BM1684X",
     "reports/mine.json": ".venv/bin/lprnet-nb infer "
