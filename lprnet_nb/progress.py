@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from .language import LANGUAGES, phrase, spoken, within
 
 Advance = Callable[[int], None]
 Say = Callable[[str], None]
@@ -89,26 +92,31 @@ def _in_notebook(total: int, label: str) -> Iterator[Advance]:
     No widget: that would leave an empty frame in every notebook that is run by papermill. What
     stays holds no time, so that the same run leaves the same notebook.
     """
-    from IPython.display import HTML, display
+    from IPython.display import display
 
     done, drawn = 0, time.monotonic()
 
-    def picture() -> HTML:
-        return HTML(
-            f"<progress value='{done}' max='{total}'></progress> "
-            f"{html.escape(label)}: {done} of {total}"
-        )
+    def picture() -> dict[str, Any]:
+        said = phrase("{what}: {done} of {total}", what=label, done=done, total=total)
+        bar = f"<progress value='{done}' max='{total}'></progress> "
+        found = {
+            language: {"text/html": bar + html.escape(within(said, language))}
+            for language in LANGUAGES
+        }
+        mine = found.pop(spoken())
+        return {"obj": mine, "raw": True, "metadata": {"languages": found}}
 
-    shown = display(picture(), display_id=True)
+    first = picture()
+    shown = display(first.pop("obj"), display_id=True, **first)
 
     def advance(steps: int) -> None:
         nonlocal done, drawn
         done += steps
         if done < total and time.monotonic() - drawn > _REDRAW_SECONDS:
             drawn = time.monotonic()
-            shown.update(picture())
+            shown.update(**picture())
 
     try:
         yield advance
     finally:
-        shown.update(picture())
+        shown.update(**picture())

@@ -8,17 +8,17 @@ import nbformat
 from lprnet_nb.progress import progress_bar, stopwatches
 
 CELL = """
+from lprnet_nb.language import phrase
 from lprnet_nb.progress import progress_bar
-with progress_bar(6, "simulator <BM1688>", {wanted}) as advance:
+with progress_bar(6, {label}, {wanted}) as advance:
     for _ in range(3):
         advance(2)
 """
 
 
-def outputs(wanted):
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(CELL.format(wanted=wanted))]
-    )
+def outputs(wanted, label='"simulator <BM1688>"'):
+    code = CELL.format(wanted=wanted, label=label)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
     return notebook.cells[0].outputs
 
@@ -28,6 +28,12 @@ def test_leaves_one_still_picture_in_a_notebook():
     assert output["data"]["text/html"] == (
         "<progress value='6' max='6'></progress> simulator &lt;BM1688&gt;: 6 of 6"
     )
+
+
+def test_a_report_finds_the_picture_in_the_other_language():
+    [output] = outputs(True, 'phrase("compiling")')
+    other = output["metadata"]["languages"]["zh"]["text/html"]
+    assert other == "<progress value='6' max='6'></progress> 编译：6 / 6"
 
 
 def test_is_silent_where_it_is_not_wanted():

@@ -128,7 +128,9 @@ def proof_on_simulator(compiled: Sequence[Compiled], plates: PlateImages) -> lis
     """Every BModel on the chip simulator against its float network, image by image."""
     rows = []
     pairs = proof_runs([item.planned for item in compiled], plates)
-    done = scheduler.make([p for pair in pairs for run in pair for p in run.shards], "proof")
+    done = scheduler.make(
+        [p for pair in pairs for run in pair for p in run.shards], phrase("proof")
+    )
     for item, pair in zip(compiled, pairs):
         reference, logits = (run.read(done).logits for run in pair)
         read = decode if item.bmodel.interface.kind == "ctc" else top

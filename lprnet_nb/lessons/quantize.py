@@ -451,7 +451,7 @@ def read_models(
     """Plates that each model reads right, greedy."""
     rows = []
     runs = reading_runs([item.planned for item in compiled], plates, backend)
-    done = scheduler.make([p for run in runs for p in run.shards], "running models")
+    done = scheduler.make([p for run in runs for p in run.shards], phrase("running models"))
     for item, run in zip(compiled, runs):
         texts = decode(run.read(done).logits, item.bmodel.alphabet).texts
         rows.append(

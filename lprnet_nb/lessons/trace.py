@@ -148,7 +148,7 @@ def coupling(weights: Weights, plates: PlateImages, batches: Sequence[int]) -> l
     rows: list[dict[str, Any]] = []
     alone: list[str] = []
     runs = coupling_runs(weights, plates, batches)
-    done = scheduler.make([p for run in runs.values() for p in run.shards], "float network")
+    done = scheduler.make([p for run in runs.values() for p in run.shards], phrase("float network"))
     for (batch, mean), run in runs.items():
         texts = decode(run.read(done).logits, weights.alphabet).texts
         alone = alone or texts

@@ -12,6 +12,7 @@ from ..errors import UnlabelledError
 from ..evaluate.accuracy import exact_match
 from ..evaluate.fidelity import cosine, same_top1, sqnr_db
 from ..inputs import note
+from ..language import phrase
 from ..work import scheduler
 from ..work.pieces import float_run, model_run
 from .data import Data, datasets_for
@@ -44,7 +45,7 @@ def compare_models(parameters: Parameters) -> dict[str, Any]:
     }
     runs = [model_run(item.id, item.model, plates, backend, item.batch) for item in models]
     pieces = [piece for run in (*floats.values(), *runs) for piece in run.shards]
-    done = scheduler.make(pieces, "comparing")
+    done = scheduler.make(pieces, phrase("comparing"))
     rows = []
     for run in floats.values():
         rows.append({"id": run.identity, **_read(run.read(done).logits, data, plates)})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import artifact
+from ..language import phrase
 from ..model.trace import TracedModel
 from ..runtime.foreign import foreign_bmodel, label_of
 from ..toolchain.bmodel import BModel
@@ -231,7 +232,7 @@ def compile_all(parameters: Parameters, data: Data, *, progress: bool = True) ->
     """
     wanted = planned(parameters, data)
     pieces = [piece for item in wanted for piece in (item.trace, item.model)]
-    done = scheduler.make(pieces, "compiling", progress=progress)
+    done = scheduler.make(pieces, phrase("compiling"), progress=progress)
     return [
         Compiled(
             item.id,

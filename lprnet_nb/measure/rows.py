@@ -18,6 +18,7 @@ from ..evaluate.decision import TOLERANCE, decide
 from ..evaluate.fidelity import cosine, same_top1, sqnr_db
 from ..evaluate.intervals import wilson
 from ..evaluate.paired import mcnemar_exact
+from ..language import phrase
 from ..runtime.inference import Inference
 from ..runtime.likeness import unlike_calibrated
 from ..toolchain.bmodel import inspect_bmodel
@@ -204,7 +205,7 @@ def measure_all(
     }
     pieces = [piece for trial in trials for piece in trial.pieces]
     pieces += [piece for run in expected.values() for piece in run.shards]
-    done = scheduler.make(pieces, "running models", progress=progress)
+    done = scheduler.make(pieces, phrase("running models"), progress=progress)
     floats = [
         Reference(model_id(None, "fp32", batch, None), done[trial.run.model])
         for batch, trial in zip(_batches(parameters, models), trials)
