@@ -430,6 +430,21 @@ def costs_figure(found: Mapping[str, Any], count: int = 8) -> Figure:
     )
 
 
+def still_right(labels: Sequence[str], texts: Sequence[str]) -> Text:
+    """How many of some plates are still read right, and how the others are read."""
+    wrong = [
+        f"{label} → {text}" for label, text in zip(labels, texts, strict=True) if label != text
+    ]
+    if not wrong:
+        return phrase("All {count} plates are read right.", count=len(labels))
+    return phrase(
+        "{wrong} of {count} plates are read otherwise: {plates}.",
+        wrong=len(wrong),
+        count=len(labels),
+        plates=", ".join(wrong),
+    )
+
+
 def reading_said(rows: Sequence[Mapping[str, Any]]) -> Text:
     """How far readings lie apart, beside the width of an interval."""
     right = [row["right"] for row in rows]

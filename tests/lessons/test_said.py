@@ -263,3 +263,12 @@ def test_margins_are_read_and_said(monkeypatch, tmp_path) -> None:
     assert f"surest at {surest['margin, %']}" in infer.margins_said(rows)
     unlabelled = Data(replace(tight, labels=None), tight, True, load_own_weights(), "folder", "")
     assert {row["exact match"] for row in infer.margin_rows(unlabelled)} == {None}
+
+
+def test_plates_that_are_read_otherwise_are_named():
+    assert (
+        quantize.still_right(["皖A1", "皖B2"], ["皖A1", "皖B2"]) == "All 2 plates are read right."
+    )
+    assert quantize.still_right(["皖A1", "皖B2"], ["皖A1", "B2"]) == (
+        "1 of 2 plates are read otherwise: 皖B2 → B2."
+    )
